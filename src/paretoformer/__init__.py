@@ -1,0 +1,73 @@
+"""paretoformer: the Pareto-optimal compressed versions of your transformer, on your hardware.
+
+    import paretoformer as pf
+
+    pf.search("study.toml", out="runs/mine")
+    front = pf.load_front("runs/mine")
+    best = pf.load_best("runs/mine", minimize="latency_ms", require=["accuracy >= dense - 0.01"])
+    model = best.load_model()
+
+Names are imported when they are first used: reading a front loads neither torch nor Ray.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from paretoformer.evaluators.measurement import Measurement, Outcome
+    from paretoformer.search.best import Best, load_best
+    from paretoformer.search.errors import ParetoformerError
+    from paretoformer.search.run import search
+    from paretoformer.search.store import load_front
+    from paretoformer.spaces.candidate import AttentionChoice, Candidate
+    from paretoformer.spaces.heads import HeadMask
+    from paretoformer.spaces.persist import compress, load_compressed, save_compressed
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "AttentionChoice": "spaces.candidate",
+    "Best": "search.best",
+    "Candidate": "spaces.candidate",
+    "HeadMask": "spaces.heads",
+    "Measurement": "evaluators.measurement",
+    "Outcome": "evaluators.measurement",
+    "ParetoformerError": "search.errors",
+    "compress": "spaces.persist",
+    "load_best": "search.best",
+    "load_compressed": "spaces.persist",
+    "load_front": "search.store",
+    "save_compressed": "spaces.persist",
+}
+
+__all__ = [
+    "AttentionChoice",
+    "Best",
+    "Candidate",
+    "HeadMask",
+    "Measurement",
+    "Outcome",
+    "ParetoformerError",
+    "compress",
+    "load_best",
+    "load_compressed",
+    "load_front",
+    "save_compressed",
+    "search",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "search":  # the package, which is callable: see its docstring
+        return import_module("paretoformer.search")
+    if name not in _HOMES:
+        raise AttributeError(f"module 'paretoformer' has no attribute {name!r}")
+    value = getattr(import_module(f"paretoformer.{_HOMES[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])
