@@ -1,0 +1,249 @@
+"""The commands. Exit status: 0 done; 1 no answer; 2 the input is wrong, in one line on stderr."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import sys
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from paretoformer.search.errors import Interrupted, ParetoformerError, Stopped, UserError
+
+if TYPE_CHECKING:
+    from paretoformer.search.best import Best
+
+# Imports of torch, Ray and pandas stand inside the commands: `--help` answers at once.
+
+app = typer.Typer(
+    name="paretoformer",
+    help="Which attention heads can go, which attention can each layer use, and what does that buy "
+    "on this machine? Measured, not estimated.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+UsageError: Any = typer.BadParameter.__base__
+"""What Typer raises for a wrong command line; the class itself is not among its public names."""
+
+RunArgument = Annotated[Path, typer.Argument(help="A run folder, as `search` wrote it.")]
+MinimizeOption = Annotated[
+    str | None, typer.Option(help="The metric to be best in.", show_default="latency_ms")
+]
+RequireOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="METRIC OP VALUE, may be repeated; VALUE is a number or relative to the uncompressed "
+        "model: accuracy>=0.84, accuracy>=dense-0.01, latency_ms<=0.5*dense. Quote it: the shell "
+        "reads > and < as redirections.",
+        show_default="accuracy>=dense-0.01",
+    ),
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
+
+
+@app.command()
+def search(
+    study: Annotated[
+        str, typer.Argument(help="A .toml file, or a built-in study: reviews, long-reviews.")
+    ] = "reviews",
+    out: Annotated[
+        Path | None, typer.Option(help="Run folder.", show_default="runs/<name of the study>")
+    ] = None,
+    trials: Annotated[
+        int | None,
+        typer.Option(help="Candidates to measure; overrides the file, may grow on a resumed run."),
+    ] = None,
+    seed: Annotated[int | None, typer.Option(help="Overrides the file.")] = None,
+    address: Annotated[
+        str | None,
+        typer.Option(help="An existing Ray cluster; default: a local one, started and stopped."),
+    ] = None,
+) -> None:
+    """Run a study, or go on with it where it was interrupted.
+
+    A study file needs a model and data; everything else has a default:
+
+        [model]
+        path = "my-model"                 # local folder or Hub id
+        [data]
+        path = "examples.csv"             # or jsonl, Parquet, a Hub id
+        text = "text"
+        label = "label"
+        search_examples = 500             # accuracy of each candidate; +-0.03 at 0.85
+        confirm_examples = 1000           # accuracy of the front; +-0.02
+        [target]
+        device = "cpu"
+        sequence_length = 512
+
+    The built-in studies need pip install 'paretoformer[demo]'.
+    """
+    from paretoformer.search.display import front_table, print_table
+    from paretoformer.search.run import search as run_search
+    from paretoformer.search.store import read_front
+
+    try:
+        folder = run_search(study, out=out, trials=trials, seed=seed, address=address)
+    except Interrupted as interrupted:  # Typer would end without a word
+        raise Stopped(interrupted) from None
+    print_table(front_table(*read_front(folder)))
+    typer.echo(
+        f"\nPlots:  {folder}/report.html\n"
+        f"Answer: paretoformer best {folder}\n"
+        f"Model:  paretoformer export {folder} DIR"
+    )
+
+
+@app.command()
+def front(run: RunArgument, as_json: JsonOption = False) -> None:
+    """Print the front of a finished run: dense first, then each point."""
+    from paretoformer.search.store import read_front
+
+    frame, facts = read_front(run)
+    if as_json:
+        rows = json.loads(frame.to_json(orient="records", double_precision=15))
+        for row in rows:
+            row["candidate"] = json.loads(row["candidate"])
+        typer.echo(json.dumps(rows, indent=2))
+        return
+    from paretoformer.search.display import front_table, print_table
+
+    print_table(front_table(frame, facts))
+
+
+@app.command()
+def best(
+    run: RunArgument,
+    minimize: MinimizeOption = None,
+    require: RequireOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Print the point that is best in one metric and satisfies every requirement."""
+    from paretoformer.search.best import load_best
+
+    found = load_best(run, minimize, require)
+    if as_json:
+        typer.echo(json.dumps(_as_dict(found), indent=2))
+    else:
+        _print_best(found)
+
+
+@app.command()
+def export(
+    run: RunArgument,
+    directory: Annotated[Path, typer.Argument(metavar="DIR", help="Folder to write.")],
+    minimize: MinimizeOption = None,
+    require: RequireOption = None,
+) -> None:
+    """Write the best point as a model that `paretoformer.load_compressed(DIR)` opens.
+
+    The folder holds config, weights (safetensors), the candidate and the tokenizer.
+    """
+    from paretoformer.search.best import load_best
+    from paretoformer.search.export import export_best
+
+    if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
+        raise UserError(f"{directory} is not an empty folder: choose another.")
+    found = load_best(run, minimize, require)
+    parameters = export_best(found, directory)
+    _print_best(found)
+    typer.echo(f"\nWritten to {directory}: {parameters:,} parameters.")
+    typer.echo(
+        f"Load it: import paretoformer as pf; model = pf.load_compressed({str(directory)!r})"
+    )
+
+
+@app.command()
+def report(run: RunArgument) -> None:
+    """Write RUN/report.html: plots of the front, and what each point keeps."""
+    from paretoformer.search.report import write_report
+    from paretoformer.search.store import RunFolder
+
+    typer.echo(f"Written: {write_report(RunFolder(run))}")
+
+
+@app.command()
+def dashboard(
+    run: RunArgument,
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Port to listen on.", min=0, max=65535)] = 8080,
+) -> None:
+    """Open optuna-dashboard on this run; works while the search goes on."""
+    from paretoformer.search.dashboard import serve
+
+    serve(run, host, port)
+
+
+def main() -> None:
+    """The entry point: what goes wrong ends in one line and the right exit status."""
+    # Libraries announce deprecations to their users' users; a developer sees them in the tests.
+    warnings.simplefilter("ignore")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    try:
+        status = app(standalone_mode=False)
+    except ParetoformerError as error:
+        status = _fail(str(error), error.status)
+    except UsageError as error:
+        status = _fail(f"{error.format_message()} See --help.", 2)
+    except OSError as error:  # a folder that cannot be written, a full disk
+        status = _fail(str(error), 2)
+    sys.exit(status if isinstance(status, int) else 0)
+
+
+def _fail(message: str, status: int) -> int:
+    """One line on stderr."""
+    line = " ".join(message.split())
+    typer.echo(line if line.startswith("Interrupted") else f"paretoformer: {line}", err=True)
+    return status
+
+
+def _as_dict(found: Best) -> dict[str, Any]:
+    return {
+        "trial": found.trial,
+        "candidate_id": found.candidate.id,
+        "candidate": json.loads(found.candidate.to_json()),
+        "speedup": found.speedup,
+        "metrics": {
+            name: {
+                "value": _finite(m.value),
+                "low": _finite(m.low),
+                "high": _finite(m.high),
+                "unit": m.unit,
+                "dense": _finite(found.dense[name].value),
+            }
+            for name, m in found.metrics.items()
+        },
+    }
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None
+
+
+def _print_best(found: Best) -> None:
+    from rich.table import Table
+
+    from paretoformer.search.display import mechanisms, number, print_table
+
+    heads = found.candidate.heads
+    name = "the uncompressed model" if found.candidate.is_dense else f"trial {found.trial}"
+    table = Table(title=f"best: {name}, {found.speedup:.2f}x", title_justify="left")
+    for column in ("metric", "value", "95% interval", "dense", "unit"):
+        table.add_column(column, justify="left" if column in ("metric", "unit") else "right")
+    for key, m in found.metrics.items():
+        interval = "exact" if m.low == m.high else f"{number(m.low)} to {number(m.high)}"
+        table.add_row(key, number(m.value), interval, number(found.dense[key].value), m.unit)
+    print_table(table)
+    typer.echo(
+        f"heads kept in each layer: {', '.join(map(str, heads.counts))} of {heads.heads}; "
+        f"attention: {mechanisms(found.candidate)}; candidate {found.candidate.id}"
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,171 @@
+"""The loop: ask the study for candidates, have them measured, tell it what came out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import optuna
+from optuna.trial import FrozenTrial, TrialState
+
+from paretoformer.evaluators.measurement import Outcome, Result
+from paretoformer.search.errors import StudyFailed
+from paretoformer.search.pipeline import Pipeline
+from paretoformer.search.record import TrialRecord
+from paretoformer.search.study import unfinished
+from paretoformer.spaces.candidate import Candidate
+from paretoformer.spaces.space import Space
+
+RECORD = "record"
+"""User attribute of an Optuna trial: its whole `TrialRecord`, so that the storage loses nothing."""
+DUPLICATE = "duplicate_of"
+"""User attribute of a trial that proposed a candidate measured before: the number of that trial."""
+PLANTED = "planted"
+"""User attribute of the study: ids of the candidates that were put in its queue."""
+PATIENCE = 20
+"""Duplicates in a row after which the loop proposes an unseen candidate itself."""
+
+
+@dataclass
+class Search:
+    """One search of a space, from wherever its study stands.
+
+    names: the objectives, in the study's order.
+    on_record: told of every finished candidate: (all records so far).
+    """
+
+    study: optuna.Study
+    space: Space
+    pipeline: Pipeline
+    names: Sequence[str]
+    seed: int = 0
+    on_record: Callable[[Sequence[TrialRecord]], None] = lambda records: None
+    _records: dict[str, TrialRecord] = field(default_factory=dict)
+    _asked: dict[int, tuple[optuna.Trial, Candidate]] = field(default_factory=dict)
+    _parked: dict[str, list[optuna.Trial]] = field(default_factory=dict)
+    _duplicates: int = 0
+
+    def run(self, trials: int) -> list[TrialRecord]:
+        """Measure candidates until there are `trials`, or until the space has no more.
+
+        Trials that an earlier, interrupted run had begun come first, under their numbers.
+
+        Returns one record a candidate, the dense model's first.
+
+        Raises:
+            StudyFailed: the dense model cannot be measured.
+        """
+        self._records = {r.candidate.id: r for r in stored_records(self.study)}
+        self._plant()
+        for trial in unfinished(self.study):
+            self._take(trial)
+        if self._dense is None:
+            self._measure_dense()
+        while True:
+            while self._wants_more(trials):
+                self._take(self._ask())
+            finished = self.pipeline.finished()
+            if not finished:
+                return self.records
+            for number, result in finished:
+                self._finish(number, result)
+
+    @property
+    def records(self) -> list[TrialRecord]:
+        return sorted(self._records.values(), key=lambda record: record.trial)
+
+    @property
+    def _dense(self) -> TrialRecord | None:
+        return self._records.get(Candidate.dense(self.space.layers, self.space.heads).id)
+
+    def _plant(self) -> None:
+        """Queue what was not queued before: all at first, later what a newer version adds."""
+        before = self.study.user_attrs.get(PLANTED, [])
+        planted = self.space.planted()
+        for candidate in planted:
+            if candidate.id not in before:
+                self.study.enqueue_trial(self.space.params(candidate))
+        self.study.set_user_attr(PLANTED, [candidate.id for candidate in planted])
+
+    def _measure_dense(self) -> None:
+        """Every other measurement is compared with the dense model's, so it goes first."""
+        while not self._asked:
+            self._take(self._ask())
+        while self._dense is None:
+            for number, result in self.pipeline.finished():
+                if result.outcome is not Outcome.OK:
+                    raise StudyFailed(
+                        "the uncompressed model cannot be measured: "
+                        f"{result.message or result.outcome.label}. {result.outcome.value}"
+                    )
+                self._finish(number, result)
+
+    def _wants_more(self, trials: int) -> bool:
+        underway = len(self._asked)
+        known = len(self._records) + underway
+        parked = sum(len(each) for each in self._parked.values())
+        return known < min(trials, self.space.size) and underway + parked < self.pipeline.capacity
+
+    def _ask(self) -> optuna.Trial:
+        if self._duplicates >= PATIENCE:
+            self.study.enqueue_trial(self.space.params(self._unseen()))
+        return self.study.ask()
+
+    def _unseen(self) -> Candidate:
+        """A random candidate that no trial has; called only while there is one."""
+        underway = {candidate.id for _, candidate in self._asked.values()}
+        rng = np.random.default_rng((self.seed, len(self._records), len(underway)))
+        while True:
+            candidate = self.space.random(rng)
+            if candidate.id not in self._records and candidate.id not in underway:
+                return candidate
+
+    def _take(self, trial: optuna.Trial) -> None:
+        """Measure what a trial proposes, unless it is known, or being measured."""
+        if RECORD in trial.user_attrs:  # cut off between the record and the tell
+            self._tell(trial, TrialRecord.from_json(trial.user_attrs[RECORD]))
+            return
+        candidate = self.space.suggest(trial)
+        known = self._records.get(candidate.id)
+        if known is not None:
+            self._duplicates += 1
+            self._tell_duplicate(trial, known)
+        elif any(candidate == other for _, other in self._asked.values()):
+            self._duplicates += 1
+            self._parked.setdefault(candidate.id, []).append(trial)
+        else:
+            self._duplicates = 0
+            self._asked[trial.number] = trial, candidate
+            dense = self._dense
+            self.pipeline.start(trial.number, candidate, dense.measurements if dense else None)
+
+    def _finish(self, number: int, result: Result) -> None:
+        trial, candidate = self._asked.pop(number)
+        record = TrialRecord(number, candidate, result)
+        self._records[candidate.id] = record
+        trial.set_user_attr(RECORD, record.to_json())
+        self._tell(trial, record)
+        for parked in self._parked.pop(candidate.id, []):
+            self._tell_duplicate(parked, record)
+        self.on_record(self.records)
+
+    def _tell(self, trial: optuna.Trial, record: TrialRecord) -> None:
+        if record.ok:
+            self.study.tell(trial, record.values(self.names))
+        else:
+            self.study.tell(trial, state=TrialState.FAIL)
+
+    def _tell_duplicate(self, trial: optuna.Trial, known: TrialRecord) -> None:
+        trial.set_user_attr(DUPLICATE, known.trial)
+        self._tell(trial, known)
+
+
+def stored_records(study: optuna.Study) -> list[TrialRecord]:
+    """The records in a study's storage, by trial."""
+
+    def has_record(trial: FrozenTrial) -> bool:
+        return RECORD in trial.user_attrs
+
+    trials = filter(has_record, study.get_trials(deepcopy=False))
+    return [TrialRecord.from_json(trial.user_attrs[RECORD]) for trial in trials]

@@ -1,0 +1,179 @@
+"""The report: one self-contained page with the front and what each of its points keeps."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from importlib.resources import files
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import jinja2
+
+from paretoformer.search.display import mechanisms, number, speedup
+from paretoformer.search.errors import RunError
+from paretoformer.search.store import RunFolder, read_front, read_table, write_whole
+from paretoformer.spaces.candidate import Candidate
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import plotly.graph_objects as go
+
+PALETTE = ("#4c78a8", "#f58518", "#54a24b", "#e45756", "#72b7b2", "#b279a2", "#9d755d", "#eeca3b")
+"""Colours of the mechanisms, `full` first."""
+
+
+def write_report(folder: RunFolder) -> Path:
+    """Write `report.html` from the Parquet files of a finished run.
+
+    Raises:
+        RunError: the run is not finished, or its files are damaged.
+    """
+    frame, facts = read_front(folder.path)
+    trials, _ = read_table(folder.trials)
+    searched = trials.to_pandas()
+    if searched.empty:
+        raise RunError(f"{folder.trials} holds no trial.")
+    template = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined).from_string(
+        files("paretoformer.search").joinpath("report.html.jinja").read_text("utf-8")
+    )
+    shown = frame[frame["role"] != "dominated"]
+    points = [_point(row, facts) for _, row in shown.iterrows()]
+    names = sorted({cell["label"] for point in points for cell in point["layers"]})
+    names.sort(key=lambda name: (not name.startswith("full"), name))
+    colours = {name: PALETTE[i % len(PALETTE)] for i, name in enumerate(names)}
+    page = template.render(
+        facts=facts,
+        study=facts["study"],
+        machine=facts["machine"],
+        plot=_plot(frame, searched, facts),
+        points=points,
+        colours=colours,
+        failed=searched[searched["state"] == "failed"].to_dict("records"),
+        searched=len(searched),
+        dominated=int((frame["role"] == "dominated").sum()),
+        number=number,
+    )
+    write_whole(folder.report, page)
+    return folder.report
+
+
+def _point(row: pd.Series, facts: Mapping[str, Any]) -> dict[str, Any]:
+    """One row of the front, as the page shows it."""
+    candidate = Candidate.from_json(row["candidate"])
+    return {
+        "trial": row["trial"],
+        "role": row["role"],
+        "id": row["candidate_id"],
+        "heads": candidate.heads.total,
+        "mechanisms": mechanisms(candidate),
+        "speedup": speedup(row),
+        "metrics": {
+            name: {
+                "value": number(row[name]),
+                "low": number(row[f"{name}_low"]),
+                "high": number(row[f"{name}_high"]),
+                "search": number(row[f"search_{name}"]),
+            }
+            for name in facts["metrics"]
+        },
+        "layers": [
+            {"kept": kept, "label": str(choice) if any(kept) else "no attention"}
+            for kept, choice in zip(candidate.heads.kept, candidate.attention, strict=True)
+        ],
+    }
+
+
+def _plot(frame: pd.DataFrame, searched: pd.DataFrame, facts: Mapping[str, Any]) -> str:
+    """The first objective against each other one; the front before the searched trials."""
+    from plotly.subplots import make_subplots
+
+    quality, *costs = facts["objectives"]
+    figure = make_subplots(rows=1, cols=len(costs), shared_yaxes=True, horizontal_spacing=0.04)
+    done = _beside(searched[searched["state"] == "complete"], frame, facts)
+    layers = {
+        "searched": (done, {"color": "#c8ccd2", "size": 7}, False),
+        "dominated when confirmed": (
+            frame[frame["role"] == "dominated"],
+            {"color": "#e8a0a0", "size": 8, "symbol": "x"},
+            True,
+        ),
+        "front": (
+            frame[frame["role"].isin(["front", "tied"])],
+            {"color": "#d62728", "size": 10},
+            True,
+        ),
+        "dense": (
+            frame[frame["role"] == "dense"],
+            {"color": "#1f77b4", "size": 13, "symbol": "diamond"},
+            True,
+        ),
+    }
+    for column, cost in enumerate(costs, start=1):
+        for name, (rows, marker, interval) in layers.items():
+            trace = _scatter(rows, cost, quality, name, marker, interval, legend=column == 1)
+            figure.add_trace(trace, row=1, col=column)
+        figure.update_xaxes(title=_axis(cost, facts), row=1, col=column)
+    figure.update_yaxes(title=_axis(quality, facts), row=1, col=1)
+    figure.update_layout(
+        template="plotly_white",
+        height=480,
+        margin={"l": 60, "r": 20, "t": 40, "b": 60},
+        legend={"orientation": "h", "y": 1.1},
+    )
+    html: str = figure.to_html(include_plotlyjs=True, full_html=False, div_id="front")
+    return html
+
+
+def _beside(searched: pd.DataFrame, frame: pd.DataFrame, facts: Mapping[str, Any]) -> pd.DataFrame:
+    """The searched trials with their timings as multiples of the confirmed dense one.
+
+    A machine can be slower in the hour of the confirmation than in that of the search; the ratios
+    to the dense model, measured beside each candidate, stay.
+    """
+    scaled = searched.copy()
+    dense = frame[frame["role"] == "dense"].iloc[0]
+    for name in facts["metrics"]:
+        if f"{name}_samples" in searched.columns:
+            scaled[name] *= dense[name] / dense[f"search_{name}"]
+    return scaled
+
+
+def _scatter(
+    rows: pd.DataFrame,
+    cost: str,
+    quality: str,
+    name: str,
+    marker: dict[str, Any],
+    interval: bool,
+    legend: bool,
+) -> go.Scatter:
+    import plotly.graph_objects as go
+
+    def bars(metric: str) -> dict[str, Any]:
+        return {
+            "type": "data",
+            "symmetric": False,
+            "array": rows[f"{metric}_high"] - rows[metric],
+            "arrayminus": rows[metric] - rows[f"{metric}_low"],
+            "thickness": 1,
+            "width": 0,
+            "visible": interval,
+        }
+
+    return go.Scatter(
+        x=rows[cost],
+        y=rows[quality],
+        error_x=bars(cost),
+        error_y=bars(quality),
+        mode="markers",
+        name=name,
+        legendgroup=name,
+        showlegend=legend,
+        marker=marker,
+        text=[f"trial {trial}" for trial in rows["trial"]],
+        hovertemplate=f"%{{text}}<br>{quality} %{{y:.4f}}<br>{cost} %{{x:.3f}}",
+    )
+
+
+def _axis(name: str, facts: Mapping[str, Any]) -> str:
+    return f"{name} ({facts['metrics'][name]['unit']})"
