@@ -1,0 +1,229 @@
+"""The commands: bad input gets one line, status 2, and leaves nothing behind."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from paretoformer.search.cli import main
+from tests.tiny import write_data, write_model, write_study
+
+Run = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+    """Runs a command in this process; (status, stdout, stderr)."""
+
+    def run(*arguments: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["paretoformer", *map(str, arguments)])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        output = capsys.readouterr()
+        return int(ended.value.code or 0), output.out, output.err
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_study(tmp_path_factory.mktemp("cli") / "study")
+
+
+def study_with(tiny: Path, old: str, new: str) -> Path:
+    """The tiny study with one thing changed."""
+    text = tiny.read_text()
+    assert old in text
+    changed = tiny.with_name("changed.toml")
+    changed.write_text(text.replace(old, new))
+    return changed
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("trials =", "trails =", "unknown key `trails`. Did you mean 'trials'?"),
+        ("trials = 6", 'trials = "six"', "`trials`: Input should be a valid integer"),
+        ("trials = 6", "trials = 6\nobjectives = ['accuracy', 'latency']", "unknown objective"),
+        (
+            "trials = 6",
+            "trials = 6\nobjectives = ['accuracy', 'energy_mj']",
+            "objective 'energy_mj' cannot be measured here",
+        ),
+        ('path = "model"', 'path = "./absent"', "cannot load the model"),
+        ('path = "model"', 'path = "model"\ntask = "ner"', "Unsupported task 'ner'"),
+        ('"data.csv"', '"absent.csv"', "no data file"),
+        ('"data.csv"', '"empty.csv"', "empty.csv is empty"),
+        ('"data.csv"', '"broken.parquet"', "cannot read"),
+        ('"data.csv"', '"data.csv"\nlabel = "labels"', "no column 'labels'. Did you mean 'label'"),
+        ('"data.csv"', '"odd.csv"', "label 'good' is unknown to the model, which has 2 labels"),
+        ("search_examples = 40", "search_examples = 400", "Lower data.search_examples"),
+        ("threads = 2", 'device = "tpu"', "unknown device 'tpu'"),
+        ("threads = 2", 'device = "cuda:7"', "is not here"),
+        ("sequence_length = 64", "sequence_length = 640", "the model has room for 80 tokens"),
+        ("threads = 2", '[space]\nattention = ["windw"]', "Did you mean 'window'"),
+        ("threads = 2", '[search]\nstorage = "nonsense"', "cannot open the storage"),
+    ],
+)
+def test_wrong_study_is_refused_in_one_line(
+    run: Run, tiny: Path, tmp_path: Path, old: str, new: str, message: str
+) -> None:
+    (tiny.parent / "empty.csv").touch()
+    (tiny.parent / "broken.parquet").write_bytes(b"PAR1 no")
+    odd = tiny.with_name("data.csv").read_text().replace(",1\n", ",good\n")
+    (tiny.parent / "odd.csv").write_text(odd)
+    out = tmp_path / "run"
+    status, _, error = run("search", study_with(tiny, old, new), "--out", out)
+    assert status == 2
+    assert message in error
+    assert error.startswith("paretoformer: ")
+    assert error.count("\n") == 1
+    assert "Traceback" not in error
+    assert not out.exists()
+
+
+def test_unsupported_family_is_refused_with_those_supported(
+    run: Run, tiny: Path, tmp_path: Path
+) -> None:
+    config = json.loads((tiny.parent / "model" / "config.json").read_text())
+    other = tiny.parent / "other"
+    other.mkdir(exist_ok=True)
+    config = {"model_type": "gpt2", "n_layer": 1, "n_head": 1}
+    (other / "config.json").write_text(json.dumps(config))
+    study = study_with(tiny, 'path = "model"', 'path = "other"')
+    status, _, error = run("search", study, "--out", tmp_path / "run")
+    assert status == 2
+    assert "Unsupported model family 'gpt2'" in error
+    assert "Supported: bert, roberta" in error
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("front", "absent"), "there is no run folder absent"),
+        (("best", "absent"), "there is no run folder absent"),
+        (("report", "absent"), "there is no run folder absent"),
+        (("dashboard", "absent"), "is not a run folder"),
+        (("search", "absent.toml"), "no study file absent.toml"),
+        (("search", "review"), "Did you mean 'reviews'?"),
+        (("search", "--trials", "many"), "Invalid value for '--trials'"),
+        (("serch",), "No such command 'serch'"),
+        (("front",), "Missing argument 'run'"),
+    ],
+)
+def test_wrong_command_line_is_refused_in_one_line(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: tuple[str], message: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    status, _, error = run(*arguments)
+    assert status == 2
+    assert message in error
+    assert error.count("\n") == 1
+    assert not list(tmp_path.iterdir())
+
+
+def test_corrupt_front_is_named(run: Run, example: Path, tmp_path: Path) -> None:
+    copy = shutil.copytree(example, tmp_path / "copy")
+    (copy / "front.parquet").write_bytes(b"PAR1" * 100)
+    status, _, error = run("front", copy)
+    assert status == 2
+    assert "front.parquet is damaged" in error
+
+
+def test_front_prints_dense_first(run: Run, example: Path) -> None:
+    status, output, _ = run("front", example)
+    assert status == 0
+    rows = output.splitlines()
+    first = next(line for line in rows if "1.00x" in line)
+    assert "dense" in first
+    for name in ("accuracy", "latency_ms", "memory_mb", "parameters", "speed-up"):
+        assert name in output
+
+
+def test_front_as_json_has_every_row(run: Run, example: Path) -> None:
+    status, output, _ = run("front", example, "--json")
+    rows = json.loads(output)
+    assert status == 0
+    assert rows[0]["role"] == "dense"
+    assert rows[0]["candidate"]["version"] == 1
+
+
+def test_best_as_json_is_the_python_answer(run: Run, example: Path) -> None:
+    from paretoformer.search.best import load_best
+
+    status, output, _ = run("best", example, "--json")
+    assert status == 0
+    assert json.loads(output)["candidate_id"] == load_best(example).candidate.id
+
+
+def test_best_without_an_answer_has_status_1_and_the_nearest(run: Run, example: Path) -> None:
+    status, _, error = run("best", example, "--require", "accuracy>=1.5")
+    assert status == 1
+    assert "no point satisfies the requirement. Nearest: trial" in error
+    assert error.count("\n") == 1
+
+
+def test_requirement_that_does_not_parse_has_status_2(run: Run, example: Path) -> None:
+    status, _, error = run("best", example, "--require", "accuracy is good")
+    assert status == 2
+    assert "write METRIC OP VALUE" in error
+
+
+def test_export_writes_over_nothing(run: Run, example: Path, tmp_path: Path) -> None:
+    (tmp_path / "thesis.tex").write_text("years of work")
+    status, _, error = run("export", example, tmp_path)
+    assert status == 2
+    assert "is not an empty folder" in error
+
+
+def test_help_teaches_every_command(run: Run) -> None:
+    status, output, _ = run("--help")
+    assert status == 0
+    for command in ("search", "front", "best", "export", "report", "dashboard"):
+        assert command in output
+
+
+def test_report_is_one_file_that_asks_the_network_for_nothing(
+    run: Run, example: Path, tmp_path: Path
+) -> None:
+    copy = shutil.copytree(example, tmp_path / "copy")
+    assert run("report", copy)[0] == 0
+    page = (copy / "report.html").read_text(encoding="utf-8")
+    assert page.count('class="layer"') >= 6 * 5
+    for outside in ('src="http', "href=", "@import"):
+        assert outside not in page.split("</head>")[0]
+
+
+@pytest.mark.parametrize("family", ["roberta", "electra"])
+def test_families_load_from_a_folder(family: str, tmp_path: Path) -> None:
+    from paretoformer.search.run import load_subject
+    from paretoformer.search.spec import load_spec
+
+    study = write_study(tmp_path)
+    shutil.rmtree(tmp_path / "model")
+    write_model(tmp_path / "model", family)
+    subject = load_subject(load_spec(study), lambda what, done, total: None)
+    assert len(subject.workload.splits["search"]) == 40
+
+
+def test_splits_of_one_file_share_no_text(tmp_path: Path) -> None:
+    from paretoformer.evaluators.data import DataSource, read_splits
+
+    rows = write_data(tmp_path / "data.csv").read_text().splitlines()
+    doubled = [rows[0], *rows[1:], *(row.upper().replace(" ", "  ") for row in rows[1:])]
+    (tmp_path / "double.csv").write_text("\n".join(doubled).replace("TEXT,LABEL\n", ""))
+    source = DataSource(path=str(tmp_path / "double.csv"), search_examples=40, confirm_examples=60)
+    splits = read_splits(source, seed=1)
+    keys = [set(split.identities()) for split in splits.values()]
+    assert [len(split) for split in splits.values()] == [60, 40, 60]
+    assert not keys[0] & keys[1]
+    assert not keys[0] & keys[2]
+    assert not keys[1] & keys[2]
+    assert read_splits(source, seed=1) == splits
+    assert read_splits(source, seed=2) != splits

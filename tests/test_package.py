@@ -1,0 +1,82 @@
+"""What is public, and what is installed."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+import paretoformer
+
+ROOT = Path(__file__).parent.parent
+
+
+def test_public_names_are_pinned() -> None:
+    assert paretoformer.__all__ == [
+        "AttentionChoice",
+        "Best",
+        "Candidate",
+        "HeadMask",
+        "Measurement",
+        "Outcome",
+        "ParetoformerError",
+        "compress",
+        "load_best",
+        "load_compressed",
+        "load_front",
+        "save_compressed",
+        "search",
+    ]
+    for name in paretoformer.__all__:
+        assert getattr(paretoformer, name).__name__.removeprefix("paretoformer.") == name
+    assert set(paretoformer.__all__) <= set(dir(paretoformer))
+
+
+@pytest.mark.parametrize("before", ["", "import paretoformer.search.run, paretoformer.search.cli"])
+def test_search_is_callable_whatever_was_imported_before(before: str) -> None:
+    script = f"""
+import paretoformer as pf
+{before}
+try:
+    pf.search("absent.toml")
+except pf.ParetoformerError as error:
+    print(error)
+"""
+    output = subprocess.run(
+        [sys.executable, "-c", script], check=True, capture_output=True, text=True
+    )
+    assert output.stdout.strip() == "no study file absent.toml."
+
+
+def test_listed_packages_are_those_there_are() -> None:
+    listed = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"]
+    found = {"paretoformer"}
+    for top in ("search", "spaces", "evaluators"):
+        for init in (ROOT / top).rglob("__init__.py"):
+            found.add(".".join(("paretoformer", *init.parent.relative_to(ROOT).parts)))
+    assert set(listed) == found
+
+
+def imported_by(code: str) -> set[str]:
+    """The top-level modules that a fresh interpreter has after running `code`."""
+    script = f"{code}\nimport sys; print(' '.join(m for m in sys.modules if '.' not in m))"
+    output = subprocess.run(
+        [sys.executable, "-c", script], check=True, capture_output=True, text=True
+    )
+    return set(output.stdout.split())
+
+
+def test_reading_a_front_imports_neither_torch_nor_ray(example: Path) -> None:
+    modules = imported_by(f"import paretoformer as pf; pf.load_front({str(example)!r})")
+    assert not modules & {"torch", "ray", "optuna", "transformers"}
+
+
+def test_spaces_and_evaluators_know_neither_ray_nor_optuna() -> None:
+    modules = imported_by(
+        "import paretoformer.spaces.space, paretoformer.spaces.persist,"
+        "paretoformer.evaluators.evaluator, paretoformer.evaluators.metrics"
+    )
+    assert not modules & {"ray", "optuna"}

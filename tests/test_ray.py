@@ -1,0 +1,86 @@
+"""Ray workers: the lease for timings, and workers that die or hang."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import psutil
+import pytest
+
+from paretoformer.evaluators.evaluator import Job
+from paretoformer.evaluators.formula import FormulaEvaluator
+from paretoformer.evaluators.measurement import Outcome, Result
+from paretoformer.search.ray_dispatch import RayDispatcher, ray_session
+from paretoformer.spaces import Candidate, HeadMask
+
+pytestmark = pytest.mark.slow
+
+CANDIDATES = [
+    Candidate(HeadMask.ranked((i, j), np.ones((2, 4)))) for i in range(5) for j in range(2)
+]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def ray_here() -> Iterator[None]:
+    with ray_session(None, 2):
+        yield
+
+
+def jobs(exclusive: bool) -> list[Job]:
+    return [Job(candidate, "search", exclusive) for candidate in CANDIDATES]
+
+
+def run(dispatcher: RayDispatcher, *work: Job) -> list[Result]:
+    futures = [dispatcher.submit(job) for job in work]
+    while not all(future.done() for future in futures):
+        dispatcher.wait()
+    return [future.result() for future in futures]
+
+
+def test_nothing_runs_beside_a_timing() -> None:
+    with RayDispatcher(FormulaEvaluator(0.02), workers=2, threads=1, seconds=60) as dispatcher:
+        mixed = [job for pair in zip(jobs(False), jobs(True), strict=True) for job in pair]
+        results = run(dispatcher, *mixed)
+    timings = [r for r, job in zip(results, mixed, strict=True) if job.exclusive]
+    for timing in timings:
+        for other in results:
+            apart = other.ended <= timing.started or other.started >= timing.ended
+            assert other is timing or apart
+    shared = [r for r, job in zip(results, mixed, strict=True) if not job.exclusive]
+    assert len({result.host for result in shared}) == 2
+    assert len({result.host for result in timings}) == 1
+
+
+def test_fresh_timings_each_have_their_own_process() -> None:
+    with RayDispatcher(
+        FormulaEvaluator(), workers=1, threads=1, seconds=60, fresh=True
+    ) as dispatcher:
+        results = run(dispatcher, *jobs(True)[:3])
+    assert len({result.host for result in results}) == 3
+
+
+def test_every_worker_is_reported_and_runs_at_normal_priority() -> None:
+    started: list[tuple[int, float]] = []
+    with RayDispatcher(
+        FormulaEvaluator(), workers=1, threads=1, seconds=60, on_worker=started.append
+    ):
+        processes = [psutil.Process(number) for number, _ in started]
+        assert len(processes) == 2
+        assert {process.nice() for process in processes} == {psutil.Process().nice()}
+
+
+def test_dead_worker_is_replaced_and_its_job_tried_three_times() -> None:
+    dying = frozenset({CANDIDATES[1].id})
+    with RayDispatcher(
+        FormulaEvaluator(dying=dying), workers=2, threads=1, seconds=60
+    ) as dispatcher:
+        results = run(dispatcher, *jobs(False))
+    outcomes = [result.outcome for result in results]
+    assert outcomes.pop(1) is Outcome.WORKER_DIED
+    assert set(outcomes) == {Outcome.OK}
+
+
+def test_job_over_its_time_is_ended_and_the_others_go_on() -> None:
+    with RayDispatcher(FormulaEvaluator(30.0), workers=1, threads=1, seconds=0.5) as dispatcher:
+        assert run(dispatcher, jobs(False)[0])[0].outcome is Outcome.TIME_LIMIT

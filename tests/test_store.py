@@ -1,0 +1,94 @@
+"""The run folder: files are whole, and what does not belong is refused by name."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from paretoformer.search.errors import RunError
+from paretoformer.search.front import nondominated
+from paretoformer.search.store import RunFolder, read_front, read_table, write_whole
+from paretoformer.spaces import Candidate
+
+
+def test_example_is_a_whole_run(example: Path) -> None:
+    frame, facts = read_front(example)
+    trials, trial_facts = read_table(example / "trials.parquet")
+    assert facts["schema_version"] == trial_facts["schema_version"] == 1
+    assert frame["role"].tolist().count("dense") == 1
+    first = trials.to_pylist()[0]
+    assert first["trial"] == 0
+    assert Candidate.from_json(first["candidate"]).is_dense
+    assert len(first["latency_ms_samples"]) >= 8
+
+
+def test_candidate_ids_in_the_files_are_those_of_the_candidates(example: Path) -> None:
+    for row in read_table(example / "trials.parquet")[0].to_pylist():
+        assert Candidate.from_json(row["candidate"]).id == row["candidate_id"]
+
+
+def test_published_points_are_the_front_of_the_trials(example: Path) -> None:
+    frame, facts = read_front(example)
+    trials = read_table(example / "trials.parquet")[0].to_pandas()
+    done = trials[trials["state"] == "complete"]
+    directions = [facts["metrics"][name]["direction"] for name in facts["objectives"]]
+    keep = nondominated(done[facts["objectives"]].to_numpy(), directions)
+    dense = trials["candidate_id"].iloc[0]
+    assert set(frame["candidate_id"]) == set(done["candidate_id"][keep]) | {dense}
+
+
+def test_damaged_file_is_named(tmp_path: Path, example: Path) -> None:
+    damaged = tmp_path / "front.parquet"
+    damaged.write_bytes((example / "front.parquet").read_bytes()[:-100])
+    with pytest.raises(RunError, match=r"front\.parquet is damaged"):
+        read_table(damaged)
+
+
+def test_foreign_parquet_is_refused(tmp_path: Path) -> None:
+    pq.write_table(pa.table({"a": [1]}), tmp_path / "front.parquet")
+    with pytest.raises(RunError, match="was not written by paretoformer"):
+        read_front(tmp_path)
+
+
+def test_newer_schema_is_refused_with_both_versions(tmp_path: Path) -> None:
+    metadata = {b"paretoformer": json.dumps({"schema_version": 9}).encode()}
+    table = pa.table({"a": [1]}).replace_schema_metadata(metadata)
+    pq.write_table(table, tmp_path / "front.parquet")
+    with pytest.raises(RunError, match="schema version 9, and this paretoformer reads version 1"):
+        read_front(tmp_path)
+
+
+def test_file_is_whole_or_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "a.json"
+    write_whole(path, "old")
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "replace", lambda *args: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            write_whole(path, "new")
+    assert path.read_text() == "old"
+
+
+def test_another_machine_is_refused_by_name(example: Path) -> None:
+    folder = RunFolder(example)
+    machine = folder.read_machine()
+    machine["hardware"] = machine["hardware"] | {"cpu": "Imaginary 9000"}
+    with pytest.raises(RunError, match=r"measured on another machine, .*Imaginary 9000"):
+        folder.check_machine(machine)
+
+
+def test_folder_with_other_files_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "thesis.tex").write_text("years of work")
+    with pytest.raises(RunError, match="holds other files"):
+        RunFolder(tmp_path).check_free()
+
+
+def test_one_process_at_a_time(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+    with folder.locked(), pytest.raises(RunError, match="in use by another"), folder.locked():
+        pass
+    with folder.locked():
+        pass

@@ -1,0 +1,88 @@
+"""A small real model and small real-looking data: BERT with 2 layers x 4 heads, random weights."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+import numpy as np
+import tokenizers
+import torch
+import transformers
+
+WORDS = [f"word{i}" for i in range(60)]
+LAYERS, HEADS = 2, 4
+
+
+def write_model(folder: Path, model_type: str = "bert", **overrides: int) -> Path:
+    """A model folder with weights and tokenizer."""
+    torch.manual_seed(0)
+    settings = {
+        "vocab_size": 100,
+        "hidden_size": 32,
+        "num_hidden_layers": LAYERS,
+        "num_attention_heads": HEADS,
+        "intermediate_size": 64,
+        "max_position_embeddings": 80,
+    } | overrides
+    config = transformers.AutoConfig.for_model(model_type, **settings)
+    model = transformers.AutoModelForSequenceClassification.from_config(config)
+    model.save_pretrained(folder)
+    vocabulary = {word: i for i, word in enumerate(["[PAD]", "[UNK]", "[CLS]", "[SEP]", *WORDS])}
+    inner = tokenizers.Tokenizer(tokenizers.models.WordLevel(vocabulary, unk_token="[UNK]"))
+    inner.pre_tokenizer = tokenizers.pre_tokenizers.Whitespace()
+    inner.post_processor = tokenizers.processors.TemplateProcessing(
+        single="[CLS] $A [SEP]",
+        pair="[CLS] $A [SEP] $B:1 [SEP]:1",
+        special_tokens=[("[CLS]", 2), ("[SEP]", 3)],
+    )
+    names = ["input_ids", "attention_mask"]
+    if model_type in ("bert", "electra"):
+        names.insert(1, "token_type_ids")
+    tokenizer = transformers.PreTrainedTokenizerFast(
+        tokenizer_object=inner,
+        pad_token="[PAD]",
+        unk_token="[UNK]",
+        cls_token="[CLS]",
+        sep_token="[SEP]",
+        model_input_names=names,
+    )
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+def write_data(path: Path, rows: int = 160) -> Path:
+    """A csv of random sentences, labelled by whether their first word is an early one."""
+    rng = np.random.default_rng(0)
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(["text", "label"])
+        for _ in range(rows):
+            words = rng.integers(0, len(WORDS), rng.integers(3, 30))
+            writer.writerow([" ".join(WORDS[i] for i in words), int(words[0] < 30)])
+    return path
+
+
+def write_study(folder: Path, *, trials: int = 6, extra: str = "", target: str = "") -> Path:
+    """A study file beside its model and data."""
+    folder.mkdir(parents=True, exist_ok=True)
+    write_model(folder / "model")
+    write_data(folder / "data.csv")
+    study = folder / "tiny.toml"
+    study.write_text(
+        f"""trials = {trials}
+[model]
+path = "model"
+[data]
+path = "data.csv"
+search_examples = 40
+confirm_examples = 60
+[target]
+sequence_length = 64
+threads = 2
+{target}
+{extra}
+""",
+        encoding="utf-8",
+    )
+    return study
