@@ -141,7 +141,9 @@ class RunFolder:
         for pid, created in recorded:
             try:
                 process = psutil.Process(pid)
-                if abs(process.create_time() - created) < 1 and process.is_running():
+                # A zombie computes nothing: it only waits for its parent to read its exit status.
+                ended = process.status() == psutil.STATUS_ZOMBIE
+                if abs(process.create_time() - created) < 1 and not ended:
                     living.append(process)
             except psutil.NoSuchProcess:
                 continue

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
+import psutil
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -92,3 +96,15 @@ def test_one_process_at_a_time(tmp_path: Path) -> None:
         pass
     with folder.locked():
         pass
+
+
+def test_worker_lives_until_it_ends_even_if_nobody_reaps_it(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as process:
+        worker = psutil.Process(process.pid)
+        folder.record_workers([(worker.pid, worker.create_time())])
+        assert folder.living_workers() == [worker]
+        worker.kill()
+        os.waitid(os.P_PID, worker.pid, os.WEXITED | os.WNOWAIT)  # ended, and not reaped
+        assert worker.status() == psutil.STATUS_ZOMBIE
+        assert folder.living_workers() == []
