@@ -92,13 +92,24 @@ def ray_session(address: str | None, cores: int) -> Iterator[None]:
 
 @contextmanager
 def interruptible() -> Iterator[None]:
-    """SIGINT and SIGTERM raise `Interrupted` in the main thread, for the length of the block."""
+    """SIGINT and SIGTERM raise `Interrupted` in the main thread, for the length of the block.
+
+    Ray's own waits turn whatever a handler raises into a bare `KeyboardInterrupt`, and would so
+    lose which signal it was.
+    """
+    received: list[int] = []
 
     def interrupt(number: int, frame: Any) -> None:
+        received.append(number)
         raise Interrupted(number)
 
     with _handled(interrupt):
-        yield
+        try:
+            yield
+        except Interrupted:
+            raise
+        except KeyboardInterrupt:
+            raise Interrupted(received[-1] if received else signal.SIGINT) from None
 
 
 @contextmanager

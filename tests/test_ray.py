@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import threading
 from collections.abc import Iterator
 
 import numpy as np
@@ -11,7 +14,8 @@ import pytest
 from paretoformer.evaluators.evaluator import Job
 from paretoformer.evaluators.formula import FormulaEvaluator
 from paretoformer.evaluators.measurement import Outcome, Result
-from paretoformer.search.ray_dispatch import RayDispatcher, ray_session
+from paretoformer.search.errors import Interrupted
+from paretoformer.search.ray_dispatch import RayDispatcher, interruptible, ray_session
 from paretoformer.spaces import Candidate, HeadMask
 
 pytestmark = pytest.mark.slow
@@ -84,3 +88,14 @@ def test_dead_worker_is_replaced_and_its_job_tried_three_times() -> None:
 def test_job_over_its_time_is_ended_and_the_others_go_on() -> None:
     with RayDispatcher(FormulaEvaluator(30.0), workers=1, threads=1, seconds=0.5) as dispatcher:
         assert run(dispatcher, jobs(False)[0])[0].outcome is Outcome.TIME_LIMIT
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_signal_while_ray_waits_keeps_its_number(number: signal.Signals) -> None:
+    with RayDispatcher(FormulaEvaluator(30.0), workers=1, threads=1, seconds=60) as dispatcher:
+        dispatcher.submit(jobs(False)[0])
+        timer = threading.Timer(0.5, os.kill, (os.getpid(), number))
+        timer.start()
+        with pytest.raises(Interrupted) as caught, interruptible():
+            dispatcher.wait()
+    assert caught.value.status == 128 + number
