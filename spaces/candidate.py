@@ -34,6 +34,14 @@ class AttentionChoice:
         """`AttentionChoice.of("window", window=32, global_tokens=1)`."""
         return cls(name, tuple(params.items()))
 
+    def to_dict(self) -> dict[str, Any]:
+        """As it is written in JSON."""
+        return {"name": self.name, "params": dict(self.params)}
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> AttentionChoice:
+        return cls.of(data["name"], **data["params"])
+
     def __str__(self) -> str:
         if not self.params:
             return self.name
@@ -90,10 +98,7 @@ class Candidate:
             {
                 "version": VERSION,
                 "heads": ["".join("01"[keep] for keep in row) for row in self.heads.kept],
-                "attention": [
-                    {"name": choice.name, "params": dict(choice.params)}
-                    for choice in self.attention
-                ],
+                "attention": [choice.to_dict() for choice in self.attention],
             },
             separators=(",", ":"),
         )
@@ -116,14 +121,11 @@ class Candidate:
                 f"version {VERSION}. Install the version that wrote it."
             )
         try:
-            return cls(HeadMask(_rows(data["heads"])), tuple(_choices(data["attention"])))
+            attention = tuple(map(AttentionChoice.from_dict, data["attention"]))
+            return cls(HeadMask(_rows(data["heads"])), attention)
         except (KeyError, TypeError) as error:
             raise ValueError(f"not a candidate: {text[:80]!r}.") from error
 
 
 def _rows(rows: Iterable[str]) -> tuple[tuple[bool, ...], ...]:
     return tuple(tuple(bit == "1" for bit in row) for row in rows)
-
-
-def _choices(choices: Iterable[Mapping[str, Any]]) -> Iterable[AttentionChoice]:
-    return (AttentionChoice.of(choice["name"], **choice["params"]) for choice in choices)

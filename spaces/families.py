@@ -5,12 +5,18 @@ Supporting another family is one more entry in `FAMILIES`.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from torch import nn
 
 from paretoformer.spaces.suggestions import did_you_mean
+
+
+def _supported(config: Any) -> str:
+    """A family without settings that surgery would have to respect."""
+    return ""
 
 
 @dataclass(frozen=True)
@@ -21,31 +27,72 @@ class Family:
     """The list of layers, relative to the base model (`BertModel`, not its classifier)."""
     attention: str
     """The module that calls the attention interface."""
-    query: str
-    key: str
-    value: str
+    inputs: Mapping[str, int]
+    """The projections in front of the heads: path -> how many of query, key and value it makes,
+    one behind the other, each with its heads side by side."""
     output: str
     """The projection behind the concatenated heads."""
+    causal: bool = False
+    """Whether a token sees none of those after it."""
     heads: tuple[str, ...] = ()
     """Attributes of the attention module that hold its number of heads."""
     width: tuple[str, ...] = ()
     """Attributes of the attention module that hold heads * head_dim."""
     reserved_positions: int = 0
     """Rows of the position table in front of the first token's."""
+    unsupported: Callable[[Any], str] = field(default=_supported)
+    """Config -> what about it surgery cannot respect; empty when nothing."""
+
+
+def _separate(*paths: str) -> Mapping[str, int]:
+    """Query, key and value each from a projection of its own."""
+    return dict.fromkeys(paths, 1)
+
+
+def _decoder_of_encoder(config: Any) -> str:
+    return "as a decoder (`is_decoder`)" if getattr(config, "is_decoder", False) else ""
+
+
+def _gpt2(config: Any) -> str:
+    if config.reorder_and_upcast_attn:
+        return "with `reorder_and_upcast_attn`, which goes around the attention interface,"
+    return "with cross attention" if config.add_cross_attention else ""
+
+
+def _sliding(config: Any) -> str:
+    if "sliding_attention" in (getattr(config, "layer_types", None) or ()):
+        return "with sliding-window layers (`use_sliding_window`)"
+    return ""
 
 
 _BERT = Family(
     layers="encoder.layer",
     attention="attention.self",
-    query="attention.self.query",
-    key="attention.self.key",
-    value="attention.self.value",
+    inputs=_separate("attention.self.query", "attention.self.key", "attention.self.value"),
     output="attention.output.dense",
     heads=("num_attention_heads",),
     width=("all_head_size",),
+    unsupported=_decoder_of_encoder,
 )
 
 _ROBERTA = replace(_BERT, reserved_positions=2)
+
+_VIT = Family(
+    layers="layers",
+    attention="attention",
+    inputs=_separate("attention.q_proj", "attention.k_proj", "attention.v_proj"),
+    output="attention.o_proj",
+    heads=("num_attention_heads",),
+)
+
+_LLAMA = Family(
+    layers="layers",
+    attention="self_attn",
+    inputs=_separate("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"),
+    output="self_attn.o_proj",
+    causal=True,
+    unsupported=_sliding,
+)
 
 FAMILIES: dict[str, Family] = {
     "bert": _BERT,
@@ -55,13 +102,25 @@ FAMILIES: dict[str, Family] = {
     "distilbert": Family(
         layers="transformer.layer",
         attention="attention",
-        query="attention.q_lin",
-        key="attention.k_lin",
-        value="attention.v_lin",
+        inputs=_separate("attention.q_lin", "attention.k_lin", "attention.v_lin"),
         output="attention.out_lin",
         heads=("n_heads",),
         width=("dim",),
     ),
+    "vit": _VIT,
+    "deit": _VIT,
+    "gpt2": Family(
+        layers="h",
+        attention="attn",
+        inputs={"attn.c_attn": 3},
+        output="attn.c_proj",
+        causal=True,
+        heads=("num_heads",),
+        width=("split_size",),
+        unsupported=_gpt2,
+    ),
+    "llama": _LLAMA,
+    "qwen2": _LLAMA,
 }
 
 
@@ -69,7 +128,7 @@ def family_of(config: Any) -> Family:
     """The family of a transformers config.
 
     Raises:
-        ValueError: the family is not supported, or the model is a decoder of an encoder family.
+        ValueError: the family is not supported, or not with the settings of this config.
     """
     model_type = str(config.model_type)
     if model_type not in FAMILIES:
@@ -77,9 +136,13 @@ def family_of(config: Any) -> Family:
             f"Unsupported model family {model_type!r}.{did_you_mean(model_type, FAMILIES)} "
             f"Supported: {', '.join(FAMILIES)}."
         )
-    if getattr(config, "is_decoder", False):
-        raise ValueError(f"{model_type!r} as a decoder (`is_decoder`) is not supported.")
-    return FAMILIES[model_type]
+    family = FAMILIES[model_type]
+    reason = family.unsupported(config)
+    if not reason and family.causal and not getattr(config, "is_causal", True):
+        reason = "with attention in both directions (`is_causal` false)"
+    if reason:
+        raise ValueError(f"{model_type!r} {reason} is not supported.")
+    return family
 
 
 @dataclass(frozen=True)
@@ -118,8 +181,19 @@ def blocks_of(model: nn.Module) -> list[Block]:
 
 
 def shape_of(config: Any) -> tuple[int, int]:
-    """(layers, heads) of the dense model that a config describes."""
-    return int(config.num_hidden_layers), int(config.num_attention_heads)
+    """(layers, heads) of the dense model that a config describes.
+
+    Where several query heads share a key and a value (grouped-query attention), they only go
+    together, and such a group counts as one head here.
+    """
+    groups = getattr(config, "num_key_value_heads", None)
+    return int(config.num_hidden_layers), int(groups or config.num_attention_heads)
+
+
+def head_dim_of(config: Any) -> int:
+    """Numbers of one head's query."""
+    own = getattr(config, "head_dim", None)
+    return int(own or config.hidden_size // config.num_attention_heads)
 
 
 def longest(config: Any) -> int:

@@ -159,21 +159,18 @@ class Space:
     def planted(self, steps: int = 8) -> list[Candidate]:
         """What every search tries before its sampler proposes anything.
 
-        Dense; the smallest; global-importance masks at even steps; each mechanism in every layer,
-        with all heads and with the better masks, down to half of the heads.
+        Dense; the smallest; global-importance masks at even steps; each mechanism in every layer.
         """
         dense = HeadMask.all(self.layers, self.heads)
-        masks: list[HeadMask] = []
         planted = [Candidate(dense)]
         if not isinstance(self.encoding, AllHeads):
             planted.append(Candidate(HeadMask.none(self.layers, self.heads)))
             if self.scores is not None:
                 counts = (round(dense.total * step / steps) for step in range(steps - 1, 0, -1))
-                masks = [HeadMask.most_important(count, self.scores) for count in counts]
+                masks = (HeadMask.most_important(count, self.scores) for count in counts)
                 planted += map(Candidate, masks)
-        better = [dense, *(mask for mask in masks[1:] if 2 * mask.total >= dense.total)]
         for choice in _one_a_mechanism(self.choices):
-            planted += (Candidate(mask, (choice,) * self.layers) for mask in better)
+            planted.append(Candidate(dense, (choice,) * self.layers))
         return list(dict.fromkeys(planted))
 
 
@@ -200,12 +197,10 @@ def menu(
 
 
 def _one_a_mechanism(choices: Sequence[AttentionChoice]) -> Iterator[AttentionChoice]:
-    """The default setting of every mechanism but `full`; its first where that is not offered."""
+    """The first setting, which is the default, of every mechanism but `full`."""
     others = (choice for choice in choices if choice != FULL)
-    for name, group in itertools.groupby(others, key=lambda choice: choice.name):
-        default = AttentionChoice.of(name, **attention.attention_class(name).default())
-        settings = list(group)
-        yield default if default in settings else settings[0]
+    for _, group in itertools.groupby(others, key=lambda choice: choice.name):
+        yield next(group)
 
 
 @dataclass(frozen=True)

@@ -67,10 +67,17 @@ def test_smallest_model_and_even_steps_are_planted() -> None:
 
 
 def test_menu_drops_windows_that_are_no_shorter_than_half_of_the_text() -> None:
-    windows = [dict(choice.params)["window"] for choice in menu(None, 64)[1:]]
-    assert windows == [16, 32]
-    assert menu(None, 16) == (FULL,)
+    windows = [dict(choice.params)["window"] for choice in menu(["window"], 64)[1:]]
+    assert windows == [32, 16]
+    assert menu(["window"], 16) == (FULL,)
     assert menu(["full"], 512) == (FULL,)
+
+
+def test_menu_of_a_causal_model_has_only_causal_mechanisms() -> None:
+    offered = {choice.name for choice in menu(None, 512, causal=True)}
+    assert offered == {"full", "window", "strided", "lsh", "random_features", "linear"}
+    with pytest.raises(ValueError, match="attention 'nystrom' cannot be causal"):
+        menu(["window", "nystrom"], 512, causal=True)
 
 
 def test_menu_names_an_unknown_mechanism() -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,9 +13,11 @@ import transformers
 
 import paretoformer as pf
 from paretoformer.spaces import AttentionChoice, Candidate, HeadMask
-from paretoformer.spaces.families import FAMILIES, blocks_of
+from paretoformer.spaces.attention import Attention, names
+from paretoformer.spaces.families import FAMILIES, blocks_of, family_of
 from paretoformer.spaces.importance import head_importance
 from paretoformer.spaces.surgery import apply, count_parameters
+from tests.mechanisms import CHEAP
 from tests.tiny import HEADS, LAYERS
 
 every_family = pytest.mark.parametrize("family", FAMILIES)
@@ -21,40 +25,66 @@ every_family = pytest.mark.parametrize("family", FAMILIES)
 MASK = HeadMask(((True, False, True, False), (False, True, True, True)))
 HEADLESS = HeadMask(((False,) * 4, (True, False, True, True)))
 WINDOW = AttentionChoice.of("window", window=6, global_tokens=1)
+STRIDED = AttentionChoice.of("strided", stride=5, window=3, global_tokens=1)
 
 
-def tiny(family: str) -> torch.nn.Module:
+VISION = ("vit", "deit")
+CAUSAL = tuple(name for name, family in FAMILIES.items() if family.causal)
+
+HEAD_PARAMETERS = dict.fromkeys(FAMILIES, 4 * 32 * 8 + 3 * 8) | {
+    # A group of two query heads of width 4, with their shared key and value.
+    "llama": 2 * 32 * 8 + 2 * 32 * 4,
+    "qwen2": 2 * 32 * 8 + 2 * 32 * 4 + 8 + 2 * 4,
+}
+"""Query, key and value rows, output columns, and the biases that each family has."""
+
+
+def tiny(family: str, head: str = "") -> torch.nn.Module:
+    """Two layers x four heads, width 32; two query heads a group where a family groups them."""
     torch.manual_seed(1)
+    sizes: dict[str, Any] = {
+        "hidden_size": 32,
+        "num_hidden_layers": LAYERS,
+        "num_attention_heads": HEADS,
+        "intermediate_size": 64,
+    }
     if family == "distilbert":
         sizes = {"dim": 32, "n_layers": LAYERS, "n_heads": HEADS, "hidden_dim": 64}
+    elif family == "gpt2":
+        sizes = {"n_embd": 32, "n_layer": LAYERS, "n_head": HEADS}
+    elif family in ("llama", "qwen2"):
+        sizes |= {"num_attention_heads": 2 * HEADS, "num_key_value_heads": HEADS}
+    if family in VISION:
+        sizes |= {"image_size": 30, "patch_size": 6}
+        if family == "deit":  # for its two classifiers, the auto class asks the config
+            sizes |= {"architectures": ["DeiTForImageClassification"]}
     else:
-        sizes = {
-            "hidden_size": 32,
-            "num_hidden_layers": LAYERS,
-            "num_attention_heads": HEADS,
-            "intermediate_size": 64,
-        }
-    config = transformers.AutoConfig.for_model(
-        family, vocab_size=100, max_position_embeddings=80, **sizes
-    )
-    model = transformers.AutoModelForSequenceClassification.from_config(
-        config, attn_implementation="sdpa"
-    )
+        sizes |= {"vocab_size": 100, "max_position_embeddings": 80}
+    if family in CAUSAL:
+        sizes |= {"pad_token_id": 0}
+    config = transformers.AutoConfig.for_model(family, **sizes)
+    head = head or ("ImageClassification" if family in VISION else "SequenceClassification")
+    auto = getattr(transformers, f"AutoModelFor{head}")
+    model = auto.from_config(config, attn_implementation="sdpa")
     for parameter in model.parameters():  # biases start at zero, which would hide a lost one
         torch.nn.init.normal_(parameter, std=0.2)
     return model.eval()
 
 
-def inputs() -> dict[str, torch.Tensor]:
-    ids = torch.randint(5, 100, (3, 40), generator=torch.Generator().manual_seed(2))
+def inputs(model: torch.nn.Module) -> dict[str, torch.Tensor]:
+    """Three rows, of which a text's first one is padded."""
+    generator = torch.Generator().manual_seed(2)
+    if model.config.model_type in VISION:
+        return {"pixel_values": torch.randn(3, 3, 30, 30, generator=generator)}
+    ids = torch.randint(5, 100, (3, 40), generator=generator)
     mask = torch.ones_like(ids)
-    mask[0, 25:] = 0
+    ids[0, 25:] = mask[0, 25:] = 0
     return {"input_ids": ids, "attention_mask": mask}
 
 
 def logits(model: torch.nn.Module) -> torch.Tensor:
     with torch.no_grad():
-        return model(**inputs()).logits
+        return model(**inputs(model)).logits
 
 
 def masked_logits(model: torch.nn.Module, mask: HeadMask) -> torch.Tensor:
@@ -90,10 +120,9 @@ def test_masked_head_and_pruned_head_give_equal_outputs(family: str, mask: HeadM
 
 @every_family
 def test_pruning_takes_away_exactly_the_weights_of_the_heads(family: str) -> None:
-    model = tiny(family)
-    applied = apply(Candidate(MASK), model)
-    head = 4 * 32 * 8 + 3 * 8  # query, key, value, output columns and three biases
-    assert applied.parameters_before - applied.parameters_after == 3 * head
+    applied = apply(Candidate(MASK), tiny(family))
+    removed = applied.parameters_before - applied.parameters_after
+    assert removed == 3 * HEAD_PARAMETERS[family]
     assert applied.parameters_after == count_parameters(applied.model)
     assert applied.removed_heads == (2, 1)
 
@@ -114,7 +143,8 @@ def test_untouched_tensors_are_shared(family: str) -> None:
     original = {id(parameter) for parameter in model.parameters()}
     pruned = apply(Candidate(HeadMask(((True,) * 4, (True, False, True, True)))), model).model
     own = [name for name, p in pruned.named_parameters() if id(p) not in original]
-    assert len(own) == 7  # three weights and biases, and the output's weight
+    # Weights and biases in front of the heads, and the output's weight.
+    assert len(own) == {"gpt2": 3, "llama": 4}.get(family, 7)
 
 
 @every_family
@@ -128,15 +158,67 @@ def test_wide_window_equals_the_dense_model_and_a_narrow_one_does_not(family: st
     assert (narrow - logits(model)).abs().max() > 1e-4
 
 
-@every_family
+@pytest.mark.parametrize("family", [name for name in FAMILIES if name not in VISION])
 def test_padded_tokens_change_nothing_in_a_compressed_model(family: str) -> None:
-    model = apply(Candidate(MASK, (WINDOW, WINDOW)), tiny(family)).model
-    batch = inputs()
-    before = logits(model)
+    model = apply(Candidate(MASK, (WINDOW, WINDOW)), tiny(family)).model.base_model
+    batch = inputs(model)
+    real = batch["attention_mask"].bool()
     with torch.no_grad():
+        before = model(**batch).last_hidden_state[real]
         batch["input_ids"][0, 25:] = 7
-        after = model(**batch).logits
+        after = model(**batch).last_hidden_state[real]
     torch.testing.assert_close(before, after)
+
+
+@pytest.mark.parametrize("family", CAUSAL)
+def test_causal_model_sees_no_later_token(family: str) -> None:
+    model = apply(Candidate(MASK, (WINDOW, STRIDED)), tiny(family)).model.base_model
+    ids = inputs(model)["input_ids"]
+    with torch.no_grad():
+        before = model(input_ids=ids).last_hidden_state[:, :20]
+        ids[:, 20:] = 7
+        after = model(input_ids=ids).last_hidden_state[:, :20]
+    torch.testing.assert_close(before, after)
+
+
+@pytest.mark.parametrize("family", CAUSAL)
+@pytest.mark.parametrize("mask", [MASK, HEADLESS])
+def test_generation_with_a_cache_equals_generation_without(family: str, mask: HeadMask) -> None:
+    wide = AttentionChoice.of("window", window=64, global_tokens=1)
+    model = apply(Candidate(mask, (wide, wide)), tiny(family, "CausalLM")).model
+    ids = inputs(model)["input_ids"][1:]
+    padded = torch.ones_like(ids)
+    padded[0, :9] = 0  # generation pads at the left
+    with torch.no_grad():
+        once, again = (
+            model.generate(
+                ids,
+                attention_mask=padded,
+                max_new_tokens=8,
+                do_sample=False,
+                use_cache=cache,
+                eos_token_id=None,
+            )
+            for cache in (True, False)
+        )
+    assert once.shape == (2, 48)
+    assert torch.equal(once, again)
+
+
+@pytest.mark.parametrize("family", CAUSAL)
+def test_cached_tokens_attend_exactly(family: str) -> None:
+    """Against the dense model fed at once; the first part's mechanism is exact there."""
+    dense = tiny(family)
+    wide = AttentionChoice.of("window", window=64, global_tokens=1)
+    full = HeadMask.all(LAYERS, HEADS)
+    model = apply(Candidate(full, (wide, wide)), dense).model.base_model
+    ids = inputs(dense)["input_ids"][1:]
+    with torch.no_grad():
+        expected = dense.base_model(input_ids=ids).last_hidden_state
+        cache = transformers.DynamicCache(config=dense.config)
+        model(input_ids=ids[:, :30], cache=cache)
+        rest = model(input_ids=ids[:, 30:], cache=cache)
+    torch.testing.assert_close(rest.last_hidden_state, expected[:, 30:], atol=1e-5, rtol=1e-5)
 
 
 @every_family
@@ -168,9 +250,65 @@ def test_model_that_was_compressed_already_is_refused() -> None:
 
 
 def test_other_family_is_refused_with_those_supported() -> None:
-    config = transformers.GPT2Config(n_layer=1, n_head=2, n_embd=8, vocab_size=9)
-    with pytest.raises(ValueError, match=r"Unsupported model family 'gpt2'.*Supported: bert"):
-        apply(Candidate.dense(1, 2), transformers.GPT2Model(config))
+    config = transformers.GPTNeoXConfig(
+        num_hidden_layers=1, num_attention_heads=2, hidden_size=8, vocab_size=9
+    )
+    with pytest.raises(ValueError, match=r"Unsupported model family 'gpt_neox'.*Supported: bert"):
+        apply(Candidate.dense(1, 2), transformers.GPTNeoXModel(config))
+
+
+@pytest.mark.parametrize(
+    ("family", "setting", "message"),
+    [
+        ("bert", {"is_decoder": True}, "'bert' as a decoder"),
+        ("gpt2", {"reorder_and_upcast_attn": True}, "goes around the attention interface"),
+        ("gpt2", {"add_cross_attention": True}, "'gpt2' with cross attention"),
+        (
+            "qwen2",
+            {"use_sliding_window": True, "max_window_layers": 1},
+            "'qwen2' with sliding-window layers",
+        ),
+        ("llama", {"is_causal": False}, "attention in both directions"),
+    ],
+)
+def test_settings_that_surgery_cannot_respect_are_refused(
+    family: str, setting: dict[str, object], message: str
+) -> None:
+    config = transformers.AutoConfig.for_model(family, **setting)
+    with pytest.raises(ValueError, match=message):
+        family_of(config)
+
+
+def test_every_mechanism_runs_in_a_layer_of_its_own_after_heads_were_removed() -> None:
+    choices = [choice for name in names() for choice in CHEAP[name]]
+    for pair in itertools.pairwise([*choices, choices[0]]):
+        candidate = Candidate(MASK, pair)
+        model = pf.compress(tiny("bert"), candidate)
+        assert logits(model).isfinite().all()
+        swapped = [each for each in model.modules() if isinstance(each, Attention)]
+        assert [each.name for each in swapped] == [choice.name for choice in pair] or all(
+            choice.name == "full" for choice in pair
+        )
+
+
+@pytest.mark.parametrize("name", ["random_features", "lsh"])
+def test_random_projections_travel_with_the_saved_model(name: str, tmp_path: Path) -> None:
+    choice = CHEAP[name][0]
+    model = pf.compress(tiny("bert"), Candidate(MASK, (choice, choice)))
+    for each in model.modules():
+        if isinstance(each, Attention):
+            for buffer in each.buffers():
+                buffer += 0.1  # no seed gives these
+    loaded = pf.load_compressed(pf.save_compressed(model, tmp_path / "out"))
+    torch.testing.assert_close(logits(loaded), logits(model), atol=0, rtol=0)
+
+
+def test_packed_sequences_are_refused() -> None:
+    model = apply(Candidate(MASK, (WINDOW, WINDOW)), tiny("llama")).model.base_model
+    ids = inputs(model)["input_ids"]
+    positions = torch.cat((torch.arange(20), torch.arange(20)))[None]
+    with pytest.raises(ValueError, match="one sequence a row"):
+        model(input_ids=ids, position_ids=positions, use_cache=False)
 
 
 def test_folder_without_a_compressed_model_is_refused(tmp_path: Path) -> None:
@@ -180,7 +318,7 @@ def test_folder_without_a_compressed_model_is_refused(tmp_path: Path) -> None:
 
 def test_mask_of_other_shape_than_padding_is_refused() -> None:
     model = apply(Candidate(MASK, (WINDOW, WINDOW)), tiny("bert")).model
-    batch = inputs() | {"attention_mask": torch.ones(3, 1, 40, 40)}
+    batch = inputs(model) | {"attention_mask": torch.ones(3, 1, 40, 40)}
     with pytest.raises(ValueError, match=r"takes a padding mask \(batch, length\)"):
         model(**batch)
 
@@ -188,7 +326,7 @@ def test_mask_of_other_shape_than_padding_is_refused() -> None:
 def test_importance_is_the_gradient_of_a_gate_on_each_head() -> None:
     """Against a finite difference on one example and one head."""
     model = tiny("bert").double()
-    batch = {key: value[:1] for key, value in inputs().items()}
+    batch = {key: value[:1] for key, value in inputs(model).items()}
     labels = torch.tensor([1])
 
     def loss(output, labels):

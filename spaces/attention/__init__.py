@@ -1,11 +1,23 @@
 """Attention mechanisms, one file each; importing this package registers them all."""
 
-from paretoformer.spaces.attention import full, window
+from paretoformer.spaces.attention import (
+    clustered,
+    full,
+    linear,
+    lowrank,
+    lsh,
+    nystrom,
+    random_features,
+    routing,
+    strided,
+    window,
+)
 from paretoformer.spaces.attention.base import (
     Attention,
     IntDomain,
     attention_class,
     build,
+    describe,
     names,
     register,
 )
@@ -15,8 +27,17 @@ __all__ = [
     "IntDomain",
     "attention_class",
     "build",
+    "clustered",
+    "describe",
     "full",
+    "linear",
+    "lowrank",
+    "lsh",
     "names",
+    "nystrom",
+    "random_features",
     "register",
+    "routing",
+    "strided",
     "window",
 ]

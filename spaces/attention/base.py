@@ -11,6 +11,7 @@ from typing import Any, ClassVar, TypeVar
 import torch
 from torch import nn
 
+from paretoformer.spaces.attention.padding import compacted
 from paretoformer.spaces.candidate import AttentionChoice
 from paretoformer.spaces.suggestions import did_you_mean
 
@@ -35,10 +36,13 @@ class Attention(nn.Module, ABC):
 
     Laws, run over every registered mechanism by `tests/test_attention.py`:
 
-    - a padded key changes no output, and a row whose keys are all padded gives zeros, never NaN;
-    - at its exact setting the mechanism equals softmax attention;
+    - what stands at padded positions, and how many of them there are, changes no output at a real
+      one; a padded query gives zeros, so a row without any real token gives zeros, never NaN;
+    - at its exact setting, where it has one, the mechanism equals softmax attention;
     - neither time nor memory grows with length x length (`full` excepted);
-    - any length works.
+    - any length works, and any number of query heads that is a multiple of the key heads;
+    - a causal mechanism's output does not change when later tokens do;
+    - equal inputs give equal outputs: whatever is random is drawn once, from a seed, and stored.
 
     It is a module, so that what it stores as tensors travels with the model's weights.
     """
@@ -47,13 +51,42 @@ class Attention(nn.Module, ABC):
     family: ClassVar[str]
     """In the terms of Tay et al., Efficient Transformers: A Survey (arXiv:2009.06732)."""
     complexity: ClassVar[str]
+    """Of time and memory, in the length n and the parameters."""
     source: ClassVar[str]
+    exact: ClassVar[str]
+    """The setting at which it equals softmax attention."""
     causal: ClassVar[bool]
     """Whether `forward(causal=True)` is possible."""
     domains: ClassVar[Mapping[str, IntDomain]]
     """Parameter name -> what it may be."""
 
+    def __init__(self, head_dim: int, **params: int) -> None:
+        """head_dim: of the queries and keys. params: one for each of `domains`."""
+        super().__init__()
+        self.head_dim = head_dim
+        for name in self.domains:
+            setattr(self, name, params[name])
+
     @abstractmethod
+    def attend(
+        self,
+        query: torch.Tensor,
+        key: torch.Tensor,
+        value: torch.Tensor,
+        *,
+        lengths: torch.Tensor | None,
+        causal: bool,
+        scale: float,
+    ) -> torch.Tensor:
+        """The mechanism itself, on rows whose padding stands at their end.
+
+        query, key, value: (batch, heads, length, head_dim), equal numbers of heads.
+        lengths: (batch,) real tokens of each row, at least 1; None when every token is real.
+        causal: only where the mechanism is.
+
+        Returns (batch, heads, length, head_dim); what it says at padded positions is not read.
+        """
+
     def forward(
         self,
         query: torch.Tensor,
@@ -66,27 +99,61 @@ class Attention(nn.Module, ABC):
     ) -> torch.Tensor:
         """Attention of `query` over `key` and `value`.
 
-        query, key, value: (batch, heads, length, head_dim).
+        query: (batch, heads, length, head_dim). key, value: the same, or with fewer heads, of which
+        each then serves a group of adjacent query heads (grouped-query attention).
         mask: (batch, length), True for a real token; None when every token is real.
+        causal: token i sees no token after it.
         scale: factor on the scores before the softmax.
 
-        Returns (batch, heads, length, head_dim).
+        Returns (batch, heads, length, head_dim), zeros at padded positions.
+
+        Raises:
+            ValueError: causal, and the mechanism cannot be; or the numbers of heads do not fit.
         """
+        if causal and not self.causal:
+            raise ValueError(f"attention {self.name!r} cannot be causal.")
+        groups, rest = divmod(query.shape[1], key.shape[1])
+        if rest:
+            raise ValueError(
+                f"{query.shape[1]} query heads cannot share {key.shape[1]} key heads evenly."
+            )
+        if groups > 1:
+            key, value = (each.repeat_interleave(groups, dim=1) for each in (key, value))
+        if mask is None:
+            return self.attend(query, key, value, lengths=None, causal=causal, scale=scale)
+        rows = compacted(mask)
+        output = self.attend(
+            *(rows.compact(each) for each in (query, key, value)),
+            lengths=rows.lengths,
+            causal=causal,
+            scale=scale,
+        )
+        return rows.restore(output)
 
     @classmethod
-    def default(cls) -> dict[str, int]:
-        """The setting to try first: the cheapest one that rarely costs accuracy."""
+    def default(cls, length: int) -> dict[str, int]:
+        """The setting to try first on `length` tokens: the cheapest that rarely costs accuracy."""
         return {name: domain.default for name, domain in cls.domains.items()}
 
     @classmethod
     def settings(cls, length: int) -> Iterator[dict[str, int]]:
-        """The parameter settings that a search tries on sequences of `length` tokens.
+        """The settings that a search tries on sequences of `length` tokens, the default first.
 
-        A mechanism overrides this to drop settings that do not differ from `full` there.
+        Only those that are `worthwhile` there.
         """
         grids = (domain.grid for domain in cls.domains.values())
-        for values in itertools.product(*grids):
-            yield dict(zip(cls.domains, values, strict=True))
+        grid = (dict(zip(cls.domains, each, strict=True)) for each in itertools.product(*grids))
+        default = cls.default(length)
+        candidates = (default, *(each for each in grid if each != default))
+        return (each for each in candidates if cls.worthwhile(length, **each))
+
+    @classmethod
+    def worthwhile(cls, length: int, **params: int) -> bool:
+        """Whether a setting has less to do on `length` tokens than `full`."""
+        return True
+
+    def extra_repr(self) -> str:
+        return ", ".join(f"{name}={getattr(self, name)}" for name in self.domains)
 
 
 _REGISTRY: dict[str, type[Attention]] = {}
@@ -126,8 +193,26 @@ def attention_class(name: str) -> type[Attention]:
         ) from None
 
 
-def build(choice: AttentionChoice) -> Attention:
-    """The mechanism that a choice names, with its parameters checked.
+def describe(name: str) -> dict[str, Any]:
+    """What a user must know of a mechanism, as plain values; `parameters` are those a search tries.
+
+    Raises:
+        ValueError: there is no mechanism of that name.
+    """
+    mechanism = attention_class(name)
+    return {
+        "name": name,
+        "family": mechanism.family,
+        "complexity": mechanism.complexity,
+        "causal": mechanism.causal,
+        "parameters": {key: list(domain.grid) for key, domain in mechanism.domains.items()},
+        "exact": mechanism.exact,
+        "source": mechanism.source,
+    }
+
+
+def build(choice: AttentionChoice, head_dim: int) -> Attention:
+    """The mechanism that a choice names, with its parameters checked, for heads of one size.
 
     Raises:
         ValueError: unknown name, or parameters that the mechanism does not have.
@@ -141,4 +226,4 @@ def build(choice: AttentionChoice) -> Attention:
         )
     for key, domain in mechanism.domains.items():
         domain.check(key, params[key])
-    return mechanism(**params)
+    return mechanism(head_dim, **params)

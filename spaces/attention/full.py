@@ -9,6 +9,27 @@ import torch
 from torch.nn import functional as F
 
 from paretoformer.spaces.attention.base import Attention, IntDomain, register
+from paretoformer.spaces.attention.padding import real
+
+
+def softmax_attention(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    *,
+    lengths: torch.Tensor | None,
+    causal: bool = False,
+    scale: float,
+) -> torch.Tensor:
+    """softmax(scale · Q Kᵀ) V over the real keys.
+
+    query: (batch, heads, queries, d). key, value: (batch, heads, keys, d).
+    lengths: (batch,) real keys of each row, padded at its end; None when every key is real.
+    """
+    if lengths is None or causal:  # a real token sees none behind itself, where the padding stands
+        return F.scaled_dot_product_attention(query, key, value, is_causal=causal, scale=scale)
+    mask = real(lengths, key.shape[-2])[:, None, None]  # broadcast, never (length x length)
+    return F.scaled_dot_product_attention(query, key, value, attn_mask=mask, scale=scale)
 
 
 class Full(Attention):
@@ -16,35 +37,28 @@ class Full(Attention):
 
     Cost: O(n²) time; O(n) memory with the fused kernels behind `scaled_dot_product_attention`.
     Cannot: nothing. It is what the others are compared with.
-    Source: Vaswani et al. 2017 (arXiv:1706.03762), eq. 1. Differs in: a row whose keys are all
-    padded gives zeros.
+    Source: Vaswani et al. 2017 (arXiv:1706.03762), eq. 1. Differs in: a padded query gives zeros.
     """
 
     name = "full"
     family = "exact"
     complexity = "O(n²)"
     source = "arXiv:1706.03762"
+    exact = "always"
     causal = True
     domains: ClassVar[Mapping[str, IntDomain]] = {}
 
-    def forward(
+    def attend(
         self,
         query: torch.Tensor,
         key: torch.Tensor,
         value: torch.Tensor,
         *,
-        mask: torch.Tensor | None,
+        lengths: torch.Tensor | None,
         causal: bool,
         scale: float,
     ) -> torch.Tensor:
-        if mask is None:
-            return F.scaled_dot_product_attention(query, key, value, is_causal=causal, scale=scale)
-        keys = mask[:, None, None, :]  # (batch, 1, 1, keys), broadcast, never (length x length)
-        if causal:
-            length = query.shape[-2]
-            past = torch.ones(length, length, dtype=torch.bool, device=query.device).tril()
-            keys = keys & past
-        return F.scaled_dot_product_attention(query, key, value, attn_mask=keys, scale=scale)
+        return softmax_attention(query, key, value, lengths=lengths, causal=causal, scale=scale)
 
 
 register(Full)

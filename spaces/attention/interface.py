@@ -8,11 +8,14 @@ mask at all, and padding would be ignored without a word; its own for sdpa build
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import nn
+from torch.nn import functional as F
 from transformers import AttentionInterface, AttentionMaskInterface
+from transformers.masking_utils import bidirectional_mask_function, causal_mask_function
 
 IMPLEMENTATION = "paretoformer"
 """The name under which models select this function: `config._attn_implementation`."""
@@ -29,33 +32,76 @@ def attention_forward(
     attention_mask: torch.Tensor | None,
     dropout: float = 0.0,
     scaling: float | None = None,
+    is_causal: bool | None = None,
     **kwargs: Any,
 ) -> tuple[torch.Tensor, None]:
     """What transformers calls; (batch, heads, length, d) becomes (batch, length, heads, d).
 
-    Attention dropout is not applied: the mechanisms never form the matrix that it thins out.
+    Tokens that meet a key-value cache attend to it exactly, whatever the layer's mechanism: they
+    are few, and no approximation of a whole sequence applies to them. Attention dropout is not
+    applied: the mechanisms never form the matrix that it thins out.
 
     Raises:
-        ValueError: the mask is not a padding mask, or a key-value cache lengthened the keys.
+        ValueError: the mask is not a padding mask.
     """
     if attention_mask is not None and attention_mask.ndim != 2:
         raise ValueError(
             f"a compressed model takes a padding mask (batch, length), "
             f"but got a mask of shape {tuple(attention_mask.shape)}."
         )
-    if key.shape[-2] != query.shape[-2]:
-        raise ValueError(
-            f"a compressed model keeps no key-value cache: {query.shape[-2]} queries "
-            f"met {key.shape[-2]} keys."
-        )
+    causal = bool(getattr(module, "is_causal", False)) if is_causal is None else is_causal
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
-    mechanism = getattr(module, MECHANISM)
-    output = mechanism(query, key, value, mask=attention_mask, causal=False, scale=scale)
+    if key.shape[-2] != query.shape[-2]:
+        output = cached_attention(query, key, value, mask=attention_mask, scale=scale)
+    else:
+        mechanism = getattr(module, MECHANISM)
+        output = mechanism(query, key, value, mask=attention_mask, causal=causal, scale=scale)
     return output.transpose(1, 2), None
 
 
-def padding_mask(attention_mask: torch.Tensor | None = None, **kwargs: Any) -> torch.Tensor | None:
-    """The padding, (batch, length) bool, or None when there is none."""
+def cached_attention(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    *,
+    mask: torch.Tensor | None,
+    scale: float,
+) -> torch.Tensor:
+    """Exact causal attention of the last tokens of a sequence to all of it.
+
+    query: (batch, heads, queries, d). key, value: (batch, heads or fewer, length, d).
+    mask: (batch, length), True for a real token.
+    """
+    queries, length = query.shape[-2], key.shape[-2]
+    past = torch.ones(queries, length, dtype=torch.bool, device=query.device)
+    seen = past.tril(length - queries)[None, None]
+    if mask is not None:
+        seen = seen & mask[:, None, None, :]
+    return F.scaled_dot_product_attention(
+        query, key, value, attn_mask=seen, scale=scale, enable_gqa=True
+    )
+
+
+def padding_mask(
+    *,
+    q_length: int,
+    kv_length: int,
+    q_offset: int | torch.Tensor = 0,
+    kv_offset: int | torch.Tensor = 0,
+    mask_function: Callable[..., Any] = bidirectional_mask_function,
+    attention_mask: torch.Tensor | None = None,
+    **kwargs: Any,
+) -> torch.Tensor | None:
+    """The padding, (batch, kv_length) bool, or None when there is none.
+
+    Raises:
+        ValueError: the model asks for more than padding and causality, such as several sequences
+            packed into one row, or for a cache of a fixed size.
+    """
+    if mask_function not in (bidirectional_mask_function, causal_mask_function):
+        raise ValueError("a compressed model takes one sequence a row: pad instead of packing.")
+    if isinstance(q_offset, torch.Tensor) or q_offset + q_length != kv_length + kv_offset:
+        raise ValueError("a compressed model takes a cache that grows: use a `DynamicCache`.")
     if attention_mask is None or bool(attention_mask.all()):
         return None
     return attention_mask.to(torch.bool)

@@ -1,0 +1,153 @@
+"""Blocked attention: a block of queries shares a short list of keys.
+
+What clustered, routing and lsh attention have in common. A block meets its keys in one small dense
+product, and the keys are gathered once a block, not once a query.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+BLOCK = 32
+"""Queries of one block, at most."""
+
+
+@dataclass(frozen=True)
+class Blocks:
+    """Which queries share a block, and which keys each block meets; rows are batch * heads.
+
+    query: (rows, blocks, block) long: the query in each place; any one where the place is empty.
+    slot: (rows, queries) long: the place of each query among blocks * block.
+    keys: (rows, blocks, width) long: positions of the keys that a block meets.
+    allowed: (rows, blocks, 1 or block, width) bool: which of them count; None for all.
+    own: each query meets its own key too, beside those of its block.
+    """
+
+    query: torch.Tensor
+    slot: torch.Tensor
+    keys: torch.Tensor
+    allowed: torch.Tensor | None = None
+    own: bool = False
+
+
+def blocked_attention(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    *rounds: Blocks,
+    scale: float,
+) -> torch.Tensor:
+    """Softmax attention of each query over the keys of its block.
+
+    query, key, value: (batch, heads, length, d).
+    rounds: a key that several of them find counts as often.
+
+    Returns (batch, heads, length, d).
+    """
+    queries, keys, values = _Rows(query), _Rows(key), _Rows(value)
+    outputs, masses = [], []
+    for blocks in rounds:
+        rows = queries.take(blocks.query) * scale  # (rows, blocks, block, d)
+        scores = rows @ keys.take(blocks.keys).mT  # (rows, blocks, block, width)
+        if blocks.allowed is not None:
+            scores = scores.masked_fill(~blocks.allowed, -torch.inf)
+        if blocks.own:
+            mine = (rows * keys.take(blocks.query)).sum(dim=-1, keepdim=True)
+            scores = torch.cat((scores, mine), dim=-1)
+        weights = scores.softmax(dim=-1)
+        met = weights[..., :-1] if blocks.own else weights
+        output = met @ values.take(blocks.keys)
+        if blocks.own:
+            output = output + weights[..., -1:] * values.take(blocks.query)
+        outputs.append(queries.put_back(output.flatten(1, 2), blocks.slot))
+        if len(rounds) > 1:
+            mass = scores.logsumexp(dim=-1).flatten(1).take_along_dim(blocks.slot, dim=1)
+            masses.append(mass.unflatten(0, query.shape[:2]))
+    if len(rounds) == 1:
+        return outputs[0]
+    shares = torch.stack(masses).softmax(dim=0)[..., None]
+    return (shares * torch.stack(outputs)).sum(dim=0)
+
+
+def by_group(
+    group: torch.Tensor, keys: torch.Tensor, allowed: torch.Tensor | None = None
+) -> Blocks:
+    """Blocks that each hold queries of one group only.
+
+    group: (rows, queries) long, 0 <= group < groups.
+    keys: (rows, groups, width) long: positions of the keys that a group's queries meet.
+    allowed: (rows, groups, width) bool: which of them count; at least one a group; None for all.
+    """
+    with torch.no_grad():
+        rows, queries = group.shape
+        count = keys.shape[1]
+        block = min(BLOCK, queries)
+        blocks = queries // block + min(count, queries)  # more cannot be needed
+        order, sizes = sorted_by(group, count)
+        ordered = group.take_along_dim(order, dim=1)
+        needed = (sizes + block - 1) // block
+        ends = needed.cumsum(dim=1)
+        # A query's place: its group's first block, and its rank within the group.
+        shift = (ends - needed) * block - (sizes.cumsum(dim=1) - sizes)
+        place = torch.arange(queries, device=group.device) + shift.gather(1, ordered)
+        slot = torch.empty_like(order).scatter_(1, order, place)
+        query = torch.zeros(rows, blocks * block, dtype=torch.long, device=group.device)
+        query.scatter_(1, place, order)
+        numbers = torch.arange(blocks, device=group.device).expand(rows, -1).contiguous()
+        owner = torch.searchsorted(ends, numbers, right=True).clamp(max=count - 1)[..., None]
+        if allowed is not None:
+            allowed = allowed.take_along_dim(owner, dim=1)[:, :, None]
+        return Blocks(
+            query.unflatten(1, (blocks, block)), slot, keys.take_along_dim(owner, dim=1), allowed
+        )
+
+
+def sorted_by(bucket: torch.Tensor, count: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Positions (rows, length) by bucket, then in order; and how many each bucket has.
+
+    bucket: (rows, length) long, 0 <= bucket < count.
+
+    As one flat sort, which torch does in less than half the time of one for each row.
+    """
+    rows, length = bucket.shape
+    row = torch.arange(rows, device=bucket.device)[:, None]
+    flat = (bucket + row * count).flatten()
+    order = flat.sort(stable=True).indices.unflatten(0, (rows, length)) - row * length
+    sizes = torch.bincount(flat, minlength=rows * count).unflatten(0, (rows, count))
+    return order, sizes
+
+
+class _Rows:
+    """The vectors of a (batch, heads, length, d) tensor, taken from where they lie in memory.
+
+    `index_select` on flat vectors copies each as a whole: seven times as fast as indexing, which
+    looks up every number.
+    """
+
+    def __init__(self, x: torch.Tensor) -> None:
+        self._batch, self._heads, self._length, dim = x.shape
+        row = torch.arange(self._batch * self._heads, device=x.device)
+        if x.is_contiguous():
+            self._flat, self._starts, self._step = x.flatten(0, 2), row * self._length, 1
+        else:  # as a model passes them: (batch, length, heads, d), transposed
+            self._flat = x.transpose(1, 2).reshape(-1, dim)
+            batch, head = row // self._heads, row % self._heads
+            self._starts, self._step = batch * self._length * self._heads + head, self._heads
+
+    def take(self, index: torch.Tensor) -> torch.Tensor:
+        """index: (rows, ...) positions -> (rows, ..., d)."""
+        starts = self._starts.reshape(-1, *(1,) * (index.ndim - 1))
+        flat = (index * self._step + starts).flatten()
+        taken: torch.Tensor = self._flat.index_select(0, flat).unflatten(0, index.shape)
+        return taken
+
+    def put_back(self, x: torch.Tensor, slot: torch.Tensor) -> torch.Tensor:
+        """x: (rows, places, d), slot: (rows, length) -> (batch, heads, length, d), lying as
+        (batch, length, heads, d), as a model wants it back."""
+        row = torch.arange(len(x), device=x.device)[:, None]
+        index = (slot + row * x.shape[1]).unflatten(0, (self._batch, self._heads)).transpose(1, 2)
+        flat = x.flatten(0, 1).index_select(0, index.flatten())
+        back: torch.Tensor = flat.unflatten(0, index.shape).transpose(1, 2)
+        return back

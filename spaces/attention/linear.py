@@ -1,0 +1,50 @@
+"""Linear attention: the feature map elu + 1 in place of the exponential."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import ClassVar
+
+import torch
+from torch.nn import functional as F
+
+from paretoformer.spaces.attention.base import Attention, IntDomain, register
+from paretoformer.spaces.attention.kernelized import kernel_attention
+
+
+class Linear(Attention):
+    """A kernel whose features are as many as the head is wide.
+
+        φ(Q) (φ(K)ᵀ V) / φ(Q) (φ(K)ᵀ 1),  φ(x) = elu(x) + 1
+
+    Cost: O(n · head_dim²) time, O(n · head_dim) memory.
+    Cannot: equal softmax attention at any setting; it is another similarity, so a model that was
+    trained with softmax keeps its accuracy only where it does not rely on sharp attention.
+    Source: Katharopoulos et al. 2020 (arXiv:2006.16236), eq. 7. Differs in: `scale` is applied, its
+    root to the queries and its root to the keys, for the weights were trained with it.
+    """
+
+    name = "linear"
+    family = "kernel"
+    complexity = "O(n · head_dim²)"
+    source = "arXiv:2006.16236"
+    exact = "none"
+    causal = True
+    domains: ClassVar[Mapping[str, IntDomain]] = {}
+
+    def attend(
+        self,
+        query: torch.Tensor,
+        key: torch.Tensor,
+        value: torch.Tensor,
+        *,
+        lengths: torch.Tensor | None,
+        causal: bool,
+        scale: float,
+    ) -> torch.Tensor:
+        queries, keys = (F.elu(each.float() * scale**0.5) + 1 for each in (query, key))
+        output = kernel_attention(queries, keys, value.float(), lengths=lengths, causal=causal)
+        return output.to(value.dtype)
+
+
+register(Linear)

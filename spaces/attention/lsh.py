@@ -1,0 +1,258 @@
+"""LSH attention: queries and keys meet where random rotations hash them into one bucket."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import ClassVar
+
+import torch
+from torch.nn import functional as F
+
+from paretoformer.spaces.attention.base import Attention, IntDomain, register
+from paretoformer.spaces.attention.full import softmax_attention
+from paretoformer.spaces.attention.groups import (
+    BLOCK,
+    Blocks,
+    blocked_attention,
+    by_group,
+    sorted_by,
+)
+from paretoformer.spaces.attention.padding import flat_rows, real
+
+
+class Lsh(Attention):
+    """A query attends to the keys around its own bucket, in several rounds of hashing.
+
+        h(x) = argmax [x R; -x R],  out = softmax over ∪ S(h(q)) (scale · q Kᵀ) V
+
+    R: a random rotation for each round; S: the 2 n / buckets keys around the bucket, sorted by
+    bucket; queries, sorted by theirs, are cut into blocks of 32 that share the S of their middle
+    one. Causal: S(h(q)) are the last 2 n / buckets keys of the bucket before the query, and itself.
+
+    Cost: O(n · rounds · (buckets + n / buckets)) time and memory.
+    Cannot: find a key that hashes elsewhere in every round, unless it is a global token's. A key
+    found in several rounds counts as often.
+    Source: Kitaev et al. 2020, Reformer (arXiv:2001.04451), section 2. Differs in: queries and keys
+    are separate, both hashed by their direction, the keys centred before (which changes no softmax
+    weight); keys are not cut into fixed chunks, but each block takes those around its bucket's
+    place among the sorted keys; when causal, nothing that a query sees depends on later tokens,
+    where the source's chunk borders do; global tokens; rotations are drawn once from `seed` and
+    stored.
+    """
+
+    name = "lsh"
+    family = "learnable pattern"
+    complexity = "O(n · rounds · (buckets + n/buckets))"
+    source = "arXiv:2001.04451"
+    exact = "one bucket (computes `full` there)"
+    causal = True
+    domains: ClassVar[Mapping[str, IntDomain]] = {
+        "buckets": IntDomain(low=1, grid=(8, 16, 32), default=16),
+        "rounds": IntDomain(low=1, grid=(1, 2), default=1),
+        "global_tokens": IntDomain(low=0, grid=(1,), default=1),
+        "seed": IntDomain(low=0, grid=(0,), default=0),
+    }
+    buckets: int
+    rounds: int
+    global_tokens: int
+    seed: int
+    rotations: torch.Tensor
+    """(rounds, head_dim, buckets / 2)."""
+
+    def __init__(self, head_dim: int, **params: int) -> None:
+        super().__init__(head_dim, **params)
+        if self.buckets % 2 and self.buckets > 1:
+            raise ValueError(f"buckets is an even number, or 1, but got {self.buckets}.")
+        shape = (self.rounds, head_dim, self.buckets // 2)
+        generator = torch.Generator().manual_seed(self.seed)
+        self.register_buffer("rotations", torch.randn(shape, generator=generator))
+
+    @classmethod
+    def default(cls, length: int) -> dict[str, int]:
+        return super().default(length) | {"buckets": 2 ** round(math.log2(max(length, 64)) - 5)}
+
+    @classmethod
+    def worthwhile(cls, length: int, **params: int) -> bool:
+        return 4 * params["rounds"] <= params["buckets"] <= length // 8
+
+    def attend(
+        self,
+        query: torch.Tensor,
+        key: torch.Tensor,
+        value: torch.Tensor,
+        *,
+        lengths: torch.Tensor | None,
+        causal: bool,
+        scale: float,
+    ) -> torch.Tensor:
+        if self.buckets == 1:
+            return softmax_attention(query, key, value, lengths=lengths, causal=causal, scale=scale)
+        first = min(self.global_tokens, query.shape[2])
+        with torch.no_grad():
+            sort = self._last if causal else self._around
+            rounds = [
+                sort(*each, lengths, first) for each in self._hashes(query, key, lengths, causal)
+            ]
+        output = blocked_attention(query, key, value, *rounds, scale=scale)
+        if causal or not first:
+            return output
+        rows = softmax_attention(query[:, :, :first], key, value, lengths=lengths, scale=scale)
+        return torch.cat((rows, output[:, :, first:]), dim=2)
+
+    def _hashes(
+        self, query: torch.Tensor, key: torch.Tensor, lengths: torch.Tensor | None, causal: bool
+    ) -> list[tuple[torch.Tensor, torch.Tensor]]:
+        """For each round, the bucket of each query and of each key: (batch, heads, length)."""
+        if causal:
+            key, centre = key - key[:, :, :1], None  # what is zero must be so exactly
+        elif lengths is None:
+            centre = key.mean(dim=2, keepdim=True)
+        else:
+            here = real(lengths, key.shape[2])[:, None, :, None]
+            centre = key.masked_fill(~here, 0).sum(dim=2, keepdim=True)
+            centre = centre / lengths[:, None, None, None]
+        return [
+            (bucket_of(query, rotation), bucket_of(key, rotation, centre))
+            for rotation in self.rotations
+        ]
+
+    def _around(
+        self,
+        query_bucket: torch.Tensor,
+        key_bucket: torch.Tensor,
+        lengths: torch.Tensor | None,
+        first: int,
+    ) -> Blocks:
+        """Each block meets the keys around its middle query's bucket, and the first ones.
+
+        A bucket with more keys than that leaves the outer ones out; one with fewer reaches into its
+        neighbours, as in the source.
+        """
+        batch, heads, length = query_bucket.shape
+        device = query_bucket.device
+        sizes = flat_rows(lengths, batch, heads, length, device)[:, None]
+        position = torch.arange(length, device=device)
+        padded = position >= sizes
+        # Padded keys, and global ones, which everyone meets anyway, sort behind all others.
+        aside = padded | (position < first)
+        key_order, counts = sorted_by(
+            key_bucket.flatten(0, 1).masked_fill(aside, self.buckets), self.buckets + 1
+        )
+        order, _ = sorted_by(
+            query_bucket.flatten(0, 1).masked_fill(padded, self.buckets), self.buckets + 1
+        )
+        blocks = -(-length // BLOCK)
+        order = F.pad(order, (0, blocks * BLOCK - length))
+        middle = torch.arange(blocks, device=device) * BLOCK + BLOCK // 2
+        middle = order.take_along_dim(middle.minimum(sizes - 1), dim=1)
+        bucket = query_bucket.flatten(0, 1).take_along_dim(middle, dim=1)  # (rows, blocks)
+        others = (sizes - first).clamp(min=0)
+        wanted = (2 * ((sizes + self.buckets - 1) // self.buckets)).minimum(others)
+        starts = (
+            counts.cumsum(dim=1) - counts + torch.div(counts - wanted, 2, rounding_mode="floor")
+        )
+        starts = starts.clamp(min=0).minimum(others - wanted).take_along_dim(bucket, dim=1)
+        steps = torch.arange(min(self._width(length), length - first), device=device)
+        places = (starts[..., None] + steps).clamp(max=length - 1)  # (rows, blocks, width)
+        keys = key_order.take_along_dim(places.flatten(1), dim=1).unflatten(1, places.shape[1:])
+        shared = torch.arange(first, device=device).expand(*keys.shape[:2], -1)
+        keys = torch.cat((shared, keys), dim=2)
+        allowed = None
+        if lengths is not None:
+            allowed = torch.cat((position[:first] < sizes, steps < wanted), dim=1)[:, None, None]
+        slot = torch.empty_like(order[:, :length])
+        slot.scatter_(1, order[:, :length], position.expand_as(slot))
+        return Blocks(order.unflatten(1, (blocks, BLOCK)), slot, keys, allowed)
+
+    def _last(
+        self,
+        query_bucket: torch.Tensor,
+        key_bucket: torch.Tensor,
+        lengths: torch.Tensor | None,
+        first: int,
+    ) -> Blocks:
+        """Each query meets the last keys of its bucket before it, itself, and the first keys.
+
+        The keys, sorted by bucket, are cut into chunks, and a query meets the chunk of the last of
+        its keys and the one before; a mask leaves of them exactly its own, so where the chunks are
+        cut, which depends on later tokens, does not matter.
+        """
+        batch, heads, length = query_bucket.shape
+        device = query_bucket.device
+        theirs, own = key_bucket.flatten(0, 1), query_bucket.flatten(0, 1)
+        rows = len(own)
+        width = min(self._width(length), length)
+        chunks = -(-length // width)
+        order, counts = sorted_by(theirs, self.buckets)
+        starts = counts.cumsum(dim=1) - counts
+        # Keys of each bucket before each token: a rank in the order of (bucket, position).
+        position = torch.arange(length, device=device).expand(rows, -1)
+        sort_key = theirs.take_along_dim(order, dim=1) * length + order
+        ends = torch.searchsorted(
+            sort_key, (own * length + position).contiguous()
+        )  # (rows, length)
+        begins = starts.take_along_dim(own, dim=1)
+        chunk = ((ends - 1).clamp(min=0)) // width
+        places = torch.arange(-width, width, device=device)
+        places = places + torch.arange(chunks, device=device)[:, None] * width  # (chunks, 2 width)
+        index = places.clamp(0, length - 1)
+        keys = order[:, index.flatten()].unflatten(1, index.shape)  # (rows, chunks, 2 width)
+        blocks = by_group(chunk, keys)
+        # Which of them are its own: places from `begins`, and `width` back from `ends`.
+        own_chunk = chunk.take_along_dim(blocks.query[:, :, 0], dim=1)  # (rows, blocks)
+        there = own_chunk[..., None] * width + torch.arange(-width, width, device=device)
+        if lengths is None:
+            reach = torch.full((rows, 1), width, device=device)
+        else:
+            sizes = flat_rows(lengths, batch, heads, length, device)[:, None]
+            reach = (2 * ((sizes + self.buckets - 1) // self.buckets)).minimum(sizes)
+        flat = blocks.query.flatten(1)
+        last = ends.take_along_dim(flat, dim=1)
+        lowest = begins.take_along_dim(flat, dim=1).maximum(last - reach)
+        shape = blocks.query.shape[1:]
+        there, last, lowest = (
+            there[:, :, None],
+            last.unflatten(1, shape),
+            lowest.unflatten(1, shape),
+        )
+        allowed = (there >= lowest[..., None]) & (there < last[..., None])
+        allowed = allowed & (blocks.keys >= first)[:, :, None]
+        shared = torch.arange(first, device=device).expand(*blocks.keys.shape[:2], -1)
+        before = shared[:, :, None] < blocks.query[..., None]
+        return Blocks(
+            blocks.query,
+            blocks.slot,
+            torch.cat((shared, blocks.keys), dim=2),
+            torch.cat((before, allowed), dim=3),
+            own=True,
+        )
+
+    def _width(self, length: int) -> int:
+        """Keys that a query meets in one round, of `length` tokens."""
+        return 2 * -(-length // self.buckets)
+
+
+def bucket_of(
+    x: torch.Tensor, rotation: torch.Tensor, centre: torch.Tensor | None = None
+) -> torch.Tensor:
+    """argmax [y R; -y R] of y = x - centre: (batch, heads, length) long.
+
+    x: (batch, heads, length, d). rotation: (d, buckets / 2). centre: (batch, heads, 1, d).
+    """
+    turned = x.transpose(1, 2) @ rotation.to(x.dtype)  # (batch, length, heads, half)
+    if centre is not None:
+        turned = turned - centre.transpose(1, 2) @ rotation.to(x.dtype)
+    # The largest |y R|, with its index in the lowest bits: `amax` is twenty times as fast as
+    # `argmax`. Floats of one sign order as their bits do.
+    half = rotation.shape[1]
+    bits = half.bit_length()
+    number = torch.arange(half, dtype=torch.int32, device=x.device).flip(0)  # ties: the first one
+    size = turned.float().abs().view(torch.int32)
+    best = ((size >> bits << bits) | number).amax(dim=-1).bitwise_and((1 << bits) - 1)
+    best = half - 1 - best.long()
+    negative = turned.take_along_dim(best[..., None], dim=-1).squeeze(-1) < 0
+    return (best + half * negative).transpose(1, 2)
+
+
+register(Lsh)

@@ -1,0 +1,55 @@
+"""Segments: a sequence cut into runs of neighbours, each replaced by its mean."""
+
+from __future__ import annotations
+
+import torch
+
+from paretoformer.spaces.attention.padding import real
+
+
+def segment_means(
+    x: torch.Tensor, count: int, lengths: torch.Tensor | None
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The means of `count` segments, and how many tokens each holds.
+
+    A row of n real tokens is cut into min(n, count) segments whose sizes differ by one at most, the
+    larger ones first. So a row is cut alike however much padding follows it.
+
+    x: (batch, heads, length, d), padded at the end of each row.
+    lengths: (batch,) real tokens of each row; None when every token is real.
+
+    Returns means (batch, heads, count, d) and sizes (batch, 1, 1, count), 0 for a segment that a
+    short row does not have; (1, 1, 1, count) without `lengths`.
+    """
+    length = x.shape[2]
+    if lengths is None:
+        count = min(count, length)
+        whole = _layout(torch.tensor(length), count)
+        long, few = int(whole[0]), int(whole[1])
+        cut = long * few
+        parts = [x[:, :, :cut].unflatten(2, (few, long)).mean(dim=3)]
+        sizes = x.new_full((count,), float(long))
+        if few < count:
+            parts.append(x[:, :, cut:].unflatten(2, (count - few, long - 1)).mean(dim=3))
+            sizes[few:] -= 1
+        means = parts[0] if len(parts) == 1 else torch.cat(parts, dim=2)
+        return means, sizes[None, None, None]
+    size, larger = _layout(lengths[:, None], count)
+    position = torch.arange(length, device=x.device)[None]
+    cut = size * larger
+    segment = torch.where(
+        position < cut,
+        position // size,
+        larger + (position - cut) // (size - 1).clamp(min=1),
+    )
+    member = segment[:, None] == torch.arange(count, device=x.device)[:, None]
+    member = (member & real(lengths, length)[:, None]).to(x.dtype)  # (batch, count, length)
+    sizes = member.sum(dim=-1)
+    means = (member / sizes.clamp(min=1)[..., None])[:, None] @ x
+    return means, sizes[:, None, None]
+
+
+def _layout(length: torch.Tensor, count: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """The size of the larger segments, and how many there are of them."""
+    size = (length + count - 1) // count
+    return size, torch.where(size > 1, length - count * (size - 1), length)

@@ -1,0 +1,77 @@
+"""Strided attention: a local window, and every stride-th token for everyone."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import ClassVar
+
+import torch
+
+from paretoformer.spaces.attention.banded import banded_attention
+from paretoformer.spaces.attention.base import Attention, IntDomain, register
+
+
+class Strided(Attention):
+    """Token i sees token j when |i - j| < window, or stride divides j, or i is a global token.
+
+        softmax(scale · Q Kᵀ + pattern) V,  pattern(i, j) = 0 where i sees j, else -inf
+
+    Cost: O(n · (window + n / stride)) time and memory, O(n√n) at the default stride, which is the
+    power of two nearest to √n.
+    Cannot: see the tokens between two strides and outside the window, except through the tokens
+    that do.
+    Source: Child et al. 2019, Sparse Transformers (arXiv:1904.10509), section 4.3, the pattern
+    called fixed, which that paper prefers for text. Differs in: both halves in one softmax; one
+    summary token a stride, its first, so that the first token of the text is one of them; and
+    global tokens that see everything.
+    """
+
+    name = "strided"
+    family = "fixed pattern"
+    complexity = "O(n · (window + n/stride))"
+    source = "arXiv:1904.10509"
+    exact = "stride 1"
+    causal = True
+    domains: ClassVar[Mapping[str, IntDomain]] = {
+        "stride": IntDomain(low=1, grid=(8, 16, 32, 64), default=16),
+        "window": IntDomain(low=1, grid=(8, 16), default=16),
+        "global_tokens": IntDomain(low=0, grid=(1,), default=1),
+    }
+    stride: int
+    window: int
+    global_tokens: int
+
+    @classmethod
+    def default(cls, length: int) -> dict[str, int]:
+        return super().default(length) | {"stride": 2 ** round(math.log2(max(length, 4)) / 2)}
+
+    @classmethod
+    def worthwhile(cls, length: int, **params: int) -> bool:
+        return 2 * params["window"] + length // params["stride"] <= length // 2
+
+    def attend(
+        self,
+        query: torch.Tensor,
+        key: torch.Tensor,
+        value: torch.Tensor,
+        *,
+        lengths: torch.Tensor | None,
+        causal: bool,
+        scale: float,
+    ) -> torch.Tensor:
+        length = query.shape[2]
+        return banded_attention(
+            query,
+            key,
+            value,
+            window=self.window,
+            every=range(0, length, self.stride),
+            rows=min(self.global_tokens, length),
+            lengths=lengths,
+            causal=causal,
+            scale=scale,
+        )
+
+
+register(Strided)
