@@ -5,7 +5,7 @@ Supporting another task is one more entry in `TASKS`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,10 +14,12 @@ import torch
 import transformers
 from torch import nn
 from torch.nn import functional as F
+from transformers.models.auto import modeling_auto
 
 from paretoformer.evaluators.accuracy import Accuracy
 from paretoformer.evaluators.data import DataError
 from paretoformer.evaluators.metric import Metric
+from paretoformer.spaces.families import FAMILIES, Family, family_of
 from paretoformer.spaces.suggestions import did_you_mean
 
 
@@ -26,12 +28,14 @@ class Task:
     """One kind of model and data.
 
     auto: the transformers class that loads such a model.
+    architectures: model family -> the class that `auto` would make.
     loss: (model output, labels) -> the sum of the examples' losses.
     encode_labels: (labels of the data set, model config) -> what `loss` and the score take.
     """
 
     name: str
     auto: Any
+    architectures: Mapping[str, Any]
     score: Metric
     loss: Callable[[Any, torch.Tensor], torch.Tensor]
     encode_labels: Callable[[Sequence[Any], Any], np.ndarray]
@@ -71,6 +75,7 @@ TASKS: dict[str, Task] = {
         Task(
             name="text-classification",
             auto=transformers.AutoModelForSequenceClassification,
+            architectures=modeling_auto.MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES,
             score=Accuracy(),
             loss=_cross_entropy,
             encode_labels=_class_labels,
@@ -90,6 +95,21 @@ def task_of(name: str) -> Task:
             f"Unsupported task {name!r}.{did_you_mean(name, TASKS)} Supported: {', '.join(TASKS)}."
         )
     return TASKS[name]
+
+
+def check_family(task: Task, config: Any) -> Family:
+    """The family of a config, if this task knows it.
+
+    Raises:
+        ValueError: it does not; the message names those it does.
+    """
+    family = family_of(config)
+    if config.model_type not in task.architectures:
+        known = ", ".join(name for name in FAMILIES if name in task.architectures)
+        raise ValueError(
+            f"A {config.model_type!r} model does no {task.name}. Families that do: {known}."
+        )
+    return family
 
 
 def load_model(task: Task, path: str, *, trust_remote_code: bool = False) -> nn.Module:

@@ -168,6 +168,47 @@ def report(run: RunArgument) -> None:
 
 
 @app.command()
+def techniques(as_json: JsonOption = False) -> None:
+    """List every attention mechanism that a layer may use; the source says what it cannot do."""
+    from paretoformer.spaces import attention
+
+    rows = [attention.describe(name) for name in attention.names()]
+    if as_json:
+        typer.echo(json.dumps(rows, indent=2))
+        return
+    from rich.box import SIMPLE_HEAD
+    from rich.table import Table
+
+    from paretoformer.search.display import print_table
+
+    table = Table(box=SIMPLE_HEAD)
+    table.add_column("name", no_wrap=True)
+    for column in ("family", "time and memory", "causal", "parameters", "exact at"):
+        table.add_column(column)
+    table.add_column("source", no_wrap=True)
+    for row in rows:
+        parameters = ", ".join(
+            f"{name} {'/'.join(map(str, values))}"
+            for name, values in row["parameters"].items()
+            if len(values) > 1
+        )
+        table.add_row(
+            row["name"],
+            row["family"],
+            row["complexity"],
+            "yes" if row["causal"] else "no",
+            parameters or "-",
+            row["exact"],
+            row["source"],
+        )
+    print_table(table)
+    typer.echo(
+        "A search tries these parameters, each where the text is long enough to gain by it. "
+        'In a study file: attention = ["full", "window"].'
+    )
+
+
+@app.command()
 def dashboard(
     run: RunArgument,
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",

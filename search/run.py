@@ -23,7 +23,7 @@ from paretoformer.evaluators.evaluator import Evaluator
 from paretoformer.evaluators.metric import Metric
 from paretoformer.evaluators.metrics import available, metrics_of
 from paretoformer.evaluators.target import Target, fingerprint, physical_cores
-from paretoformer.evaluators.tasks import Task, load_model, task_of
+from paretoformer.evaluators.tasks import Task, check_family, load_model, task_of
 from paretoformer.evaluators.workload import Workload, tokenize
 from paretoformer.search.confirm import chosen, confirm, front_table
 from paretoformer.search.dispatch import Dispatcher
@@ -42,6 +42,7 @@ from paretoformer.search.report import write_report
 from paretoformer.search.spec import Spec, load_spec
 from paretoformer.search.store import RunFolder, TrialsFile, write_table
 from paretoformer.search.study import check_storage, open_study
+from paretoformer.spaces.candidate import AttentionChoice
 from paretoformer.spaces.families import family_of, longest, shape_of
 from paretoformer.spaces.heads import Scores
 from paretoformer.spaces.importance import head_importance
@@ -50,6 +51,8 @@ from paretoformer.spaces.suggestions import did_you_mean
 
 IMPORTANCE = "importance"
 """User attribute of the study: the head scores that its parameters are ranked by."""
+CHOICES = "attention"
+"""User attribute of the study: the mechanisms, with their settings, that a layer may have."""
 RUN = "run"
 """User attribute of the study: the id of its run folder, as in `machine.json`."""
 FINGERPRINT = "fingerprint"
@@ -178,7 +181,7 @@ class _Run:
         """Search, then confirm."""
         spec = self.spec
         scores = None if spec.space.heads == "off" else self._importance(study, subject)
-        space = make_space(spec, subject, scores)
+        space = make_space(spec, subject, scores, self._choices(study, subject))
         wanted = min(spec.trials, space.size)
         sampled = [name for name, metric in subject.metrics.items() if metric.exclusive]
         file = TrialsFile(self.folder.trials, list(subject.metrics), sampled, self._facts(subject))
@@ -238,6 +241,17 @@ class _Run:
                 for name, metric in subject.metrics.items()
             },
         }
+
+    def _choices(self, study: optuna.Study, subject: _Subject) -> tuple[AttentionChoice, ...]:
+        """The mechanisms of this study: a later version, which knows others, goes on with these."""
+        stored = study.user_attrs.get(CHOICES)
+        if stored is None:
+            causal = family_of(subject.model.config).causal
+            length = subject.target.sequence_length
+            choices = menu(self.spec.space.names, length, causal=causal)
+            stored = [choice.to_dict() for choice in choices]
+            study.set_user_attr(CHOICES, stored)
+        return tuple(map(AttentionChoice.from_dict, stored))
 
     def _importance(self, study: optuna.Study, subject: _Subject) -> Scores:
         """The head scores of this study: computed once, then part of what its parameters mean."""
@@ -320,12 +334,11 @@ def load_subject(spec: Spec, progress: demo.Progress) -> _Subject:
             section.dtype,
         )
         objectives = _objectives(spec, task, target)
-        names = None if spec.space.attention == "all" else spec.space.attention
-        menu(names, target.sequence_length)
+        menu(spec.space.names, target.sequence_length)
         if demo.is_demo(spec.model.path):
             demo.recipe_of(spec.model.path)
         else:
-            _check_config(spec, _load_config(spec))
+            _check_config(spec, task, _load_config(spec))
         if not demo.is_demo(spec.data.path):
             splits = read_splits(spec.data, spec.seed)
         else:
@@ -335,7 +348,7 @@ def load_subject(spec: Spec, progress: demo.Progress) -> _Subject:
         if demo.is_demo(path):
             path = demo.prepare(path, progress).model
         tokenizer, model = _load(task, path, spec)
-        _check_config(spec, model.config)
+        _check_config(spec, task, model.config)
         workload = tokenize(splits, task, tokenizer, model.config, target)
         _check_vocabulary(workload, model)
     except (ValueError, DataError, demo.DemoError) as error:
@@ -343,7 +356,9 @@ def load_subject(spec: Spec, progress: demo.Progress) -> _Subject:
     return _Subject(task, target, model, workload, available(task, target), objectives)
 
 
-def make_space(spec: Spec, subject: _Subject, scores: Scores | None) -> Space:
+def make_space(
+    spec: Spec, subject: _Subject, scores: Scores | None, choices: tuple[AttentionChoice, ...]
+) -> Space:
     """The space of a study on its model."""
     layers, heads = shape_of(subject.model.config)
     encoding: HeadEncoding
@@ -353,8 +368,7 @@ def make_space(spec: Spec, subject: _Subject, scores: Scores | None) -> Space:
         encoding = Bits(layers, heads)
     else:
         encoding = Ranked(scores)
-    names = None if spec.space.attention == "all" else spec.space.attention
-    return Space(encoding, layers, heads, menu(names, subject.target.sequence_length), scores)
+    return Space(encoding, layers, heads, choices, scores)
 
 
 def load_dense(spec: Spec) -> nn.Module:
@@ -407,13 +421,19 @@ def _load(task: Task, path: str, spec: Spec) -> tuple[Any, nn.Module]:
         raise StudyError(f"cannot load the model {spec.model.path}: {_line(error)}") from None
 
 
-def _check_config(spec: Spec, config: Any) -> None:
-    family_of(config)
+def _check_config(spec: Spec, task: Task, config: Any) -> None:
+    family = check_family(task, config)
+    menu(spec.space.names, spec.target.sequence_length, causal=family.causal)
     room = longest(config)
     if spec.target.sequence_length > room:
         raise StudyError(
             f"target.sequence_length is {spec.target.sequence_length}, "
             f"but the model has room for {room} tokens."
+        )
+    if family.causal and config.pad_token_id is None:
+        raise StudyError(
+            f"the config of {spec.model.path} has no pad_token_id, without which a model that "
+            "reads its answer off the last token cannot find it in a padded batch: set it."
         )
 
 

@@ -44,6 +44,11 @@ class SpaceSection(_Section):
         default="all", description="Names of mechanisms, or all that are legal for the model."
     )
 
+    @property
+    def names(self) -> list[str] | None:
+        """The named mechanisms; None for all."""
+        return None if self.attention == "all" else self.attention
+
 
 class SearchSection(_Section):
     sampler: Literal["nsga2", "tpe", "gp", "random"] = "nsga2"

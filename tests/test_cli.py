@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from paretoformer.search.cli import main
+from paretoformer.spaces.attention import names
 from tests.tiny import write_data, write_model, write_study
 
 Run = Callable[..., tuple[int, str, str]]
@@ -90,17 +91,57 @@ def test_wrong_study_is_refused_in_one_line(
 def test_unsupported_family_is_refused_with_those_supported(
     run: Run, tiny: Path, tmp_path: Path
 ) -> None:
-    config = json.loads((tiny.parent / "model" / "config.json").read_text())
-    other = tiny.parent / "other"
-    other.mkdir(exist_ok=True)
-    config = {"model_type": "gpt2", "n_layer": 1, "n_head": 1}
-    (other / "config.json").write_text(json.dumps(config))
-    study = study_with(tiny, 'path = "model"', 'path = "other"')
-    status, _, error = run("search", study, "--out", tmp_path / "run")
+    write_config(tiny, model_type="gpt_neox")
+    status, _, error = run("search", with_other_model(tiny), "--out", tmp_path / "run")
     assert status == 2
-    assert "Unsupported model family 'gpt2'" in error
+    assert "Unsupported model family 'gpt_neox'" in error
     assert "Supported: bert, roberta" in error
     assert not (tmp_path / "run").exists()
+
+
+def write_config(tiny: Path, **config: object) -> None:
+    """A model folder `other` that holds nothing but a config."""
+    other = tiny.parent / "other"
+    other.mkdir(exist_ok=True)
+    (other / "config.json").write_text(json.dumps(config))
+
+
+def with_other_model(tiny: Path, attention: str = '"all"') -> Path:
+    space = f"threads = 2\n[space]\nattention = {attention}"
+    text = tiny.read_text().replace('path = "model"', 'path = "other"')
+    study = tiny.with_name("other.toml")
+    study.write_text(text.replace("threads = 2", space))
+    return study
+
+
+def test_family_that_does_another_task_is_refused_before_anything_runs(
+    run: Run, tiny: Path, tmp_path: Path
+) -> None:
+    write_config(tiny, model_type="vit")
+    status, _, error = run("search", with_other_model(tiny), "--out", tmp_path / "run")
+    assert status == 2
+    assert "A 'vit' model does no text-classification. Families that do: bert, roberta" in error
+    assert "deit" not in error
+
+
+def test_mechanism_that_cannot_be_causal_is_refused_before_anything_runs(
+    run: Run, tiny: Path, tmp_path: Path
+) -> None:
+    write_config(tiny, model_type="gpt2", pad_token_id=0)
+    study = with_other_model(tiny, '["window", "nystrom"]')
+    status, _, error = run("search", study, "--out", tmp_path / "run")
+    assert status == 2
+    assert "attention 'nystrom' cannot be causal, as this model needs it to be" in error
+    assert not (tmp_path / "run").exists()
+
+
+def test_causal_model_without_a_padding_token_is_refused(
+    run: Run, tiny: Path, tmp_path: Path
+) -> None:
+    write_config(tiny, model_type="gpt2")
+    status, _, error = run("search", with_other_model(tiny), "--out", tmp_path / "run")
+    assert status == 2
+    assert "has no pad_token_id" in error
 
 
 @pytest.mark.parametrize(
@@ -227,3 +268,16 @@ def test_splits_of_one_file_share_no_text(tmp_path: Path) -> None:
     assert not keys[1] & keys[2]
     assert read_splits(source, seed=1) == splits
     assert read_splits(source, seed=2) != splits
+
+
+def test_techniques_lists_every_mechanism(run: Run) -> None:
+    status, output, _ = run("techniques")
+    assert status == 0
+    for name in names():
+        assert name in output
+    rows = json.loads(run("techniques", "--json")[1])
+    by_name = {row["name"]: row for row in rows}
+    assert list(by_name) == list(names())
+    assert by_name["window"]["causal"]
+    assert not by_name["nystrom"]["causal"]
+    assert by_name["lowrank"]["parameters"] == {"rank": [32, 64, 128]}
