@@ -13,7 +13,7 @@ from transformers import LongformerConfig
 from transformers.models.longformer.modeling_longformer import LongformerSelfAttention
 
 from paretoformer.spaces import AttentionChoice
-from paretoformer.spaces.attention.lsh import Lsh
+from paretoformer.spaces.attention.lsh import Lsh, bucket_of
 from paretoformer.spaces.attention.nystrom import pseudo_inverse
 from paretoformer.spaces.attention.random_features import RandomFeatures, orthogonal_directions
 from paretoformer.spaces.attention.segments import segment_means
@@ -204,7 +204,11 @@ def test_random_features_converge_as_their_number_grows() -> None:
 
 def lsh_hash(x: torch.Tensor, mechanism: Lsh, which: int) -> torch.Tensor:
     turned = x @ mechanism.rotations[which]
-    return torch.cat((turned, -turned), -1).argmax(-1)
+    bucket = torch.zeros(turned.shape[:-1], dtype=torch.long)
+    for factor in mechanism.factors:
+        part, turned = turned[..., : factor // 2], turned[..., factor // 2 :]
+        bucket = bucket * factor + torch.cat((part, -part), -1).argmax(-1)
+    return bucket
 
 
 @pytest.mark.parametrize("rounds", [1, 2])
@@ -263,14 +267,18 @@ def test_causal_lsh_equals_its_definition(rounds: int, first: int) -> None:
     close(output, weights @ value / weights.sum(-1, keepdim=True))
 
 
-def test_lsh_puts_alike_directions_into_one_bucket() -> None:
-    mechanism = made(Of("lsh", buckets=16, rounds=1, global_tokens=0, seed=0), 8)
+@pytest.mark.parametrize("buckets", [16, 64])
+def test_lsh_puts_alike_directions_into_one_bucket(buckets: int) -> None:
+    mechanism = made(Of("lsh", buckets=buckets, rounds=1, global_tokens=0, seed=0), 8)
     assert isinstance(mechanism, Lsh)
     points = torch.randn(200, 8, generator=torch.Generator().manual_seed(1))
     near = points + 0.05 * torch.randn(200, 8, generator=torch.Generator().manual_seed(2))
     same = lsh_hash(points, mechanism, 0) == lsh_hash(near, mechanism, 0)
     assert same.float().mean() > 0.8
     assert (lsh_hash(points, mechanism, 0) == lsh_hash(points.flip(0), mechanism, 0)).sum() < 40
+    ours = bucket_of(points[None, None], mechanism.rotations[0], mechanism.factors)
+    assert torch.equal(ours[0, 0], lsh_hash(points, mechanism, 0))
+    assert int(ours.max()) < buckets
 
 
 def separated(length: int, groups: int) -> list[torch.Tensor]:

@@ -59,6 +59,12 @@ class Attention(nn.Module, ABC):
     """Whether `forward(causal=True)` is possible."""
     domains: ClassVar[Mapping[str, IntDomain]]
     """Parameter name -> what it may be."""
+    tile: ClassVar[int | None] = None
+    """On a CPU, tokens times heads that are attended to at a time, for each thread; None for all.
+
+    Heads do not meet, so they need not share the memory: a working set that fits the cache, and
+    that the allocator keeps, is up to twice as fast, and peaks lower.
+    """
 
     def __init__(self, head_dim: int, **params: int) -> None:
         """head_dim: of the queries and keys. params: one for each of `domains`."""
@@ -120,15 +126,34 @@ class Attention(nn.Module, ABC):
         if groups > 1:
             key, value = (each.repeat_interleave(groups, dim=1) for each in (key, value))
         if mask is None:
-            return self.attend(query, key, value, lengths=None, causal=causal, scale=scale)
+            return self._by_tile(query, key, value, None, causal, scale)
         rows = compacted(mask)
-        output = self.attend(
-            *(rows.compact(each) for each in (query, key, value)),
-            lengths=rows.lengths,
-            causal=causal,
-            scale=scale,
-        )
-        return rows.restore(output)
+        query, key, value = (rows.compact(each) for each in (query, key, value))
+        return rows.restore(self._by_tile(query, key, value, rows.lengths, causal, scale))
+
+    def _by_tile(
+        self,
+        query: torch.Tensor,
+        key: torch.Tensor,
+        value: torch.Tensor,
+        lengths: torch.Tensor | None,
+        causal: bool,
+        scale: float,
+    ) -> torch.Tensor:
+        """`attend`, on some sequences or heads at a time where that is faster."""
+        batch, heads, length, _ = query.shape
+        whole = self.tile is None or query.device.type != "cpu"
+        rows = batch * heads if whole else max(1, self.tile * torch.get_num_threads() // length)
+        if rows >= batch * heads:
+            return self.attend(query, key, value, lengths=lengths, causal=causal, scale=scale)
+        # As a model wants it: lying as (batch, length, heads, d).
+        output = value.new_empty(batch, length, heads, value.shape[-1]).transpose(1, 2)
+        for some in _cuts(batch, max(1, rows // heads)):
+            theirs = None if lengths is None else lengths[some]
+            for few in _cuts(heads, min(heads, rows)):
+                q, k, v = (each[some, few] for each in (query, key, value))
+                output[some, few] = self.attend(q, k, v, lengths=theirs, causal=causal, scale=scale)
+        return output
 
     @classmethod
     def default(cls, length: int) -> dict[str, int]:
@@ -154,6 +179,13 @@ class Attention(nn.Module, ABC):
 
     def extra_repr(self) -> str:
         return ", ".join(f"{name}={getattr(self, name)}" for name in self.domains)
+
+
+def _cuts(count: int, most: int) -> Iterator[slice]:
+    """0 to count in slices of like sizes, none over `most`."""
+    pieces = -(-count // most)
+    bounds = [count * piece // pieces for piece in range(pieces + 1)]
+    return itertools.starmap(slice, itertools.pairwise(bounds))
 
 
 _REGISTRY: dict[str, type[Attention]] = {}

@@ -37,6 +37,7 @@ class Clustered(Attention):
     source = "arXiv:2007.04825"
     exact = "clusters >= length (computes `full` there)"
     causal = False
+    tile = 16384
     domains: ClassVar[Mapping[str, IntDomain]] = {
         "clusters": IntDomain(low=1, grid=(16, 32, 64), default=32),
         "top_keys": IntDomain(low=0, grid=(0, 16), default=0),

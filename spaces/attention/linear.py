@@ -30,6 +30,7 @@ class Linear(Attention):
     source = "arXiv:2006.16236"
     exact = "none"
     causal = True
+    tile = 16384
     domains: ClassVar[Mapping[str, IntDomain]] = {}
 
     def attend(

@@ -26,11 +26,13 @@ class Lsh(Attention):
 
         h(x) = argmax [x R; -x R],  out = softmax over ∪ S(h(q)) (scale · q Kᵀ) V
 
-    R: a random rotation for each round; S: the 2 n / buckets keys around the bucket, sorted by
+    R: a random rotation for each round, or for 64 buckets and more a pair, whose two smaller hashes
+    together name the bucket; S: the 2 n / buckets keys around the bucket, sorted by
     bucket; queries, sorted by theirs, are cut into blocks of 32 that share the S of their middle
     one. Causal: S(h(q)) are the last 2 n / buckets keys of the bucket before the query, and itself.
 
-    Cost: O(n · rounds · (buckets + n / buckets)) time and memory.
+    Cost: O(n · rounds · (√buckets + n / buckets)) time and memory, O(n) at the default, n / 32
+    buckets.
     Cannot: find a key that hashes elsewhere in every round, unless it is a global token's. A key
     found in several rounds counts as often.
     Source: Kitaev et al. 2020, Reformer (arXiv:2001.04451), section 2. Differs in: queries and keys
@@ -43,10 +45,11 @@ class Lsh(Attention):
 
     name = "lsh"
     family = "learnable pattern"
-    complexity = "O(n · rounds · (buckets + n/buckets))"
+    complexity = "O(n · rounds · (√buckets + n/buckets))"
     source = "arXiv:2001.04451"
     exact = "one bucket (computes `full` there)"
     causal = True
+    tile = 8192
     domains: ClassVar[Mapping[str, IntDomain]] = {
         "buckets": IntDomain(low=1, grid=(8, 16, 32), default=16),
         "rounds": IntDomain(low=1, grid=(1, 2), default=1),
@@ -58,15 +61,25 @@ class Lsh(Attention):
     global_tokens: int
     seed: int
     rotations: torch.Tensor
-    """(rounds, head_dim, buckets / 2)."""
+    """(rounds, head_dim, half of the sum of `factors`)."""
 
     def __init__(self, head_dim: int, **params: int) -> None:
         super().__init__(head_dim, **params)
         if self.buckets % 2 and self.buckets > 1:
             raise ValueError(f"buckets is an even number, or 1, but got {self.buckets}.")
-        shape = (self.rounds, head_dim, self.buckets // 2)
+        shape = (self.rounds, head_dim, sum(self.factors) // 2)
         generator = torch.Generator().manual_seed(self.seed)
         self.register_buffer("rotations", torch.randn(shape, generator=generator))
+
+    @property
+    def factors(self) -> tuple[int, ...]:
+        """Even numbers whose product is the number of buckets: of each, one hash is taken."""
+        if self.buckets < 64:
+            return (self.buckets,)
+        roots = range(int(self.buckets**0.5), 1, -1)
+        pairs = ((each, self.buckets // each) for each in roots if self.buckets % each == 0)
+        even = (pair for pair in pairs if not (pair[0] % 2 or pair[1] % 2))
+        return next(even, (self.buckets,))
 
     @classmethod
     def default(cls, length: int) -> dict[str, int]:
@@ -113,7 +126,10 @@ class Lsh(Attention):
             centre = key.masked_fill(~here, 0).sum(dim=2, keepdim=True)
             centre = centre / lengths[:, None, None, None]
         return [
-            (bucket_of(query, rotation), bucket_of(key, rotation, centre))
+            (
+                bucket_of(query, rotation, self.factors),
+                bucket_of(key, rotation, self.factors, centre),
+            )
             for rotation in self.rotations
         ]
 
@@ -234,25 +250,41 @@ class Lsh(Attention):
 
 
 def bucket_of(
-    x: torch.Tensor, rotation: torch.Tensor, centre: torch.Tensor | None = None
+    x: torch.Tensor,
+    rotation: torch.Tensor,
+    factors: tuple[int, ...],
+    centre: torch.Tensor | None = None,
 ) -> torch.Tensor:
-    """argmax [y R; -y R] of y = x - centre: (batch, heads, length) long.
+    """argmax [y R; -y R] of y = x - centre, for each factor: (batch, heads, length) long.
 
-    x: (batch, heads, length, d). rotation: (d, buckets / 2). centre: (batch, heads, 1, d).
+    x: (batch, heads, length, d). centre: (batch, heads, 1, d).
+    rotation: (d, half of the sum of the factors), one behind the other.
+
+    Returns numbers below the product of the factors.
     """
-    turned = x.transpose(1, 2) @ rotation.to(x.dtype)  # (batch, length, heads, half)
+    turned = x.transpose(1, 2) @ rotation.to(x.dtype)  # (batch, length, heads, columns)
     if centre is not None:
         turned = turned - centre.transpose(1, 2) @ rotation.to(x.dtype)
-    # The largest |y R|, with its index in the lowest bits: `amax` is twenty times as fast as
-    # `argmax`. Floats of one sign order as their bits do.
-    half = rotation.shape[1]
+    bucket = torch.zeros(turned.shape[:-1], dtype=torch.long, device=x.device)
+    for part, factor in zip(turned.split([f // 2 for f in factors], -1), factors, strict=True):
+        bucket = bucket * factor + _largest(part)
+    return bucket.transpose(1, 2)
+
+
+def _largest(turned: torch.Tensor) -> torch.Tensor:
+    """argmax [t; -t] along the last axis, the first one of equals.
+
+    The largest |t|, with its index in the lowest bits: floats of one sign order as their bits do,
+    and `amax` is twenty times as fast as `argmax`.
+    """
+    half = turned.shape[-1]
     bits = half.bit_length()
-    number = torch.arange(half, dtype=torch.int32, device=x.device).flip(0)  # ties: the first one
+    number = torch.arange(half, dtype=torch.int32, device=turned.device).flip(0)
     size = turned.float().abs().view(torch.int32)
     best = ((size >> bits << bits) | number).amax(dim=-1).bitwise_and((1 << bits) - 1)
     best = half - 1 - best.long()
     negative = turned.take_along_dim(best[..., None], dim=-1).squeeze(-1) < 0
-    return (best + half * negative).transpose(1, 2)
+    return best + half * negative
 
 
 register(Lsh)

@@ -38,6 +38,7 @@ class Routing(Attention):
     source = "arXiv:2003.05997"
     exact = "one cluster"
     causal = False
+    tile = 8192
     domains: ClassVar[Mapping[str, IntDomain]] = {
         "clusters": IntDomain(low=1, grid=(4, 8, 16, 32), default=16),
         "global_tokens": IntDomain(low=0, grid=(1,), default=1),

@@ -36,12 +36,8 @@ def segment_means(
         return means, sizes[None, None, None]
     size, larger = _layout(lengths[:, None], count)
     position = torch.arange(length, device=x.device)[None]
-    cut = size * larger
-    segment = torch.where(
-        position < cut,
-        position // size,
-        larger + (position - cut) // (size - 1).clamp(min=1),
-    )
+    behind = position - size * larger  # how far it is behind the last of the larger segments
+    segment = torch.where(behind < 0, position // size, larger + behind // (size - 1).clamp(min=1))
     member = segment[:, None] == torch.arange(count, device=x.device)[:, None]
     member = (member & real(lengths, length)[:, None]).to(x.dtype)  # (batch, count, length)
     sizes = member.sum(dim=-1)
