@@ -142,8 +142,9 @@ class Attention(nn.Module, ABC):
     ) -> torch.Tensor:
         """`attend`, on some sequences or heads at a time where that is faster."""
         batch, heads, length, _ = query.shape
-        whole = self.tile is None or query.device.type != "cpu"
-        rows = batch * heads if whole else max(1, self.tile * torch.get_num_threads() // length)
+        rows = batch * heads
+        if self.tile is not None and query.device.type == "cpu":
+            rows = max(1, self.tile * torch.get_num_threads() // length)
         if rows >= batch * heads:
             return self.attend(query, key, value, lengths=lengths, causal=causal, scale=scale)
         # As a model wants it: lying as (batch, length, heads, d).
