@@ -22,8 +22,8 @@ from paretoformer.evaluators.accuracy import Accuracy
 from paretoformer.evaluators.metric import Subject
 from paretoformer.evaluators.target import cpu_name, physical_cores
 from paretoformer.evaluators.workload import Split
-from paretoformer.search.run import load_subject
 from paretoformer.search.spec import load_spec
+from paretoformer.search.subject import load_subject
 from paretoformer.spaces import AttentionChoice, Candidate, HeadMask
 from paretoformer.spaces.attention import attention_class, build, names
 from paretoformer.spaces.attention.base import Attention

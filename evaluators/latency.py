@@ -38,7 +38,7 @@ class Latency(Metric):
 
     def measure(self, subject: Subject) -> Measurement:
         batch = subject.workload.timing_batch(subject.target)
-        synchronize = _synchronizer(subject.target.device)
+        synchronize = synchronizer(subject.target.device)
 
         def forward(model: torch.nn.Module) -> float:
             start = time.perf_counter()
@@ -100,7 +100,8 @@ def _summary(samples: np.ndarray) -> Measurement:
     )
 
 
-def _synchronizer(device: str) -> Callable[[], None]:
+def synchronizer(device: str) -> Callable[[], None]:
+    """Waits until the device has done all that it was given."""
     kind = torch.device(device).type
     if kind == "cuda":
         return partial(torch.cuda.synchronize, device)

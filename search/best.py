@@ -102,8 +102,8 @@ class Best:
             StudyError: the study's model is not where the study says.
         """
         from paretoformer.evaluators.target import DTYPES
-        from paretoformer.search.run import load_dense
         from paretoformer.search.spec import Spec
+        from paretoformer.search.subject import load_dense
         from paretoformer.spaces.persist import compress
 
         spec = Spec.model_validate(self.study)

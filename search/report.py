@@ -12,14 +12,28 @@ import jinja2
 from paretoformer.search.display import mechanisms, number, speedup
 from paretoformer.search.errors import RunError
 from paretoformer.search.store import RunFolder, read_front, read_table, write_whole
+from paretoformer.spaces import attention
 from paretoformer.spaces.candidate import Candidate
 
 if TYPE_CHECKING:
     import pandas as pd
     import plotly.graph_objects as go
 
-PALETTE = ("#4c78a8", "#f58518", "#54a24b", "#e45756", "#72b7b2", "#b279a2", "#9d755d", "#eeca3b")
-"""Colours of the mechanisms, `full` first."""
+PALETTE = (
+    "#4c78a8",
+    "#f58518",
+    "#54a24b",
+    "#e45756",
+    "#72b7b2",
+    "#b279a2",
+    "#9d755d",
+    "#eeca3b",
+    "#ff9da6",
+    "#2f4b7c",
+    "#8cb369",
+    "#5e5e5e",
+)
+"""Colours of the mechanisms, in the order in which they are registered, `full` first."""
 
 
 def write_report(folder: RunFolder) -> Path:
@@ -38,9 +52,10 @@ def write_report(folder: RunFolder) -> Path:
     )
     shown = frame[frame["role"] != "dominated"]
     points = [_point(row, facts) for _, row in shown.iterrows()]
-    names = sorted({cell["label"] for point in points for cell in point["layers"]})
-    names.sort(key=lambda name: (not name.startswith("full"), name))
-    colours = {name: PALETTE[i % len(PALETTE)] for i, name in enumerate(names)}
+    used = {layer["name"] for point in points for layer in point["layers"]}
+    colours = {
+        name: PALETTE[i % len(PALETTE)] for i, name in enumerate(attention.names()) if name in used
+    }
     page = template.render(
         facts=facts,
         study=facts["study"],
@@ -77,7 +92,11 @@ def _point(row: pd.Series, facts: Mapping[str, Any]) -> dict[str, Any]:
             for name in facts["metrics"]
         },
         "layers": [
-            {"kept": kept, "label": str(choice) if any(kept) else "no attention"}
+            {
+                "kept": kept,
+                "name": choice.name,
+                "label": str(choice) if any(kept) else "no attention",
+            }
             for kept, choice in zip(candidate.heads.kept, candidate.attention, strict=True)
         ],
     }

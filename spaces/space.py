@@ -116,6 +116,7 @@ class Space:
 
     choices: the mechanisms with their settings, `full` first.
     scores: (layers, heads) importance, needed only to plant masks; None plants none.
+    begin: candidates to plant beside them.
     """
 
     encoding: HeadEncoding
@@ -123,6 +124,7 @@ class Space:
     heads: int
     choices: tuple[AttentionChoice, ...] = (FULL,)
     scores: Scores | None = None
+    begin: tuple[Candidate, ...] = ()
 
     def suggest(self, trial: Suggests) -> Candidate:
         """Equal parameters give equal candidates."""
@@ -159,7 +161,8 @@ class Space:
     def planted(self, steps: int = 8) -> list[Candidate]:
         """What every search tries before its sampler proposes anything.
 
-        Dense; the smallest; global-importance masks at even steps; each mechanism in every layer.
+        Dense; the smallest; global-importance masks at even steps; what was forecast; each
+        mechanism in every layer.
         """
         dense = HeadMask.all(self.layers, self.heads)
         planted = [Candidate(dense)]
@@ -169,6 +172,7 @@ class Space:
                 counts = (round(dense.total * step / steps) for step in range(steps - 1, 0, -1))
                 masks = (HeadMask.most_important(count, self.scores) for count in counts)
                 planted += map(Candidate, masks)
+        planted += self.begin
         for choice in _one_a_mechanism(self.choices):
             planted.append(Candidate(dense, (choice,) * self.layers))
         return list(dict.fromkeys(planted))

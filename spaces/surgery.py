@@ -103,7 +103,7 @@ def apply(candidate: Candidate, model: nn.Module) -> Applied:
     if hasattr(model, CANDIDATE) and not getattr(model, CANDIDATE).is_dense:
         raise ValueError("the model was compressed already: apply candidates to the original.")
 
-    rebuilt = _share(model)
+    rebuilt = share(model)
     swaps = any(choice != FULL for choice in candidate.attention)
     for layer, block in enumerate(blocks_of(rebuilt)):
         _prune(block, candidate.heads.indices(layer), candidate.heads.heads)
@@ -129,7 +129,7 @@ def count_parameters(model: nn.Module) -> int:
     return sum(parameter.numel() for parameter in model.parameters())
 
 
-def _share(model: nn.Module) -> nn.Module:
+def share(model: nn.Module) -> nn.Module:
     """A copy of the modules around the same tensors."""
     tensors = (*model.parameters(), *model.buffers())
     return copy.deepcopy(model, memo={id(tensor): tensor for tensor in tensors})

@@ -243,8 +243,8 @@ def test_report_is_one_file_that_asks_the_network_for_nothing(
 
 @pytest.mark.parametrize("family", ["roberta", "electra"])
 def test_families_load_from_a_folder(family: str, tmp_path: Path) -> None:
-    from paretoformer.search.run import load_subject
     from paretoformer.search.spec import load_spec
+    from paretoformer.search.subject import load_subject
 
     study = write_study(tmp_path)
     shutil.rmtree(tmp_path / "model")

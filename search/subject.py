@@ -1,0 +1,164 @@
+"""The subject of a study: its model, data, target and metrics, loaded and checked."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import transformers
+from torch import nn
+
+from paretoformer.evaluators import demo
+from paretoformer.evaluators.data import DataError, read_splits
+from paretoformer.evaluators.metric import Metric
+from paretoformer.evaluators.metrics import available, metrics_of
+from paretoformer.evaluators.target import Target, physical_cores
+from paretoformer.evaluators.tasks import Task, check_family, load_model, task_of
+from paretoformer.evaluators.workload import Workload, tokenize
+from paretoformer.search.errors import StudyError
+from paretoformer.search.spec import Spec
+from paretoformer.spaces.families import longest
+from paretoformer.spaces.space import menu
+from paretoformer.spaces.suggestions import did_you_mean
+
+
+@dataclass
+class Subject:
+    """What a study is about, loaded and checked."""
+
+    task: Task
+    target: Target
+    model: nn.Module
+    workload: Workload
+    metrics: dict[str, Metric]
+    objectives: list[Metric]
+
+    @property
+    def digest(self) -> str:
+        digest = hashlib.sha256(self.workload.digest.encode())
+        for name, tensor in self.model.state_dict().items():
+            digest.update(name.encode())
+            digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().data)
+        return digest.hexdigest()
+
+
+def load_subject(spec: Spec, progress: demo.Progress) -> Subject:
+    """The model, data and metrics of a study, each checked before anything slower is begun.
+
+    Raises:
+        StudyError: says what cannot be used, and how to mend it.
+    """
+    section = spec.target
+    try:
+        task = task_of(spec.model.task)
+        target = Target(
+            section.device,
+            section.threads or physical_cores(),
+            section.batch_size,
+            section.sequence_length,
+            section.dtype,
+        )
+        objectives = _objectives(spec, task, target)
+        menu(spec.space.names, target.sequence_length)
+        if demo.is_demo(spec.model.path):
+            demo.recipe_of(spec.model.path)
+        else:
+            _check_config(spec, task, _load_config(spec))
+        if not demo.is_demo(spec.data.path):
+            splits = read_splits(spec.data, spec.seed)
+        else:
+            prepared = demo.prepare(spec.data.path, progress)
+            splits = read_splits(prepared.data(spec.data), spec.seed)
+        path = spec.model.path
+        if demo.is_demo(path):
+            path = demo.prepare(path, progress).model
+        tokenizer, model = _load(task, path, spec)
+        _check_config(spec, task, model.config)
+        workload = tokenize(splits, task, tokenizer, model.config, target)
+        _check_vocabulary(workload, model)
+    except (ValueError, DataError, demo.DemoError) as error:
+        raise StudyError(str(error)) from None
+    return Subject(task, target, model, workload, available(task, target), objectives)
+
+
+def load_dense(spec: Spec) -> nn.Module:
+    """The uncompressed model of a study.
+
+    Raises:
+        StudyError: it is not where the study says.
+    """
+    try:
+        task = task_of(spec.model.task)
+        path = spec.model.path
+        if demo.is_demo(path):
+            path = demo.prepare(path).model
+        return load_model(task, path, trust_remote_code=spec.model.trust_remote_code)
+    except (ValueError, OSError, demo.DemoError) as error:
+        raise StudyError(f"cannot load the model {spec.model.path}: {_line(error)}") from None
+
+
+def _objectives(spec: Spec, task: Task, target: Target) -> list[Metric]:
+    known = metrics_of(task)
+    for name in spec.objectives:
+        if name not in known:
+            raise StudyError(
+                f"unknown objective {name!r}.{did_you_mean(name, known)} "
+                f"Known for {task.name}: {', '.join(known)}."
+            )
+        reason = known[name].unavailable(target)
+        if reason:
+            raise StudyError(f"objective {name!r} cannot be measured here: {reason}.")
+    return [known[name] for name in spec.objectives]
+
+
+def _load_config(spec: Spec) -> Any:
+    try:
+        return transformers.AutoConfig.from_pretrained(
+            spec.model.path, trust_remote_code=spec.model.trust_remote_code
+        )
+    except Exception as error:
+        raise StudyError(f"cannot load the model {spec.model.path}: {_line(error)}") from None
+
+
+def _load(task: Task, path: str, spec: Spec) -> tuple[Any, nn.Module]:
+    transformers.utils.logging.set_verbosity_error()
+    transformers.utils.logging.disable_progress_bar()
+    remote = spec.model.trust_remote_code
+    try:
+        tokenizer = transformers.AutoTokenizer.from_pretrained(path, trust_remote_code=remote)
+        return tokenizer, load_model(task, path, trust_remote_code=remote)
+    except Exception as error:
+        raise StudyError(f"cannot load the model {spec.model.path}: {_line(error)}") from None
+
+
+def _check_config(spec: Spec, task: Task, config: Any) -> None:
+    family = check_family(task, config)
+    menu(spec.space.names, spec.target.sequence_length, causal=family.causal)
+    room = longest(config)
+    if spec.target.sequence_length > room:
+        raise StudyError(
+            f"target.sequence_length is {spec.target.sequence_length}, "
+            f"but the model has room for {room} tokens."
+        )
+    if family.causal and config.pad_token_id is None:
+        raise StudyError(
+            f"the config of {spec.model.path} has no pad_token_id, without which a model that "
+            "reads its answer off the last token cannot find it in a padded batch: set it."
+        )
+
+
+def _check_vocabulary(workload: Workload, model: Any) -> None:
+    known = model.get_input_embeddings().num_embeddings
+    for split in workload.splits.values():
+        largest = max(int(example["input_ids"].max()) for example in split.examples)
+        if largest >= known:
+            raise StudyError(
+                f"the tokenizer gives the id {largest}, but the model knows {known} tokens: "
+                "they do not belong together."
+            )
+
+
+def _line(error: BaseException) -> str:
+    return " ".join(str(error).split())[:300]
