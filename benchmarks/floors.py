@@ -93,9 +93,7 @@ def main() -> None:
         print(f"  {name:20} {milliseconds:8.2f} ms  {found['dense'] / milliseconds:5.2f}x")
     core = found["dense"] - found["all heads, no core"]
     left = found["point"] - found["own heads, no core"]
-    print(
-        f"the attention core: {core:.2f} ms in dense, {left:.2f} ms left: {1 - left / core:.0%} saved"
-    )
+    print(f"the core: {core:.2f} ms in dense, {left:.2f} ms left: {1 - left / core:.0%} saved")
     way = (found["dense"] - found["point"]) / (found["dense"] - found["no heads"])
     print(f"of the way from dense to no heads: {way:.0%}")
     accuracy = best.metrics["accuracy"].value, best.dense["accuracy"].value

@@ -19,6 +19,7 @@ import torch
 from torch import nn
 
 from paretoformer.evaluators.accuracy import Accuracy
+from paretoformer.evaluators.latency import TimingProtocol
 from paretoformer.evaluators.metric import Subject
 from paretoformer.evaluators.target import cpu_name, physical_cores
 from paretoformer.evaluators.workload import Split
@@ -38,7 +39,15 @@ def accuracy(subject: Any, split: Split, choices: Sequence[AttentionChoice]) -> 
     layers, heads = shape_of(subject.model.config)
     model = apply(Candidate(HeadMask.all(layers, heads), tuple(choices)), subject.model).model
     measured = Accuracy().measure(
-        Subject(model.eval(), subject.model, None, split, subject.workload, subject.target)
+        Subject(
+            model=model.eval(),
+            dense=subject.model,
+            dense_measurements=None,
+            split=split,
+            workload=subject.workload,
+            target=subject.target,
+            protocol=TimingProtocol(),
+        )
     )
     return measured.value
 

@@ -14,7 +14,10 @@ from paretoformer.evaluators.metric import Direction, Metric, Subject
 
 
 class Accuracy(Metric):
-    """Share of right labels, with the Wilson interval at 95% (Wilson 1927)."""
+    """Share of right labels, with the Wilson interval at 95% (Wilson 1927).
+
+    Its samples are the examples in order: 1 where the label is right, else 0.
+    """
 
     name = "accuracy"
     unit = "fraction"
@@ -30,5 +33,9 @@ class Accuracy(Metric):
         right = int(accuracy_score(labels, predicted, normalize=False))
         interval = binomtest(right, len(labels)).proportion_ci(method="wilson")
         return Measurement(
-            right / len(labels), float(interval.low), float(interval.high), self.unit
+            right / len(labels),
+            float(interval.low),
+            float(interval.high),
+            self.unit,
+            samples=tuple((predicted == labels).astype(float).tolist()),
         )

@@ -12,8 +12,10 @@ from typing import Protocol
 import torch
 from torch import nn
 
+from paretoformer.evaluators.conditions import set_threads
 from paretoformer.evaluators.data import SplitName
-from paretoformer.evaluators.measurement import Measurement, Measurements, Outcome, Result
+from paretoformer.evaluators.latency import TimingProtocol
+from paretoformer.evaluators.measurement import Measurement, Measurements, Outcome, Result, Span
 from paretoformer.evaluators.metric import Metric, Subject
 from paretoformer.evaluators.target import Target
 from paretoformer.evaluators.workload import Workload
@@ -47,6 +49,8 @@ class Evaluates(Protocol):
 class Evaluator:
     """Measures candidates of one model on one workload and target.
 
+    protocols: how long to time in the search and in the confirmation.
+
     Travels to a worker once and is used there for every job.
     """
 
@@ -56,19 +60,22 @@ class Evaluator:
         workload: Workload,
         target: Target,
         metrics: Mapping[str, Metric],
+        protocols: Mapping[SplitName, TimingProtocol] | None = None,
     ) -> None:
         self.model = model
         self.workload = workload
         self.target = target
         self.metrics = dict(metrics)
+        self.protocols = dict(protocols or {})
 
     def prepare(self, threads: int) -> None:
         """Set the threads of this process and move the model to the target."""
-        torch.set_num_threads(threads)
+        set_threads(threads)
         self.model = self.model.to(device=self.target.device, dtype=self.target.torch_dtype)
 
     def run(self, job: Job) -> Result:
         """Measure; an exception becomes an outcome, for a failed trial is data."""
+        half = "timing" if job.exclusive else "shared"
         started = time.time()
         measurements: dict[str, Measurement] = {}
         outcome, message = Outcome.OK, ""
@@ -77,14 +84,8 @@ class Evaluator:
         except Exception as error:
             outcome, message = _outcome_of(error), " ".join(str(error).split())[:500]
             message = f"{type(error).__name__}: {message}"
-        return Result(
-            outcome,
-            measurements,
-            message,
-            host=f"{platform.node()}:{os.getpid()}",
-            started=started,
-            ended=time.time(),
-        )
+        span = Span(half, platform.node(), os.getpid(), started, time.time())
+        return Result(outcome, measurements, message, (span,))
 
     def _measure(self, job: Job) -> dict[str, Measurement]:
         model = self.model if job.candidate.is_dense else apply(job.candidate, self.model).model
@@ -95,6 +96,7 @@ class Evaluator:
             split=self.workload.splits[job.split],
             workload=self.workload,
             target=self.target,
+            protocol=self.protocols.get(job.split, TimingProtocol()),
         )
         return {
             name: metric.measure(subject)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
+import platform
 import time
 from dataclasses import dataclass, field
 
 from paretoformer.evaluators.evaluator import Job
-from paretoformer.evaluators.measurement import Measurement, Outcome, Result
+from paretoformer.evaluators.measurement import Measurement, Outcome, Result, Span
 from paretoformer.spaces.candidate import Candidate
 
 
@@ -41,13 +42,13 @@ class FormulaEvaluator:
         time.sleep(self.seconds)
         outcome = self.failing.get(job.candidate.id, Outcome.OK)
         if outcome is not Outcome.OK:
-            return Result(outcome, message="as the test wants it", started=started)
+            return Result(outcome, message="as the test wants it")
         accuracy, latency = formula(job.candidate)
         measured = (
             {"latency_ms": Measurement(latency, latency, latency, "ms", samples=(latency,))}
             if job.exclusive
             else {"accuracy": Measurement.exact(accuracy, "fraction")}
         )
-        return Result(
-            Outcome.OK, measured, host=str(os.getpid()), started=started, ended=time.time()
-        )
+        half = "timing" if job.exclusive else "shared"
+        span = Span(half, platform.node(), os.getpid(), started, time.time())
+        return Result(Outcome.OK, measured, spans=(span,))

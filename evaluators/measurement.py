@@ -7,13 +7,17 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
 
+import numpy as np
+
 
 @dataclass(frozen=True)
 class Measurement:
     """One number with its 95% interval, in its unit.
 
-    samples: the readings behind a timing, in the same unit; empty for what was counted.
+    samples: the readings behind a timing, in the same unit, or the score of each example; empty
+        for what was counted.
     stable: False when the readings scattered too much to be trusted.
+    conditions: what else the machine did meanwhile, such as `foreign_cores`.
     """
 
     value: float
@@ -22,6 +26,7 @@ class Measurement:
     unit: str
     samples: tuple[float, ...] = ()
     stable: bool = True
+    conditions: Mapping[str, float] = field(default_factory=dict)
 
     @classmethod
     def exact(cls, value: float, unit: str) -> Measurement:
@@ -34,13 +39,40 @@ class Measurement:
             "low": self.low,
             "high": self.high,
             "unit": self.unit,
-            "samples": list(self.samples),
+            "samples": [int(each) if each.is_integer() else each for each in self.samples],
             "stable": self.stable,
+            "conditions": dict(self.conditions),
         }
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Measurement:
-        return cls(**{**data, "samples": tuple(data["samples"])})
+        return cls(**{**data, "samples": tuple(map(float, data["samples"]))})
+
+    def percentile(self, share: float) -> float:
+        """The sample that `share` of all do not exceed, such as 0.99.
+
+        Raises:
+            ValueError: there are too few samples to know it.
+        """
+        needed = samples_for(share)
+        if len(self.samples) < needed:
+            raise ValueError(
+                f"the {share:.0%} percentile needs {needed} samples, but there are "
+                f"{len(self.samples)}."
+            )
+        return float(np.quantile(self.samples, share, method="higher"))
+
+
+def samples_for(share: float) -> int:
+    """Samples without which a percentile is a guess: 662 for 0.99.
+
+    So many that at most one of them beyond the true percentile would be a surprise of 1%. Source:
+    the early stopping of the MLPerf inference rules.
+    """
+    count = 2
+    while share**count + count * (1 - share) * share ** (count - 1) > 0.01:
+        count += 1
+    return count
 
 
 Measurements = Mapping[str, Measurement]
@@ -63,16 +95,29 @@ class Outcome(Enum):
 
 
 @dataclass(frozen=True)
+class Span:
+    """Where and when one half of a candidate's metrics was measured.
+
+    half: `shared` for what may run beside other work, `timing` for what ran alone.
+    host: the machine. process: its number there. started, ended: Unix seconds.
+    """
+
+    half: str
+    host: str
+    process: int
+    started: float
+    ended: float
+
+
+@dataclass(frozen=True)
 class Result:
     """What came back from measuring one candidate: numbers, or the reason why there are none.
 
     message: the exception's own words, where there was one.
-    host, started, ended: where, and when in Unix seconds, it was measured.
+    spans: one of each half that was begun.
     """
 
     outcome: Outcome
     measurements: Measurements = field(default_factory=dict)
     message: str = ""
-    host: str = ""
-    started: float = 0.0
-    ended: float = 0.0
+    spans: tuple[Span, ...] = ()

@@ -12,6 +12,7 @@ from paretoformer.evaluators.measurement import Measurement, Measurements
 from paretoformer.evaluators.target import Target
 
 if TYPE_CHECKING:
+    from paretoformer.evaluators.latency import TimingProtocol
     from paretoformer.evaluators.workload import Split, Workload
 
 Direction = Literal["maximize", "minimize"]
@@ -24,6 +25,7 @@ class Subject:
     model: the rebuilt model; `dense` itself for the dense candidate.
     dense: the uncompressed model, with `sdpa`.
     dense_measurements: those of the dense model in this run; None while they are being made.
+    protocol: how long a timing goes on.
     """
 
     model: nn.Module
@@ -32,6 +34,7 @@ class Subject:
     split: Split
     workload: Workload
     target: Target
+    protocol: TimingProtocol
 
 
 class Metric(ABC):

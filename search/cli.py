@@ -83,7 +83,8 @@ def search(
 
     The built-in studies need pip install 'paretoformer[demo]'.
     """
-    from paretoformer.search.display import front_table, print_table
+    from paretoformer.search.display import front_table, optimism, print_table
+    from paretoformer.search.evidence import shrinkage
     from paretoformer.search.run import search as run_search
     from paretoformer.search.store import read_front
 
@@ -91,7 +92,10 @@ def search(
         folder = run_search(study, out=out, trials=trials, seed=seed, address=address)
     except Interrupted as interrupted:  # Typer would end without a word
         raise Stopped(interrupted) from None
-    print_table(front_table(*read_front(folder)))
+    frame, facts = read_front(folder)
+    print_table(front_table(frame, facts))
+    seen_better = optimism(shrinkage(frame, facts), facts)
+    typer.echo(f"Optimism of the search (median over its points): {seen_better}")
     typer.echo(
         f"\nPlots:  {folder}/report.html\n"
         f"Answer: paretoformer best {folder}\n"

@@ -12,11 +12,12 @@ from typing import Any
 import numpy as np
 import optuna
 import pyarrow as pa
+from scipy.stats import bootstrap
 
-from paretoformer.evaluators.measurement import Measurements
+from paretoformer.evaluators.measurement import Measurement, Measurements
 from paretoformer.evaluators.metric import Metric
 from paretoformer.search.errors import StudyFailed
-from paretoformer.search.front import nondominated
+from paretoformer.search.front import Values, clearly_dominated, nondominated
 from paretoformer.search.pipeline import Pipeline
 from paretoformer.search.record import TrialRecord, row, schema
 
@@ -25,16 +26,28 @@ CONFIRMED = "confirmed:"
 
 
 def chosen(records: Sequence[TrialRecord], objectives: Sequence[Metric]) -> list[TrialRecord]:
-    """The dense model, then what is non-dominated in the search."""
+    """The dense model, then the search's front and what lies within its intervals."""
     done = [record for record in records if record.ok]
-    values = np.array([record.values([m.name for m in objectives]) for record in done])
-    front = nondominated(values, [metric.direction for metric in objectives])
+    lost = clearly_dominated(*_intervals(done, objectives), [m.direction for m in objectives])
     dense = [record for record in done if record.candidate.is_dense]
     return dense + [
         record
-        for record, keep in zip(done, front, strict=True)
-        if keep and not record.candidate.is_dense
+        for record, dominated in zip(done, lost, strict=True)
+        if not (dominated or record.candidate.is_dense)
     ]
+
+
+def _intervals(
+    records: Sequence[TrialRecord], objectives: Sequence[Metric]
+) -> tuple[Values, Values, Values]:
+    """Values, lows and highs, each (records, objectives); NaN for what failed."""
+    missing = Measurement(np.nan, np.nan, np.nan, "")
+    found = [[r.measurements.get(metric.name, missing) for metric in objectives] for r in records]
+    values, lows, highs = (
+        np.array([[getattr(m, end) for m in row] for row in found]).reshape(-1, len(objectives))
+        for end in ("value", "low", "high")
+    )
+    return values, lows, highs
 
 
 def confirmations(study: optuna.Study) -> dict[str, TrialRecord]:
@@ -112,30 +125,53 @@ def front_table(
     searched: the dense model's record, then those of the search's front.
     """
     pairs = [(seen, confirmed[seen.candidate.id]) for seen in searched]
-    values = np.array(
-        [
-            again.values([m.name for m in objectives]) if again.ok else [np.nan] * len(objectives)
-            for _, again in pairs
-        ]
+    intervals = _intervals([again for _, again in pairs], objectives)
+    directions = [metric.direction for metric in objectives]
+    roles = np.where(
+        nondominated(intervals[0], directions),
+        "front",
+        np.where(clearly_dominated(*intervals, directions), "dominated", "tied"),
     )
-    front = nondominated(values, [metric.direction for metric in objectives])
+    roles[0] = "dense"
     dense = pairs[0][1].measurements
+    paired = [name for name in metrics if name not in sampled and dense[name].samples]
     rows: list[dict[str, Any]] = []
-    for (seen, again), keep in zip(pairs, front, strict=True):
-        role = "dense" if seen is searched[0] else "front" if keep else "dominated"
+    for (seen, again), role in zip(pairs, roles.tolist(), strict=True):
         cells = row(again, metrics, sampled)
         cells |= {f"search_{name}": seen.measurements[name].value for name in metrics}
         cells |= _speedup(again.measurements, dense) | {"role": role}
+        for name in paired:
+            cells |= _difference(name, again.measurements, dense)
         rows.append(cells)
     first = objectives[0]
     sign = -1.0 if first.direction == "maximize" else 1.0
     points = sorted(rows[1:], key=lambda r: (r[first.name] is None, sign * (r[first.name] or 0)))
     extra = [f"search_{name}" for name in metrics] + ["speedup", "speedup_low", "speedup_high"]
+    extra += [f"{name}_difference{end}" for name in paired for end in ("", "_low", "_high")]
     fields = schema(metrics, sampled)
     for name in extra:
         fields = fields.append(pa.field(name, pa.float64()))
     fields = fields.append(pa.field("role", pa.string()))
     return pa.Table.from_pylist([rows[0], *points], fields)
+
+
+def _difference(name: str, measured: Measurements, dense: Measurements) -> dict[str, float | None]:
+    """A score minus the dense model's on the same examples: its mean and 95% interval.
+
+    Paired: what both models answer alike tells nothing of their difference, so the interval is far
+    narrower than those of the two scores.
+    """
+    keys = [f"{name}_difference{end}" for end in ("", "_low", "_high")]
+    if name not in measured:
+        return dict.fromkeys(keys)
+    change = np.subtract(measured[name].samples, dense[name].samples)
+    if not change.any():
+        return dict.fromkeys(keys, 0.0)
+    interval = bootstrap(
+        (change,), np.mean, n_resamples=1999, method="percentile", rng=np.random.default_rng(0)
+    ).confidence_interval
+    ends = (float(change.mean()), float(interval.low), float(interval.high))
+    return dict(zip(keys, ends, strict=True))
 
 
 def _speedup(measured: Measurements, dense: Measurements) -> dict[str, float | None]:

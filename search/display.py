@@ -148,13 +148,37 @@ def front_table(frame: pd.DataFrame, facts: Mapping[str, Any]) -> Table:
     for _, row in frame[frame["role"] != "dominated"].iterrows():
         candidate = Candidate.from_json(row["candidate"])
         table.add_row(
-            "dense" if row["role"] == "dense" else str(row["trial"]),
+            _label(row),
             f"{candidate.heads.total}/{candidate.heads.layers * candidate.heads.heads}",
             mechanisms(candidate),
             *(number(row[name]) for name in metrics),
             f"{row['speedup']:.2f}x",
         )
+    if (frame["role"] == "tied").any():
+        table.caption = "~ tied: within its intervals as good as a point that is better by value"
+        table.caption_justify = "left"
     return table
+
+
+def _label(row: pd.Series[Any]) -> str:
+    if row["role"] == "dense":
+        return "dense"
+    return f"{row['trial']} ~" if row["role"] == "tied" else str(row["trial"])
+
+
+def optimism(shrinkage: Mapping[str, float], facts: Mapping[str, Any]) -> str:
+    """`accuracy 0.0040, latency_ms 1.2%`: by how much the search saw its points too good.
+
+    Of the objectives; what was counted, and so did not change, is left out.
+    """
+    parts = []
+    for name in facts["objectives"]:
+        amount = shrinkage[name]
+        if np.isnan(amount) or amount == 0:
+            continue
+        share = facts["metrics"][name]["direction"] == "minimize"
+        parts.append(f"{name} {amount:+.1%}" if share else f"{name} {amount:+.4f}")
+    return ", ".join(parts) or "nothing"
 
 
 def _columns(facts: Mapping[str, Any]) -> list[str]:

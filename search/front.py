@@ -32,6 +32,27 @@ def nondominated(values: Values, directions: Sequence[Direction]) -> npt.NDArray
     return mask
 
 
+def clearly_dominated(
+    values: Values, lows: Values, highs: Values, directions: Sequence[Direction]
+) -> npt.NDArray[np.bool_]:
+    """Which points are dominated by one whose interval is better, apart from theirs, somewhere.
+
+    A point that is dominated by its value alone, while all intervals overlap, may be as good. A
+    point with a NaN is clearly dominated, and dominates nothing.
+
+    values, lows, highs: (points, objectives), the intervals' ends as measured. Returns (points,).
+    """
+    costs = as_costs(values, directions)
+    ends = as_costs(lows, directions), as_costs(highs, directions)
+    best, worst = np.minimum(*ends), np.maximum(*ends)
+    other, one = costs[:, None], costs[None]
+    dominates = (other <= one).all(axis=2) & (other < one).any(axis=2)
+    apart = (worst[:, None] < best[None]).any(axis=2)
+    clearly: npt.NDArray[np.bool_] = np.any(dominates & apart, axis=0)
+    missing: npt.NDArray[np.bool_] = np.any(np.isnan(costs), axis=1)
+    return np.logical_or(clearly, missing)
+
+
 def hypervolume(values: Values, directions: Sequence[Direction], reference: Values) -> float:
     """The volume that the points dominate, up to `reference` (objectives,)."""
     costs = as_costs(values, directions)

@@ -79,5 +79,5 @@ def _union(first: Result | None, last: Result) -> Result:
     return replace(
         last,
         measurements={**first.measurements, **last.measurements},
-        started=first.started,
+        spans=first.spans + last.spans,
     )

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import pyarrow as pa
 
-from paretoformer.evaluators.measurement import Measurement, Measurements, Outcome, Result
+from paretoformer.evaluators.measurement import Measurement, Measurements, Outcome, Result, Span
 from paretoformer.spaces.candidate import Candidate
 
 SCHEMA_VERSION = 1
+HALVES = ("shared", "timing")
+"""Of a candidate's metrics: what may be measured beside other work, and what may not."""
 
 
 @dataclass(frozen=True)
@@ -43,9 +45,7 @@ class TrialRecord:
                 "candidate": self.candidate.to_json(),
                 "outcome": self.result.outcome.label,
                 "message": self.result.message,
-                "host": self.result.host,
-                "started": self.result.started,
-                "ended": self.result.ended,
+                "spans": [asdict(span) for span in self.result.spans],
                 "measurements": {k: m.to_dict() for k, m in self.measurements.items()},
             }
         )
@@ -62,9 +62,7 @@ class TrialRecord:
             outcome=Outcome[data["outcome"].upper()],
             measurements={k: Measurement.from_dict(m) for k, m in data["measurements"].items()},
             message=data["message"],
-            host=data["host"],
-            started=data["started"],
-            ended=data["ended"],
+            spans=tuple(Span(**span) for span in data["spans"]),
         )
         return cls(data["trial"], Candidate.from_json(data["candidate"]), result)
 
@@ -81,15 +79,20 @@ def schema(metrics: Iterable[str], sampled: Iterable[str]) -> pa.Schema:
         pa.field("state", pa.string()),
         pa.field("outcome", pa.string()),
         pa.field("message", pa.string()),
-        pa.field("host", pa.string()),
-        pa.field("started", pa.float64()),
-        pa.field("ended", pa.float64()),
     ]
+    for half in HALVES:
+        fields += [
+            pa.field(f"{half}_host", pa.string()),
+            pa.field(f"{half}_process", pa.int64()),
+            pa.field(f"{half}_started", pa.float64()),
+            pa.field(f"{half}_ended", pa.float64()),
+        ]
     for name in metrics:
         fields += [pa.field(column, pa.float64()) for column in (name, f"{name}_low")]
         fields.append(pa.field(f"{name}_high", pa.float64()))
     fields += [pa.field(f"{name}_samples", pa.list_(pa.float64())) for name in sampled]
     fields += [pa.field(f"{name}_stable", pa.bool_()) for name in sampled]
+    fields += [pa.field(f"{name}_conditions", pa.string()) for name in sampled]
     return pa.schema(fields)
 
 
@@ -103,10 +106,13 @@ def row(record: TrialRecord, metrics: Iterable[str], sampled: Iterable[str]) -> 
         "state": "complete" if record.ok else "failed",
         "outcome": result.outcome.label,
         "message": result.message,
-        "host": result.host,
-        "started": result.started,
-        "ended": result.ended,
     }
+    for half in HALVES:
+        span = next((each for each in result.spans if each.half == half), None)
+        cells[f"{half}_host"] = span and span.host
+        cells[f"{half}_process"] = span and span.process
+        cells[f"{half}_started"] = span and span.started
+        cells[f"{half}_ended"] = span and span.ended
     for name in metrics:
         measured = record.measurements.get(name)
         cells[name] = measured and measured.value
@@ -116,4 +122,5 @@ def row(record: TrialRecord, metrics: Iterable[str], sampled: Iterable[str]) -> 
         measured = record.measurements.get(name)
         cells[f"{name}_samples"] = measured and list(measured.samples)
         cells[f"{name}_stable"] = measured and measured.stable
+        cells[f"{name}_conditions"] = measured and json.dumps(dict(measured.conditions))
     return cells

@@ -9,8 +9,16 @@ from typing import TYPE_CHECKING, Any
 
 import jinja2
 
-from paretoformer.search.display import mechanisms, number, speedup
+from paretoformer.evaluators.cost import UNCOUNTED
+from paretoformer.search.display import mechanisms, number, optimism, speedup
 from paretoformer.search.errors import RunError
+from paretoformer.search.evidence import (
+    contributions,
+    indicators,
+    misled_by_flops,
+    rank_agreement,
+    shrinkage,
+)
 from paretoformer.search.store import RunFolder, read_front, read_table, write_whole
 from paretoformer.spaces import attention
 from paretoformer.spaces.candidate import Candidate
@@ -67,6 +75,13 @@ def write_report(folder: RunFolder) -> Path:
         searched=len(searched),
         dominated=int((frame["role"] == "dominated").sum()),
         number=number,
+        indicators=_indicator_plots(searched, facts),
+        agreement=rank_agreement(searched, facts),
+        misled=misled_by_flops(searched),
+        contributions=contributions(searched, facts),
+        optimism=optimism(shrinkage(frame, facts), facts),
+        unstable=_unstable(searched, facts),
+        uncounted=UNCOUNTED,
     )
     write_whole(folder.report, page)
     return folder.report
@@ -141,6 +156,43 @@ def _plot(frame: pd.DataFrame, searched: pd.DataFrame, facts: Mapping[str, Any])
     )
     html: str = figure.to_html(include_plotlyjs=True, full_html=False, div_id="front")
     return html
+
+
+def _indicator_plots(searched: pd.DataFrame, facts: Mapping[str, Any]) -> str:
+    """One small plot for each cost indicator: what it would have one believe of the trials."""
+    import plotly.graph_objects as go
+    from plotly.subplots import make_subplots
+
+    quality, names = facts["objectives"][0], indicators(facts)
+    done = searched[searched["state"] == "complete"]
+    figure = make_subplots(rows=1, cols=len(names), shared_yaxes=True, horizontal_spacing=0.02)
+    for column, name in enumerate(names, start=1):
+        trace = go.Scatter(
+            x=done[name],
+            y=done[quality],
+            mode="markers",
+            marker={"size": 5, "color": done["latency_ms"], "colorscale": "Viridis"},
+            text=[f"trial {trial}" for trial in done["trial"]],
+            hovertemplate=f"%{{text}}<br>{quality} %{{y:.4f}}<br>{name} %{{x:.4g}}",
+            showlegend=False,
+        )
+        figure.add_trace(trace, row=1, col=column)
+        figure.update_xaxes(title=_axis(name, facts), row=1, col=column)
+    figure.update_yaxes(title=_axis(quality, facts), row=1, col=1)
+    figure.update_layout(
+        template="plotly_white", height=300, margin={"l": 60, "r": 20, "t": 20, "b": 60}
+    )
+    html: str = figure.to_html(include_plotlyjs=False, full_html=False, div_id="indicators")
+    return html
+
+
+def _unstable(searched: pd.DataFrame, facts: Mapping[str, Any]) -> list[int]:
+    """Trials of which a timing scattered."""
+    columns = [f"{name}_stable" for name in facts["metrics"] if f"{name}_stable" in searched]
+    if not columns:
+        return []
+    bad = (searched[columns] == False).any(axis=1)  # noqa: E712  # null is not False
+    return [int(trial) for trial in searched["trial"][bad]]
 
 
 def _beside(searched: pd.DataFrame, frame: pd.DataFrame, facts: Mapping[str, Any]) -> pd.DataFrame:

@@ -12,6 +12,7 @@ import optuna
 from optuna.trial import TrialState
 
 from paretoformer.evaluators.evaluator import Evaluator
+from paretoformer.evaluators.latency import TimingProtocol
 from paretoformer.evaluators.target import fingerprint, physical_cores
 from paretoformer.search.confirm import chosen, confirm, front_table
 from paretoformer.search.dispatch import Dispatcher
@@ -203,7 +204,17 @@ class _Run:
     def _dispatchers(self, stack: ExitStack, subject: Subject) -> Callable[..., Any]:
         """Makes dispatchers; the first one starts Ray, which then lives as long as `stack`."""
         started: list[tuple[int, float]] = []
-        evaluator = Evaluator(subject.model, subject.workload, subject.target, subject.metrics)
+        timing = self.spec.timing
+        evaluator = Evaluator(
+            subject.model,
+            subject.workload,
+            subject.target,
+            subject.metrics,
+            {
+                "search": TimingProtocol(timing.width, timing.search_seconds),
+                "confirm": TimingProtocol(timing.width, timing.confirm_seconds),
+            },
+        )
         cores = physical_cores()
 
         def on_worker(process: tuple[int, float]) -> None:

@@ -56,6 +56,16 @@ class SearchSection(_Section):
     trial_seconds: float = Field(default=600, gt=0, description="Time limit of one trial.")
 
 
+class TimingSection(_Section):
+    width: float = Field(
+        default=0.02, gt=0, description="Time until the 95% interval is narrower than this share,"
+    )
+    search_seconds: float = Field(
+        default=3, gt=0, description="or so long in the search, beside a second of warm-up,"
+    )
+    confirm_seconds: float = Field(default=10, gt=0, description="and so long in confirmation.")
+
+
 class Spec(_Section):
     """A whole study file."""
 
@@ -68,6 +78,7 @@ class Spec(_Section):
     target: TargetSection = TargetSection()
     space: SpaceSection = SpaceSection()
     search: SearchSection = SearchSection()
+    timing: TimingSection = TimingSection()
 
     @field_validator("objectives")
     @classmethod

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from paretoformer.search.front import hypervolume, nondominated
+from paretoformer.search.front import clearly_dominated, hypervolume, nondominated
 
 tables = hnp.arrays(
     np.float64,
@@ -50,3 +50,27 @@ def test_hypervolume_of_two_boxes() -> None:
 
 def test_hypervolume_of_nothing_is_zero() -> None:
     assert hypervolume(np.empty((0, 2)), ("minimize", "minimize"), np.ones(2)) == 0
+
+
+@given(tables, st.floats(0, 2))
+def test_clear_dominance_equals_its_definition(values: np.ndarray, reach: float) -> None:
+    whole = [not np.isnan(row).any() for row in values]
+    signs = np.array([-1.0, 1.0, 1.0])
+
+    def clearly(one: np.ndarray, other: np.ndarray) -> bool:
+        apart = one * signs + reach < other * signs - reach
+        return dominates(one, other) and bool(apart.any())
+
+    expected = [
+        not ok
+        or any(good and clearly(other, row) for good, other in zip(whole, values, strict=True))
+        for ok, row in zip(whole, values, strict=True)
+    ]
+    found = clearly_dominated(values, values - reach, values + reach, DIRECTIONS)
+    assert found.tolist() == expected
+
+
+@given(tables)
+def test_exact_values_dominate_clearly(values: np.ndarray) -> None:
+    found = clearly_dominated(values, values, values, DIRECTIONS)
+    assert (found == ~nondominated(values, DIRECTIONS)).all()

@@ -81,6 +81,9 @@ confirm_examples = 60
 sequence_length = 64
 threads = 2
 {target}
+[timing]
+search_seconds = 0.2
+confirm_seconds = 0.2
 {extra}
 """,
         encoding="utf-8",

@@ -1,0 +1,74 @@
+"""Counted costs: operations, and memory from the allocator, against arithmetic."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from paretoformer.evaluators.cost import _FORMULAS, Flops
+from paretoformer.evaluators.latency import TimingProtocol
+from paretoformer.evaluators.memory import peak_of, weight_bytes
+from paretoformer.evaluators.metric import Subject as Measured
+from paretoformer.search.spec import load_spec
+from paretoformer.search.subject import Subject, load_subject
+from tests.tiny import write_study
+
+
+def subject(tmp_path: Path) -> Subject:
+    return load_subject(load_spec(write_study(tmp_path)), lambda what, done, total: None)
+
+
+def flops(here: Subject, implementation: str) -> float:
+    here.model.set_attn_implementation(implementation)
+    measured = Measured(
+        model=here.model,
+        dense=here.model,
+        dense_measurements=None,
+        split=here.workload.splits["search"],
+        workload=here.workload,
+        target=here.target,
+        protocol=TimingProtocol(),
+    )
+    return Flops().measure(measured).value
+
+
+def test_sdpa_counts_as_many_operations_as_eager(tmp_path: Path) -> None:
+    here = subject(tmp_path)
+    layers, length, width, inner, labels = 2, 64, 32, 64, 2
+    projections = layers * 2 * length * (4 * width * width + 2 * width * inner)
+    attention = layers * 2 * 2 * length * length * width
+    pooler = 2 * width * width + 2 * width * labels
+    assert flops(here, "eager") == projections + attention + pooler
+    assert flops(here, "sdpa") == flops(here, "eager")
+
+
+@pytest.mark.parametrize(
+    ("call", "count"),
+    [
+        (lambda x: torch.cdist(x, x[:8]), 3 * 16 * 8 * 4),
+        (lambda x: x.T.sort(dim=-1), 64 * 4),  # 64 numbers, log2(16) comparisons each
+        (lambda x: x.T.topk(8, dim=-1), 64 * 3),
+        (lambda x: x.cumsum(0), 64),
+    ],
+)
+def test_operations_that_torch_does_not_count_are_counted(call, count: int) -> None:
+    counter = FlopCounterMode(display=False, custom_mapping=_FORMULAS)
+    with counter:
+        call(torch.randn(16, 4))
+    assert counter.get_total_flops() == count
+
+
+def test_peak_memory_equals_arithmetic_to_the_byte() -> None:
+    """Two layers: while the second one runs, its input and its output are there."""
+    model = nn.Sequential(nn.Linear(8, 100), nn.Linear(100, 40)).eval()
+    x = torch.randn(16, 8)
+    with torch.inference_mode():
+        model(x)
+        with torch.profiler.profile(profile_memory=True) as trace:
+            model(x)
+    assert peak_of(trace) == 16 * (100 + 40) * 4
+    assert weight_bytes(model) == (8 * 100 + 100 + 100 * 40 + 40) * 4
