@@ -21,7 +21,7 @@ from paretoformer.evaluators.latency import Latency
 from paretoformer.evaluators.target import cpu_name, physical_cores
 from paretoformer.search.loop import Search, stored_records
 from paretoformer.search.pipeline import Pipeline
-from paretoformer.search.ray_dispatch import RayDispatcher, ray_session
+from paretoformer.search.ray_dispatch import RayDispatcher, places, ray_session
 from paretoformer.search.store import RunFolder, TrialsFile
 from paretoformer.search.study import open_study
 from paretoformer.spaces.space import Ranked, Space, menu
@@ -37,9 +37,7 @@ def main() -> None:
         folder = RunFolder(name)
         study = open_study("loop", folder.storage_url(""), objectives, "nsga2", 0)
         file = TrialsFile(folder.trials, names, ["latency_ms"], {})
-        with RayDispatcher(
-            FormulaEvaluator(), workers=physical_cores(), threads=1, seconds=60
-        ) as dispatcher:
+        with RayDispatcher(FormulaEvaluator(), where=places(), threads=1, seconds=60) as dispatcher:
             start = time.perf_counter()
             marks: list[float] = []
 

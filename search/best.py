@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from paretoformer.evaluators.measurement import Measurement
-from paretoformer.search.errors import NoAnswer, UserError
+from paretoformer.search.errors import NoAnswer, OtherMachineWarning, UserError
 from paretoformer.search.store import read_front
 from paretoformer.spaces.candidate import Candidate
 from paretoformer.spaces.suggestions import did_you_mean
@@ -120,6 +121,8 @@ def load_best(
     minimize: a metric, best by its own direction; default `latency_ms`.
     require: as `Requirement.parse` reads them; by default `accuracy>=dense-0.01`.
 
+    Warns once (`OtherMachineWarning`) where this machine is unlike the one that measured.
+
     The uncompressed model takes part: where nothing smaller satisfies, it is the answer.
 
     Raises:
@@ -151,7 +154,27 @@ def load_best(
     costs = satisfying[metric]
     if facts["metrics"][metric]["direction"] == "maximize":
         costs = -costs
+    _warn_of_other_machine(facts)
     return _best(satisfying.loc[costs.idxmin()], dense, facts)
+
+
+def _warn_of_other_machine(facts: Mapping[str, Any]) -> None:
+    import torch
+
+    from paretoformer.evaluators.target import Target, describe, fingerprint
+
+    there = facts["machine"]
+    # This machine need not have the device; then it differs, and that is what is said.
+    wanted = str(facts["study"]["target"]["device"])
+    device = wanted if wanted == "cpu" or torch.cuda.is_available() else "cpu"
+    here = fingerprint(Target(device))
+    if there["hardware"] != here["hardware"]:
+        warnings.warn(
+            f"the timings are those of another machine, {describe(there)}; "
+            f"this one is {describe(here)}.",
+            OtherMachineWarning,
+            stacklevel=3,
+        )
 
 
 def _default_require(facts: Mapping[str, Any]) -> Sequence[str]:

@@ -12,7 +12,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from paretoformer.search.errors import Interrupted, ParetoformerError, Stopped, UserError
+from paretoformer.search.errors import (
+    Interrupted,
+    OtherMachineWarning,
+    ParetoformerError,
+    Stopped,
+    UserError,
+)
 
 if TYPE_CHECKING:
     from paretoformer.search.best import Best
@@ -228,6 +234,8 @@ def main() -> None:
     """The entry point: what goes wrong ends in one line and the right exit status."""
     # Libraries announce deprecations to their users' users; a developer sees them in the tests.
     warnings.simplefilter("ignore")
+    warnings.simplefilter("default", OtherMachineWarning)
+    warnings.showwarning = _show_warning
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     try:
         status = app(standalone_mode=False)
@@ -238,6 +246,11 @@ def main() -> None:
     except OSError as error:  # a folder that cannot be written, a full disk
         status = _fail(str(error), 2)
     sys.exit(status if isinstance(status, int) else 0)
+
+
+def _show_warning(message: Warning | str, *where: Any, **more: Any) -> None:
+    """One line on stderr, without where in the code it arose."""
+    typer.echo(f"paretoformer: note: {' '.join(str(message).split())}", err=True)
 
 
 def _fail(message: str, status: int) -> int:

@@ -38,6 +38,10 @@ class StudyFailed(ParetoformerError):
     pass
 
 
+class OtherMachineWarning(UserWarning):
+    """A front was measured on a machine unlike this one."""
+
+
 class Interrupted(KeyboardInterrupt):
     """SIGINT or SIGTERM arrived. Of this kind, because Ray's waits let no other one through."""
 

@@ -9,7 +9,7 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -163,8 +163,12 @@ class _Task:
 
 @dataclass
 class _Slot:
-    """A place for one worker process, and what it is doing."""
+    """A place for one worker process, and what it is doing.
 
+    node: the Ray node that its process runs on.
+    """
+
+    node: str
     threads: int
     exclusive: bool
     actor: Any = None
@@ -174,16 +178,80 @@ class _Slot:
     deadline: float = 0.0
 
 
+@dataclass(frozen=True)
+class Places:
+    """Ray nodes for timings, one worker each, and for the rest, one worker an entry.
+
+    apart: whether no machine has both. Then neither waits for the other.
+    """
+
+    timing: tuple[str, ...]
+    shared: tuple[str, ...]
+    apart: bool
+
+
+def places(
+    resource: str = "",
+    workers: int | None = None,
+    machine_of: Callable[[dict[str, Any]], str] = lambda node: str(node["NodeManagerAddress"]),
+) -> Places:
+    """Where the workers of a study go, on the Ray that this process is connected to.
+
+    Timings go to the nodes that have `resource`, or else to this process's own. The rest goes to
+    the processors of all other machines, one worker each, or where there is none, of the same one.
+
+    workers: at most so many of the rest. machine_of: tells which nodes share a machine.
+
+    Raises:
+        UserError: no node has the resource.
+    """
+    ray = import_ray()
+    alive = [node for node in ray.nodes() if node["Alive"]]
+    if resource:
+        timing = [node for node in alive if node["Resources"].get(resource, 0) > 0]
+    else:
+        here = ray.get_runtime_context().get_node_id()
+        timing = [node for node in alive if node["NodeID"] == here]
+    if not timing:
+        raise UserError(
+            f"no node of the Ray cluster has the resource {resource!r}: start the target's with "
+            f"ray start --address=... --resources='{{\"{resource}\": 1}}'."
+        )
+    taken = {machine_of(node) for node in timing}
+    others = [node for node in alive if machine_of(node) not in taken]
+    spread = [
+        node["NodeID"]
+        for node in others or timing
+        for _ in range(int(node["Resources"].get("CPU", 0)))
+    ]
+    shared = spread[:workers] or [timing[0]["NodeID"]]
+    # Several targets that share a machine would disturb each other.
+    if not others:
+        timing = timing[:1]
+    return Places(tuple(node["NodeID"] for node in timing), tuple(shared), bool(others))
+
+
+def run_on(node: str, call: Callable[..., Any], *arguments: Any) -> Any:
+    """A Ray reference to what `call` returns on that node."""
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    there = NodeAffinitySchedulingStrategy(node, soft=False)
+    task = import_ray().remote(call).options(num_cpus=0, scheduling_strategy=there)
+    return task.remote(*arguments)
+
+
 class RayDispatcher(Dispatcher):
     """Jobs on Ray actors: one for each core, and one with the target's threads for timings.
 
     The lease: an exclusive job starts only when no other job is queued or running, and while any is
     queued or running nothing else starts. So work alternates between a stretch on all cores and a
     stretch of timings. Ray itself cannot do this: its resources are logical, and a task that asks
-    for every CPU would wait behind each small one in the queue.
+    for every CPU would wait behind each small one in the queue. On a cluster the machine that times
+    does nothing else, so there is nothing to wait for.
 
     evaluator: sent to Ray's object store once, fetched by each worker once.
-    threads: of the timing worker.
+    where: the nodes of the workers; by default as many as this machine has processors.
+    threads: of a timing worker.
     seconds: time limit of one job.
     fresh: every timing gets a process of its own.
     on_worker: told of every worker process on its start.
@@ -193,25 +261,27 @@ class RayDispatcher(Dispatcher):
         self,
         evaluator: Evaluates,
         *,
-        workers: int,
+        where: Places | None = None,
         threads: int,
         seconds: float,
         fresh: bool = False,
         on_worker: Callable[[Process], None] = lambda process: None,
     ) -> None:
         ray = import_ray()
-        self.slots = workers
+        where = where or places()
+        self.slots = len(where.shared)
         self._ray = ray
         self._boxed = [ray.put(evaluator)]
         self._actor_class = ray.remote(_Worker)
         self._seconds = seconds
         self._fresh = fresh
         self._on_worker = on_worker
-        self._shared = [_Slot(1, exclusive=False) for _ in range(workers)]
-        self._timing = _Slot(threads, exclusive=True)
+        self._apart = where.apart
+        self._shared = [_Slot(node, 1, exclusive=False) for node in where.shared]
+        self._timing = [_Slot(node, threads, exclusive=True) for node in where.timing]
         self._queues: dict[bool, deque[_Task]] = {False: deque(), True: deque()}
         self._leased = False
-        self._slots = (*self._shared, self._timing)
+        self._slots = (*self._shared, *self._timing)
         for slot in self._slots:
             self._spawn(slot)
         try:
@@ -265,16 +335,20 @@ class RayDispatcher(Dispatcher):
         timing: whether a timing may: only while the caller waits, for what it does after a result
         (Optuna, Parquet) would run beside the timing.
         """
-        if self._timing.task is not None:
-            return
-        quiet = not self._queues[False] and not self._busy()
-        self._leased = bool(self._queues[True]) and (self._leased or quiet)
-        if self._leased:
-            if timing:
-                self._start(self._timing)
-            return
-        for slot in self._shared:
-            if slot.task is None and self._queues[False]:
+        if not self._apart:
+            if any(slot.task for slot in self._timing):
+                return
+            quiet = not self._queues[False] and not self._busy()
+            self._leased = bool(self._queues[True]) and (self._leased or quiet)
+        if self._apart or self._leased:
+            self._fill(self._timing if timing else ())
+        if not self._leased:
+            self._fill(self._shared)
+
+    def _fill(self, slots: Sequence[_Slot]) -> None:
+        """Give each idle slot the next job of its kind."""
+        for slot in slots:
+            if slot.task is None and self._queues[slot.exclusive]:
                 self._start(slot)
 
     def _start(self, slot: _Slot) -> None:
@@ -313,16 +387,13 @@ class RayDispatcher(Dispatcher):
             task.future.set_result(result)
 
     def _spawn(self, slot: _Slot) -> None:
-        """Start a worker process; timings run on the machine that the search was started on."""
+        """Start a worker process."""
         from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-        here = NodeAffinitySchedulingStrategy(
-            self._ray.get_runtime_context().get_node_id(), soft=False
-        )
-        # The timing worker reserves no CPU: the lease, not Ray, keeps the others away from it.
-        options: dict[str, Any] = (
-            {"num_cpus": 0, "scheduling_strategy": here} if slot.exclusive else {"num_cpus": 1}
-        )
+        there = NodeAffinitySchedulingStrategy(slot.node, soft=False)
+        # A timing worker reserves no CPU: the lease, not Ray, keeps the others away from it.
+        cpus = 0 if slot.exclusive else 1
+        options: dict[str, Any] = {"num_cpus": cpus, "scheduling_strategy": there}
         slot.actor = self._actor_class.options(**options).remote(self._boxed, slot.threads)
         slot.hello = slot.actor.process.remote()
 

@@ -17,7 +17,7 @@ from paretoformer.evaluators.target import fingerprint, physical_cores
 from paretoformer.search.confirm import chosen, confirm, front_table
 from paretoformer.search.dispatch import Dispatcher
 from paretoformer.search.display import Display
-from paretoformer.search.errors import RunError
+from paretoformer.search.errors import RunError, StudyError
 from paretoformer.search.loop import Search, stored_records
 from paretoformer.search.pipeline import Pipeline
 from paretoformer.search.prepare import prepared_space
@@ -25,7 +25,9 @@ from paretoformer.search.ray_dispatch import (
     RayDispatcher,
     import_ray,
     interruptible,
+    places,
     ray_session,
+    run_on,
 )
 from paretoformer.search.record import TrialRecord
 from paretoformer.search.report import write_report
@@ -82,11 +84,16 @@ class _Run:
     def execute(self) -> None:
         """Check everything, then write; measure; publish."""
         self._check_folder()
+        if self.spec.target.resource and not self.address:
+            raise StudyError(
+                f"target.resource {self.spec.target.resource!r} is a node of a Ray cluster: "
+                "give the cluster's --address."
+            )
         subject = load_subject(self.spec, self.display.progress)
-        machine = fingerprint(subject.target) | {"threads": subject.target.threads}
         with ExitStack() as stack:
             if self.address:  # a wrong address must be known before anything is written
                 stack.enter_context(ray_session(self.address, physical_cores()))
+            machine = self._machine(subject)
             if self.spec.search.storage:
                 new = not self.folder.machine.exists()
                 check_storage(self.spec.search.storage, self.spec.name if new else "")
@@ -106,6 +113,15 @@ class _Run:
             self._claim(study, subject)
             self.folder.write_study(self.spec)
             self._publish(study, subject, self._measure(stack, study, subject))
+
+    def _machine(self, subject: Subject) -> dict[str, Any]:
+        """The machine that times, and its threads."""
+        found = fingerprint(subject.target)
+        if self.spec.target.resource:
+            ray = import_ray()
+            node = places(self.spec.target.resource).timing[0]
+            found = ray.get(run_on(node, fingerprint, subject.target))
+        return found | {"threads": subject.target.threads}
 
     def _check_folder(self) -> None:
         if self.folder.exists:
@@ -230,7 +246,7 @@ class _Run:
             on_gpu = not subject.target.device.startswith("cpu")
             with RayDispatcher(
                 evaluator,
-                workers=1 if on_gpu else max(1, int(ray.cluster_resources().get("CPU", cores))),
+                where=places(self.spec.target.resource, workers=1 if on_gpu else None),
                 threads=subject.target.threads,
                 seconds=self.spec.search.trial_seconds,
                 fresh=fresh,

@@ -14,7 +14,7 @@ from paretoformer.evaluators import demo
 from paretoformer.evaluators.data import DataError, read_splits
 from paretoformer.evaluators.metric import Metric
 from paretoformer.evaluators.metrics import available, metrics_of
-from paretoformer.evaluators.target import Target, physical_cores
+from paretoformer.evaluators.target import Target, check_device, physical_cores
 from paretoformer.evaluators.tasks import Task, check_family, load_model, task_of
 from paretoformer.evaluators.workload import Workload, tokenize
 from paretoformer.search.errors import StudyError
@@ -53,6 +53,13 @@ def load_subject(spec: Spec, progress: demo.Progress) -> Subject:
     section = spec.target
     try:
         task = task_of(spec.model.task)
+        if not section.resource:  # else the target is another machine
+            check_device(section.device)
+        elif section.threads is None:
+            raise StudyError(
+                "target.resource names another machine, of which this one does not know the cores: "
+                "set target.threads."
+            )
         target = Target(
             section.device,
             section.threads or physical_cores(),

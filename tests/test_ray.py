@@ -15,7 +15,7 @@ from paretoformer.evaluators.evaluator import Job
 from paretoformer.evaluators.formula import FormulaEvaluator
 from paretoformer.evaluators.measurement import Outcome, Result
 from paretoformer.search.errors import Interrupted
-from paretoformer.search.ray_dispatch import RayDispatcher, interruptible, ray_session
+from paretoformer.search.ray_dispatch import RayDispatcher, interruptible, places, ray_session
 from paretoformer.spaces import Candidate, HeadMask
 
 pytestmark = pytest.mark.slow
@@ -47,7 +47,9 @@ def processes(results: list[Result]) -> set[int]:
 
 
 def test_nothing_runs_beside_a_timing() -> None:
-    with RayDispatcher(FormulaEvaluator(0.02), workers=2, threads=1, seconds=60) as dispatcher:
+    with RayDispatcher(
+        FormulaEvaluator(0.02), where=places(workers=2), threads=1, seconds=60
+    ) as dispatcher:
         mixed = [job for pair in zip(jobs(False), jobs(True), strict=True) for job in pair]
         results = run(dispatcher, *mixed)
     timings = [r for r, job in zip(results, mixed, strict=True) if job.exclusive]
@@ -64,7 +66,7 @@ def test_nothing_runs_beside_a_timing() -> None:
 
 def test_fresh_timings_each_have_their_own_process() -> None:
     with RayDispatcher(
-        FormulaEvaluator(), workers=1, threads=1, seconds=60, fresh=True
+        FormulaEvaluator(), where=places(workers=1), threads=1, seconds=60, fresh=True
     ) as dispatcher:
         results = run(dispatcher, *jobs(True)[:3])
     assert len(processes(results)) == 3
@@ -73,7 +75,7 @@ def test_fresh_timings_each_have_their_own_process() -> None:
 def test_every_worker_is_reported_and_runs_at_normal_priority() -> None:
     started: list[tuple[int, float]] = []
     with RayDispatcher(
-        FormulaEvaluator(), workers=1, threads=1, seconds=60, on_worker=started.append
+        FormulaEvaluator(), where=places(workers=1), threads=1, seconds=60, on_worker=started.append
     ):
         processes = [psutil.Process(number) for number, _ in started]
         assert len(processes) == 2
@@ -83,7 +85,7 @@ def test_every_worker_is_reported_and_runs_at_normal_priority() -> None:
 def test_dead_worker_is_replaced_and_its_job_tried_three_times() -> None:
     dying = frozenset({CANDIDATES[1].id})
     with RayDispatcher(
-        FormulaEvaluator(dying=dying), workers=2, threads=1, seconds=60
+        FormulaEvaluator(dying=dying), where=places(workers=2), threads=1, seconds=60
     ) as dispatcher:
         results = run(dispatcher, *jobs(False))
     outcomes = [result.outcome for result in results]
@@ -92,13 +94,17 @@ def test_dead_worker_is_replaced_and_its_job_tried_three_times() -> None:
 
 
 def test_job_over_its_time_is_ended_and_the_others_go_on() -> None:
-    with RayDispatcher(FormulaEvaluator(30.0), workers=1, threads=1, seconds=0.5) as dispatcher:
+    with RayDispatcher(
+        FormulaEvaluator(30.0), where=places(workers=1), threads=1, seconds=0.5
+    ) as dispatcher:
         assert run(dispatcher, jobs(False)[0])[0].outcome is Outcome.TIME_LIMIT
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_signal_while_ray_waits_keeps_its_number(number: signal.Signals) -> None:
-    with RayDispatcher(FormulaEvaluator(30.0), workers=1, threads=1, seconds=60) as dispatcher:
+    with RayDispatcher(
+        FormulaEvaluator(30.0), where=places(workers=1), threads=1, seconds=60
+    ) as dispatcher:
         dispatcher.submit(jobs(False)[0])
         timer = threading.Timer(0.5, os.kill, (os.getpid(), number))
         timer.start()
