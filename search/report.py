@@ -97,6 +97,7 @@ def _point(row: pd.Series, facts: Mapping[str, Any]) -> dict[str, Any]:
         "heads": candidate.heads.total,
         "mechanisms": mechanisms(candidate),
         "speedup": speedup(row),
+        "carbon": carbon(row, facts),
         "metrics": {
             name: {
                 "value": number(row[name]),
@@ -115,6 +116,15 @@ def _point(row: pd.Series, facts: Mapping[str, Any]) -> dict[str, Any]:
             for kept, choice in zip(candidate.heads.kept, candidate.attention, strict=True)
         ],
     }
+
+
+def carbon(row: pd.Series[Any], facts: Mapping[str, Any]) -> str:
+    """Kilograms of CO2 of a million forwards; empty where energy or the grid is not known."""
+    intensity = facts["study"]["target"].get("grid_intensity", 0)
+    if not intensity or "energy_mj" not in facts["metrics"]:
+        return ""
+    kilowatt_hours = row["energy_mj"] * 1e6 / 1e3 / 3.6e6
+    return f"{number(kilowatt_hours * intensity / 1e3)} kg CO2 a million forwards"
 
 
 def _plot(frame: pd.DataFrame, searched: pd.DataFrame, facts: Mapping[str, Any]) -> str:

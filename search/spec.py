@@ -34,6 +34,9 @@ class TargetSection(_Section):
     batch_size: int = Field(default=1, ge=1)
     sequence_length: int = Field(default=512, ge=8, description="Tokens; longer texts are cut.")
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    grid_intensity: float = Field(
+        default=0, ge=0, description="Grams of CO2 a kWh, to tell carbon from measured energy."
+    )
     resource: str = Field(
         default="", description="Ray resource of the cluster's nodes that time; needs --address."
     )
