@@ -6,7 +6,7 @@ import os
 import platform
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import torch
@@ -77,15 +77,12 @@ class Evaluator:
         """Measure; an exception becomes an outcome, for a failed trial is data."""
         half = "timing" if job.exclusive else "shared"
         started = time.time()
-        measurements: dict[str, Measurement] = {}
-        outcome, message = Outcome.OK, ""
         try:
-            measurements = self._measure(job)
+            result = Result(Outcome.OK, self._measure(job))
         except Exception as error:
-            outcome, message = _outcome_of(error), " ".join(str(error).split())[:500]
-            message = f"{type(error).__name__}: {message}"
+            result = failure(error)
         span = Span(half, platform.node(), os.getpid(), started, time.time())
-        return Result(outcome, measurements, message, (span,))
+        return replace(result, spans=(span,))
 
     def _measure(self, job: Job) -> dict[str, Measurement]:
         model = self.model if job.candidate.is_dense else apply(job.candidate, self.model).model
@@ -103,6 +100,12 @@ class Evaluator:
             for name, metric in self.metrics.items()
             if metric.exclusive == job.exclusive
         }
+
+
+def failure(error: Exception) -> Result:
+    """The result of a job that raised."""
+    message = " ".join(str(error).split())[:500]
+    return Result(_outcome_of(error), message=f"{type(error).__name__}: {message}")
 
 
 def _outcome_of(error: Exception) -> Outcome:

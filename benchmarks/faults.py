@@ -1,0 +1,112 @@
+"""A search whose workers are killed, hang, raise and run out of memory: what is left of it?
+
+The whole loop on real Ray, SQLite and Parquet; a formula in place of measuring. Each fault strikes
+one job at random; one candidate kills every worker that touches it.
+
+    python benchmarks/faults.py [trials] [seed]
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from paretoformer.evaluators.accuracy import Accuracy
+from paretoformer.evaluators.evaluator import Job, failure
+from paretoformer.evaluators.formula import FormulaEvaluator
+from paretoformer.evaluators.latency import Latency
+from paretoformer.evaluators.measurement import Result
+from paretoformer.search.loop import Search
+from paretoformer.search.pipeline import Pipeline
+from paretoformer.search.ray_dispatch import RayDispatcher, places, ray_session
+from paretoformer.search.store import RunFolder, TrialsFile, read_table
+from paretoformer.search.study import open_study
+from paretoformer.spaces.space import Ranked, Space, menu
+
+FAULTS = ("killed", "hangs", "raises", "asks for too much memory", "kills every worker")
+SECONDS = 5.0
+"""Time limit of a job."""
+
+
+@dataclass
+class Faulty(FormulaEvaluator):
+    """Strikes each fault once, in whichever worker comes upon it."""
+
+    folder: str = ""
+
+    def run(self, job: Job) -> Result:
+        cursed = Path(self.folder, FAULTS[4])
+        if cursed.exists() and cursed.read_text() == job.candidate.id:
+            os._exit(1)
+        if job.candidate.heads.total < 72 and random.random() < 0.15:  # never the dense model
+            fault = self._claim(job.candidate.id)
+            try:
+                self._strike(fault)
+            except Exception as error:
+                return failure(error)
+        return super().run(job)
+
+    def _claim(self, candidate: str) -> str:
+        for fault in FAULTS:
+            try:
+                with Path(self.folder, fault).open("x") as file:
+                    file.write(candidate)
+                return fault
+            except FileExistsError:
+                continue
+        return ""
+
+    def _strike(self, fault: str) -> None:
+        if fault in ("killed", "kills every worker"):
+            os._exit(1)
+        if fault == "hangs":
+            time.sleep(3600)
+        if fault == "raises":
+            raise ValueError("as the benchmark wants it")
+        if fault == "asks for too much memory":
+            torch.empty(10**15)
+
+
+def main() -> None:
+    trials = int(sys.argv[1]) if len(sys.argv) > 1 else 60
+    random.seed(int(sys.argv[2]) if len(sys.argv) > 2 else 0)
+    scores = np.random.default_rng(0).random((6, 12))
+    space = Space(Ranked(scores), 6, 12, menu(None, 64), scores)
+    objectives = [Accuracy(), Latency()]
+    names = [metric.name for metric in objectives]
+    with tempfile.TemporaryDirectory() as name, ray_session(None, 2):
+        folder, claims = RunFolder(name), Path(name, "claims")
+        claims.mkdir()
+        study = open_study("faults", folder.storage_url(""), objectives, "nsga2", 0)
+        file = TrialsFile(folder.trials, names, ["latency_ms"], {})
+        evaluator = Faulty(folder=str(claims))
+        with RayDispatcher(evaluator, where=places(), threads=1, seconds=SECONDS) as dispatcher:
+            records = Search(study, space, Pipeline(dispatcher, "search"), names, 0).run(trials)
+        file.update(records, now=True)
+        rows = read_table(folder.trials)[0].to_pandas()
+        struck = {
+            fault: Path(claims, fault).read_text()
+            for fault in FAULTS
+            if Path(claims, fault).exists()
+        }
+    print(f"{len(rows)} trials of {trials}; outcomes {rows['outcome'].value_counts().to_dict()}")
+    for fault in FAULTS:
+        if fault not in struck:
+            print(f"  {fault:26} did not strike: run again with another seed")
+            continue
+        row = rows[rows["candidate_id"] == struck[fault]].iloc[0]
+        print(f"  {fault:26} trial {row['trial']:3d}: {row['outcome']:14} {row['message'][:60]}")
+    others = rows[~rows["candidate_id"].isin(struck.values())]
+    print(f"all {len(others)} other trials finished: {(others['outcome'] == 'ok').all()}")
+
+
+if __name__ == "__main__":
+    main()
