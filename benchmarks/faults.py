@@ -92,11 +92,7 @@ def main() -> None:
             records = Search(study, space, Pipeline(dispatcher, "search"), names, 0).run(trials)
         file.update(records, now=True)
         rows = read_table(folder.trials)[0].to_pandas()
-        struck = {
-            fault: Path(claims, fault).read_text()
-            for fault in FAULTS
-            if Path(claims, fault).exists()
-        }
+        struck = {path.name: path.read_text() for path in claims.iterdir()}
     print(f"{len(rows)} trials of {trials}; outcomes {rows['outcome'].value_counts().to_dict()}")
     for fault in FAULTS:
         if fault not in struck:
