@@ -14,6 +14,7 @@ import pandas as pd
 from scipy.stats import kendalltau
 
 from paretoformer.search.front import hypervolume, nondominated
+from paretoformer.search.record import HALVES
 from paretoformer.spaces.candidate import Candidate
 
 Facts = Mapping[str, Any]
@@ -62,6 +63,30 @@ def rank_agreement(trials: pd.DataFrame, facts: Facts) -> pd.DataFrame:
             if row != column:
                 matrix.loc[row, column] = float(kendalltau(done[row], done[column]).statistic)
     return matrix
+
+
+def timeline(rows: pd.DataFrame) -> pd.DataFrame:
+    """One row for each evaluation of these trials: trial, half, host, process, started, ended."""
+    parts = []
+    for half in HALVES:
+        names = {f"{half}_{key}": key for key in ("host", "process", "started", "ended")}
+        part = rows[["trial", *names]].rename(columns=names).dropna()
+        parts.append(part.assign(half=half))
+    return pd.concat(parts, ignore_index=True)
+
+
+def overlaps(evaluations: pd.DataFrame) -> int:
+    """Pairs of a timing and another evaluation on its host at the same time; 0 by the lease.
+
+    evaluations: as `timeline` gives them.
+    """
+    found = 0
+    for index, timing in evaluations[evaluations["half"] == "timing"].iterrows():
+        other = evaluations.drop(index)
+        other = other[other["host"] == timing["host"]]
+        beside = (other["started"] < timing["ended"]) & (timing["started"] < other["ended"])
+        found += int(beside.sum())
+    return found
 
 
 @dataclass(frozen=True)

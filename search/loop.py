@@ -13,7 +13,7 @@ from paretoformer.evaluators.measurement import Outcome, Result
 from paretoformer.search.errors import StudyFailed
 from paretoformer.search.pipeline import Pipeline
 from paretoformer.search.record import TrialRecord
-from paretoformer.search.study import unfinished
+from paretoformer.search.study import belongs_to_population, unfinished
 from paretoformer.spaces.candidate import Candidate
 from paretoformer.spaces.space import Space
 
@@ -126,6 +126,7 @@ class Search:
         if RECORD in trial.user_attrs:  # cut off between the record and the tell
             self._tell(trial, TrialRecord.from_json(trial.user_attrs[RECORD]))
             return
+        belongs_to_population(self.study, trial)
         candidate = self.space.suggest(trial)
         known = self._records.get(candidate.id)
         if known is not None:

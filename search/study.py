@@ -9,6 +9,7 @@ from typing import Any
 import optuna
 import sqlalchemy
 from optuna.samplers import BaseSampler
+from optuna.samplers._ga import BaseGASampler
 from optuna.trial import TrialState
 
 from paretoformer.evaluators.metric import Metric
@@ -16,7 +17,7 @@ from paretoformer.search.errors import StudyError
 
 POPULATION = 16
 """Of NSGA-II. Optuna's 50 would spend most of a study of 60 trials on its random first generation;
-the planted trials nearly fill one of 16."""
+the planted trials fill one of 16, or two."""
 
 
 def open_study(
@@ -94,6 +95,17 @@ def make_sampler(name: str, seed: int) -> BaseSampler:
         if name == "gp":
             return optuna.samplers.GPSampler(n_startup_trials=10, seed=seed)
         return optuna.samplers.RandomSampler(seed=seed)
+
+
+def belongs_to_population(study: optuna.Study, trial: optuna.Trial) -> None:
+    """Make a planted trial a member of the generation that is being filled.
+
+    Optuna's genetic samplers count only trials that they proposed: without this the planted ones
+    would have no children, and the search would begin again from random candidates.
+    """
+    if isinstance(study.sampler, BaseGASampler):
+        frozen = study._storage.get_trial(trial._trial_id)
+        study.sampler.get_trial_generation(study, frozen)
 
 
 def unfinished(study: optuna.Study) -> Iterator[optuna.Trial]:

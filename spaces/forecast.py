@@ -44,12 +44,12 @@ def forecast(
     prune: False keeps every head.
     """
     damage = _damage(sensitivity)  # (layers, choices, heads + 1)
-    if not prune:
-        damage[:, :, :-1] = np.inf
     layers = len(damage)
     time = costs.milliseconds
     everything = layers * float(time.max())
-    scale = float(sensitivity.removed.sum()) / everything if everything else 1.0
+    scale = float(damage[:, :, 0].max(axis=1).sum()) / everything if everything else 1.0
+    if not prune:
+        damage[:, :, :-1] = np.inf
     found: dict[Candidate, float] = {}
     scores = sensitivity.importance
     for price in PRICES * scale:
@@ -63,10 +63,15 @@ def forecast(
 
 
 def _damage(sensitivity: Sensitivity) -> npt.NDArray[np.float64]:
-    """(layers, choices, heads + 1): predicted loss by mechanism and number of kept heads."""
+    """(layers, choices, heads + 1): predicted loss by mechanism and number of kept heads.
+
+    Divided by the layer's norm, as the importance of heads is: so the layers compare better.
+    """
+    norms = np.linalg.norm(sensitivity.removed, axis=1)[:, None]
+    norms = np.where(norms > 0, norms, 1.0)
     order = np.argsort(-sensitivity.importance, axis=1, kind="stable")
-    removed = np.take_along_axis(sensitivity.removed, order, axis=1)
-    swapped = np.take_along_axis(sensitivity.swapped, order[None], axis=2)
+    removed = np.take_along_axis(sensitivity.removed / norms, order, axis=1)
+    swapped = np.take_along_axis(sensitivity.swapped / norms, order[None], axis=2)
     lost = removed.sum(axis=1, keepdims=True) - np.cumsum(removed, axis=1)
     lost = np.concatenate((removed.sum(axis=1, keepdims=True), lost), axis=1)
     kept = np.cumsum(swapped, axis=2)

@@ -89,12 +89,14 @@ def problem(seed: int) -> tuple[Sensitivity, BlockCosts]:
 
 def predicted(candidate: Candidate, scored: Sensitivity, costs: BlockCosts) -> tuple[float, float]:
     damage = time = 0.0
+    norms = np.linalg.norm(scored.removed, axis=1)
     for layer, (row, choice) in enumerate(
         zip(candidate.heads.kept, candidate.attention, strict=True)
     ):
         index = costs.choices.index(choice)
         for head, keep in enumerate(row):
-            damage += float((scored.swapped[index] if keep else scored.removed)[layer, head])
+            effect = (scored.swapped[index] if keep else scored.removed)[layer, head]
+            damage += float(effect / norms[layer])
         time += float(costs.milliseconds[index, sum(row)])
     return damage, time
 

@@ -198,3 +198,14 @@ def test_candidate_that_fails_in_confirmation_is_listed_as_dominated(tmp_path: P
     frame = front_table(picked, confirmed, OBJECTIVES, NAMES, ["latency_ms"]).to_pandas()
     row = frame[frame["candidate_id"] == picked[1].candidate.id].iloc[0]
     assert (row["role"], row["outcome"]) == ("dominated", "error")
+
+
+def test_planted_trials_are_parents_of_the_first_children(tmp_path: Path) -> None:
+    search = new_search(tmp_path)
+    search.run(30)
+    trials = search.study.get_trials(deepcopy=False)
+    planted = [trial for trial in trials if "fixed_params" in trial.system_attrs]
+    generations = [trial.system_attrs["NSGAIISampler:generation"] for trial in trials]
+    assert len(planted) >= 5
+    assert [generations[trial.number] for trial in planted[:5]] == [0] * 5
+    assert max(generations) >= 1

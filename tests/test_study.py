@@ -12,6 +12,7 @@ import sys
 import time
 from pathlib import Path
 
+import pandas as pd
 import psutil
 import pyarrow.parquet as pq
 import pytest
@@ -20,6 +21,7 @@ import torch
 import paretoformer as pf
 from paretoformer.evaluators.accuracy import Accuracy
 from paretoformer.evaluators.latency import Latency
+from paretoformer.search.evidence import overlaps, timeline
 from paretoformer.search.store import RunFolder, read_front, read_table
 from paretoformer.search.study import open_study
 from paretoformer.spaces.surgery import count_parameters
@@ -88,6 +90,23 @@ def test_run_folder_holds_what_was_promised(finished: Path) -> None:
     frame, facts = read_front(run)
     assert facts["machine"]["threads"] == 2
     assert frame["speedup"].notna().all()
+
+
+def test_no_evaluation_of_the_study_ran_beside_a_timing(finished: Path) -> None:
+    run = finished.parent / "run"
+    trials = read_table(run / "trials.parquet")[0].to_pandas()
+    evaluations = pd.concat((timeline(trials), timeline(read_front(run)[0])), ignore_index=True)
+    assert (evaluations["half"] == "timing").sum() >= 7
+    assert (evaluations["half"] == "shared").sum() >= 7
+    assert overlaps(evaluations) == 0
+
+
+def test_confirmed_accuracy_is_paired_with_dense(finished: Path) -> None:
+    frame, _ = read_front(finished.parent / "run")
+    change = frame["accuracy"] - frame["accuracy"].iloc[0]
+    assert frame["accuracy_difference"].to_numpy() == pytest.approx(change.to_numpy())
+    assert (frame["accuracy_difference_low"] <= frame["accuracy_difference"]).all()
+    assert (frame["accuracy_difference"] <= frame["accuracy_difference_high"]).all()
 
 
 def test_best_model_runs_and_has_the_measured_size(finished: Path) -> None:
