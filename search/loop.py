@@ -11,6 +11,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from paretoformer.evaluators.measurement import Outcome, Result
 from paretoformer.search.errors import StudyFailed
+from paretoformer.search.front import as_costs, nondominated
 from paretoformer.search.pipeline import Pipeline
 from paretoformer.search.record import TrialRecord
 from paretoformer.search.study import belongs_to_population, unfinished
@@ -23,6 +24,8 @@ DUPLICATE = "duplicate_of"
 """User attribute of a trial that proposed a candidate measured before: the number of that trial."""
 PLANTED = "planted"
 """User attribute of the study: ids of the candidates that were put in its queue."""
+CROSSED = 2
+"""How many mechanisms are crossed with the planted masks."""
 PATIENCE = 20
 """Duplicates in a row after which the loop proposes an unseen candidate itself."""
 
@@ -45,6 +48,7 @@ class Search:
     _asked: dict[int, tuple[optuna.Trial, Candidate]] = field(default_factory=dict)
     _parked: dict[str, list[optuna.Trial]] = field(default_factory=dict)
     _duplicates: int = 0
+    _crossed: bool = False
 
     def run(self, trials: int) -> list[TrialRecord]:
         """Measure candidates until there are `trials`, or until the space has no more.
@@ -63,6 +67,7 @@ class Search:
         if self._dense is None:
             self._measure_dense()
         while True:
+            self._plant_crosses()
             while self._wants_more(trials):
                 self._take(self._ask())
             finished = self.pipeline.finished()
@@ -86,7 +91,36 @@ class Search:
         for candidate in planted:
             if candidate.id not in before:
                 self.study.enqueue_trial(self.space.params(candidate))
-        self.study.set_user_attr(PLANTED, [candidate.id for candidate in planted])
+        known = dict.fromkeys([*before, *(candidate.id for candidate in planted)])
+        self.study.set_user_attr(PLANTED, list(known))
+
+    def _plant_crosses(self) -> None:
+        """Once each mechanism was measured in every layer, queue the best with fewer heads.
+
+        The best are those that no other one dominates; of them the two that are first in the first
+        objective.
+        """
+        if self._crossed:
+            return
+        uniform = [self._records.get(candidate.id) for candidate in self.space.uniform()]
+        measured = [record for record in uniform if record is not None and record.ok]
+        if None in uniform:
+            return
+        self._crossed = True
+        if not measured:
+            return
+        before = self.study.user_attrs.get(PLANTED, [])
+        directions = [direction.name.lower() for direction in self.study.directions]
+        values = np.array([record.values(self.names) for record in measured])
+        costs = as_costs(values, directions)  # type: ignore[arg-type]
+        keep = nondominated(values, directions)  # type: ignore[arg-type]
+        best = [measured[i] for i in np.argsort(costs[:, 0], kind="stable") if keep[i]]
+        crosses = [each for r in best[:CROSSED] for each in self.space.crossed(r.candidate)]
+        new = [each for each in crosses if each.id not in before]
+        for candidate in new:
+            self.study.enqueue_trial(self.space.params(candidate))
+        if new:
+            self.study.set_user_attr(PLANTED, [*before, *(each.id for each in new)])
 
     def _measure_dense(self) -> None:
         """Every other measurement is compared with the dense model's, so it goes first."""

@@ -24,7 +24,7 @@ IMPORTANCE = "importance"
 """User attribute of the study: the head scores that its parameters are ranked by."""
 FORECAST = "forecast"
 """User attribute of the study: the candidates that the search begins with, of those forecast."""
-FORECASTS = 10
+FORECASTS = 6
 BATCH = 16
 
 Progress = Callable[[str, int, int], None]

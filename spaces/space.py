@@ -164,18 +164,34 @@ class Space:
         Dense; the smallest; global-importance masks at even steps; what was forecast; each
         mechanism in every layer.
         """
-        dense = HeadMask.all(self.layers, self.heads)
-        planted = [Candidate(dense)]
+        planted = [Candidate(HeadMask.all(self.layers, self.heads))]
         if not isinstance(self.encoding, AllHeads):
             planted.append(Candidate(HeadMask.none(self.layers, self.heads)))
-            if self.scores is not None:
-                counts = (round(dense.total * step / steps) for step in range(steps - 1, 0, -1))
-                masks = (HeadMask.most_important(count, self.scores) for count in counts)
-                planted += map(Candidate, masks)
+        planted += map(Candidate, self._masks(steps))
         planted += self.begin
-        for choice in _one_a_mechanism(self.choices):
-            planted.append(Candidate(dense, (choice,) * self.layers))
+        planted += self.uniform()
         return list(dict.fromkeys(planted))
+
+    def uniform(self) -> list[Candidate]:
+        """Each mechanism, at its first setting, in every layer, with all heads."""
+        mask = HeadMask.all(self.layers, self.heads)
+        return [
+            Candidate(mask, (choice,) * self.layers) for choice in _one_a_mechanism(self.choices)
+        ]
+
+    def crossed(self, uniform: Candidate, steps: int = 8) -> list[Candidate]:
+        """A uniform candidate's mechanisms with each planted mask, down to half of the heads."""
+        half = self.layers * self.heads / 2
+        masks = (mask for mask in self._masks(steps) if mask.total >= half)
+        return [Candidate(mask, uniform.attention) for mask in masks]
+
+    def _masks(self, steps: int) -> list[HeadMask]:
+        """Global-importance masks at even steps of the number of heads, the largest first."""
+        if self.scores is None or isinstance(self.encoding, AllHeads):
+            return []
+        whole = self.layers * self.heads
+        counts = (round(whole * step / steps) for step in range(steps - 1, 0, -1))
+        return [HeadMask.most_important(count, self.scores) for count in counts]
 
 
 def menu(

@@ -16,7 +16,7 @@ from paretoformer.search.confirm import chosen, confirm, front_table
 from paretoformer.search.dispatch import InlineDispatcher
 from paretoformer.search.errors import StudyFailed
 from paretoformer.search.front import nondominated
-from paretoformer.search.loop import DUPLICATE, Search, stored_records
+from paretoformer.search.loop import DUPLICATE, PLANTED, Search, stored_records
 from paretoformer.search.pipeline import Pipeline
 from paretoformer.search.record import TrialRecord
 from paretoformer.search.study import open_study
@@ -209,3 +209,16 @@ def test_planted_trials_are_parents_of_the_first_children(tmp_path: Path) -> Non
     assert len(planted) >= 5
     assert [generations[trial.number] for trial in planted[:5]] == [0] * 5
     assert max(generations) >= 1
+
+
+def test_best_mechanism_is_crossed_with_the_planted_masks(tmp_path: Path) -> None:
+    search = new_search(tmp_path)
+    records = search.run(40)
+    seen = {record.candidate for record in records}
+    (uniform,) = search.space.uniform()
+    crosses = search.space.crossed(uniform)
+    assert crosses
+    assert set(crosses) <= seen
+    planted = search.study.user_attrs[PLANTED]
+    assert len(set(planted)) == len(planted)
+    assert {candidate.id for candidate in crosses} <= set(planted)
