@@ -103,8 +103,8 @@ def belongs_to_population(study: optuna.Study, trial: optuna.Trial) -> None:
     Optuna's genetic samplers count only trials that they proposed: without this the planted ones
     would have no children, and the search would begin again from random candidates.
     """
-    if isinstance(study.sampler, BaseGASampler):
-        frozen = study._storage.get_trial(trial._trial_id)
+    frozen = trial._cached_frozen_trial  # as it was asked: no question to the storage
+    if isinstance(study.sampler, BaseGASampler) and "fixed_params" in frozen.system_attrs:
         study.sampler.get_trial_generation(study, frozen)
 
 
