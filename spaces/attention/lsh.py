@@ -275,7 +275,7 @@ def _largest(turned: torch.Tensor) -> torch.Tensor:
     """argmax [t; -t] along the last axis, the first one of equals.
 
     The largest |t|, with its index in the lowest bits: floats of one sign order as their bits do,
-    and `amax` is twenty times as fast as `argmax`.
+    and `amax` is seventeen times as fast as `argmax`.
     """
     half = turned.shape[-1]
     bits = half.bit_length()
