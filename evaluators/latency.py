@@ -26,7 +26,7 @@ RESAMPLES = 999
 UNSTABLE_SPREAD = 0.10
 """Interquartile range over the median, above which a timing is not stable."""
 UNSTABLE_RANGE = 1.10
-"""Largest over smallest block, above which a timing is not stable."""
+"""Largest over smallest sample, above which a timing that spent its budget is not stable."""
 FOREIGN_CORES = 0.2
 """A timing beside which others kept more cores than this busy is repeated."""
 ATTEMPTS = 2
@@ -84,7 +84,7 @@ class Latency(Metric):
             else:
                 dense, candidate = (partial(forward, m) for m in (subject.dense, subject.model))
                 samples = _interleaved(dense, candidate, subject.protocol) * reference
-        return summary(samples, watch.conditions)
+        return summary(samples, subject.protocol.width, watch.conditions)
 
 
 def _plain(timed: Callable[[], float], protocol: TimingProtocol) -> np.ndarray:
@@ -132,11 +132,9 @@ def _until_narrow(sample: Callable[[], float], protocol: TimingProtocol) -> np.n
         samples.append(sample())
         if len(samples) < ROUNDS:
             continue
-        low, median, high = median_interval(np.asarray(samples))
-        if high - low <= protocol.width * median:
-            return np.asarray(samples)
-        if time.perf_counter() - start > protocol.seconds:
-            return np.asarray(samples)
+        found = np.asarray(samples)
+        if is_narrow(found, protocol.width) or time.perf_counter() - start > protocol.seconds:
+            return found
 
 
 def median_interval(samples: np.ndarray) -> tuple[float, float, float]:
@@ -153,8 +151,20 @@ def median_interval(samples: np.ndarray) -> tuple[float, float, float]:
     return float(ordered[low]), float(np.median(ordered)), float(ordered[high])
 
 
-def summary(samples: np.ndarray, conditions: dict[str, float] | None = None) -> Measurement:
+def is_narrow(samples: np.ndarray, width: float) -> bool:
+    """Whether the median's 95% interval is no wider than this share of the median."""
+    low, median, high = median_interval(samples)
+    return high - low <= width * median
+
+
+def summary(
+    samples: np.ndarray, width: float, conditions: dict[str, float] | None = None
+) -> Measurement:
     """The median of the samples with its percentile bootstrap interval.
+
+    It is stable when its quartiles are close, and it either became as narrow as `width` or has no
+    far outlier: a single slow round moves no median, but where the rounds did not agree before the
+    time was spent, it is told.
 
     samples: (rounds,) milliseconds.
     """
@@ -168,7 +178,8 @@ def summary(samples: np.ndarray, conditions: dict[str, float] | None = None) -> 
     median = float(np.median(samples))
     quartiles = np.quantile(samples, (0.25, 0.75))
     spread = float(quartiles[1] - quartiles[0]) / median
-    stable = spread <= UNSTABLE_SPREAD and samples.max() <= UNSTABLE_RANGE * samples.min()
+    even = is_narrow(samples, width) or samples.max() <= UNSTABLE_RANGE * samples.min()
+    stable = spread <= UNSTABLE_SPREAD and even
     return Measurement(
         value=median,
         low=float(interval.low),

@@ -61,7 +61,7 @@ def test_timing_ends_when_its_time_is_spent() -> None:
     samples = latency._until_narrow(noisy, TimingProtocol(0.001, 0.2))
     assert time.monotonic() - start < 5
     assert len(samples) > latency.ROUNDS
-    assert not summary(samples).stable
+    assert not summary(samples, 0.001).stable
 
 
 def test_warm_up_is_ten_runs_and_a_second(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -96,9 +96,10 @@ def test_median_interval_holds_the_median_in_95_of_100_samples() -> None:
 
 
 def test_stable_timing_is_told_from_a_jumping_one() -> None:
-    assert summary(np.linspace(10.0, 10.5, 20)).stable
-    assert not summary(np.array([10.0] * 19 + [11.5])).stable
-    assert not summary(np.array([10.0, 12.0] * 10)).stable
+    assert summary(np.linspace(10.0, 10.5, 20), 0.02).stable
+    assert summary(np.array([10.0] * 19 + [11.5]), 0.02).stable  # narrow before its time was spent
+    assert not summary(np.array([*np.linspace(10.0, 10.5, 19), 11.5]), 0.02).stable
+    assert not summary(np.array([10.0, 12.0] * 10), 0.02).stable
 
 
 def test_99th_percentile_needs_662_samples() -> None:

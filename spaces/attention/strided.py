@@ -33,7 +33,7 @@ class Strided(Attention):
     source = "arXiv:1904.10509"
     exact = "stride 1"
     causal = True
-    tile = 4096
+    tile = 2048
     domains: ClassVar[Mapping[str, IntDomain]] = {
         "stride": IntDomain(low=1, grid=(8, 16, 32, 64), default=16),
         "window": IntDomain(low=1, grid=(8, 16), default=16),

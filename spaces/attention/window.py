@@ -32,7 +32,7 @@ class Window(Attention):
     source = "arXiv:2004.05150"
     exact = "window >= length"
     causal = True
-    tile = 4096
+    tile = 2048
     domains: ClassVar[Mapping[str, IntDomain]] = {
         "window": IntDomain(low=1, grid=(16, 32, 64, 128), default=32),
         "global_tokens": IntDomain(low=0, grid=(1,), default=1),
