@@ -9,6 +9,7 @@ import torch
 
 from paretoformer.spaces.attention.base import Attention, IntDomain, register
 from paretoformer.spaces.attention.full import softmax_attention
+from paretoformer.spaces.attention.gather import Vectors, take
 from paretoformer.spaces.attention.groups import blocked_attention, by_group
 from paretoformer.spaces.attention.kmeans import fit_centroids, membership, nearest
 from paretoformer.spaces.attention.padding import flat_rows, real
@@ -74,20 +75,17 @@ class Clustered(Attention):
             scores = scores.masked_fill(~here[:, None], -torch.inf)
         weights = scores.softmax(dim=-1)
         answers = weights @ values  # (rows, clusters, d)
-        own = cluster[..., None]
+        places = Vectors(query)
         top = min(self.top_keys, length)
         if not top:
-            return answers.take_along_dim(own, dim=1).view(batch, heads, length, -1)
+            return places.put_back(answers, cluster)
         # With padding the top keys may be padded ones, of weight 0.
         strong, best = weights.topk(top, dim=-1)
         allowed = None if lengths is None else best < sizes[:, None, None]
         sharp = blocked_attention(query, key, value, by_group(cluster, best, allowed), scale=scale)
-        theirs = values.take_along_dim(best.flatten(1)[..., None], dim=1)
-        rest = answers - (strong[:, :, None] @ theirs.unflatten(1, best.shape[1:])).squeeze(2)
+        rest = answers - (strong[:, :, None] @ take(values, best)).squeeze(2)
         mass = strong.sum(dim=-1, keepdim=True)
-        mass, rest = (
-            each.take_along_dim(own, dim=1).view(batch, heads, length, -1) for each in (mass, rest)
-        )
+        mass, rest = (places.put_back(each, cluster) for each in (mass, rest))
         return mass * sharp + rest
 
 

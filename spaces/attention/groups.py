@@ -10,6 +10,8 @@ from dataclasses import dataclass
 
 import torch
 
+from paretoformer.spaces.attention.gather import Vectors
+
 BLOCK = 32
 """Queries of one block, at most."""
 
@@ -46,7 +48,7 @@ def blocked_attention(
 
     Returns (batch, heads, length, d).
     """
-    queries, keys, values = _Rows(query), _Rows(key), _Rows(value)
+    queries, keys, values = Vectors(query), Vectors(key), Vectors(value)
     outputs, masses = [], []
     for blocks in rounds:
         rows = queries.take(blocks.query) * scale  # (rows, blocks, block, d)
@@ -117,37 +119,3 @@ def sorted_by(bucket: torch.Tensor, count: int) -> tuple[torch.Tensor, torch.Ten
     order = flat.sort(stable=True).indices.unflatten(0, (rows, length)) - row * length
     sizes = torch.bincount(flat, minlength=rows * count).unflatten(0, (rows, count))
     return order, sizes
-
-
-class _Rows:
-    """The vectors of a (batch, heads, length, d) tensor, taken from where they lie in memory.
-
-    `index_select` on flat vectors copies each as a whole: seven times as fast as indexing, which
-    looks up every number.
-    """
-
-    def __init__(self, x: torch.Tensor) -> None:
-        self._batch, self._heads, self._length, dim = x.shape
-        row = torch.arange(self._batch * self._heads, device=x.device)
-        if x.is_contiguous():
-            self._flat, self._starts, self._step = x.flatten(0, 2), row * self._length, 1
-        else:  # as a model passes them: (batch, length, heads, d), transposed
-            self._flat = x.transpose(1, 2).reshape(-1, dim)
-            batch, head = row // self._heads, row % self._heads
-            self._starts, self._step = batch * self._length * self._heads + head, self._heads
-
-    def take(self, index: torch.Tensor) -> torch.Tensor:
-        """index: (rows, ...) positions -> (rows, ..., d)."""
-        starts = self._starts.reshape(-1, *(1,) * (index.ndim - 1))
-        flat = (index * self._step + starts).flatten()
-        taken: torch.Tensor = self._flat.index_select(0, flat).unflatten(0, index.shape)
-        return taken
-
-    def put_back(self, x: torch.Tensor, slot: torch.Tensor) -> torch.Tensor:
-        """x: (rows, places, d), slot: (rows, length) -> (batch, heads, length, d), lying as
-        (batch, length, heads, d), as a model wants it back."""
-        row = torch.arange(len(x), device=x.device)[:, None]
-        index = (slot + row * x.shape[1]).unflatten(0, (self._batch, self._heads)).transpose(1, 2)
-        flat = x.flatten(0, 1).index_select(0, index.flatten())
-        back: torch.Tensor = flat.unflatten(0, index.shape).transpose(1, 2)
-        return back

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import torch
 
+from paretoformer.spaces.attention.gather import take
+
 SAMPLE = 1024
 """Points that centroids are fitted to, evenly spaced; more would cost time and move them little."""
 
@@ -61,4 +63,4 @@ def _spread(points: torch.Tensor, count: int, lengths: torch.Tensor) -> torch.Te
     steps = torch.arange(count, device=points.device)
     lengths = lengths[:, None]
     index = (steps * lengths // lengths.clamp(max=count)).minimum(lengths - 1)
-    return points.take_along_dim(index[..., None], dim=1)
+    return take(points, index)
