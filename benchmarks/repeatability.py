@@ -5,7 +5,7 @@ quiet, and with a busy process on one core. Reported for both ways of timing: Ke
 the runs' rankings, the median absolute difference of the ratio to dense, and for the protocol how
 often the 95% interval of the first run holds the second one's value.
 
-    python benchmarks/repeatability.py [--study reviews] [--candidates 20] [--seconds 3]
+    python benchmarks/repeatability.py [--study reviews] [--candidates 20] [--seconds 1.5]
 """
 
 from __future__ import annotations
@@ -80,6 +80,7 @@ def once(arguments: argparse.Namespace) -> dict[str, Any]:
             "high": measured.high / dense.value,
             "stable": measured.stable,
             "foreign": measured.conditions["foreign_cores"],
+            "off_pace": measured.conditions["off_pace"],
             "rounds": len(measured.samples),
             "plain": plain(model) / plain_dense,
         }
@@ -121,9 +122,13 @@ def report(label: str, runs: list[dict[str, Any]]) -> None:
             held = np.mean([a["low"] <= b["ratio"] <= a["high"] for a, b in pairs])
             width = np.median([(a["high"] - a["low"]) / a["ratio"] for a in first])
             unstable = sum(not row["stable"] for row in (*first, *second))
-            loaded = np.median([row["foreign"] for row in (*first, *second)])
-            print(f", coverage {held:.0%} (interval {width:.1%} wide), {unstable} of ", end="")
-            print(f"{2 * len(first)} unstable, foreign load {loaded:.2f} cores", end="")
+            loaded, off = (
+                np.median([row[key] for row in (*first, *second)])
+                for key in ("foreign", "off_pace")
+            )
+            print(f", coverage {held:.0%} (interval {width:.1%} wide),")
+            print(f"{'':15}{unstable} of {2 * len(first)} unstable, medians: foreign load ", end="")
+            print(f"{loaded:.2f} cores, {off:.0%} of the rounds off pace", end="")
         print(flush=True)
 
 
@@ -131,7 +136,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--study", default="reviews")
     parser.add_argument("--candidates", type=int, default=20)
-    parser.add_argument("--seconds", type=float, default=3.0)
+    parser.add_argument("--seconds", type=float, default=1.5)
     parser.add_argument("--once", action="store_true", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.once:

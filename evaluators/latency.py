@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import ClassVar
@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from scipy.stats import bootstrap
 
+from paretoformer.evaluators import pace
 from paretoformer.evaluators.conditions import Watch
 from paretoformer.evaluators.measurement import Measurement
 from paretoformer.evaluators.metric import Direction, Metric, Subject
@@ -22,6 +23,18 @@ BLOCK_SECONDS = 0.01
 """A block is as many forwards as take at least so long: far longer than the clock's step."""
 ROUNDS = 8
 """The fewest rounds of blocks."""
+REFERENCE_TIMES = 8
+REFERENCE_SECONDS = 30.0
+"""The dense model, whose pace all others refer to, is timed so many times as long, but no longer
+than this: a machine may need it to show its undisturbed pace."""
+PATIENCE = 1.0
+"""For rounds at the reference's pace a timing waits so many times its budget longer."""
+SESSION = 0.01
+"""Standard deviation between two timings of one model at different times, as a share, which no
+number of rounds in one of them shows: `benchmarks/repeatability.py`."""
+PACE_SLOPE = 0.1
+"""The same for a timing at another pace than its reference's, for each e-fold between the two: the
+ratios of candidates of small operations to dense moved by 4% when the pace changed by 28%."""
 RESAMPLES = 999
 UNSTABLE_SPREAD = 0.10
 """Interquartile range over the median, above which a timing is not stable."""
@@ -53,8 +66,14 @@ class Latency(Metric):
     measured an hour apart compare. The dense model's own samples are its plain times. Rounds go on
     until the interval of the median is narrow, or a time budget is spent (`TimingProtocol`).
 
-    The interval is a percentile bootstrap of the median over rounds. Other processes' use of the
-    processor is watched, recorded, and the timing repeated when it was considerable.
+    A machine whose neighbours disturb it does not slow down every operation alike: the ratio itself
+    moves. So the dense model's blocks serve as a probe, and only rounds count in which it ran at
+    the pace of its row (`pace`); `off_pace` is the share of the others. Where there are too few
+    after all patience, all count, the timing is not stable, and `pace` tells how far off it was.
+
+    The interval is a percentile bootstrap of the median over rounds, widened by what two timings of
+    one model differ by beyond that (`SESSION`, `PACE_SLOPE`). Other processes' use of the processor
+    is watched, recorded, and the timing repeated when it was considerable.
     """
 
     name = "latency_ms"
@@ -75,37 +94,80 @@ class Latency(Metric):
         def forward(model: torch.nn.Module) -> float:
             return clock(lambda: model(**batch))
 
-        reference = None
-        if subject.dense_measurements is not None and subject.model is not subject.dense:
-            reference = subject.dense_measurements[self.name].value
+        dense, candidate = (partial(forward, m) for m in (subject.dense, subject.model))
+        protocol = subject.protocol
         with torch.inference_mode(), Watch(subject.target.device) as watch:
-            if reference is None:
-                samples = _plain(lambda: forward(subject.dense), subject.protocol)
+            if subject.dense_measurements is None or subject.model is subject.dense:
+                timed = _plain(dense, protocol)
             else:
-                dense, candidate = (partial(forward, m) for m in (subject.dense, subject.model))
-                samples = _interleaved(dense, candidate, subject.protocol) * reference
-        return summary(samples, subject.protocol.width, watch.conditions)
+                reference = subject.dense_measurements[self.name].value
+                timed = _interleaved(dense, candidate, protocol, reference)
+        return summary(timed, protocol.width, watch.conditions)
 
 
-def _plain(timed: Callable[[], float], protocol: TimingProtocol) -> np.ndarray:
-    """Times of one model alone, in blocks."""
+@dataclass(frozen=True)
+class Timed:
+    """The rounds of one timing.
+
+    samples: milliseconds, of the rounds that count. pace: of the dense model in these, over that of
+    the reference. off_pace: share of the rounds that do not count, or did only for want of others.
+    """
+
+    samples: np.ndarray
+    pace: float = 1.0
+    off_pace: float = 0.0
+
+    @property
+    def held(self) -> bool:
+        """Whether they were at the reference's pace."""
+        return abs(self.pace - 1) <= pace.TOLERANCE
+
+    @classmethod
+    def at_pace(cls, samples: np.ndarray, dense: np.ndarray, reference: float) -> Timed:
+        """The rounds in which the dense model held the reference's pace, or all, if too few did."""
+        held = pace.held(dense, reference)
+        count = held if held.sum() >= ROUNDS else np.ones_like(held)
+        found = float(np.median(dense[count])) / reference
+        return cls(samples[count], found, 1 - float(held.mean()))
+
+
+def _plain(timed: Callable[[], float], protocol: TimingProtocol) -> Timed:
+    """Times of one model alone, in blocks, at the fastest pace that it held."""
     _warm_up(timed)
     block = _block(timed)
-    return _until_narrow(block, protocol)
+    times: list[float] = []
+    start = time.perf_counter()
+    seconds = min(REFERENCE_TIMES * protocol.seconds, REFERENCE_SECONDS)
+    while len(times) < ROUNDS or time.perf_counter() - start < seconds:
+        times.append(block())
+    found = np.asarray(times)
+    return Timed.at_pace(found, found, pace.fastest(found))
 
 
 def _interleaved(
-    dense: Callable[[], float], candidate: Callable[[], float], protocol: TimingProtocol
-) -> np.ndarray:
-    """Ratios candidate/dense, one a round of A B B A."""
+    dense: Callable[[], float],
+    candidate: Callable[[], float],
+    protocol: TimingProtocol,
+    reference: float,
+) -> Timed:
+    """Ratios candidate/dense, one a round of A B B A, times the dense model's reference."""
     _warm_up(dense, candidate)
     a, b = _block(dense), _block(candidate)
-
-    def ratio() -> float:
+    denses: list[float] = []
+    ratios: list[float] = []
+    start = time.perf_counter()
+    while True:
         first, *second, last = a(), b(), b(), a()
-        return sum(second) / (first + last)
-
-    return _until_narrow(ratio, protocol)
+        denses.append((first + last) / 2)
+        ratios.append(sum(second) / (first + last))
+        if len(ratios) < ROUNDS:
+            continue
+        timed = Timed.at_pace(np.asarray(ratios) * reference, np.asarray(denses), reference)
+        elapsed = time.perf_counter() - start
+        spent = elapsed * (1 - timed.off_pace) > protocol.seconds
+        narrow = timed.held and is_narrow(timed.samples, protocol.width)
+        if narrow or spent or elapsed > (1 + PATIENCE) * protocol.seconds:
+            return timed
 
 
 def _warm_up(*timed: Callable[[], float]) -> None:
@@ -122,19 +184,6 @@ def _block(timed: Callable[[], float]) -> Callable[[], float]:
     """The mean time of as many runs as take BLOCK_SECONDS."""
     runs = max(1, round(BLOCK_SECONDS * 1e3 / max(timed(), 1e-3)))
     return lambda: sum(timed() for _ in range(runs)) / runs
-
-
-def _until_narrow(sample: Callable[[], float], protocol: TimingProtocol) -> np.ndarray:
-    """Samples until the median's interval is narrow, or the time is spent."""
-    samples: list[float] = []
-    start = time.perf_counter()
-    while True:
-        samples.append(sample())
-        if len(samples) < ROUNDS:
-            continue
-        found = np.asarray(samples)
-        if is_narrow(found, protocol.width) or time.perf_counter() - start > protocol.seconds:
-            return found
 
 
 def median_interval(samples: np.ndarray) -> tuple[float, float, float]:
@@ -158,16 +207,15 @@ def is_narrow(samples: np.ndarray, width: float) -> bool:
 
 
 def summary(
-    samples: np.ndarray, width: float, conditions: dict[str, float] | None = None
+    timed: Timed, width: float, conditions: Mapping[str, float] | None = None
 ) -> Measurement:
-    """The median of the samples with its percentile bootstrap interval.
+    """The median of the samples with its interval.
 
-    It is stable when its quartiles are close, and it either became as narrow as `width` or has no
-    far outlier: a single slow round moves no median, but where the rounds did not agree before the
-    time was spent, it is told.
-
-    samples: (rounds,) milliseconds.
+    It is stable when its quartiles are close, the reference's pace was held, and it either became
+    as narrow as `width` or has no far outlier: a single slow round moves no median, but where the
+    rounds did not agree before the time was spent, it is told.
     """
+    samples = timed.samples
     interval = bootstrap(
         (samples,),
         np.median,
@@ -176,18 +224,19 @@ def summary(
         rng=np.random.default_rng(0),
     ).confidence_interval
     median = float(np.median(samples))
+    between = 1.96 * median * np.hypot(SESSION, PACE_SLOPE * np.log(timed.pace))
     quartiles = np.quantile(samples, (0.25, 0.75))
     spread = float(quartiles[1] - quartiles[0]) / median
     even = is_narrow(samples, width) or samples.max() <= UNSTABLE_RANGE * samples.min()
-    stable = spread <= UNSTABLE_SPREAD and even
+    paces = {"pace": round(timed.pace, 3), "off_pace": round(timed.off_pace, 3)}
     return Measurement(
         value=median,
-        low=float(interval.low),
-        high=float(interval.high),
+        low=median - float(np.hypot(median - interval.low, between)),
+        high=median + float(np.hypot(interval.high - median, between)),
         unit=Latency.unit,
         samples=tuple(samples.tolist()),
-        stable=bool(stable),
-        conditions=conditions or {},
+        stable=bool(spread <= UNSTABLE_SPREAD and even and timed.held),
+        conditions={**(conditions or {}), **paces},
     )
 
 

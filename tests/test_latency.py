@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import numpy as np
 import pytest
@@ -13,9 +14,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from paretoformer.evaluators import conditions, latency
+from paretoformer.evaluators import conditions, latency, pace
 from paretoformer.evaluators.conditions import Watch, set_threads, threads_in_use
-from paretoformer.evaluators.latency import TimingProtocol, median_interval, summary
+from paretoformer.evaluators.latency import Timed, TimingProtocol, median_interval, summary
 from paretoformer.evaluators.measurement import Measurement, samples_for
 
 
@@ -33,20 +34,76 @@ def drifting(start: float, speed: float, state: list[float]) -> float:
 @pytest.mark.usefixtures("quick")
 def test_drift_of_the_machine_cancels() -> None:
     state = [0.0]
-    ratios = latency._interleaved(
+    timed = latency._interleaved(
         lambda: drifting(20.0, 0.01, state),
         lambda: drifting(10.0, 0.01, state),
         TimingProtocol(width=1e-9, seconds=0.01),
+        reference=20.0,
     )
-    assert len(ratios) >= latency.ROUNDS
-    np.testing.assert_allclose(ratios, 0.5, rtol=1e-3)
+    assert len(timed.samples) >= latency.ROUNDS
+    np.testing.assert_allclose(timed.samples, 10.0, rtol=1e-3)
+
+
+@dataclass
+class Machine:
+    """Disturbed in `slow` of every `period` of its seconds: then the dense model takes 1.3 times as
+    long, and the candidate 1.25 times."""
+
+    period: float
+    slow: float
+    now: float = 0.0
+
+    def run(self, seconds: float, factor: float) -> float:
+        disturbed = self.now % self.period < self.slow
+        took = seconds * (factor if disturbed else 1.0)
+        self.now += took
+        return took * 1e3
+
+    def dense(self) -> float:
+        return self.run(0.02, 1.3)
+
+    def candidate(self) -> float:
+        return self.run(0.01, 1.25)
+
+
+@pytest.fixture
+def machine(monkeypatch: pytest.MonkeyPatch, quick: None) -> Machine:
+    made = Machine(period=2.0, slow=1.0)
+    monkeypatch.setattr(latency.time, "perf_counter", lambda: made.now)
+    return made
+
+
+def test_only_rounds_at_the_pace_of_the_reference_count(machine: Machine) -> None:
+    protocol = TimingProtocol(width=0.0, seconds=3.0)
+    dense = latency._plain(machine.dense, protocol)
+    assert np.median(dense.samples) == pytest.approx(20.0)
+    timed = latency._interleaved(machine.dense, machine.candidate, protocol, reference=20.0)
+    assert timed.samples.max() == pytest.approx(10.0, rel=0.1)  # a round on the border
+    assert np.median(timed.samples) == pytest.approx(10.0)
+    assert 0.3 < timed.off_pace < 0.7
+    assert summary(timed, 0.0).stable
+
+
+def test_machine_that_stays_disturbed_is_told(machine: Machine) -> None:
+    machine.slow = machine.period
+    protocol = TimingProtocol(width=0.02, seconds=0.5)
+    timed = latency._interleaved(machine.dense, machine.candidate, protocol, reference=20.0)
+    assert machine.now < (1 + latency.PATIENCE) * protocol.seconds + 1
+    assert timed.off_pace == 1.0
+    np.testing.assert_allclose(timed.samples, 20.0 * 1.25 / 2.6)
+    measured = summary(timed, 0.02)
+    assert not measured.stable
+    assert measured.conditions == {"pace": 1.3, "off_pace": 1.0}
+    assert measured.high > 10.0  # what it takes undisturbed
 
 
 @pytest.mark.usefixtures("quick")
 def test_timing_ends_when_its_interval_is_narrow() -> None:
     steady: Iterator[float] = iter([1.0, 1.001] * 1000)
-    samples = latency._until_narrow(lambda: next(steady), TimingProtocol(0.02, 60.0))
-    assert len(samples) == latency.ROUNDS
+    timed = latency._interleaved(
+        lambda: 1.0, lambda: next(steady), TimingProtocol(0.02, 60.0), reference=1.0
+    )
+    assert len(timed.samples) == latency.ROUNDS
 
 
 @pytest.mark.usefixtures("quick")
@@ -54,14 +111,26 @@ def test_timing_ends_when_its_time_is_spent() -> None:
     rng = np.random.default_rng(0)
 
     def noisy() -> float:
-        time.sleep(0.002)
+        time.sleep(0.0005)
         return float(rng.uniform(0.5, 2.0))
 
     start = time.monotonic()
-    samples = latency._until_narrow(noisy, TimingProtocol(0.001, 0.2))
+    timed = latency._interleaved(lambda: 1.0, noisy, TimingProtocol(0.001, 0.2), reference=1.0)
     assert time.monotonic() - start < 5
-    assert len(samples) > latency.ROUNDS
-    assert not summary(samples, 0.001).stable
+    assert len(timed.samples) > latency.ROUNDS
+    assert not summary(timed, 0.001).stable
+
+
+@given(
+    st.lists(st.floats(0.95, 1.05), min_size=8, max_size=60),
+    st.lists(st.floats(1.2, 1.6), min_size=0, max_size=200),
+)
+def test_fastest_pace_is_found_however_long_the_machine_was_slow(
+    fast: list[float], slow: list[float]
+) -> None:
+    times = np.array([*slow[: 8 * len(fast)], *fast])
+    assert 0.95 <= pace.fastest(times) <= 1.06
+    assert pace.held(np.array(fast), 1.0).all()
 
 
 def test_warm_up_is_ten_runs_and_a_second(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -96,10 +165,17 @@ def test_median_interval_holds_the_median_in_95_of_100_samples() -> None:
 
 
 def test_stable_timing_is_told_from_a_jumping_one() -> None:
-    assert summary(np.linspace(10.0, 10.5, 20), 0.02).stable
-    assert summary(np.array([10.0] * 19 + [11.5]), 0.02).stable  # narrow before its time was spent
-    assert not summary(np.array([*np.linspace(10.0, 10.5, 19), 11.5]), 0.02).stable
-    assert not summary(np.array([10.0, 12.0] * 10), 0.02).stable
+    assert summary(Timed(np.linspace(10.0, 10.5, 20)), 0.02).stable
+    narrow_in_time = np.array([10.0] * 19 + [11.5])
+    assert summary(Timed(narrow_in_time), 0.02).stable
+    assert not summary(Timed(np.array([*np.linspace(10.0, 10.5, 19), 11.5])), 0.02).stable
+    assert not summary(Timed(np.array([10.0, 12.0] * 10)), 0.02).stable
+
+
+def test_interval_holds_what_no_number_of_rounds_shows() -> None:
+    measured = summary(Timed(np.full(100, 10.0)), 0.02)
+    assert measured.low == pytest.approx(10.0 * (1 - 1.96 * latency.SESSION))
+    assert measured.high == pytest.approx(10.0 * (1 + 1.96 * latency.SESSION))
 
 
 def test_99th_percentile_needs_662_samples() -> None:
