@@ -25,8 +25,8 @@ ROUNDS = 8
 """The fewest rounds of blocks."""
 REFERENCE_TIMES = 8
 REFERENCE_SECONDS = 30.0
-"""The dense model, whose pace all others refer to, is timed so many times as long, but no longer
-than this: a machine may need it to show its undisturbed pace."""
+"""The dense model, whose pace all others refer to, is timed so many times as long, or so many
+seconds where that is less: a machine may need it to show its undisturbed pace."""
 PATIENCE = 1.0
 """For rounds at the reference's pace a timing waits so many times its budget longer."""
 SESSION = 0.01
@@ -50,7 +50,10 @@ class TimingProtocol:
     """How long a timing goes on.
 
     width: until the 95% interval of the median is narrower than this share of it,
-    seconds: or so much time is spent.
+    seconds: or so much time is spent; twice as much where the machine changes its pace.
+
+    The dense model's own timing, to which all others refer, always takes eight times as much, but
+    no more than half a minute.
     """
 
     width: float = 0.02
@@ -68,11 +71,12 @@ class Latency(Metric):
 
     A machine whose neighbours disturb it does not slow down every operation alike: the ratio itself
     moves. So the dense model's blocks serve as a probe, and only rounds count in which it ran at
-    the pace of its row (`pace`); `off_pace` is the share of the others. Where there are too few
-    after all patience, all count, the timing is not stable, and `pace` tells how far off it was.
+    the pace of its row; `off_pace` is the share of the others. Where there are too few after all
+    patience, all count, the timing is not stable, and `slowdown` tells how far off it was.
 
-    The interval is a percentile bootstrap of the median over rounds, widened by what two timings of
-    one model differ by beyond that (`SESSION`, `PACE_SLOPE`). Other processes' use of the processor
+    The interval is one for what a second timing would give: a percentile bootstrap of the median
+    over rounds, of both timings, and what two of them differ by beyond that (`SESSION`,
+    `PACE_SLOPE`); for the dense model, the bootstrap alone. Other processes' use of the processor
     is watched, recorded, and the timing repeated when it was considerable.
     """
 
@@ -85,7 +89,7 @@ class Latency(Metric):
         found = [self._once(subject)]
         while len(found) < ATTEMPTS and found[-1].conditions["foreign_cores"] > FOREIGN_CORES:
             found.append(self._once(subject))
-        return min(found, key=lambda each: each.conditions["foreign_cores"])
+        return min(found, key=lambda each: (not each.stable, each.conditions["foreign_cores"]))
 
     def _once(self, subject: Subject) -> Measurement:
         batch = subject.workload.timing_batch(subject.target)
@@ -95,40 +99,47 @@ class Latency(Metric):
             return clock(lambda: model(**batch))
 
         dense, candidate = (partial(forward, m) for m in (subject.dense, subject.model))
-        protocol = subject.protocol
+        protocol, session = subject.protocol, 0.0
         with torch.inference_mode(), Watch(subject.target.device) as watch:
             if subject.dense_measurements is None or subject.model is subject.dense:
                 timed = _plain(dense, protocol)
             else:
                 reference = subject.dense_measurements[self.name].value
-                timed = _interleaved(dense, candidate, protocol, reference)
-        return summary(timed, protocol.width, watch.conditions)
+                timed, session = _interleaved(dense, candidate, protocol, reference), SESSION
+        return summary(timed, protocol.width, session=session, conditions=watch.conditions)
 
 
 @dataclass(frozen=True)
 class Timed:
-    """The rounds of one timing.
+    """The rounds of one timing that count.
 
-    samples: milliseconds, of the rounds that count. pace: of the dense model in these, over that of
-    the reference. off_pace: share of the rounds that do not count, or did only for want of others.
+    samples: their milliseconds. held: whether they were at the reference's pace, as most of a
+    timing's should be. slowdown: the dense model's time in them over the reference. apart: how far
+    the two are, mean |log|. off_pace: the share of all rounds that were at another pace.
     """
 
     samples: np.ndarray
-    pace: float = 1.0
+    held: bool = True
+    slowdown: float = 1.0
+    apart: float = 0.0
     off_pace: float = 0.0
-
-    @property
-    def held(self) -> bool:
-        """Whether they were at the reference's pace."""
-        return abs(self.pace - 1) <= pace.TOLERANCE
 
     @classmethod
     def at_pace(cls, samples: np.ndarray, dense: np.ndarray, reference: float) -> Timed:
-        """The rounds in which the dense model held the reference's pace, or all, if too few did."""
-        held = pace.held(dense, reference)
-        count = held if held.sum() >= ROUNDS else np.ones_like(held)
-        found = float(np.median(dense[count])) / reference
-        return cls(samples[count], found, 1 - float(held.mean()))
+        """The rounds in which the dense model kept the reference's pace, or all, if too few did.
+
+        samples, dense: (rounds,).
+        """
+        kept = pace.kept(dense, reference)
+        held = int(kept.sum()) >= ROUNDS
+        ratios = (dense[kept] if held else dense) / reference
+        return cls(
+            samples=samples[kept] if held else samples,
+            held=held,
+            slowdown=float(np.median(ratios)),
+            apart=0.0 if held else float(np.abs(np.log(ratios)).mean()),
+            off_pace=1 - float(kept.mean()),
+        )
 
 
 def _plain(timed: Callable[[], float], protocol: TimingProtocol) -> Timed:
@@ -137,7 +148,7 @@ def _plain(timed: Callable[[], float], protocol: TimingProtocol) -> Timed:
     block = _block(timed)
     times: list[float] = []
     start = time.perf_counter()
-    seconds = min(REFERENCE_TIMES * protocol.seconds, REFERENCE_SECONDS)
+    seconds = max(protocol.seconds, min(REFERENCE_TIMES * protocol.seconds, REFERENCE_SECONDS))
     while len(times) < ROUNDS or time.perf_counter() - start < seconds:
         times.append(block())
     found = np.asarray(times)
@@ -207,13 +218,19 @@ def is_narrow(samples: np.ndarray, width: float) -> bool:
 
 
 def summary(
-    timed: Timed, width: float, conditions: Mapping[str, float] | None = None
+    timed: Timed,
+    width: float,
+    *,
+    session: float = SESSION,
+    conditions: Mapping[str, float] | None = None,
 ) -> Measurement:
     """The median of the samples with its interval.
 
     It is stable when its quartiles are close, the reference's pace was held, and it either became
     as narrow as `width` or has no far outlier: a single slow round moves no median, but where the
     rounds did not agree before the time was spent, it is told.
+
+    session: standard deviation, as a share, of what a timing at another time would differ by.
     """
     samples = timed.samples
     interval = bootstrap(
@@ -224,15 +241,16 @@ def summary(
         rng=np.random.default_rng(0),
     ).confidence_interval
     median = float(np.median(samples))
-    between = 1.96 * median * np.hypot(SESSION, PACE_SLOPE * np.log(timed.pace))
+    between = 1.96 * median * np.hypot(session, PACE_SLOPE * timed.apart)
+    below, above = (2**0.5 * abs(end - median) for end in (interval.low, interval.high))
     quartiles = np.quantile(samples, (0.25, 0.75))
     spread = float(quartiles[1] - quartiles[0]) / median
     even = is_narrow(samples, width) or samples.max() <= UNSTABLE_RANGE * samples.min()
-    paces = {"pace": round(timed.pace, 3), "off_pace": round(timed.off_pace, 3)}
+    paces = {"slowdown": round(timed.slowdown, 3), "off_pace": round(timed.off_pace, 3)}
     return Measurement(
         value=median,
-        low=median - float(np.hypot(median - interval.low, between)),
-        high=median + float(np.hypot(interval.high - median, between)),
+        low=max(0.0, median - float(np.hypot(below, between))),
+        high=median + float(np.hypot(above, between)),
         unit=Latency.unit,
         samples=tuple(samples.tolist()),
         stable=bool(spread <= UNSTABLE_SPREAD and even and timed.held),

@@ -9,26 +9,32 @@ ms for 5 to 40 seconds each, and three candidates' ratios to it moved by 4% with
 from __future__ import annotations
 
 import numpy as np
-from numpy.lib.stride_tricks import sliding_window_view
 
 TOLERANCE = 0.06
 """Two times that differ by no more than this share were taken at one pace."""
 NEIGHBOURS = 2
-"""Rounds on each side by which a round's pace is told: not by its own time alone, for to choose
-rounds by a noisy denominator would bias their ratios."""
-QUICKEST = 0.1
-"""The share of all rounds that tells the fastest pace."""
+"""Rounds on each side by which a round's pace is told: never by its own time, for to choose rounds
+by a noisy denominator would bias their ratios."""
+QUICKEST = 0.25
+"""The share of all rounds that the fastest pace must hold: a moment of boost is none."""
 
 
 def of(times: np.ndarray) -> np.ndarray:
-    """The pace at each of these successive times: a running median, (rounds,)."""
-    padded = np.pad(times, NEIGHBOURS, mode="edge")
-    paces: np.ndarray = np.median(sliding_window_view(padded, 2 * NEIGHBOURS + 1), axis=-1)
+    """The pace at each of these successive times, the median of its nearest neighbours': (rounds,).
+
+    times: (rounds,), more than twice NEIGHBOURS.
+    """
+    rounds = np.arange(len(times))
+    width = 2 * NEIGHBOURS + 1
+    starts = np.clip(rounds - NEIGHBOURS, 0, len(times) - width)
+    around = starts[:, None] + np.arange(width)
+    others = around[around != rounds[:, None]].reshape(len(times), -1)
+    paces: np.ndarray = np.median(times[others], axis=-1)
     return paces
 
 
-def held(times: np.ndarray, reference: float) -> np.ndarray:
-    """Which of these successive times were taken at the reference's pace, (rounds,)."""
+def kept(times: np.ndarray, reference: float) -> np.ndarray:
+    """Which of these successive times were taken at the reference's pace, (rounds,) bool."""
     return np.asarray(np.abs(of(times) / reference - 1) <= TOLERANCE)
 
 

@@ -66,9 +66,9 @@ def test_smallest_model_and_even_steps_are_planted() -> None:
     assert [candidate.heads.total for candidate in planted] == [6, 0, 4, 2]
 
 
-def test_menu_drops_windows_that_are_no_shorter_than_half_of_the_text() -> None:
-    windows = [dict(choice.params)["window"] for choice in menu(["window"], 64)[1:]]
-    assert windows == [32, 16]
+def test_menu_drops_windows_that_compute_more_scores_than_full() -> None:
+    windows = [dict(choice.params)["window"] for choice in menu(["window"], 128)[1:]]
+    assert windows == [32, 16]  # the default first; (128 + 64) * (16 + 2 * 63) would be too many
     assert menu(["window"], 16) == (FULL,)
     assert menu(["full"], 512) == (FULL,)
 

@@ -9,7 +9,7 @@ import torch
 
 from paretoformer.spaces.attention.base import Attention, IntDomain, register
 from paretoformer.spaces.attention.full import softmax_attention
-from paretoformer.spaces.attention.gather import Vectors, take
+from paretoformer.spaces.attention.gather import put_back, take
 from paretoformer.spaces.attention.groups import blocked_attention, by_group
 from paretoformer.spaces.attention.kmeans import fit_centroids, membership, nearest
 from paretoformer.spaces.attention.padding import flat_rows, real
@@ -75,17 +75,16 @@ class Clustered(Attention):
             scores = scores.masked_fill(~here[:, None], -torch.inf)
         weights = scores.softmax(dim=-1)
         answers = weights @ values  # (rows, clusters, d)
-        places = Vectors(query)
         top = min(self.top_keys, length)
         if not top:
-            return places.put_back(answers, cluster)
+            return put_back(answers, cluster, heads)
         # With padding the top keys may be padded ones, of weight 0.
         strong, best = weights.topk(top, dim=-1)
         allowed = None if lengths is None else best < sizes[:, None, None]
         sharp = blocked_attention(query, key, value, by_group(cluster, best, allowed), scale=scale)
         rest = answers - (strong[:, :, None] @ take(values, best)).squeeze(2)
         mass = strong.sum(dim=-1, keepdim=True)
-        mass, rest = (places.put_back(each, cluster) for each in (mass, rest))
+        mass, rest = (put_back(each, cluster, heads) for each in (mass, rest))
         return mass * sharp + rest
 
 

@@ -22,14 +22,13 @@ class Vectors:
     """The vectors of a (batch, heads, length, d) tensor, taken from where they lie in memory."""
 
     def __init__(self, x: torch.Tensor) -> None:
-        self._batch, self._heads, self._length, dim = x.shape
-        row = torch.arange(self._batch * self._heads, device=x.device)
+        batch, heads, length, dim = x.shape
+        row = torch.arange(batch * heads, device=x.device)
         if x.is_contiguous():
-            self._flat, self._starts, self._step = x.flatten(0, 2), row * self._length, 1
+            self._flat, self._starts, self._step = x.flatten(0, 2), row * length, 1
         else:  # as a model passes them: (batch, length, heads, d), transposed
             self._flat = x.transpose(1, 2).reshape(-1, dim)
-            batch, head = row // self._heads, row % self._heads
-            self._starts, self._step = batch * self._length * self._heads + head, self._heads
+            self._starts, self._step = row // heads * length * heads + row % heads, heads
 
     def take(self, index: torch.Tensor) -> torch.Tensor:
         """index: (rows, ...) positions -> (rows, ..., d)."""
@@ -38,11 +37,14 @@ class Vectors:
         taken: torch.Tensor = self._flat.index_select(0, flat).unflatten(0, index.shape)
         return taken
 
-    def put_back(self, x: torch.Tensor, slot: torch.Tensor) -> torch.Tensor:
-        """x: (rows, places, d), slot: (rows, length) -> (batch, heads, length, d), lying as
-        (batch, length, heads, d), as a model wants it back."""
-        row = torch.arange(len(x), device=x.device)[:, None]
-        index = (slot + row * x.shape[1]).unflatten(0, (self._batch, self._heads)).transpose(1, 2)
-        flat = x.flatten(0, 1).index_select(0, index.flatten())
-        back: torch.Tensor = flat.unflatten(0, index.shape).transpose(1, 2)
-        return back
+
+def put_back(x: torch.Tensor, slot: torch.Tensor, heads: int) -> torch.Tensor:
+    """x: (batch * heads, places, d), slot: (batch * heads, length) -> (batch, heads, length, d).
+
+    It lies as (batch, length, heads, d), as a model wants it back.
+    """
+    row = torch.arange(len(x), device=x.device)[:, None]
+    index = (slot + row * x.shape[1]).unflatten(0, (-1, heads)).transpose(1, 2)
+    flat = x.flatten(0, 1).index_select(0, index.flatten())
+    back: torch.Tensor = flat.unflatten(0, index.shape).transpose(1, 2)
+    return back

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import torch
 
-from paretoformer.spaces.attention.gather import Vectors
+from paretoformer.spaces.attention.gather import Vectors, put_back
 
 BLOCK = 32
 """Queries of one block, at most."""
@@ -63,7 +63,7 @@ def blocked_attention(
         output = met @ values.take(blocks.keys)
         if blocks.own:
             output = output + weights[..., -1:] * values.take(blocks.query)
-        outputs.append(queries.put_back(output.flatten(1, 2), blocks.slot))
+        outputs.append(put_back(output.flatten(1, 2), blocks.slot, query.shape[1]))
         if len(rounds) > 1:
             mass = scores.logsumexp(dim=-1).flatten(1).take_along_dim(blocks.slot, dim=1)
             masses.append(mass.unflatten(0, query.shape[:2]))

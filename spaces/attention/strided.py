@@ -8,7 +8,7 @@ from typing import ClassVar
 
 import torch
 
-from paretoformer.spaces.attention.banded import banded_attention
+from paretoformer.spaces.attention.banded import banded_attention, score_count
 from paretoformer.spaces.attention.base import Attention, IntDomain, register
 
 
@@ -49,7 +49,8 @@ class Strided(Attention):
 
     @classmethod
     def worthwhile(cls, length: int, **params: int) -> bool:
-        return 2 * params["window"] + length // params["stride"] <= length // 2
+        every = -(-length // params["stride"])
+        return score_count(length, params["window"], every) <= length**2
 
     def attend(
         self,

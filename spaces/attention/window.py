@@ -7,7 +7,7 @@ from typing import ClassVar
 
 import torch
 
-from paretoformer.spaces.attention.banded import banded_attention
+from paretoformer.spaces.attention.banded import banded_attention, score_count
 from paretoformer.spaces.attention.base import Attention, IntDomain, register
 
 
@@ -42,8 +42,7 @@ class Window(Attention):
 
     @classmethod
     def worthwhile(cls, length: int, **params: int) -> bool:
-        """A window that reaches over half of the sequence gathers more keys than `full` reads."""
-        return 2 * params["window"] <= length
+        return score_count(length, params["window"]) <= length**2
 
     def attend(
         self,
