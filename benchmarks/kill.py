@@ -20,7 +20,7 @@ import pandas as pd
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from paretoformer.search.front import nondominated
+from paretoformer.search.front import clearly_dominated
 from paretoformer.search.loop import stored_records
 from paretoformer.search.store import RunFolder, read_front, read_table
 from paretoformer.search.study import open_storage
@@ -80,11 +80,15 @@ def main() -> None:
 
 
 def same(trials: pd.DataFrame, front: pd.DataFrame, facts: dict[str, object]) -> bool:
-    """Whether the published candidates are the non-dominated trials and the dense model."""
+    """Whether the published candidates are the dense model and what is not clearly dominated."""
     objectives, metrics = facts["objectives"], facts["metrics"]
     done = trials[trials["state"] == "complete"]
     directions = [metrics[name]["direction"] for name in objectives]  # type: ignore[index,attr-defined]
-    keep = nondominated(done[objectives].to_numpy(), directions)
+    values, lows, highs = (
+        done[[f"{name}{end}" for name in objectives]].to_numpy()  # type: ignore[attr-defined]
+        for end in ("", "_low", "_high")
+    )
+    keep = ~clearly_dominated(values, lows, highs, directions)
     return set(front["candidate_id"]) == set(done["candidate_id"][keep]) | {
         trials["candidate_id"].iloc[0]
     }

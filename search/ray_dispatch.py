@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import psutil
@@ -24,6 +24,8 @@ from paretoformer.search.errors import Interrupted, StudyFailed, UserError
 
 ATTEMPTS = 3
 """How often a job is tried whose worker dies."""
+POLL_SECONDS = 0.5
+"""How often a wait looks whether a signal has come."""
 START_SECONDS = 300
 """How long a worker may take to import torch and receive the model."""
 
@@ -90,6 +92,32 @@ def ray_session(address: str | None, cores: int) -> Iterator[None]:
             ray.shutdown()
 
 
+@dataclass
+class _Interrupts:
+    """The signals that asked this process to end.
+
+    polled: whether somebody asks `check` every now and then. Then a first signal raises nothing by
+    itself: an exception out of a handler is lost, and printed, where it meets a finaliser.
+    """
+
+    received: list[int] = field(default_factory=list)
+    polled: bool = False
+
+    def handle(self, number: int, frame: Any) -> None:
+        self.received.append(number)
+        if not self.polled or len(self.received) > 1:
+            raise Interrupted(number)
+
+    def check(self) -> None:
+        """Raises Interrupted after a signal."""
+        if self.received:
+            raise Interrupted(self.received[-1])
+
+
+_INTERRUPTS = _Interrupts()
+"""Of this process: signals are its own, not a dispatcher's."""
+
+
 @contextmanager
 def interruptible() -> Iterator[None]:
     """SIGINT and SIGTERM raise `Interrupted` in the main thread, for the length of the block.
@@ -97,19 +125,17 @@ def interruptible() -> Iterator[None]:
     Ray's own waits turn whatever a handler raises into a bare `KeyboardInterrupt`, and would so
     lose which signal it was.
     """
-    received: list[int] = []
-
-    def interrupt(number: int, frame: Any) -> None:
-        received.append(number)
-        raise Interrupted(number)
-
-    with _handled(interrupt):
+    _INTERRUPTS.received.clear()
+    with _handled(_INTERRUPTS.handle):
         try:
             yield
         except Interrupted:
             raise
         except KeyboardInterrupt:
+            received = _INTERRUPTS.received
             raise Interrupted(received[-1] if received else signal.SIGINT) from None
+        finally:
+            _INTERRUPTS.received.clear()
 
 
 @contextmanager
@@ -290,6 +316,7 @@ class RayDispatcher(Dispatcher):
         except ray.exceptions.RayError as error:
             reason = str(error).strip().splitlines()[-1]
             raise StudyFailed(f"the workers did not start: {reason}") from None
+        _INTERRUPTS.polled = True
 
     def submit(self, job: Job) -> Future[Result]:
         task = _Task(job, Future())
@@ -303,7 +330,8 @@ class RayDispatcher(Dispatcher):
         while not done and self._busy():
             references = [slot.reference for slot in self._busy()]
             nearest = min(slot.deadline for slot in self._busy()) - time.monotonic()
-            self._ray.wait(references, timeout=max(0.0, min(nearest, 5.0)))
+            self._ray.wait(references, timeout=max(0.0, min(nearest, POLL_SECONDS)))
+            _INTERRUPTS.check()
             ready = self._ready(references)
             for slot in self._busy():
                 if slot.reference in ready:
@@ -316,6 +344,7 @@ class RayDispatcher(Dispatcher):
             self._assign(timing=not done)
 
     def close(self) -> None:
+        _INTERRUPTS.polled = False
         for slot in self._slots:
             if slot.actor is not None:
                 self._ray.kill(slot.actor)

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from paretoformer.search.errors import RunError
-from paretoformer.search.front import nondominated
+from paretoformer.search.front import clearly_dominated, nondominated
 from paretoformer.search.store import RunFolder, read_front, read_table, write_whole
 from paretoformer.spaces import Candidate
 
@@ -40,7 +40,12 @@ def test_published_points_are_the_front_of_the_trials(example: Path) -> None:
     trials = read_table(example / "trials.parquet")[0].to_pandas()
     done = trials[trials["state"] == "complete"]
     directions = [facts["metrics"][name]["direction"] for name in facts["objectives"]]
-    keep = nondominated(done[facts["objectives"]].to_numpy(), directions)
+    values, lows, highs = (
+        done[[f"{name}{end}" for name in facts["objectives"]]].to_numpy()
+        for end in ("", "_low", "_high")
+    )
+    keep = ~clearly_dominated(values, lows, highs, directions)
+    assert keep[nondominated(values, directions)].all()
     dense = trials["candidate_id"].iloc[0]
     assert set(frame["candidate_id"]) == set(done["candidate_id"][keep]) | {dense}
 
