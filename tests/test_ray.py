@@ -111,3 +111,24 @@ def test_signal_while_ray_waits_keeps_its_number(number: signal.Signals) -> None
         with pytest.raises(Interrupted) as caught, interruptible():
             dispatcher.wait()
     assert caught.value.status == 128 + number
+
+
+class Swallowing:
+    """A signal that comes while this is finalised: what its handler raises is lost."""
+
+    def __del__(self) -> None:
+        os.kill(os.getpid(), signal.SIGINT)
+
+
+def test_signal_during_a_finaliser_is_not_lost() -> None:
+    with RayDispatcher(
+        FormulaEvaluator(30.0), where=places(workers=1), threads=1, seconds=60
+    ) as dispatcher:
+        dispatcher.submit(jobs(False)[0])
+
+        def finalise_and_wait() -> None:
+            Swallowing()
+            dispatcher.wait()
+
+        with pytest.raises(Interrupted), interruptible():
+            finalise_and_wait()
