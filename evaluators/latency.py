@@ -39,7 +39,7 @@ RESAMPLES = 999
 UNSTABLE_SPREAD = 0.10
 """Interquartile range over the median, above which a timing is not stable."""
 UNSTABLE_RANGE = 1.10
-"""Largest over smallest sample, above which a timing that spent its budget is not stable."""
+"""Largest over smallest sample, above which a timing is not stable."""
 FOREIGN_CORES = 0.2
 """A timing beside which others kept more cores than this busy is repeated."""
 ATTEMPTS = 2
@@ -52,8 +52,8 @@ class TimingProtocol:
     width: until the 95% interval of the median is narrower than this share of it,
     seconds: or so much time is spent; twice as much where the machine changes its pace.
 
-    The dense model's own timing, to which all others refer, always takes eight times as much, but
-    no more than half a minute.
+    The dense model's own timing, to which all others refer, always takes eight times as much, or
+    half a minute where that is less.
     """
 
     width: float = 0.02
@@ -76,8 +76,8 @@ class Latency(Metric):
 
     The interval is one for what a second timing would give: a percentile bootstrap of the median
     over rounds, of both timings, and what two of them differ by beyond that (`SESSION`,
-    `PACE_SLOPE`); for the dense model, the bootstrap alone. Other processes' use of the processor
-    is watched, recorded, and the timing repeated when it was considerable.
+    `PACE_SLOPE`), which the dense model, being the reference, does not have. Other processes' use
+    of the processor is watched, recorded, and the timing repeated when it was considerable.
     """
 
     name = "latency_ms"
@@ -99,46 +99,49 @@ class Latency(Metric):
             return clock(lambda: model(**batch))
 
         dense, candidate = (partial(forward, m) for m in (subject.dense, subject.model))
-        protocol, session = subject.protocol, 0.0
         with torch.inference_mode(), Watch(subject.target.device) as watch:
             if subject.dense_measurements is None or subject.model is subject.dense:
-                timed = _plain(dense, protocol)
+                timed = _plain(dense, subject.protocol)
             else:
                 reference = subject.dense_measurements[self.name].value
-                timed, session = _interleaved(dense, candidate, protocol, reference), SESSION
-        return summary(timed, protocol.width, session=session, conditions=watch.conditions)
+                timed = _interleaved(dense, candidate, subject.protocol, reference)
+        return summary(timed, watch.conditions)
 
 
 @dataclass(frozen=True)
 class Timed:
     """The rounds of one timing that count.
 
-    samples: their milliseconds. held: whether they were at the reference's pace, as most of a
-    timing's should be. slowdown: the dense model's time in them over the reference. apart: how far
-    the two are, mean |log|. off_pace: the share of all rounds that were at another pace.
+    samples: their milliseconds. held: whether they were at the reference's pace. slowdown: the
+    dense model's time in them over the reference. off_pace: the share of all rounds that were at
+    another pace. between: standard deviation, as a share, of what a timing at another time would
+    differ by.
     """
 
     samples: np.ndarray
     held: bool = True
     slowdown: float = 1.0
-    apart: float = 0.0
     off_pace: float = 0.0
+    between: float = SESSION
 
     @classmethod
-    def at_pace(cls, samples: np.ndarray, dense: np.ndarray, reference: float) -> Timed:
+    def at_pace(
+        cls, samples: np.ndarray, dense: np.ndarray, reference: float, session: float = SESSION
+    ) -> Timed:
         """The rounds in which the dense model kept the reference's pace, or all, if too few did.
 
-        samples, dense: (rounds,).
+        samples, dense: (rounds,). session: `between` at the reference's pace.
         """
         kept = pace.kept(dense, reference)
         held = int(kept.sum()) >= ROUNDS
         ratios = (dense[kept] if held else dense) / reference
+        apart = 0.0 if held else float(np.abs(np.log(ratios)).mean())
         return cls(
             samples=samples[kept] if held else samples,
             held=held,
             slowdown=float(np.median(ratios)),
-            apart=0.0 if held else float(np.abs(np.log(ratios)).mean()),
             off_pace=1 - float(kept.mean()),
+            between=float(np.hypot(session, PACE_SLOPE * apart)),
         )
 
 
@@ -152,7 +155,7 @@ def _plain(timed: Callable[[], float], protocol: TimingProtocol) -> Timed:
     while len(times) < ROUNDS or time.perf_counter() - start < seconds:
         times.append(block())
     found = np.asarray(times)
-    return Timed.at_pace(found, found, pace.fastest(found))
+    return Timed.at_pace(found, found, pace.fastest(found), session=0.0)
 
 
 def _interleaved(
@@ -176,7 +179,8 @@ def _interleaved(
         timed = Timed.at_pace(np.asarray(ratios) * reference, np.asarray(denses), reference)
         elapsed = time.perf_counter() - start
         spent = elapsed * (1 - timed.off_pace) > protocol.seconds
-        narrow = timed.held and is_narrow(timed.samples, protocol.width)
+        low, median, high = median_interval(timed.samples)
+        narrow = timed.held and high - low <= protocol.width * median
         if narrow or spent or elapsed > (1 + PATIENCE) * protocol.seconds:
             return timed
 
@@ -211,26 +215,10 @@ def median_interval(samples: np.ndarray) -> tuple[float, float, float]:
     return float(ordered[low]), float(np.median(ordered)), float(ordered[high])
 
 
-def is_narrow(samples: np.ndarray, width: float) -> bool:
-    """Whether the median's 95% interval is no wider than this share of the median."""
-    low, median, high = median_interval(samples)
-    return high - low <= width * median
-
-
-def summary(
-    timed: Timed,
-    width: float,
-    *,
-    session: float = SESSION,
-    conditions: Mapping[str, float] | None = None,
-) -> Measurement:
+def summary(timed: Timed, conditions: Mapping[str, float] | None = None) -> Measurement:
     """The median of the samples with its interval.
 
-    It is stable when its quartiles are close, the reference's pace was held, and it either became
-    as narrow as `width` or has no far outlier: a single slow round moves no median, but where the
-    rounds did not agree before the time was spent, it is told.
-
-    session: standard deviation, as a share, of what a timing at another time would differ by.
+    It is stable when the samples are close, and the reference's pace was held.
     """
     samples = timed.samples
     interval = bootstrap(
@@ -241,11 +229,11 @@ def summary(
         rng=np.random.default_rng(0),
     ).confidence_interval
     median = float(np.median(samples))
-    between = 1.96 * median * np.hypot(session, PACE_SLOPE * timed.apart)
+    between = 1.96 * median * timed.between
     below, above = (2**0.5 * abs(end - median) for end in (interval.low, interval.high))
     quartiles = np.quantile(samples, (0.25, 0.75))
     spread = float(quartiles[1] - quartiles[0]) / median
-    even = is_narrow(samples, width) or samples.max() <= UNSTABLE_RANGE * samples.min()
+    close = spread <= UNSTABLE_SPREAD and samples.max() <= UNSTABLE_RANGE * samples.min()
     paces = {"slowdown": round(timed.slowdown, 3), "off_pace": round(timed.off_pace, 3)}
     return Measurement(
         value=median,
@@ -253,7 +241,7 @@ def summary(
         high=median + float(np.hypot(above, between)),
         unit=Latency.unit,
         samples=tuple(samples.tolist()),
-        stable=bool(spread <= UNSTABLE_SPREAD and even and timed.held),
+        stable=bool(close and timed.held),
         conditions={**(conditions or {}), **paces},
     )
 

@@ -11,11 +11,8 @@ import torch
 
 def take(x: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
     """x: (rows, length, d), index: (rows, ...) positions -> (rows, ..., d)."""
-    rows, length, _ = x.shape
-    starts = torch.arange(rows, device=x.device) * length
-    flat = (index + starts.reshape(-1, *(1,) * (index.ndim - 1))).flatten()
-    taken: torch.Tensor = x.flatten(0, 1).index_select(0, flat).unflatten(0, index.shape)
-    return taken
+    starts = torch.arange(len(x), device=x.device) * x.shape[1]
+    return _select(x.flatten(0, 1), starts, index)
 
 
 class Vectors:
@@ -32,10 +29,7 @@ class Vectors:
 
     def take(self, index: torch.Tensor) -> torch.Tensor:
         """index: (rows, ...) positions -> (rows, ..., d)."""
-        starts = self._starts.reshape(-1, *(1,) * (index.ndim - 1))
-        flat = (index * self._step + starts).flatten()
-        taken: torch.Tensor = self._flat.index_select(0, flat).unflatten(0, index.shape)
-        return taken
+        return _select(self._flat, self._starts, index * self._step)
 
 
 def put_back(x: torch.Tensor, slot: torch.Tensor, heads: int) -> torch.Tensor:
@@ -48,3 +42,10 @@ def put_back(x: torch.Tensor, slot: torch.Tensor, heads: int) -> torch.Tensor:
     flat = x.flatten(0, 1).index_select(0, index.flatten())
     back: torch.Tensor = flat.unflatten(0, index.shape).transpose(1, 2)
     return back
+
+
+def _select(flat: torch.Tensor, starts: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
+    """flat: (vectors, d), starts: (rows,), index: (rows, ...) from there -> (rows, ..., d)."""
+    index = index + starts.reshape(-1, *(1,) * (index.ndim - 1))
+    selected: torch.Tensor = flat.index_select(0, index.flatten()).unflatten(0, index.shape)
+    return selected
