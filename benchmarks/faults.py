@@ -16,20 +16,24 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import torch
+from ranked_space import space_of
 
-from paretoformer.evaluators.accuracy import Accuracy
 from paretoformer.evaluators.evaluator import Job, failure
 from paretoformer.evaluators.formula import FormulaEvaluator
-from paretoformer.evaluators.latency import Latency
-from paretoformer.evaluators.measurement import Result
+from paretoformer.evaluators.metrics.accuracy import Accuracy
+from paretoformer.evaluators.metrics.latency import Latency
+from paretoformer.evaluators.outcome import Result
+from paretoformer.search.dispatch.pipeline import Pipeline
+from paretoformer.search.dispatch.placement import places
+from paretoformer.search.dispatch.ray_dispatcher import RayDispatcher
+from paretoformer.search.dispatch.ray_session import ray_session
 from paretoformer.search.loop import Search
-from paretoformer.search.pipeline import Pipeline
-from paretoformer.search.ray_dispatch import RayDispatcher, places, ray_session
-from paretoformer.search.store import RunFolder, TrialsFile, read_table
-from paretoformer.search.study import open_study
-from paretoformer.spaces.space import Ranked, Space, menu
+from paretoformer.search.proposers import Unseen, standard_proposers
+from paretoformer.search.results.facts import RunFacts
+from paretoformer.search.results.parquet import TrialsFile, read_table
+from paretoformer.search.results.run_folder import RunFolder
+from paretoformer.search.study.optuna_study import open_study
 
 FAULTS = ("killed", "hangs", "raises", "asks for too much memory", "kills every worker")
 SECONDS = 5.0
@@ -78,18 +82,25 @@ class Faulty(FormulaEvaluator):
 def main() -> None:
     trials = int(sys.argv[1]) if len(sys.argv) > 1 else 60
     random.seed(int(sys.argv[2]) if len(sys.argv) > 2 else 0)
-    scores = np.random.default_rng(0).random((6, 12))
-    space = Space(Ranked(scores), 6, 12, menu(None, 64), scores)
+    space = space_of(layers=6, heads=12, length=64)
     objectives = [Accuracy(), Latency()]
     names = [metric.name for metric in objectives]
+    facts = RunFacts(study={}, machine={}, objectives=tuple(names), metrics={})
     with tempfile.TemporaryDirectory() as name, ray_session(None, 2):
         folder, claims = RunFolder(name), Path(name, "claims")
         claims.mkdir()
         study = open_study("faults", folder.storage_url(""), objectives, "nsga2", 0)
-        file = TrialsFile(folder.trials, names, ["latency_ms"], {})
+        file = TrialsFile(folder.trials, names, ["latency_ms"], facts)
         evaluator = Faulty(folder=str(claims))
         with RayDispatcher(evaluator, where=places(), threads=1, seconds=SECONDS) as dispatcher:
-            records = Search(study, space, Pipeline(dispatcher, "search"), names, 0).run(trials)
+            records = Search(
+                study,
+                space,
+                standard_proposers(space, objectives),
+                Unseen(space, 0),
+                Pipeline(dispatcher, "search"),
+                names,
+            ).run(trials)
         file.update(records, now=True)
         rows = read_table(folder.trials)[0].to_pandas()
         struck = {path.name: path.read_text() for path in claims.iterdir()}

@@ -18,13 +18,13 @@ import torch
 from torch import nn
 
 from paretoformer.evaluators.target import cpu_name
-from paretoformer.search.best import load_best
-from paretoformer.search.spec import Spec
-from paretoformer.search.subject import load_subject
+from paretoformer.search.results.best import load_best
+from paretoformer.search.study.spec import Spec
+from paretoformer.search.study.subject import load_subject
 from paretoformer.spaces import AttentionChoice, Candidate, HeadMask
 from paretoformer.spaces.attention.interface import MECHANISM
+from paretoformer.spaces.build import build
 from paretoformer.spaces.families import blocks_of
-from paretoformer.spaces.surgery import apply
 
 
 class Identity(nn.Module):
@@ -39,7 +39,7 @@ class Identity(nn.Module):
 def without_core(model: nn.Module, heads: HeadMask) -> nn.Module:
     """The model with these heads, their projections computed, and no attention between tokens."""
     window = AttentionChoice.of("window", window=1, global_tokens=0)
-    rebuilt = apply(Candidate(heads, (window,) * heads.layers), model).model
+    rebuilt = build(Candidate(heads, (window,) * heads.layers), model).model
     for block, count in zip(blocks_of(rebuilt), heads.counts, strict=True):
         if count:
             setattr(block.attention, MECHANISM, Identity())
@@ -73,15 +73,15 @@ def main() -> None:
     arguments = parser.parse_args()
     best = load_best(arguments.run, arguments.minimize, arguments.require)
     spec = Spec.model_validate(best.study)
-    subject = load_subject(spec, lambda what, done, total: None)
+    subject = load_subject(spec)
     torch.set_num_threads(subject.target.threads)
     dense, heads = subject.model, best.candidate.heads
     everything = HeadMask.all(heads.layers, heads.heads)
     nothing = HeadMask.none(heads.layers, heads.heads)
     models = {
         "dense": dense,
-        "point": apply(best.candidate, dense).model.eval(),
-        "no heads": apply(Candidate(nothing), dense).model.eval(),
+        "point": build(best.candidate, dense).model.eval(),
+        "no heads": build(Candidate(nothing), dense).model.eval(),
         "own heads, no core": without_core(dense, heads),
         "all heads, no core": without_core(dense, everything),
     }

@@ -20,10 +20,12 @@ import pandas as pd
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from paretoformer.search.front import clearly_dominated
 from paretoformer.search.loop import stored_records
-from paretoformer.search.store import RunFolder, read_front, read_table
-from paretoformer.search.study import open_storage
+from paretoformer.search.results.facts import RunFacts
+from paretoformer.search.results.front import clearly_dominated
+from paretoformer.search.results.parquet import read_front, read_table
+from paretoformer.search.results.run_folder import RunFolder
+from paretoformer.search.study.optuna_study import open_storage
 from tests.tiny import write_study
 
 TRIALS = 40
@@ -79,14 +81,13 @@ def main() -> None:
         )
 
 
-def same(trials: pd.DataFrame, front: pd.DataFrame, facts: dict[str, object]) -> bool:
+def same(trials: pd.DataFrame, front: pd.DataFrame, facts: RunFacts) -> bool:
     """Whether the published candidates are the dense model and what is not clearly dominated."""
-    objectives, metrics = facts["objectives"], facts["metrics"]
+    objectives = list(facts.objectives)
     done = trials[trials["state"] == "complete"]
-    directions = [metrics[name]["direction"] for name in objectives]  # type: ignore[index,attr-defined]
+    directions = [facts.metrics[name].direction for name in objectives]
     values, lows, highs = (
-        done[[f"{name}{end}" for name in objectives]].to_numpy()  # type: ignore[attr-defined]
-        for end in ("", "_low", "_high")
+        done[[f"{name}{end}" for name in objectives]].to_numpy() for end in ("", "_low", "_high")
     )
     keep = ~clearly_dominated(values, lows, highs, directions)
     return set(front["candidate_id"]) == set(done["candidate_id"][keep]) | {

@@ -18,18 +18,20 @@ from typing import Any
 import torch
 from torch import nn
 
-from paretoformer.evaluators.accuracy import Accuracy
-from paretoformer.evaluators.latency import TimingProtocol
-from paretoformer.evaluators.metric import Subject
+from paretoformer.evaluators.metrics.accuracy import Accuracy
+from paretoformer.evaluators.metrics.metric import Bench
 from paretoformer.evaluators.target import cpu_name, physical_cores
+from paretoformer.evaluators.timing.protocol import TimingProtocol
 from paretoformer.evaluators.workload import Split
-from paretoformer.search.spec import load_spec
-from paretoformer.search.subject import load_subject
+from paretoformer.search.study.spec import load_spec
+from paretoformer.search.study.subject import load_subject
 from paretoformer.spaces import AttentionChoice, Candidate, HeadMask
-from paretoformer.spaces.attention import attention_class, build, names
+from paretoformer.spaces.attention import attention_class, names
+from paretoformer.spaces.attention import build as build_mechanism
 from paretoformer.spaces.attention.base import Attention
+from paretoformer.spaces.build import build
 from paretoformer.spaces.families import head_dim_of, shape_of
-from paretoformer.spaces.surgery import apply
+from paretoformer.spaces.runtimes.torch_runtime import TorchRunnable
 
 FULL = AttentionChoice("full")
 ERROR_EXAMPLES = 16
@@ -37,12 +39,14 @@ ERROR_EXAMPLES = 16
 
 def accuracy(subject: Any, split: Split, choices: Sequence[AttentionChoice]) -> float:
     layers, heads = shape_of(subject.model.config)
-    model = apply(Candidate(HeadMask.all(layers, heads), tuple(choices)), subject.model).model
+    model = build(Candidate(HeadMask.all(layers, heads), tuple(choices)), subject.model).model
     measured = Accuracy().measure(
-        Subject(
-            model=model.eval(),
+        Bench(
+            runnable=TorchRunnable(model),
+            model=model,
             dense=subject.model,
-            dense_measurements=None,
+            reference=None,
+            task=subject.task,
             split=split,
             workload=subject.workload,
             target=subject.target,
@@ -88,7 +92,7 @@ def errors(subject: Any, choices: Iterable[AttentionChoice]) -> dict[str, list[f
     length = subject.target.sequence_length
     # A window over everything is exact, and makes every layer go through the interface.
     exact = AttentionChoice.of("window", window=length, global_tokens=1)
-    model = apply(Candidate(HeadMask.all(layers, heads), (exact,) * layers), subject.model).model
+    model = build(Candidate(HeadMask.all(layers, heads), (exact,) * layers), subject.model).model
     split = subject.workload.splits["search"]
     few = Split(split.examples[:ERROR_EXAMPLES], split.labels[:ERROR_EXAMPLES])
     (_, batch), *_ = subject.workload.batches(few, "cpu", ERROR_EXAMPLES)
@@ -97,12 +101,12 @@ def errors(subject: Any, choices: Iterable[AttentionChoice]) -> dict[str, list[f
         model(**batch)
         result: dict[str, list[float]] = {}
         for choice in choices:
-            mechanism = build(choice, head_dim_of(config))
+            mechanism = build_mechanism(choice, head_dim_of(config))
             row = []
             for layer in range(layers):
                 query, key, value, mask = found[layer]
                 call = {"mask": mask, "causal": False, "scale": scale}
-                expected = build(FULL, head_dim_of(config))(query, key, value, **call)
+                expected = build_mechanism(FULL, head_dim_of(config))(query, key, value, **call)
                 output = mechanism(query, key, value, **call)
                 row.append(float((output - expected).norm() / expected.norm()))
             result[str(choice)] = row

@@ -11,42 +11,55 @@ from __future__ import annotations
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 
-import numpy as np
 import torch  # noqa: F401  # before the clock starts
+from ranked_space import space_of
 
-from paretoformer.evaluators.accuracy import Accuracy
 from paretoformer.evaluators.formula import FormulaEvaluator
-from paretoformer.evaluators.latency import Latency
+from paretoformer.evaluators.metrics.accuracy import Accuracy
+from paretoformer.evaluators.metrics.latency import Latency
 from paretoformer.evaluators.target import cpu_name, physical_cores
+from paretoformer.search.dispatch.pipeline import Pipeline
+from paretoformer.search.dispatch.placement import places
+from paretoformer.search.dispatch.ray_dispatcher import RayDispatcher
+from paretoformer.search.dispatch.ray_session import ray_session
 from paretoformer.search.loop import Search, stored_records
-from paretoformer.search.pipeline import Pipeline
-from paretoformer.search.ray_dispatch import RayDispatcher, places, ray_session
-from paretoformer.search.store import RunFolder, TrialsFile
-from paretoformer.search.study import open_study
-from paretoformer.spaces.space import Ranked, Space, menu
+from paretoformer.search.proposers import Unseen, standard_proposers
+from paretoformer.search.results.facts import RunFacts
+from paretoformer.search.results.parquet import TrialsFile
+from paretoformer.search.results.record import TrialRecord
+from paretoformer.search.results.run_folder import RunFolder
+from paretoformer.search.study.optuna_study import open_study
 
 
 def main() -> None:
     trials = int(sys.argv[1]) if len(sys.argv) > 1 else 500
-    scores = np.random.default_rng(0).random((6, 12))
-    space = Space(Ranked(scores), 6, 12, menu(None, 64), scores)
+    space = space_of(layers=6, heads=12, length=64)
     objectives = [Accuracy(), Latency()]
     names = [metric.name for metric in objectives]
+    facts = RunFacts(study={}, machine={}, objectives=tuple(names), metrics={})
     with tempfile.TemporaryDirectory() as name, ray_session(None, physical_cores()):
         folder = RunFolder(name)
         study = open_study("loop", folder.storage_url(""), objectives, "nsga2", 0)
-        file = TrialsFile(folder.trials, names, ["latency_ms"], {})
+        file = TrialsFile(folder.trials, names, ["latency_ms"], facts)
         with RayDispatcher(FormulaEvaluator(), where=places(), threads=1, seconds=60) as dispatcher:
             start = time.perf_counter()
             marks: list[float] = []
 
-            def on_record(records: list[object]) -> None:
+            def on_record(records: Sequence[TrialRecord]) -> None:
                 marks.append(time.perf_counter() - start)
-                file.update(records)  # type: ignore[arg-type]
+                file.update(records)
 
-            search = Search(study, space, Pipeline(dispatcher, "search"), names, 0, on_record)
-            records = search.run(trials)
+            records = Search(
+                study,
+                space,
+                standard_proposers(space, objectives),
+                Unseen(space, 0),
+                Pipeline(dispatcher, "search"),
+                names,
+                on_record,
+            ).run(trials)
             file.update(records, now=True)
             total = time.perf_counter() - start
         asked = len(study.get_trials(deepcopy=False))

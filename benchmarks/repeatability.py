@@ -20,17 +20,19 @@ from typing import Any
 
 import numpy as np
 import torch
+from ranked_space import space_of
 from scipy.stats import kendalltau
 
-from paretoformer.evaluators.conditions import set_threads
-from paretoformer.evaluators.latency import Latency, TimingProtocol
-from paretoformer.evaluators.metric import Subject
+from paretoformer.evaluators.metrics.latency import Latency
+from paretoformer.evaluators.metrics.metric import Bench
 from paretoformer.evaluators.target import cpu_name
-from paretoformer.search.spec import load_spec
-from paretoformer.search.subject import load_subject
+from paretoformer.evaluators.timing.conditions import set_threads
+from paretoformer.evaluators.timing.protocol import TimingProtocol
+from paretoformer.search.study.spec import load_spec
+from paretoformer.search.study.subject import load_subject
+from paretoformer.spaces.build import build
 from paretoformer.spaces.families import shape_of
-from paretoformer.spaces.space import Ranked, Space, menu
-from paretoformer.spaces.surgery import apply
+from paretoformer.spaces.runtimes.torch_runtime import TorchRunnable
 
 PLAIN_RUNS = 20
 SPIN = "while True: pass"
@@ -38,11 +40,10 @@ SPIN = "while True: pass"
 
 def once(arguments: argparse.Namespace) -> dict[str, Any]:
     """Every candidate timed in this process, in an order of its own."""
-    here = load_subject(load_spec(arguments.study), lambda what, done, total: None)
+    here = load_subject(load_spec(arguments.study))
     set_threads(here.target.threads)
     layers, heads = shape_of(here.model.config)
-    scores = np.random.default_rng(0).random((layers, heads))
-    space = Space(Ranked(scores), layers, heads, menu(None, here.target.sequence_length), scores)
+    space = space_of(layers, heads, here.target.sequence_length)
     rng = np.random.default_rng(1)
     candidates = [space.random(rng) for _ in range(arguments.candidates)]
     batch = here.workload.timing_batch(here.target)
@@ -57,10 +58,12 @@ def once(arguments: argparse.Namespace) -> dict[str, Any]:
 
     def timed(model: torch.nn.Module, dense: Any) -> Any:
         return Latency().measure(
-            Subject(
+            Bench(
+                runnable=TorchRunnable(model),
                 model=model,
                 dense=here.model,
-                dense_measurements=dense,
+                reference=dense,
+                task=here.task,
                 split=here.workload.splits["search"],
                 workload=here.workload,
                 target=here.target,
@@ -72,7 +75,7 @@ def once(arguments: argparse.Namespace) -> dict[str, Any]:
     plain_dense = plain(here.model)
     rows: dict[int, Any] = {}
     for index in np.random.default_rng(int(time.time())).permutation(len(candidates)).tolist():
-        model = apply(candidates[index], here.model).model.eval()
+        model = build(candidates[index], here.model).model
         measured = timed(model, {"latency_ms": dense})
         rows[index] = {
             "ratio": measured.value / dense.value,

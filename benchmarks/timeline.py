@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from paretoformer.search.evidence import overlaps, shrinkage, timeline
-from paretoformer.search.store import read_front, read_table
+from paretoformer.search.results.evidence import overlaps, shrinkage, timeline
+from paretoformer.search.results.parquet import read_front, read_table
 
 
 def main() -> None:
@@ -20,12 +20,12 @@ def main() -> None:
     front, facts = read_front(run)
     searched, confirmed = timeline(trials), timeline(front)
     everything = pd.concat((searched, confirmed), ignore_index=True)
-    processes = searched[searched["half"] == "shared"]["process"].nunique()
+    processes = searched[searched["phase"] == "shared"]["process"].nunique()
     print(f"{len(everything)} evaluations, {processes} accuracy workers in the search")
     print(f"overlaps with a timing on its host: {overlaps(everything)}")
     wall = everything["ended"].max() - everything["started"].min()
     print(f"wall time from the first evaluation to the last: {wall:.0f} s")
-    timing = everything[everything["half"] == "timing"]
+    timing = everything[everything["phase"] == "timing"]
     timed = (timing["ended"] - timing["started"]).sum()
     print(f"  timing, in the search or confirmation: {timed / wall:.0%}")
     begun = confirmed["ended"].max() - confirmed["started"].min()

@@ -1,13 +1,13 @@
-"""Block costs: what one attention block adds to a forward, timed on the target.
+"""Block costs: what the options of a block add to a forward, timed on the target.
 
-They steer a search to where it should begin; what is reported is measured on whole models.
+They decide where a search begins; what is reported is measured on whole models.
 """
 
 from __future__ import annotations
 
 import copy
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,14 +15,14 @@ import torch
 from torch import nn
 from transformers import Cache
 
-from paretoformer.evaluators.latency import synchronizer
+from paretoformer.evaluators.progress import Progress, silent
 from paretoformer.evaluators.target import Target
+from paretoformer.evaluators.timing.clocks import synchronizer
 from paretoformer.evaluators.workload import Workload
-from paretoformer.spaces.candidate import AttentionChoice, Candidate
+from paretoformer.spaces.block import Block, Costs
+from paretoformer.spaces.build import build
+from paretoformer.spaces.candidate import Candidate
 from paretoformer.spaces.families import blocks_of, shape_of
-from paretoformer.spaces.forecast import BlockCosts
-from paretoformer.spaces.heads import HeadMask
-from paretoformer.spaces.surgery import apply
 
 REPEATS = 7
 
@@ -31,26 +31,34 @@ def block_costs(
     model: nn.Module,
     workload: Workload,
     target: Target,
-    choices: Sequence[AttentionChoice],
-    progress: Callable[[int, int], None] = lambda done, total: None,
-) -> BlockCosts:
-    """Time the model's first layer with each mechanism and a quarter, half and all of its heads.
+    blocks: Sequence[Block],
+    progress: Progress = silent,
+) -> list[Costs]:
+    """Time the model's first layer with the options of each block that are to be timed.
 
-    Between these, and down to no heads, the time is taken as linear in the heads. Each figure is
-    the median over rounds in which every variant runs once.
+    Each figure is the median over rounds in which every variant runs once.
 
-    model: left as it was. progress: told (done, total).
+    model: left as it was. Returns the costs of each block, (options,) milliseconds.
     """
     model = copy.deepcopy(model).to(device=target.device, dtype=target.torch_dtype).eval()
-    layers, heads = shape_of(model.config)
+    dense = Candidate.dense(*shape_of(model.config))
     batch = workload.timing_batch(target)
-    counts = sorted({max(1, heads // 4), max(1, heads // 2), heads})
-    calls = {(-1, 0): _first_layer(model, Candidate(HeadMask.none(layers, heads)), batch)}
-    for index, choice in enumerate(choices):
-        for count in counts:
-            kept = tuple(head < count for head in range(heads))
-            candidate = Candidate(HeadMask((kept,) * layers), (choice,) * layers)
-            calls[index, count] = _first_layer(model, candidate, batch)
+    calls = {
+        (index, option): _first_layer(model, dense.replaced(**values), batch)
+        for index, block in enumerate(blocks)
+        for option, values in block.timed().items()
+    }
+    medians = _medians(calls, target, progress)
+    return [
+        block.costs({option: ms for (i, option), ms in medians.items() if i == index})
+        for index, block in enumerate(blocks)
+    ]
+
+
+def _medians(
+    calls: Mapping[tuple[int, int], Callable[[], Any]], target: Target, progress: Progress
+) -> dict[tuple[int, int], float]:
+    """Milliseconds of each call; all of them run once in every round."""
     synchronize = synchronizer(target.device)
     samples: dict[tuple[int, int], list[float]] = {key: [] for key in calls}
     with torch.inference_mode():
@@ -61,20 +69,8 @@ def block_costs(
                 synchronize()
                 if repeat:  # the first round warms up
                     samples[key].append((time.perf_counter() - start) * 1e3)
-            progress(repeat + 1, REPEATS + 1)
-    medians = {key: float(np.median(times)) for key, times in samples.items()}
-    nothing = medians.pop((-1, 0))
-    milliseconds = np.array(
-        [
-            np.interp(
-                np.arange(heads + 1),
-                [0, *counts],
-                [0.0, *(max(medians[index, count] - nothing, 0.0) for count in counts)],
-            )
-            for index in range(len(choices))
-        ]
-    )
-    return BlockCosts(tuple(choices), milliseconds)
+            progress("Timing one layer", repeat + 1, REPEATS + 1)
+    return {key: float(np.median(times)) for key, times in samples.items()}
 
 
 class _Reached(Exception):
@@ -85,7 +81,7 @@ def _first_layer(
     model: nn.Module, candidate: Candidate, batch: dict[str, torch.Tensor]
 ) -> Callable[[], Any]:
     """The rebuilt model's first layer, to be called with what it gets in a forward."""
-    rebuilt = apply(candidate, model).model
+    rebuilt = build(candidate, model).model
     layer = blocks_of(rebuilt)[0].layer
     found: list[tuple[Any, Any]] = []
 

@@ -11,7 +11,7 @@ import importlib.util
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -22,16 +22,14 @@ import torch
 from filelock import FileLock
 
 from paretoformer.evaluators.data import DataSource, Examples
+from paretoformer.evaluators.progress import Progress, silent
 from paretoformer.evaluators.target import Target, physical_cores
 from paretoformer.evaluators.tasks import task_of
-from paretoformer.evaluators.workload import Split, Workload, tokenize
+from paretoformer.evaluators.workload import Split, Workload
 from paretoformer.spaces.suggestions import did_you_mean
 
 SCHEME = "demo:"
 """`demo:reviews` as a model or data path means: the one that this module prepares."""
-
-Progress = Callable[[str, int, int], None]
-"""(what is going on, steps done, steps in all)."""
 
 
 class DemoError(RuntimeError):
@@ -123,7 +121,7 @@ def recipe_of(path: str) -> Recipe:
     return RECIPES[name]
 
 
-def prepare(path: str, progress: Progress = lambda what, done, total: None) -> Demo:
+def prepare(path: str, progress: Progress = silent) -> Demo:
     """The demonstration behind a `demo:` path: from the cache, or fine-tuned now.
 
     Raises:
@@ -235,7 +233,7 @@ def _train(recipe: Recipe, parts: dict[str, Examples], folder: Path, progress: P
     )
     target = Target(sequence_length=recipe.sequence_length)
     splits: Any = {"train": parts["train"], "search": parts["validation"]}
-    workload = tokenize(splits, task, tokenizer, model.config, target)
+    workload = task.encode(splits, tokenizer, model.config, target)
     train = workload.splits["train"]
 
     steps = recipe.epochs * -(-len(train) // recipe.batch_size)

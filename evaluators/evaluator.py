@@ -1,4 +1,4 @@
-"""The evaluator: rebuilds a candidate and measures it, or says why that failed."""
+"""The evaluator: builds a candidate and measures it, or says why that failed."""
 
 from __future__ import annotations
 
@@ -12,29 +12,39 @@ from typing import Protocol
 import torch
 from torch import nn
 
-from paretoformer.evaluators.conditions import set_threads
+from paretoformer.evaluators.artifact import Artifact, needs_artifact
+from paretoformer.evaluators.builder import Builder
 from paretoformer.evaluators.data import SplitName
-from paretoformer.evaluators.latency import TimingProtocol
-from paretoformer.evaluators.measurement import Measurement, Measurements, Outcome, Result, Span
-from paretoformer.evaluators.metric import Metric, Subject
+from paretoformer.evaluators.measurement import Measurement, Measurements
+from paretoformer.evaluators.metrics import Bench, Metric
+from paretoformer.evaluators.outcome import Outcome, Phase, Result, Span
 from paretoformer.evaluators.target import Target
+from paretoformer.evaluators.tasks import Task
+from paretoformer.evaluators.timing.conditions import set_threads
+from paretoformer.evaluators.timing.protocol import TimingProtocol
 from paretoformer.evaluators.workload import Workload
+from paretoformer.spaces.axis import Unsuitable
 from paretoformer.spaces.candidate import Candidate
-from paretoformer.spaces.surgery import apply
 
 
 @dataclass(frozen=True)
 class Job:
-    """Measure one half of a candidate's metrics: the exclusive ones, or the others.
+    """One phase of evaluating a candidate.
 
-    exclusive: the timings, which need the machine for themselves.
-    dense: the measurements of the dense model; None for the dense model's own.
+    reference: the measurements of the dense model; None for the dense model's own.
+    artifact: what the build phase made, where the candidate needs one.
     """
 
     candidate: Candidate
     split: SplitName
-    exclusive: bool
-    dense: Measurements | None = None
+    phase: Phase
+    reference: Measurements | None = None
+    artifact: Artifact | None = None
+
+    @property
+    def exclusive(self) -> bool:
+        """Whether it needs the machine for itself."""
+        return self.phase is Phase.TIMING
 
 
 class Evaluates(Protocol):
@@ -57,49 +67,69 @@ class Evaluator:
     def __init__(
         self,
         model: nn.Module,
+        task: Task,
         workload: Workload,
         target: Target,
         metrics: Mapping[str, Metric],
         protocols: Mapping[SplitName, TimingProtocol] | None = None,
     ) -> None:
         self.model = model
+        self.task = task
         self.workload = workload
         self.target = target
         self.metrics = dict(metrics)
         self.protocols = dict(protocols or {})
+        self._builder: Builder | None = None
 
     def prepare(self, threads: int) -> None:
         """Set the threads of this process and move the model to the target."""
         set_threads(threads)
         self.model = self.model.to(device=self.target.device, dtype=self.target.torch_dtype)
+        self._builder = Builder(self.model, self.workload, self.target, threads)
 
     def run(self, job: Job) -> Result:
-        """Measure; an exception becomes an outcome, for a failed trial is data."""
-        half = "timing" if job.exclusive else "shared"
+        """Build or measure; an exception becomes an outcome, for a failed trial is data."""
         started = time.time()
         try:
-            result = Result(Outcome.OK, self._measure(job))
+            result = self._result(job)
         except Exception as error:
             result = failure(error)
-        span = Span(half, platform.node(), os.getpid(), started, time.time())
+        span = Span(job.phase, platform.node(), os.getpid(), started, time.time())
         return replace(result, spans=(span,))
 
+    def _result(self, job: Job) -> Result:
+        if job.phase is Phase.BUILD:
+            return Result(Outcome.OK, artifact=self._made.artifact(job.candidate))
+        return Result(Outcome.OK, self._measure(job))
+
+    @property
+    def _made(self) -> Builder:
+        if self._builder is None:
+            raise RuntimeError("`prepare` was not called.")
+        return self._builder
+
     def _measure(self, job: Job) -> dict[str, Measurement]:
-        model = self.model if job.candidate.is_dense else apply(job.candidate, self.model).model
-        subject = Subject(
-            model=model.eval(),
+        built = self._made.built(job.candidate, job.artifact)
+        bench = Bench(
+            runnable=built.runnable,
+            model=built.model,
             dense=self.model,
-            dense_measurements=job.dense,
+            reference=job.reference,
+            task=self.task,
             split=self.workload.splits[job.split],
             workload=self.workload,
             target=self.target,
             protocol=self.protocols.get(job.split, TimingProtocol()),
         )
-        return {
-            name: metric.measure(subject)
-            for name, metric in self.metrics.items()
-            if metric.exclusive == job.exclusive
-        }
+        chosen = {n: m for n, m in self.metrics.items() if m.exclusive == job.exclusive}
+        found = {name: metric.measure(bench) for name, metric in chosen.items()}
+        return {name: measured for name, measured in found.items() if measured is not None}
+
+
+def phases(candidate: Candidate) -> tuple[Phase, ...]:
+    """What evaluating a candidate takes, in order; what fails ends it."""
+    build = (Phase.BUILD,) if needs_artifact(candidate) else ()
+    return (*build, Phase.SHARED, Phase.TIMING)
 
 
 def failure(error: Exception) -> Result:
@@ -109,6 +139,8 @@ def failure(error: Exception) -> Result:
 
 
 def _outcome_of(error: Exception) -> Outcome:
+    if isinstance(error, Unsuitable):
+        return Outcome.UNSUITABLE
     # torch's CPU allocator raises a plain RuntimeError, in other words on each system.
     words = ("can't allocate memory", "not enough memory")
     out_of_memory = isinstance(error, MemoryError | torch.OutOfMemoryError) or (

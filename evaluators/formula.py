@@ -8,7 +8,8 @@ import time
 from dataclasses import dataclass, field
 
 from paretoformer.evaluators.evaluator import Job
-from paretoformer.evaluators.measurement import Measurement, Outcome, Result, Span
+from paretoformer.evaluators.measurement import Measurement
+from paretoformer.evaluators.outcome import Outcome, Result, Span
 from paretoformer.spaces.candidate import Candidate
 
 
@@ -49,6 +50,5 @@ class FormulaEvaluator:
             if job.exclusive
             else {"accuracy": Measurement.exact(accuracy, "fraction")}
         )
-        half = "timing" if job.exclusive else "shared"
-        span = Span(half, platform.node(), os.getpid(), started, time.time())
+        span = Span(job.phase, platform.node(), os.getpid(), started, time.time())
         return Result(Outcome.OK, measured, spans=(span,))

@@ -1,10 +1,9 @@
-"""A measurement carries its interval, unit and samples; a failed one is an outcome with advice."""
+"""A measurement carries its interval, its unit and its samples."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from enum import Enum
 from typing import Any
 
 import numpy as np
@@ -77,47 +76,3 @@ def samples_for(share: float) -> int:
 
 Measurements = Mapping[str, Measurement]
 """Metric name -> its measurement."""
-
-
-class Outcome(Enum):
-    """How a trial ended; the value is advice for the user."""
-
-    OK = ""
-    OUT_OF_MEMORY = "The target ran out of memory. Lower `target.batch_size` in the study file."
-    TIME_LIMIT = "The trial took longer than `search.trial_seconds`. Raise it in the study file."
-    ERROR = "The candidate raised an exception; the message of its row says which."
-    WORKER_DIED = "The worker process died while it measured, three times in a row."
-
-    @property
-    def label(self) -> str:
-        """As written in the files: `ok`, `out_of_memory`, ..."""
-        return self.name.lower()
-
-
-@dataclass(frozen=True)
-class Span:
-    """Where and when one half of a candidate's metrics was measured.
-
-    half: `shared` for what may run beside other work, `timing` for what ran alone.
-    host: the machine. process: its number there. started, ended: Unix seconds.
-    """
-
-    half: str
-    host: str
-    process: int
-    started: float
-    ended: float
-
-
-@dataclass(frozen=True)
-class Result:
-    """What came back from measuring one candidate: numbers, or the reason why there are none.
-
-    message: the exception's own words, where there was one.
-    spans: one of each half that was begun.
-    """
-
-    outcome: Outcome
-    measurements: Measurements = field(default_factory=dict)
-    message: str = ""
-    spans: tuple[Span, ...] = ()

@@ -81,7 +81,7 @@ def cpu_name() -> str:
     return platform.processor() or platform.machine()
 
 
-def fingerprint(target: Target) -> dict[str, Any]:
+def machine_facts(target: Target) -> dict[str, Any]:
     """The machine as it matters to a measurement, and the versions that measured."""
     device = torch.device(target.device)
     accelerator = torch.cuda.get_device_name(device) if device.type == "cuda" else ""
@@ -107,7 +107,7 @@ def versions() -> dict[str, str]:
     return {"python": platform.python_version()} | {name: version(name) for name in libraries}
 
 
-def describe(machine: Mapping[str, Any]) -> str:
+def describe_machine(machine: Mapping[str, Any]) -> str:
     """`AMD EPYC, 2 cores, 25 GB (host name)`."""
     hardware = machine["hardware"]
     accelerator = f", {hardware['accelerator']}" if hardware["accelerator"] else ""

@@ -1,28 +1,28 @@
-"""The workload: tokenised splits, and the batches that measurements run on."""
+"""The workload: encoded splits, and the batches that measurements run on."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
 
-from paretoformer.evaluators.data import Examples, SplitName
+from paretoformer.evaluators.data import SplitName
 from paretoformer.evaluators.target import Target
-from paretoformer.evaluators.tasks import Task
 
 Encoded = Mapping[str, np.ndarray]
-"""One example: input name -> (tokens,) integers, without padding."""
+"""One example: input name -> its numbers, without padding."""
 
-ACCURACY_BATCH = 32
+SCORING_BATCH = 32
+"""Examples of a batch where their number changes no answer."""
 
 
 @dataclass(frozen=True)
 class Split:
-    """Tokenised examples and their labels."""
+    """Encoded examples and their labels."""
 
     examples: tuple[Encoded, ...]
     labels: np.ndarray  # (examples,)
@@ -31,19 +31,32 @@ class Split:
         return len(self.labels)
 
 
+class Inputs(ABC):
+    """How encoded examples become the inputs of a model, on the CPU."""
+
+    @abstractmethod
+    def size(self, example: Encoded) -> int:
+        """By which examples of like sizes are put together."""
+
+    @abstractmethod
+    def collate(self, examples: Sequence[Encoded]) -> dict[str, torch.Tensor]:
+        """One batch, padded to its longest example."""
+
+    @abstractmethod
+    def timing(self, examples: Sequence[Encoded], target: Target) -> dict[str, torch.Tensor]:
+        """Inputs of the target's batch size and length, made of real ones."""
+
+
 @dataclass(frozen=True)
 class Workload:
-    """What the model is measured on, the same for every candidate.
-
-    padding: input name -> the number that fills it up.
-    """
+    """What the model is measured on, the same for every candidate."""
 
     splits: Mapping[SplitName, Split]
-    padding: Mapping[str, int]
+    inputs: Inputs
 
     @property
     def digest(self) -> str:
-        """SHA-256 over every token and label, to notice data that changed under a run."""
+        """SHA-256 over every number and label, to notice data that changed under a run."""
         digest = hashlib.sha256()
         for name in sorted(self.splits):
             split = self.splits[name]
@@ -54,71 +67,28 @@ class Workload:
         return digest.hexdigest()
 
     def batches(
-        self, split: Split, device: str, size: int = ACCURACY_BATCH
+        self, split: Split, device: str, size: int = SCORING_BATCH
     ) -> Iterator[tuple[np.ndarray, dict[str, torch.Tensor]]]:
-        """(indices into the split, inputs of the model) in batches of like lengths.
+        """(indices into the split, inputs of the model) in batches of like sizes.
 
-        Examples of like lengths share a batch, so little of it is padding.
+        Examples of like sizes share a batch, so little of it is padding.
         """
-        lengths = [len(example["input_ids"]) for example in split.examples]
-        order = np.argsort(lengths, kind="stable")
+        sizes = [self.inputs.size(example) for example in split.examples]
+        order = np.argsort(sizes, kind="stable")
         for start in range(0, len(order), size):
             indices = order[start : start + size]
-            yield indices, self._collate([split.examples[i] for i in indices], device)
+            batch = self.inputs.collate([split.examples[i] for i in indices])
+            yield indices, {key: value.to(device) for key, value in batch.items()}
 
     def timing_batch(self, target: Target) -> dict[str, torch.Tensor]:
-        """Inputs of exactly (batch_size, sequence_length), every token real."""
-        wanted = target.batch_size * target.sequence_length
-        rows = {}
-        for key in self.padding:
-            stream = np.concatenate([example[key] for example in self.splits["search"].examples])
-            rows[key] = np.resize(stream, wanted).reshape(target.batch_size, -1)
-        inputs = {key: torch.tensor(row, device=target.device) for key, row in rows.items()}
-        return inputs | {"attention_mask": torch.ones_like(inputs["input_ids"])}
+        """Inputs of exactly (batch_size, sequence_length), on the target's device."""
+        made = self.inputs.timing(self.splits["search"].examples, target)
+        return {key: value.to(target.device) for key, value in made.items()}
 
-    def _collate(self, examples: list[Encoded], device: str) -> dict[str, torch.Tensor]:
-        lengths = torch.tensor([len(example["input_ids"]) for example in examples])
-        longest = int(lengths.max())
-        inputs = {
-            key: torch.from_numpy(
-                np.stack(
-                    [
-                        np.pad(each[key], (0, longest - len(each[key])), constant_values=filler)
-                        for each in examples
-                    ]
-                )
-            )
-            for key, filler in self.padding.items()
-        }
-        mask = (torch.arange(longest) < lengths[:, None]).long()
-        return {key: value.to(device) for key, value in (inputs | {"attention_mask": mask}).items()}
-
-
-def tokenize(
-    splits: Mapping[SplitName, Examples], task: Task, tokenizer: Any, config: Any, target: Target
-) -> Workload:
-    """Tokenise every split, cut to the target's sequence length.
-
-    Raises:
-        DataError: a label that the model does not have.
-    """
-    inputs = [name for name in tokenizer.model_input_names if name != "attention_mask"]
-
-    def encode(examples: Examples) -> Split:
-        encoded = tokenizer(
-            list(examples.texts),
-            list(examples.pairs) if any(examples.pairs) else None,
-            truncation=True,
-            max_length=target.sequence_length,
-        )
-        rows = zip(*(encoded[name] for name in inputs), strict=True)
-        return Split(
-            tuple(
-                {key: np.asarray(ids, dtype=np.int64) for key, ids in zip(inputs, row, strict=True)}
-                for row in rows
-            ),
-            task.encode_labels(examples.labels, config),
-        )
-
-    padding = dict.fromkeys(inputs, 0) | {"input_ids": int(tokenizer.pad_token_id or 0)}
-    return Workload({name: encode(examples) for name, examples in splits.items()}, padding)
+    def training_batches(
+        self, count: int, device: str, size: int = SCORING_BATCH
+    ) -> list[dict[str, torch.Tensor]]:
+        """The inputs of the first `count` training examples, in batches of like sizes."""
+        train = self.splits["train"]
+        some = Split(train.examples[:count], train.labels[:count])
+        return [inputs for _, inputs in self.batches(some, device, size)]

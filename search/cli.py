@@ -17,11 +17,12 @@ from paretoformer.search.errors import (
     OtherMachineWarning,
     ParetoformerError,
     Stopped,
+    UncheckedWarning,
     UserError,
 )
 
 if TYPE_CHECKING:
-    from paretoformer.search.best import Best
+    from paretoformer.search.results.best import Best
 
 # Imports of torch, Ray and pandas stand inside the commands: `--help` answers at once.
 
@@ -89,10 +90,10 @@ def search(
 
     The built-in studies need pip install 'paretoformer[demo]'.
     """
-    from paretoformer.search.display import front_table, optimism, print_table
-    from paretoformer.search.evidence import shrinkage
+    from paretoformer.search.results.evidence import shrinkage
+    from paretoformer.search.results.parquet import read_front
+    from paretoformer.search.results.tables import front_table, optimism, print_table
     from paretoformer.search.run import search as run_search
-    from paretoformer.search.store import read_front
 
     try:
         folder = run_search(study, out=out, trials=trials, seed=seed, address=address)
@@ -102,6 +103,7 @@ def search(
     print_table(front_table(frame, facts))
     seen_better = optimism(shrinkage(frame, facts), facts)
     typer.echo(f"Optimism of the search (median over its points): {seen_better}")
+    typer.echo(answer(folder))
     typer.echo(
         f"\nPlots:  {folder}/report.html\n"
         f"Answer: paretoformer best {folder}\n"
@@ -112,7 +114,7 @@ def search(
 @app.command()
 def front(run: RunArgument, as_json: JsonOption = False) -> None:
     """Print the front of a finished run: dense first, then each point."""
-    from paretoformer.search.store import read_front
+    from paretoformer.search.results.parquet import read_front
 
     frame, facts = read_front(run)
     if as_json:
@@ -121,7 +123,7 @@ def front(run: RunArgument, as_json: JsonOption = False) -> None:
             row["candidate"] = json.loads(row["candidate"])
         typer.echo(json.dumps(rows, indent=2))
         return
-    from paretoformer.search.display import front_table, print_table
+    from paretoformer.search.results.tables import front_table, print_table
 
     print_table(front_table(frame, facts))
 
@@ -134,7 +136,7 @@ def best(
     as_json: JsonOption = False,
 ) -> None:
     """Print the point that is best in one metric and satisfies every requirement."""
-    from paretoformer.search.best import load_best
+    from paretoformer.search.results.best import load_best
 
     found = load_best(run, minimize, require)
     if as_json:
@@ -152,10 +154,11 @@ def export(
 ) -> None:
     """Write the best point as a model that `paretoformer.load_compressed(DIR)` opens.
 
-    The folder holds config, weights (safetensors), the candidate and the tokenizer.
+    The folder holds config, weights (safetensors), the files of its runtime (such as
+    onnx/model.onnx), the candidate, the tokenizer, and a card with what was measured.
     """
-    from paretoformer.search.best import load_best
-    from paretoformer.search.export import export_best
+    from paretoformer.search.results.best import load_best
+    from paretoformer.search.results.export import export_best
 
     if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
         raise UserError(f"{directory} is not an empty folder: choose another.")
@@ -169,10 +172,32 @@ def export(
 
 
 @app.command()
+def verify(
+    directory: Annotated[Path, typer.Argument(metavar="DIR", help="A folder that `export` wrote.")],
+) -> None:
+    """Measure an exported model again here, and compare with what was measured before.
+
+    Needs the study's model and data where they were.
+    """
+    from paretoformer.search.results.display import Display
+    from paretoformer.search.results.tables import print_table, verified_table
+    from paretoformer.search.results.verify import verify as measure_again
+
+    with Display() as display:
+        found = measure_again(directory, display.progress)
+    print_table(verified_table(found.measured, found.here))
+    before, low, high = found.measured["speedup"]
+    typer.echo(
+        f"Speed-up over the uncompressed torch model: {found.speedup:.2f}x here; "
+        f"{before:.2f}x ({low:.2f} to {high:.2f}) when it was published."
+    )
+
+
+@app.command()
 def report(run: RunArgument) -> None:
     """Write RUN/report.html: plots of the front, and what each point keeps."""
-    from paretoformer.search.report import write_report
-    from paretoformer.search.store import RunFolder
+    from paretoformer.search.results.report import write_report
+    from paretoformer.search.results.run_folder import RunFolder
 
     typer.echo(f"Written: {write_report(RunFolder(run))}")
 
@@ -182,14 +207,14 @@ def techniques(as_json: JsonOption = False) -> None:
     """List every attention mechanism that a layer may use; the source says what it cannot do."""
     from paretoformer.spaces import attention
 
-    rows = [attention.describe(name) for name in attention.names()]
+    rows = [attention.card(name) for name in attention.names()]
     if as_json:
         typer.echo(json.dumps(rows, indent=2))
         return
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
 
-    from paretoformer.search.display import print_table
+    from paretoformer.search.results.tables import print_table
 
     table = Table(box=SIMPLE_HEAD)
     table.add_column("name", no_wrap=True)
@@ -235,6 +260,7 @@ def main() -> None:
     # Libraries announce deprecations to their users' users; a developer sees them in the tests.
     warnings.simplefilter("ignore")
     warnings.simplefilter("default", OtherMachineWarning)
+    warnings.simplefilter("default", UncheckedWarning)
     warnings.showwarning = _show_warning
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     try:
@@ -286,9 +312,8 @@ def _finite(value: float) -> float | None:
 def _print_best(found: Best) -> None:
     from rich.table import Table
 
-    from paretoformer.search.display import mechanisms, number, print_table
+    from paretoformer.search.results.tables import described, number, print_table
 
-    heads = found.candidate.heads
     name = "the uncompressed model" if found.candidate.is_dense else f"trial {found.trial}"
     table = Table(title=f"best: {name}, {found.speedup:.2f}x", title_justify="left")
     for column in ("metric", "value", "95% interval", "dense", "unit"):
@@ -297,10 +322,26 @@ def _print_best(found: Best) -> None:
         interval = "exact" if m.low == m.high else f"{number(m.low)} to {number(m.high)}"
         table.add_row(key, number(m.value), interval, number(found.dense[key].value), m.unit)
     print_table(table)
-    typer.echo(
-        f"heads kept in each layer: {', '.join(map(str, heads.counts))} of {heads.heads}; "
-        f"attention: {mechanisms(found.candidate)}; candidate {found.candidate.id}"
-    )
+    typer.echo(f"keeps: {described(found.candidate)}; candidate {found.candidate.id}")
+    if found.gain:
+        typer.echo(found.gain)
+
+
+def answer(folder: Path) -> str:
+    """The default answer of a run in words."""
+    from paretoformer.search.errors import NoAnswer
+    from paretoformer.search.results.best import load_best
+    from paretoformer.search.results.tables import described
+
+    try:
+        found = load_best(folder)
+    except NoAnswer as error:
+        return str(error)
+    required = " and ".join(found.facts.requirements) or "any quality"
+    return (
+        f"Fastest with {required}: trial {found.trial}, {described(found.candidate)}, "
+        f"{found.speedup_text}. {found.gain}"
+    ).rstrip()
 
 
 if __name__ == "__main__":

@@ -7,9 +7,9 @@ from pathlib import Path
 import typer
 
 from paretoformer.search.errors import RunError, UserError
-from paretoformer.search.spec import parse_spec
-from paretoformer.search.store import RunFolder
-from paretoformer.search.study import open_storage
+from paretoformer.search.results.run_folder import RunFolder
+from paretoformer.search.study.optuna_study import open_storage
+from paretoformer.search.study.spec import parse_spec
 
 
 def serve(run: str | Path, host: str, port: int) -> None:

@@ -42,6 +42,10 @@ class OtherMachineWarning(UserWarning):
     """A front was measured on a machine unlike this one."""
 
 
+class UncheckedWarning(UserWarning):
+    """Something that should be compared was not recorded, so it is taken as it is."""
+
+
 class Interrupted(KeyboardInterrupt):
     """SIGINT or SIGTERM arrived. Of this kind, because Ray's waits let no other one through."""
 

@@ -5,16 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-import numpy as np
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
-from paretoformer.evaluators.measurement import Outcome, Result
+from paretoformer.evaluators.outcome import Outcome, Result
+from paretoformer.search.dispatch.pipeline import Pipeline
 from paretoformer.search.errors import StudyFailed
-from paretoformer.search.front import as_costs, nondominated
-from paretoformer.search.pipeline import Pipeline
-from paretoformer.search.record import TrialRecord
-from paretoformer.search.study import belongs_to_population, unfinished
+from paretoformer.search.proposers import Proposer
+from paretoformer.search.results.record import TrialRecord
+from paretoformer.search.study.optuna_study import belongs_to_population, unfinished
 from paretoformer.spaces.candidate import Candidate
 from paretoformer.spaces.space import Space
 
@@ -24,31 +23,32 @@ DUPLICATE = "duplicate_of"
 """User attribute of a trial that proposed a candidate measured before: the number of that trial."""
 PLANTED = "planted"
 """User attribute of the study: ids of the candidates that were put in its queue."""
-CROSSED = 2
-"""How many mechanisms are crossed with the planted masks."""
 PATIENCE = 20
-"""Duplicates in a row after which the loop proposes an unseen candidate itself."""
+"""Duplicates in a row after which the loop asks `spare` for a candidate."""
 
 
 @dataclass
 class Search:
     """One search of a space, from wherever its study stands.
 
+    proposers: asked before the sampler; each of their candidates is tried once.
+    spare: asked when the sampler keeps repeating itself.
     names: the objectives, in the study's order.
-    on_record: told of every finished candidate: (all records so far).
+    on_record: called with all records so far, after each candidate.
     """
 
     study: optuna.Study
     space: Space
+    proposers: Sequence[Proposer]
+    spare: Proposer
     pipeline: Pipeline
     names: Sequence[str]
-    seed: int = 0
     on_record: Callable[[Sequence[TrialRecord]], None] = lambda records: None
     _records: dict[str, TrialRecord] = field(default_factory=dict)
     _asked: dict[int, tuple[optuna.Trial, Candidate]] = field(default_factory=dict)
     _parked: dict[str, list[optuna.Trial]] = field(default_factory=dict)
     _duplicates: int = 0
-    _crossed: bool = False
+    _exhausted: bool = False
 
     def run(self, trials: int) -> list[TrialRecord]:
         """Measure candidates until there are `trials`, or until the space has no more.
@@ -61,13 +61,13 @@ class Search:
             StudyFailed: the dense model cannot be measured.
         """
         self._records = {r.candidate.id: r for r in stored_records(self.study)}
-        self._plant()
+        self._enqueue_proposals()
         for trial in unfinished(self.study):
             self._take(trial)
         if self._dense is None:
             self._measure_dense()
         while True:
-            self._plant_crosses()
+            self._enqueue_proposals()
             while self._wants_more(trials):
                 self._take(self._ask())
             finished = self.pipeline.finished()
@@ -82,45 +82,17 @@ class Search:
 
     @property
     def _dense(self) -> TrialRecord | None:
-        return self._records.get(Candidate.dense(self.space.layers, self.space.heads).id)
+        return self._records.get(self.space.dense.id)
 
-    def _plant(self) -> None:
-        """Queue what was not queued before: all at first, later what a newer version adds."""
-        before = self.study.user_attrs.get(PLANTED, [])
-        planted = self.space.planted()
-        for candidate in planted:
-            if candidate.id not in before:
-                self.study.enqueue_trial(self.space.params(candidate))
-        known = dict.fromkeys([*before, *(candidate.id for candidate in planted)])
-        self.study.set_user_attr(PLANTED, list(known))
-
-    def _plant_crosses(self) -> None:
-        """Once each mechanism was measured in every layer, queue the best with fewer heads.
-
-        The best are those that no other one dominates; of them the two that are first in the first
-        objective.
-        """
-        if self._crossed:
-            return
-        uniform = [self._records.get(candidate.id) for candidate in self.space.uniform()]
-        measured = [record for record in uniform if record is not None and record.ok]
-        if None in uniform:
-            return
-        self._crossed = True
-        if not measured:
-            return
-        before = self.study.user_attrs.get(PLANTED, [])
-        directions = [direction.name.lower() for direction in self.study.directions]
-        values = np.array([record.values(self.names) for record in measured])
-        costs = as_costs(values, directions)  # type: ignore[arg-type]
-        keep = nondominated(values, directions)  # type: ignore[arg-type]
-        best = [measured[i] for i in np.argsort(costs[:, 0], kind="stable") if keep[i]]
-        crosses = [each for r in best[:CROSSED] for each in self.space.crossed(r.candidate)]
-        new = [each for each in crosses if each.id not in before]
-        for candidate in new:
+    def _enqueue_proposals(self) -> None:
+        """Queue what the proposers want and what was not queued before, by this run or another."""
+        before = dict.fromkeys(self.study.user_attrs.get(PLANTED, []))
+        wanted = (each for p in self.proposers for each in p.propose(self._records))
+        new = {candidate.id: candidate for candidate in wanted if candidate.id not in before}
+        for candidate in new.values():
             self.study.enqueue_trial(self.space.params(candidate))
         if new:
-            self.study.set_user_attr(PLANTED, [*before, *(each.id for each in new)])
+            self.study.set_user_attr(PLANTED, [*before, *new])
 
     def _measure_dense(self) -> None:
         """Every other measurement is compared with the dense model's, so it goes first."""
@@ -139,21 +111,19 @@ class Search:
         underway = len(self._asked)
         known = len(self._records) + underway
         parked = sum(len(each) for each in self._parked.values())
-        return known < min(trials, self.space.size) and underway + parked < self.pipeline.capacity
+        room = underway + parked < self.pipeline.capacity
+        return known < min(trials, self.space.size) and room and not self._exhausted
 
     def _ask(self) -> optuna.Trial:
         if self._duplicates >= PATIENCE:
-            self.study.enqueue_trial(self.space.params(self._unseen()))
+            underway = {
+                c.id: TrialRecord(n, c, Result(Outcome.OK)) for n, (_, c) in self._asked.items()
+            }
+            spare = self.spare.propose({**self._records, **underway})
+            self._exhausted = not spare
+            for candidate in spare:
+                self.study.enqueue_trial(self.space.params(candidate))
         return self.study.ask()
-
-    def _unseen(self) -> Candidate:
-        """A random candidate that no trial has; called only while there is one."""
-        underway = {candidate.id for _, candidate in self._asked.values()}
-        rng = np.random.default_rng((self.seed, len(self._records), len(underway)))
-        while True:
-            candidate = self.space.random(rng)
-            if candidate.id not in self._records and candidate.id not in underway:
-                return candidate
 
     def _take(self, trial: optuna.Trial) -> None:
         """Measure what a trial proposes, unless it is known, or being measured."""
@@ -186,8 +156,9 @@ class Search:
         self.on_record(self.records)
 
     def _tell(self, trial: optuna.Trial, record: TrialRecord) -> None:
-        if record.ok:
-            self.study.tell(trial, record.values(self.names))
+        values = record.values(self.names)
+        if record.ok and all(value == value for value in values):  # NaN: an objective is not there
+            self.study.tell(trial, values)
         else:
             self.study.tell(trial, state=TrialState.FAIL)
 

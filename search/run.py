@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
@@ -12,33 +12,35 @@ import optuna
 from optuna.trial import TrialState
 
 from paretoformer.evaluators.evaluator import Evaluator
-from paretoformer.evaluators.latency import TimingProtocol
-from paretoformer.evaluators.target import fingerprint, physical_cores
-from paretoformer.search.confirm import chosen, confirm, front_table
-from paretoformer.search.dispatch import Dispatcher
-from paretoformer.search.display import Display
+from paretoformer.evaluators.target import machine_facts, physical_cores
+from paretoformer.evaluators.timing.protocol import TimingProtocol
+from paretoformer.search.dispatch.artifacts import ArtifactFolder
+from paretoformer.search.dispatch.dispatcher import Dispatcher
+from paretoformer.search.dispatch.pipeline import Pipeline
+from paretoformer.search.dispatch.placement import places, run_on
+from paretoformer.search.dispatch.ray_dispatcher import RayDispatcher
+from paretoformer.search.dispatch.ray_session import import_ray, ray_session
+from paretoformer.search.dispatch.signals import interruptible
 from paretoformer.search.errors import RunError, StudyError
 from paretoformer.search.loop import Search, stored_records
-from paretoformer.search.pipeline import Pipeline
-from paretoformer.search.prepare import prepared_space
-from paretoformer.search.ray_dispatch import (
-    RayDispatcher,
-    import_ray,
-    interruptible,
-    places,
-    ray_session,
-    run_on,
-)
-from paretoformer.search.record import TrialRecord
-from paretoformer.search.report import write_report
-from paretoformer.search.spec import Spec, load_spec
-from paretoformer.search.store import RunFolder, TrialsFile, write_table
-from paretoformer.search.study import check_storage, open_study
-from paretoformer.search.subject import Subject, load_subject
+from paretoformer.search.proposers import Unseen, alternatives, standard_proposers
+from paretoformer.search.results.choose import chosen
+from paretoformer.search.results.confirm import confirm, confirmations
+from paretoformer.search.results.display import Display
+from paretoformer.search.results.facts import MetricFacts, RunFacts
+from paretoformer.search.results.parquet import TrialsFile, write_table
+from paretoformer.search.results.published import published_table
+from paretoformer.search.results.record import TrialRecord
+from paretoformer.search.results.report import write_report
+from paretoformer.search.results.run_folder import RunFolder
+from paretoformer.search.study.optuna_study import check_storage, open_study
+from paretoformer.search.study.prepare import Prepared, prepare
+from paretoformer.search.study.spec import Spec, load_spec, parse_spec
+from paretoformer.search.study.subject import Subject, load_subject
 
 RUN = "run"
 """User attribute of the study: the id of its run folder, as in `machine.json`."""
-FINGERPRINT = "fingerprint"
+SUBJECT_DIGEST = "fingerprint"
 """User attribute of the study: a digest of model and data."""
 PATIENCE_SECONDS = 60
 """How long to wait for the workers of a killed run before they are ended."""
@@ -111,21 +113,32 @@ class _Run:
                 self.spec.seed,
             )
             self._claim(study, subject)
-            self.folder.write_study(self.spec)
-            self._publish(study, subject, self._measure(stack, study, subject))
+            self.folder.write_study(self.spec.to_toml())
+            prepared = prepare(study, self.spec, subject, self.folder, self.display.progress)
+            self._tell_what_is_left_out(prepared)
+            records = self._measure(stack, study, subject, prepared)
+            self._publish(study, subject, prepared, records)
+
+    def _tell_what_is_left_out(self, prepared: Prepared) -> None:
+        for axis in prepared.begun_without:
+            self.display.note(f"This run was begun before there was {axis!r}: it stays as it is.")
+        for axis, reasons in prepared.left_out.items():
+            for value, reason in reasons.items():
+                self.display.note(f"Not tried: {axis} {value}: {reason}.")
 
     def _machine(self, subject: Subject) -> dict[str, Any]:
         """The machine that times, and its threads."""
-        found = fingerprint(subject.target)
+        found = machine_facts(subject.target)
         if self.spec.target.resource:
             ray = import_ray()
             node = places(self.spec.target.resource).timing[0]
-            found = ray.get(run_on(node, fingerprint, subject.target))
+            found = ray.get(run_on(node, machine_facts, subject.target))
         return found | {"threads": subject.target.threads}
 
     def _check_folder(self) -> None:
         if self.folder.exists:
-            self.folder.check_study(self.spec)
+            there = parse_spec(self.folder.study.read_text("utf-8"), source=self.folder.study)
+            self.folder.check_study(self.spec.model_dump(), there.model_dump())
             if not (self.spec.search.storage or self.folder.storage.exists()):
                 raise RunError(
                     f"{self.folder.path} has lost its {self.folder.storage.name}, without which "
@@ -136,7 +149,7 @@ class _Run:
 
     def _claim(self, study: optuna.Study, subject: Subject) -> None:
         """Make a new Optuna study this folder's, or see that it is, and about the same subject."""
-        own = {RUN: self.folder.read_machine()["run"], FINGERPRINT: subject.digest}
+        own = {RUN: self.folder.read_machine()["run"], SUBJECT_DIGEST: subject.digest}
         for key, value in own.items():
             if key not in study.user_attrs:
                 study.set_user_attr(key, value)
@@ -145,77 +158,101 @@ class _Run:
                 f"the storage of {self.folder.path} holds the study {self.spec.name!r} of another "
                 "run: choose another name."
             )
-        if study.user_attrs[FINGERPRINT] != own[FINGERPRINT]:
+        if study.user_attrs[SUBJECT_DIGEST] != own[SUBJECT_DIGEST]:
             raise RunError(
                 f"the model or the data changed since {self.folder.path} was begun. "
                 "Choose another --out."
             )
 
     def _measure(
-        self, stack: ExitStack, study: optuna.Study, subject: Subject
+        self, stack: ExitStack, study: optuna.Study, subject: Subject, prepared: Prepared
     ) -> list[TrialRecord]:
         """Search, then confirm."""
-        spec = self.spec
-        space = prepared_space(study, spec, subject, self.display.progress)
-        wanted = min(spec.trials, space.size)
-        sampled = [name for name, metric in subject.metrics.items() if metric.exclusive]
-        file = TrialsFile(self.folder.trials, list(subject.metrics), sampled, self._facts(subject))
+        artifacts = ArtifactFolder(self.folder.models, subject.model_digest)
         dispatcher = self._dispatchers(stack, subject)
-        records = stored_records(study)
-        begun = study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
-        if len(records) < wanted or begun:
-            self.display.trials(records, wanted, subject.objectives)
-
-            def on_record(records: Any) -> None:
-                file.update(records)
-                self.display.trials(records, wanted, subject.objectives)
-
-            with dispatcher(fresh=False) as workers:
-                search = Search(
-                    study,
-                    space,
-                    Pipeline(workers, "search"),
-                    [metric.name for metric in subject.objectives],
-                    spec.seed,
-                    on_record,
-                )
-                records = search.run(spec.trials)
-        file.update(records, now=True)
+        records = self._search(study, subject, prepared, dispatcher, artifacts)
+        picked = chosen(records, subject.objectives, alternatives(prepared.space))
+        artifacts.keep(record.candidate for record in picked)
         confirm(
             study,
-            chosen(records, subject.objectives),
-            lambda: Pipeline(stack.enter_context(dispatcher(fresh=True)), "confirm"),
-            spec.seed,
-            lambda done, total: self.display.progress("Confirming the front", done, total),
+            picked,
+            lambda: Pipeline(stack.enter_context(dispatcher(fresh=True)), "confirm", artifacts),
+            self.spec.seed,
+            self.display.progress,
         )
         return records
 
-    def _publish(self, study: optuna.Study, subject: Subject, records: list[TrialRecord]) -> None:
-        """Write the front and the report."""
-        from paretoformer.search.confirm import confirmations
+    def _search(
+        self,
+        study: optuna.Study,
+        subject: Subject,
+        prepared: Prepared,
+        dispatcher: Callable[..., Any],
+        artifacts: ArtifactFolder,
+    ) -> list[TrialRecord]:
+        """Measure candidates until there are as many as the study wants."""
+        space, objectives = prepared.space, subject.objectives
+        wanted = min(self.spec.trials, space.size)
+        facts = self._facts(subject, prepared)
+        file = TrialsFile(self.folder.trials, list(subject.metrics), subject.sampled, facts)
+        records = stored_records(study)
+        begun = study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
+        if len(records) < wanted or begun:
+            self.display.trials(records, wanted, objectives)
 
-        sampled = [name for name, metric in subject.metrics.items() if metric.exclusive]
-        table = front_table(
-            chosen(records, subject.objectives),
+            def on_record(records: Sequence[TrialRecord]) -> None:
+                file.update(records)
+                artifacts.keep(
+                    r.candidate for r in chosen(records, objectives, alternatives(space))
+                )
+                self.display.trials(records, wanted, objectives)
+
+            with dispatcher(fresh=False) as workers:
+                records = Search(
+                    study,
+                    space,
+                    standard_proposers(space, objectives),
+                    Unseen(space, self.spec.seed),
+                    Pipeline(workers, "search", artifacts),
+                    [metric.name for metric in objectives],
+                    on_record,
+                ).run(self.spec.trials)
+        file.update(records, now=True)
+        return records
+
+    def _publish(
+        self,
+        study: optuna.Study,
+        subject: Subject,
+        prepared: Prepared,
+        records: list[TrialRecord],
+    ) -> None:
+        """Write the front and the report."""
+        others = alternatives(prepared.space)
+        table = published_table(
+            chosen(records, subject.objectives, others),
             confirmations(study),
             subject.objectives,
             list(subject.metrics),
-            sampled,
+            subject.sampled,
+            others,
         )
-        write_table(table, self.folder.front, self._facts(subject))
+        write_table(table, self.folder.front, self._facts(subject, prepared))
         write_report(self.folder)
 
-    def _facts(self, subject: Subject) -> dict[str, Any]:
+    def _facts(self, subject: Subject, prepared: Prepared) -> RunFacts:
         """The metadata of the Parquet files."""
-        return {
-            "study": self.spec.model_dump(),
-            "machine": self.folder.read_machine(),
-            "objectives": [metric.name for metric in subject.objectives],
-            "metrics": {
-                name: {"unit": metric.unit, "direction": metric.direction}
-                for name, metric in subject.metrics.items()
+        return RunFacts(
+            study=self.spec.model_dump(),
+            machine=self.folder.read_machine(),
+            objectives=tuple(metric.name for metric in subject.objectives),
+            metrics={
+                name: MetricFacts(m.unit, m.direction, m.role, m.requirement)
+                for name, m in subject.metrics.items()
             },
-        }
+            model_digest=subject.model_digest,
+            left_out=prepared.left_out,
+        )
 
     def _dispatchers(self, stack: ExitStack, subject: Subject) -> Callable[..., Any]:
         """Makes dispatchers; the first one starts Ray, which then lives as long as `stack`."""
@@ -223,6 +260,7 @@ class _Run:
         timing = self.spec.timing
         evaluator = Evaluator(
             subject.model,
+            subject.task,
             subject.workload,
             subject.target,
             subject.metrics,

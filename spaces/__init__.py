@@ -1,4 +1,4 @@
-"""What a compressed model can be: heads that stay, and the attention of each layer.
+"""What a compressed model can be: one value for each axis, and how a model is rebuilt from them.
 
 Knows torch and transformers, nothing of Ray, Optuna or storage.
 """

@@ -1,82 +1,56 @@
 """A candidate: one point of the space, complete enough to rebuild a model from it.
 
-Equal candidates have equal ids, today and in every later version: a field that a later version
-adds is written only where it differs from its default.
+Equal candidates have equal ids, today and in every later version: an axis that a later version adds
+is written only where it differs from its default.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping
+from functools import cached_property
+from types import MappingProxyType
 from typing import Any
 
+from paretoformer.spaces.axes import axes, axis_of
+from paretoformer.spaces.axis import Shape, Stage
+from paretoformer.spaces.choice import FULL, AttentionChoice
 from paretoformer.spaces.heads import HeadMask
+from paretoformer.spaces.suggestions import did_you_mean
 
-Value = bool | int | float | str
+__all__ = ["FULL", "AttentionChoice", "Candidate"]
 
-VERSION = 1
-
-
-@dataclass(frozen=True)
-class AttentionChoice:
-    """The attention mechanism of one layer, by its registered name, with its parameters."""
-
-    name: str
-    params: tuple[tuple[str, Value], ...] = ()
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "params", tuple(sorted(self.params)))
-
-    @classmethod
-    def of(cls, name: str, **params: Value) -> AttentionChoice:
-        """`AttentionChoice.of("window", window=32, global_tokens=1)`."""
-        return cls(name, tuple(params.items()))
-
-    def to_dict(self) -> dict[str, Any]:
-        """As it is written in JSON."""
-        return {"name": self.name, "params": dict(self.params)}
-
-    @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> AttentionChoice:
-        return cls.of(data["name"], **data["params"])
-
-    def __str__(self) -> str:
-        if not self.params:
-            return self.name
-        return f"{self.name}({', '.join(f'{key}={value}' for key, value in self.params)})"
+VERSION = max(axis.since for axis in axes())
+"""The newest format that this version reads; a candidate is written in the oldest that holds it."""
 
 
-FULL = AttentionChoice("full")
-
-
-@dataclass(frozen=True)
 class Candidate:
-    """Which heads stay, and the attention mechanism of each layer.
+    """One value for each axis; the shape is that of the head mask.
 
-    A layer without heads attends to nothing, so its mechanism is always `full`: otherwise one
-    model would have several candidates.
+    `Candidate(heads, attention)` names the first two axes by position, `others` any further ones:
+    `Candidate(heads, runtime="onnxruntime:int8")`. What is left out is as in the uncompressed
+    model. Frozen, hashable; `candidate["runtime"]` and `candidate.runtime` read a value.
 
     Raises:
-        ValueError: the mechanisms are not one for each layer.
+        ValueError: a value does not fit the shape, or there is no such axis.
     """
 
-    heads: HeadMask
-    attention: tuple[AttentionChoice, ...] = field(default=())
-
-    def __post_init__(self) -> None:
-        chosen = tuple(self.attention) or (FULL,) * self.heads.layers
-        if len(chosen) != self.heads.layers:
-            raise ValueError(
-                f"a candidate needs one attention for each of the {self.heads.layers} layers, "
-                f"but got {len(chosen)}."
-            )
-        canonical = (
-            choice if count else FULL
-            for choice, count in zip(chosen, self.heads.counts, strict=True)
+    def __init__(self, heads: HeadMask, attention: Any = None, **others: Any) -> None:
+        shape = Shape(heads.layers, heads.heads)
+        for name in others:
+            axis_of(name)
+        given = {"heads": heads, "attention": attention or None, **others}
+        raw = {
+            axis.name: axis.default(shape)
+            if given.get(axis.name) is None
+            else axis.check(given[axis.name], shape)
+            for axis in axes()
+        }
+        self.shape = shape
+        self.values: Mapping[str, Any] = MappingProxyType(
+            {axis.name: axis.canonical(raw[axis.name], raw) for axis in axes()}
         )
-        object.__setattr__(self, "attention", tuple(canonical))
 
     @classmethod
     def dense(cls, layers: int, heads: int) -> Candidate:
@@ -84,48 +58,110 @@ class Candidate:
         return cls(HeadMask.all(layers, heads))
 
     @property
-    def is_dense(self) -> bool:
-        return self == Candidate.dense(self.heads.layers, self.heads.heads)
+    def heads(self) -> HeadMask:
+        mask: HeadMask = self.values["heads"]
+        return mask
 
     @property
+    def attention(self) -> tuple[AttentionChoice, ...]:
+        choices: tuple[AttentionChoice, ...] = self.values["attention"]
+        return choices
+
+    def __getitem__(self, axis: str) -> Any:
+        return self.values[axis]
+
+    def __getattr__(self, name: str) -> Any:
+        values = self.__dict__.get("values", {})
+        if name not in values:
+            raise AttributeError(f"a candidate has no {name!r}: {', '.join(values)}.")
+        return values[name]
+
+    def replaced(self, **values: Any) -> Candidate:
+        """The same candidate with other values of some axes."""
+        return Candidate(**{**self.values, **values})
+
+    def of_stage(self, stage: Stage) -> dict[str, Any]:
+        """The values of the axes of one stage."""
+        return {axis.name: self.values[axis.name] for axis in axes() if axis.stage is stage}
+
+    def changes(self) -> Iterator[str]:
+        """The axes that differ from the uncompressed model."""
+        for axis in axes():
+            if self.values[axis.name] != axis.default(self.shape):
+                yield axis.name
+
+    @property
+    def is_dense(self) -> bool:
+        return not any(self.changes())
+
+    @cached_property
     def id(self) -> str:
         """16 hex digits of the SHA-256 of the canonical JSON text."""
         return hashlib.sha256(self.to_json().encode()).hexdigest()[:16]
 
     def to_json(self) -> str:
-        """Canonical JSON: one text for one candidate."""
-        return json.dumps(
-            {
-                "version": VERSION,
-                "heads": ["".join("01"[keep] for keep in row) for row in self.heads.kept],
-                "attention": [choice.to_dict() for choice in self.attention],
-            },
-            separators=(",", ":"),
-        )
+        """Canonical JSON: one text for one candidate.
+
+        The axes of version 1 are always written, later ones where they differ from their default.
+        """
+        written = [
+            axis
+            for axis in axes()
+            if axis.since == 1 or self.values[axis.name] != axis.default(self.shape)
+        ]
+        version = max(axis.since for axis in written)
+        values = {axis.name: axis.encode(self.values[axis.name]) for axis in written}
+        return json.dumps({"version": version, **values}, separators=(",", ":"))
 
     @classmethod
     def from_json(cls, text: str) -> Candidate:
         """The candidate of a text that `to_json` wrote, in this version or an older one.
 
         Raises:
-            ValueError: the text is no candidate, or was written by a newer version.
+            ValueError: the text is no candidate, was written by a newer version, or holds a key
+                that this version does not know.
         """
         try:
             data = json.loads(text)
-            version = data["version"]
-        except (json.JSONDecodeError, KeyError, TypeError) as error:
+            version = data.pop("version")
+        except (json.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
             raise ValueError(f"not a candidate: {text[:80]!r}.") from error
-        if version != VERSION:
+        if version not in range(1, VERSION + 1):
             raise ValueError(
                 f"this candidate has format version {version}, and this paretoformer reads "
                 f"version {VERSION}. Install the version that wrote it."
             )
+        known = {axis.name: axis for axis in axes() if axis.since <= version}
+        for key in data:
+            if key not in known:
+                raise ValueError(
+                    f"a candidate of version {version} has no {key!r}."
+                    f"{did_you_mean(key, known)} Known: {', '.join(known)}."
+                )
         try:
-            attention = tuple(map(AttentionChoice.from_dict, data["attention"]))
-            return cls(HeadMask(_rows(data["heads"])), attention)
-        except (KeyError, TypeError) as error:
+            data = {"attention": [], **data}
+            return cls(**{name: known[name].decode(value) for name, value in data.items()})
+        except (KeyError, TypeError, AttributeError) as error:
             raise ValueError(f"not a candidate: {text[:80]!r}.") from error
 
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Candidate) and self.values == other.values
 
-def _rows(rows: Iterable[str]) -> tuple[tuple[bool, ...], ...]:
-    return tuple(tuple(bit == "1" for bit in row) for row in rows)
+    def __hash__(self) -> int:
+        return hash(tuple(self.values.items()))
+
+    def __repr__(self) -> str:
+        cells = (f"{axis.name}={axis.cell(self.values[axis.name])}" for axis in axes())
+        return f"Candidate({', '.join(cells)}; {self.id})"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _restored, (dict(self.values),)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name in self.__dict__:
+            raise AttributeError("a candidate is frozen.")
+        super().__setattr__(name, value)
+
+
+def _restored(values: dict[str, Any]) -> Candidate:
+    return Candidate(**values)

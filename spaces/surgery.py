@@ -1,12 +1,13 @@
-"""Surgery: rebuild a model as a candidate says, heads gone for real.
+"""Surgery: cut a model in place, so that what is removed is gone.
 
-The original is left as it was; the rebuilt model shares every tensor with it that did not change.
+It works on a copy that `share` made, which holds the original's own tensors until they change: the
+original is left as it was.
 """
 
 from __future__ import annotations
 
 import copy
-from dataclasses import dataclass
+from collections.abc import Sequence
 from typing import Any, cast
 
 import torch
@@ -16,29 +17,8 @@ from transformers.pytorch_utils import Conv1D
 
 from paretoformer.spaces import attention
 from paretoformer.spaces.attention.interface import IMPLEMENTATION, MECHANISM
-from paretoformer.spaces.candidate import FULL, AttentionChoice, Candidate
-from paretoformer.spaces.families import Block, blocks_of, head_dim_of, shape_of
-
-CANDIDATE = "paretoformer_candidate"
-"""The attribute of a rebuilt model that says what it was rebuilt as."""
-
-
-@dataclass(frozen=True)
-class Applied:
-    """A rebuilt model, and what was done to it."""
-
-    model: nn.Module
-    removed_heads: tuple[int, ...]
-    """Of each layer, how many heads went."""
-    swapped: dict[int, AttentionChoice]
-    """Layer -> its mechanism, where that is no longer `full`."""
-    parameters_before: int
-    parameters_after: int
-
-    @property
-    def changed(self) -> bool:
-        """False when the candidate is the dense model."""
-        return bool(self.swapped) or any(self.removed_heads)
+from paretoformer.spaces.choice import FULL, AttentionChoice
+from paretoformer.spaces.families import Block, blocks_of, head_dim_of
 
 
 class ConstantOutput(nn.Module):
@@ -86,42 +66,23 @@ class HeadlessAttention(nn.Module):
         return output, None
 
 
-def apply(candidate: Candidate, model: nn.Module) -> Applied:
-    """Rebuild `model` as `candidate` says; `model` itself is not changed.
+def swap_attention(model: nn.Module, choices: Sequence[AttentionChoice]) -> None:
+    """Give each layer that has heads its mechanism; a model that keeps `full` keeps `sdpa`.
+
+    choices: one for each layer of the model.
 
     Raises:
-        ValueError: the family is not supported, the candidate has another number of layers or
-            heads than the model, or the model was compressed already.
+        ValueError: a mechanism is unknown, or its parameters are not its own.
     """
-    blocks_of(model)  # refuses an unsupported family before anything is copied
-    expected = shape_of(model.config)
-    got = (candidate.heads.layers, candidate.heads.heads)
-    if got != expected:
-        raise ValueError(
-            f"the candidate has (layers, heads) = {got}, but the model has {expected}."
-        )
-    if hasattr(model, CANDIDATE) and not getattr(model, CANDIDATE).is_dense:
-        raise ValueError("the model was compressed already: apply candidates to the original.")
-
-    rebuilt = share(model)
-    swaps = any(choice != FULL for choice in candidate.attention)
-    for layer, block in enumerate(blocks_of(rebuilt)):
-        _prune(block, candidate.heads.indices(layer), candidate.heads.heads)
-        if swaps and candidate.heads.counts[layer]:
-            mechanism = attention.build(candidate.attention[layer], head_dim_of(model.config))
-            device = next(model.parameters()).device
+    if all(choice == FULL for choice in choices):
+        return
+    config = cast(Any, model).config
+    device = next(model.parameters()).device
+    for block, choice in zip(blocks_of(model), choices, strict=True):
+        if not isinstance(block.attention, HeadlessAttention):
+            mechanism = attention.build(choice, head_dim_of(config))
             block.attention.add_module(MECHANISM, mechanism.to(device))
-    if swaps:
-        cast(Any, rebuilt).set_attn_implementation(IMPLEMENTATION)
-    setattr(rebuilt, CANDIDATE, candidate)
-    heads = candidate.heads
-    return Applied(
-        model=rebuilt,
-        removed_heads=tuple(heads.heads - count for count in heads.counts),
-        swapped={i: choice for i, choice in enumerate(candidate.attention) if choice != FULL},
-        parameters_before=count_parameters(model),
-        parameters_after=count_parameters(rebuilt),
-    )
+    cast(Any, model).set_attn_implementation(IMPLEMENTATION)
 
 
 def count_parameters(model: nn.Module) -> int:
@@ -135,7 +96,7 @@ def share(model: nn.Module) -> nn.Module:
     return copy.deepcopy(model, memo={id(tensor): tensor for tensor in tensors})
 
 
-def _prune(block: Block, kept: tuple[int, ...], heads: int) -> None:
+def keep_heads(block: Block, kept: tuple[int, ...], heads: int) -> None:
     """Cut one attention block down to the kept heads.
 
     heads: of the dense block; where they form groups, the groups.

@@ -9,9 +9,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from paretoformer.evaluators.memory import peak_of
 from paretoformer.spaces import AttentionChoice
 from paretoformer.spaces.attention import attention_class, build, names
+from paretoformer.spaces.runtimes.torch_runtime import peak_of
 from tests.mechanisms import CHEAP, EXACT, definition, made, tensors
 
 every_mechanism = pytest.mark.parametrize("name", names())

@@ -4,12 +4,19 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
+import pyarrow as pa
 import pytest
 
 import paretoformer as pf
-from paretoformer.search.best import Requirement, load_best
+from paretoformer.evaluators.target import Target, machine_facts
 from paretoformer.search.errors import NoAnswer, RunError, UserError
-from paretoformer.search.store import read_front
+from paretoformer.search.results.best import load_best
+from paretoformer.search.results.evidence import rank_agreement, shrinkage
+from paretoformer.search.results.facts import MetricFacts, RunFacts
+from paretoformer.search.results.parquet import read_front, write_table
+from paretoformer.search.results.requirement import Requirement
+from paretoformer.spaces import Candidate, HeadMask
 
 
 @pytest.mark.parametrize(
@@ -88,3 +95,65 @@ def test_load_front_gives_the_front_rows_alone(example: Path) -> None:
     assert len(front) >= 5
     for name in ("accuracy", "latency_ms", "memory_mb", "parameters", "flops"):
         assert {name, f"{name}_low", f"{name}_high", f"search_{name}"} <= set(front.columns)
+
+
+def write_front(run: Path, quality: str, metric: MetricFacts, values: list[float]) -> RunFacts:
+    """A run of another task: the dense model, half of it, and the fastest, which is a wreck.
+
+    values: of the quality, in that order.
+    """
+    masks = [HeadMask.all(1, 4), HeadMask.ranked((2,), np.ones((1, 4))), HeadMask.none(1, 4)]
+    table = {
+        "trial": [0, 1, 2],
+        "candidate": [Candidate(mask).to_json() for mask in masks],
+        "state": ["complete"] * 3,
+        "role": ["dense", "front", "front"],
+    }
+    table |= {f"speedup{end}": [1.0, 2.0, 8.0] for end in ("", "_low", "_high")}
+    for name, column in {quality: values, "latency_ms": [8.0, 4.0, 1.0]}.items():
+        table |= {f"{name}{end}": column for end in ("", "_low", "_high")}
+        table[f"search_{name}"] = column
+    facts = RunFacts(
+        study={"target": {"device": "cpu"}},
+        machine=machine_facts(Target()),
+        objectives=(quality, "latency_ms"),
+        metrics={quality: metric, "latency_ms": MetricFacts("ms", "minimize", "cost")},
+    )
+    write_table(pa.table(table), run / "front.parquet", facts)
+    return facts
+
+
+F1 = MetricFacts("fraction", "maximize", "quality", "f1>=dense-0.01")
+PERPLEXITY = MetricFacts("1", "minimize", "quality", "perplexity<=1.05*dense")
+
+
+@pytest.mark.parametrize(
+    ("name", "metric", "values"),
+    [("f1", F1, [0.9, 0.895, 0.5]), ("perplexity", PERPLEXITY, [20.0, 20.5, 900.0])],
+)
+def test_run_of_any_quality_has_its_requirement_by_default(
+    tmp_path: Path, name: str, metric: MetricFacts, values: list[float]
+) -> None:
+    write_front(tmp_path, name, metric, values)
+    assert load_best(tmp_path).trial == 1
+    assert load_best(tmp_path, name).trial == 0  # best by its own direction
+    assert load_best(tmp_path, require=[]).trial == 2  # only who asks for it gets the wreck
+
+
+def test_facts_come_back_from_the_file(tmp_path: Path) -> None:
+    facts = write_front(tmp_path, "f1", F1, [0.9, 0.895, 0.5])
+    again = read_front(tmp_path)[1]
+    assert again.metrics == facts.metrics
+    assert again.requirements == ("f1>=dense-0.01",)
+    assert again.objectives == ("f1", "latency_ms")
+
+
+def test_quality_that_is_minimised_is_no_cost(tmp_path: Path) -> None:
+    facts = write_front(tmp_path, "perplexity", PERPLEXITY, [20.0, 20.5, 900.0])
+    assert facts.qualities == ["perplexity"]
+    assert facts.costs == ["latency_ms"]
+    front, again = read_front(tmp_path)
+    assert again.costs == ["latency_ms"]
+    assert list(rank_agreement(front, facts)) == ["latency_ms"]
+    front["search_perplexity"] = front["perplexity"] - 0.5  # it looked better in the search
+    assert shrinkage(front, facts)["perplexity"] == pytest.approx(0.5)  # in its unit, not a share

@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from paretoformer.search.report import write_report
-from paretoformer.search.store import RunFolder
-from paretoformer.search.study import open_study
+from paretoformer.search.results.report import write_report
+from paretoformer.search.results.run_folder import RunFolder
+from paretoformer.search.study.optuna_study import open_study
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 
@@ -68,8 +68,8 @@ def test_report_draws_the_front_and_every_point(
 
 
 def test_dashboard_shows_a_study_that_is_being_written(browse: Browse, tmp_path: Path) -> None:
-    from paretoformer.evaluators.accuracy import Accuracy
-    from paretoformer.evaluators.latency import Latency
+    from paretoformer.evaluators.metrics.accuracy import Accuracy
+    from paretoformer.evaluators.metrics.latency import Latency
 
     folder = RunFolder(tmp_path / "run")
     folder.path.mkdir()

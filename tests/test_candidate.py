@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from paretoformer.spaces import AttentionChoice, Candidate, HeadMask
+from paretoformer.spaces.candidate import VERSION
 
 shapes = st.tuples(st.integers(1, 5), st.integers(1, 6))
 
@@ -67,7 +69,9 @@ def test_id_of_a_known_candidate_never_changes() -> None:
 
 def test_candidate_of_a_newer_version_is_refused_with_both_versions() -> None:
     data = json.loads(Candidate.dense(1, 1).to_json()) | {"version": 9}
-    with pytest.raises(ValueError, match="format version 9, and this paretoformer reads version 1"):
+    with pytest.raises(
+        ValueError, match=f"format version 9, and this paretoformer reads version {VERSION}"
+    ):
         Candidate.from_json(json.dumps(data))
 
 
@@ -75,6 +79,57 @@ def test_candidate_of_a_newer_version_is_refused_with_both_versions() -> None:
 def test_other_text_is_no_candidate(text: str) -> None:
     with pytest.raises(ValueError, match="not a candidate"):
         Candidate.from_json(text)
+
+
+def text_with(**keys: object) -> str:
+    """A candidate of version 1 with further keys."""
+    attention = [{"name": "full", "params": {}}]
+    return json.dumps({"version": 1, "heads": ["11"], "attention": attention, **keys})
+
+
+def test_unknown_key_is_refused_by_name() -> None:
+    """Else a model would be rebuilt that is not the one that was measured."""
+    assert Candidate.from_json(text_with()).is_dense
+    with pytest.raises(ValueError, match="a candidate of version 1 has no 'precision'"):
+        Candidate.from_json(text_with(precision="int8"))
+
+
+@pytest.mark.parametrize(
+    ("key", "value"), [("runtime", "onnxruntime:int8"), ("layers", "1"), ("feed_forward", [0.5])]
+)
+def test_version_1_has_no_axis_that_came_later(key: str, value: object) -> None:
+    with pytest.raises(ValueError, match=f"a candidate of version 1 has no '{key}'"):
+        Candidate.from_json(text_with(**{key: value}))
+
+
+def test_unknown_axis_is_refused_by_name() -> None:
+    with pytest.raises(ValueError, match="unknown axis 'precision'"):
+        Candidate(HeadMask.all(1, 2), precision="int8")
+
+
+@given(candidates())
+def test_candidate_travels_to_a_worker_as_it_is(candidate: Candidate) -> None:
+    again = pickle.loads(pickle.dumps(candidate))
+    assert again == candidate
+    assert again.id == candidate.id
+    assert {again: 1}[candidate] == 1
+
+
+@given(candidates(), candidates())
+def test_equal_candidates_have_equal_hashes(one: Candidate, other: Candidate) -> None:
+    same = Candidate(one.heads, one.attention)
+    assert hash(same) == hash(one)
+    assert len({one, same, other}) == len({one.id, other.id})
+
+
+def test_candidate_is_frozen() -> None:
+    candidate = Candidate.dense(1, 2)
+    assert candidate.id  # computed now, and kept
+    for name in ("values", "shape", "id", "heads", "attention"):
+        with pytest.raises(AttributeError):
+            setattr(candidate, name, None)
+    with pytest.raises(TypeError, match="does not support item assignment"):
+        candidate.values["heads"] = HeadMask.none(1, 2)  # type: ignore[index]
 
 
 def test_mask_needs_layers_of_one_width() -> None:

@@ -196,7 +196,7 @@ def test_front_as_json_has_every_row(run: Run, example: Path) -> None:
 
 
 def test_best_as_json_is_the_python_answer(run: Run, example: Path) -> None:
-    from paretoformer.search.best import load_best
+    from paretoformer.search.results.best import load_best
 
     status, output, _ = run("best", example, "--json")
     assert status == 0
@@ -243,13 +243,13 @@ def test_report_is_one_file_that_asks_the_network_for_nothing(
 
 @pytest.mark.parametrize("family", ["roberta", "electra"])
 def test_families_load_from_a_folder(family: str, tmp_path: Path) -> None:
-    from paretoformer.search.spec import load_spec
-    from paretoformer.search.subject import load_subject
+    from paretoformer.search.study.spec import load_spec
+    from paretoformer.search.study.subject import load_subject
 
     study = write_study(tmp_path)
     shutil.rmtree(tmp_path / "model")
     write_model(tmp_path / "model", family)
-    subject = load_subject(load_spec(study), lambda what, done, total: None)
+    subject = load_subject(load_spec(study))
     assert len(subject.workload.splits["search"]) == 40
 
 

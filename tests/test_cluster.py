@@ -10,9 +10,11 @@ import pytest
 
 from paretoformer.evaluators.evaluator import Job
 from paretoformer.evaluators.formula import FormulaEvaluator
-from paretoformer.evaluators.measurement import Result, Span
+from paretoformer.evaluators.outcome import Phase, Result, Span
+from paretoformer.search.dispatch.placement import places, run_on
+from paretoformer.search.dispatch.ray_dispatcher import RayDispatcher
+from paretoformer.search.dispatch.ray_session import import_ray
 from paretoformer.search.errors import UserError
-from paretoformer.search.ray_dispatch import RayDispatcher, import_ray, places, run_on
 from tests.test_ray import CANDIDATES, run
 
 pytestmark = pytest.mark.slow
@@ -50,8 +52,8 @@ def each_node(node: dict[str, Any]) -> str:
     return str(node["NodeID"])
 
 
-def spans(results: list[Result], half: str) -> list[Span]:
-    return [span for result in results for span in result.spans if span.half == half]
+def spans(results: list[Result], phase: Phase) -> list[Span]:
+    return [span for result in results for span in result.spans if span.phase is phase]
 
 
 def overlap(one: Span, other: Span) -> bool:
@@ -59,15 +61,16 @@ def overlap(one: Span, other: Span) -> bool:
 
 
 def mixed() -> list[Job]:
-    return [Job(each, "search", exclusive) for each in CANDIDATES for exclusive in (False, True)]
+    both = (Phase.SHARED, Phase.TIMING)
+    return [Job(each, "search", phase) for each in CANDIDATES for phase in both]
 
 
 def test_timings_go_to_the_resource_while_the_others_go_on_elsewhere() -> None:
     where = places("edge-box", machine_of=each_node)
-    assert where.apart
+    assert where.separate_machines
     with RayDispatcher(NodeEvaluator(0.05), where=where, threads=1, seconds=60) as dispatcher:
         results = run(dispatcher, *mixed())
-    timings, shared = spans(results, "timing"), spans(results, "shared")
+    timings, shared = spans(results, Phase.TIMING), spans(results, Phase.SHARED)
     assert {span.host for span in timings} == {node_with("edge-box")}
     assert node_with("edge-box") not in {span.host for span in shared}
     assert any(overlap(timing, other) for timing in timings for other in shared)
@@ -81,12 +84,12 @@ def test_timings_go_to_the_resource_while_the_others_go_on_elsewhere() -> None:
 
 def test_nodes_of_one_machine_wait_for_each_other() -> None:
     where = places("edge-box")  # both nodes have this machine's address
-    assert not where.apart
+    assert not where.separate_machines
     with RayDispatcher(FormulaEvaluator(0.02), where=where, threads=1, seconds=60) as dispatcher:
         results = run(dispatcher, *mixed())
-    timings = spans(results, "timing")
+    timings = spans(results, Phase.TIMING)
     for timing in timings:
-        for other in (*timings, *spans(results, "shared")):
+        for other in (*timings, *spans(results, Phase.SHARED)):
             assert timing is other or not overlap(timing, other)
 
 

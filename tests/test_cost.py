@@ -9,31 +9,37 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from paretoformer.evaluators.cost import _FORMULAS, Flops
-from paretoformer.evaluators.latency import TimingProtocol
-from paretoformer.evaluators.memory import peak_of, weight_bytes
-from paretoformer.evaluators.metric import Subject as Measured
-from paretoformer.search.spec import load_spec
-from paretoformer.search.subject import Subject, load_subject
+from paretoformer.evaluators.metrics.counts import _FORMULAS, Flops
+from paretoformer.evaluators.metrics.metric import Bench
+from paretoformer.evaluators.timing.protocol import TimingProtocol
+from paretoformer.search.study.spec import load_spec
+from paretoformer.search.study.subject import Subject, load_subject
+from paretoformer.spaces.runtimes.torch_runtime import TorchRunnable, peak_of, weight_bytes
 from tests.tiny import write_study
 
 
 def subject(tmp_path: Path) -> Subject:
-    return load_subject(load_spec(write_study(tmp_path)), lambda what, done, total: None)
+    return load_subject(load_spec(write_study(tmp_path)))
 
 
-def flops(here: Subject, implementation: str) -> float:
-    here.model.set_attn_implementation(implementation)
-    measured = Measured(
+def bench(here: Subject) -> Bench:
+    """The dense model of a study on the bench, measured on the search split."""
+    return Bench(
+        runnable=TorchRunnable(here.model),
         model=here.model,
         dense=here.model,
-        dense_measurements=None,
+        reference=None,
+        task=here.task,
         split=here.workload.splits["search"],
         workload=here.workload,
         target=here.target,
         protocol=TimingProtocol(),
     )
-    return Flops().measure(measured).value
+
+
+def flops(here: Subject, implementation: str) -> float:
+    here.model.set_attn_implementation(implementation)
+    return Flops().measure(bench(here)).value
 
 
 def test_sdpa_counts_as_many_operations_as_eager(tmp_path: Path) -> None:

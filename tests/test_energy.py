@@ -9,12 +9,10 @@ from typing import Any
 
 import pytest
 
-from paretoformer.evaluators import energy
-from paretoformer.evaluators.energy import Energy
-from paretoformer.evaluators.latency import TimingProtocol
-from paretoformer.evaluators.metric import Subject as Measured
+from paretoformer.evaluators.metrics import energy
+from paretoformer.evaluators.metrics.energy import Energy
 from paretoformer.evaluators.target import Target
-from tests.test_cost import subject
+from tests.test_cost import bench, subject
 
 
 class Counter:
@@ -47,17 +45,7 @@ def test_energy_is_what_a_forward_adds_to_the_idle_machine(
         counter.forwards += 1
 
     here.model.register_forward_pre_hook(count)
-    measured = Energy().measure(
-        Measured(
-            model=here.model,
-            dense=here.model,
-            dense_measurements=None,
-            split=here.workload.splits["search"],
-            workload=here.workload,
-            target=here.target,
-            protocol=TimingProtocol(),
-        )
-    )
+    measured = Energy().measure(bench(here))
     energy._idle_watts.cache_clear()
     assert measured.value == pytest.approx(3.0, rel=1e-6)
     assert len(measured.samples) == energy.READINGS

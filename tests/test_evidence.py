@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from paretoformer.search.evidence import (
+from paretoformer.search.results.evidence import (
     contributions,
     misled_by_flops,
     overlaps,
@@ -14,19 +14,22 @@ from paretoformer.search.evidence import (
     shrinkage,
     timeline,
 )
+from paretoformer.search.results.facts import MetricFacts, RunFacts
 from paretoformer.spaces import AttentionChoice, Candidate, HeadMask
 
 WINDOW = AttentionChoice.of("window", window=8, global_tokens=1)
 FULL = AttentionChoice("full")
 ALL = HeadMask.all(2, 2)
-FACTS = {
-    "objectives": ["accuracy", "latency_ms"],
-    "metrics": {
-        "accuracy": {"unit": "fraction", "direction": "maximize"},
-        "latency_ms": {"unit": "ms", "direction": "minimize"},
-        "flops": {"unit": "count", "direction": "minimize"},
+FACTS = RunFacts(
+    study={},
+    machine={},
+    objectives=("accuracy", "latency_ms"),
+    metrics={
+        "accuracy": MetricFacts("fraction", "maximize", "quality", "accuracy>=dense-0.01"),
+        "latency_ms": MetricFacts("ms", "minimize", "cost"),
+        "flops": MetricFacts("count", "minimize", "cost"),
     },
-}
+)
 
 
 def trials() -> pd.DataFrame:

@@ -3,25 +3,35 @@
 from __future__ import annotations
 
 import itertools
+import json
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import optuna
+import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
 from paretoformer.evaluators.block_costs import block_costs
-from paretoformer.search.prepare import prepared_space
-from paretoformer.search.spec import load_spec
-from paretoformer.search.subject import Subject, load_subject
+from paretoformer.evaluators.progress import silent
+from paretoformer.search.errors import RunError
+from paretoformer.search.proposers.standard import structures
+from paretoformer.search.results.run_folder import RunFolder
+from paretoformer.search.study.prepare import prepare
+from paretoformer.search.study.spec import load_spec
+from paretoformer.search.study.subject import Subject, load_subject
 from paretoformer.spaces import AttentionChoice, Candidate, HeadMask
-from paretoformer.spaces.attention import build
+from paretoformer.spaces.attention import build as build_mechanism
+from paretoformer.spaces.attention.block import AttentionBlock
 from paretoformer.spaces.attention.interface import MECHANISM
+from paretoformer.spaces.axis import Probe
+from paretoformer.spaces.block import normalised
+from paretoformer.spaces.build import build
 from paretoformer.spaces.families import blocks_of
-from paretoformer.spaces.forecast import BlockCosts, forecast
-from paretoformer.spaces.importance import Sensitivity, sensitivity
-from paretoformer.spaces.surgery import apply
+from paretoformer.spaces.prediction import Forecast, Priced, forecasts, spread
+from paretoformer.spaces.sensitivity import OutputProbe, SwapProbe, sensitivity
 from tests.test_surgery import inputs, tiny
 from tests.tiny import write_study
 
@@ -42,8 +52,8 @@ class Blend(torch.nn.Module):
         self.choice, self.head, self.step = choice, head, step
 
     def forward(self, query, key, value, **call):
-        output = build(FULL, query.shape[-1])(query, key, value, **call)
-        other = build(self.choice, query.shape[-1])(query, key, value, **call)
+        output = build_mechanism(FULL, query.shape[-1])(query, key, value, **call)
+        other = build_mechanism(self.choice, query.shape[-1])(query, key, value, **call)
         output[:, self.head] += self.step * (other - output)[:, self.head]
         return output
 
@@ -52,12 +62,14 @@ def test_swap_is_scored_by_the_slope_of_the_loss_towards_it() -> None:
     model = tiny("bert").double()
     batch = {key: value[:1] for key, value in inputs(model).items()}
     labels = torch.tensor([1])
-    scored = sensitivity(model, [(batch, labels)], loss, [FULL, EXACT, WINDOW]).swapped
+    probe = SwapProbe([FULL, EXACT, WINDOW], 4)
+    found = sensitivity(model, [(batch, labels)], loss, {"attention": probe})
+    scored = np.asarray(found["attention"]["swapped"])
     assert scored.shape == (3, 2, 4)
     np.testing.assert_allclose(scored[:2], 0, atol=1e-12)
 
     def blended(layer: int, head: int, step: float) -> float:
-        rebuilt = apply(Candidate(HeadMask.all(2, 4), (EXACT, EXACT)), model).model
+        rebuilt = build(Candidate(HeadMask.all(2, 4), (EXACT, EXACT)), model).model
         setattr(blocks_of(rebuilt)[layer].attention, MECHANISM, Blend(WINDOW, head, step))
         with torch.no_grad():
             return float(loss(rebuilt(**batch), labels))
@@ -71,88 +83,156 @@ def test_swap_is_scored_by_the_slope_of_the_loss_towards_it() -> None:
 def test_sensitivity_leaves_the_model_as_it_was() -> None:
     model = tiny("llama")
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    scored = sensitivity(model, [(inputs(model), torch.tensor([0, 1, 1]))], loss, [FULL])
-    assert scored.removed.shape == (2, 4)  # a group of query heads is one
+    heads = OutputProbe(lambda block: block.output, 4)
+    probes: dict[str, Probe] = {"heads": heads, "attention": SwapProbe([FULL, WINDOW], 4)}
+    found = sensitivity(model, [(inputs(model), torch.tensor([0, 1, 1]))], loss, probes)
+    assert np.shape(found["heads"]["removed"]) == (2, 4)  # a group of query heads is one
+    assert np.shape(found["attention"]["swapped"]) == (2, 2, 4)
     assert model.config._attn_implementation == "sdpa"
     assert before.keys() == model.state_dict().keys()
     assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())
 
 
-def problem(seed: int) -> tuple[Sensitivity, BlockCosts]:
-    """Two layers, three mechanisms, three heads; cheaper mechanisms harm more."""
+@dataclass(frozen=True)
+class Problem:
+    """Two layers, three mechanisms, three heads.
+
+    removed: (layers, heads). swapped: (choices, layers, heads). time: (choices, heads + 1).
+    """
+
+    removed: np.ndarray
+    swapped: np.ndarray
+    time: np.ndarray
+    choices: tuple[AttentionChoice, ...] = (FULL, EXACT, WINDOW)
+
+    def forecasts(self, *, prune: bool = True) -> list[Forecast]:
+        block = AttentionBlock.of(self.choices, self.removed, self.swapped, prune=prune)
+        return forecasts(Candidate.dense(2, 3), [Priced(block, self.time.flatten())])
+
+    def predicted(self, candidate: Candidate) -> tuple[float, float]:
+        """(damage, milliseconds), head by head."""
+        damage = time = 0.0
+        norms = np.linalg.norm(self.removed, axis=1)
+        for layer, (row, choice) in enumerate(
+            zip(candidate.heads.kept, candidate.attention, strict=True)
+        ):
+            index = self.choices.index(choice)
+            for head, keep in enumerate(row):
+                effect = (self.swapped[index] if keep else self.removed)[layer, head]
+                damage += float(effect / norms[layer])
+            time += float(self.time[index, sum(row)])
+        return damage, time
+
+
+def problem(seed: int) -> Problem:
+    """Cheaper mechanisms harm more."""
     rng = np.random.default_rng(seed)
     swapped = rng.random((3, 2, 3)) * np.array([0, 0.5, 1])[:, None, None]
     time = np.linspace(0, 1, 4) * np.array([3.0, 2.0, 1.0])[:, None] * rng.uniform(0.8, 1.2, (3, 1))
-    costs = BlockCosts((FULL, EXACT, WINDOW), time)
-    return Sensitivity(rng.random((2, 3)), swapped), costs
-
-
-def predicted(candidate: Candidate, scored: Sensitivity, costs: BlockCosts) -> tuple[float, float]:
-    damage = time = 0.0
-    norms = np.linalg.norm(scored.removed, axis=1)
-    for layer, (row, choice) in enumerate(
-        zip(candidate.heads.kept, candidate.attention, strict=True)
-    ):
-        index = costs.choices.index(choice)
-        for head, keep in enumerate(row):
-            effect = (scored.swapped[index] if keep else scored.removed)[layer, head]
-            damage += float(effect / norms[layer])
-        time += float(costs.milliseconds[index, sum(row)])
-    return damage, time
+    return Problem(rng.random((2, 3)), swapped, time)
 
 
 @given(st.integers(0, 1000))
 def test_nothing_is_predicted_better_than_what_was_forecast(seed: int) -> None:
-    scored, costs = problem(seed)
+    here = problem(seed)
     every = [
-        predicted(Candidate(HeadMask.ranked(counts, scored.importance), pair), scored, costs)
+        here.predicted(Candidate(HeadMask.ranked(counts, normalised(here.removed)), pair))
         for counts in itertools.product(range(4), repeat=2)
-        for pair in itertools.product(costs.choices, repeat=2)
+        for pair in itertools.product(here.choices, repeat=2)
     ]
-    found = forecast(scored, costs, 100)
-    for damage, time in (predicted(candidate, scored, costs) for candidate in found):
+    found = [here.predicted(each) for each in spread(here.forecasts(), 100)]
+    assert found
+    for damage, time in found:
         assert not any(d < damage - 1e-9 and t < time - 1e-9 for d, t in every)
 
 
+@given(st.integers(0, 1000))
+def test_forecast_predicts_the_sum_over_heads_and_layers(seed: int) -> None:
+    here = problem(seed)
+    for each in here.forecasts():
+        assert (each.damage, each.milliseconds) == pytest.approx(here.predicted(each.candidate))
+
+
 def test_forecast_gives_the_number_asked_for_from_slow_to_fast() -> None:
-    scored, costs = problem(1)
-    found = forecast(scored, costs, 4)
-    times = [predicted(candidate, scored, costs)[1] for candidate in found]
+    here = problem(1)
+    found = spread(here.forecasts(), 4)
+    times = [here.predicted(candidate)[1] for candidate in found]
     assert 2 <= len(found) <= 4
     assert times == sorted(times, reverse=True)
     assert not any(candidate.is_dense or not candidate.heads.total for candidate in found)
 
 
 def test_forecast_keeps_every_head_where_none_may_go() -> None:
-    found = forecast(*problem(2), 100, prune=False)
+    found = spread(problem(2).forecasts(prune=False), 100)
     assert found
     assert {candidate.heads.total for candidate in found} == {6}
 
 
 def subject(tmp_path: Path) -> Subject:
-    return load_subject(load_spec(write_study(tmp_path)), lambda what, done, total: None)
+    return load_subject(load_spec(write_study(tmp_path)))
 
 
 def test_block_costs_are_those_of_the_attention_alone(tmp_path: Path) -> None:
     here = subject(tmp_path)
-    costs = block_costs(here.model, here.workload, here.target, [FULL, WINDOW])
-    assert costs.milliseconds.shape == (2, 5)
-    assert not costs.milliseconds[:, 0].any()
-    assert (costs.milliseconds >= 0).all()
-    assert costs.milliseconds.max() > 0
+    choices = (FULL, WINDOW)
+    block = AttentionBlock.of(choices, np.ones((2, 4)), np.zeros((2, 2, 4)))
+    (costs,) = block_costs(here.model, here.workload, here.target, [block])
+    costs = costs.reshape(len(choices), 5)
+    assert not costs[:, 0].any()
+    assert (costs >= 0).all()
+    assert costs.max() > 0
 
 
-def test_prepared_space_is_prepared_once(tmp_path: Path) -> None:
+def new_study() -> optuna.Study:
+    return optuna.create_study(directions=["maximize", "minimize"])
+
+
+def run_folder(tmp_path: Path) -> RunFolder:
+    folder = RunFolder(tmp_path / "run")
+    folder.path.mkdir()
+    return folder
+
+
+def test_study_is_prepared_once(tmp_path: Path) -> None:
     spec = load_spec(write_study(tmp_path))
-    here = load_subject(spec, lambda what, done, total: None)
-    study = optuna.create_study(directions=["maximize", "minimize"])
+    here, study, folder = load_subject(spec), new_study(), run_folder(tmp_path)
     said: list[str] = []
-    first = prepared_space(study, spec, here, lambda what, done, total: said.append(what))
-    assert set(said) == {"Ranking heads and mechanisms", "Timing one layer"}
+    first = prepare(study, spec, here, folder, lambda what, done, total: said.append(what))
+    assert set(said) >= {"Ranking what may go", "Comparing blocks", "Timing one layer"}
     said.clear()
-    again = prepared_space(study, spec, here, lambda what, done, total: said.append(what))
+    again = prepare(study, spec, here, folder, lambda what, done, total: said.append(what))
     assert said == []
-    assert again.begin == first.begin
-    assert again.choices == first.choices
-    assert again.planted() == first.planted()
-    assert set(first.begin) <= set(first.planted())
+    assert again.space.forecasts == first.space.forecasts
+    assert again.space.domains["attention"] == first.space.domains["attention"]
+    assert structures(again.space) == structures(first.space)
+    assert again.left_out == first.left_out
+    assert set(first.space.forecasts) <= set(structures(first.space))
+
+
+def test_evidence_is_kept_with_the_run_and_its_loss_is_noticed(tmp_path: Path) -> None:
+    spec = load_spec(write_study(tmp_path))
+    here, study, folder = load_subject(spec), new_study(), run_folder(tmp_path)
+    begin = prepare(study, spec, here, folder, silent).space.forecasts
+    kept = json.loads(folder.evidence.read_text())
+    assert [Candidate.from_json(text) for text in kept["forecasts"]] == list(begin)
+    study.ask()
+    folder.evidence.write_text("{")
+    with pytest.raises(RunError, match=r"evidence\.json is damaged"):
+        prepare(study, spec, here, folder, silent)
+    folder.evidence.unlink()
+    with pytest.raises(RunError, match=r"evidence\.json is lost"):
+        prepare(study, spec, here, folder, silent)
+
+
+def test_run_of_version_1_goes_on_with_what_it_began_with(tmp_path: Path) -> None:
+    spec = load_spec(write_study(tmp_path))
+    here, study, folder = load_subject(spec), new_study(), run_folder(tmp_path)
+    importance = [[0.1, 0.9, 0.3, 0.2], [0.4, 0.1, 0.8, 0.5]]
+    begin = Candidate(HeadMask.ranked((2, 3), np.array(importance)), (WINDOW, FULL))
+    study.set_user_attr("attention", [FULL.to_dict(), WINDOW.to_dict()])
+    study.set_user_attr("importance", importance)
+    study.set_user_attr("forecast", [begin.to_json()])
+    space = prepare(study, spec, here, folder, lambda *said: pytest.fail(str(said))).space
+    assert space.forecasts == (begin,)
+    assert space.suggest(optuna.trial.FixedTrial(space.params(begin))) == begin
+    assert space.size == (1 + 4 * 2) ** 2  # no other axis, no other mechanism

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from paretoformer.search.front import clearly_dominated, hypervolume, nondominated
+from paretoformer.search.results.front import clearly_dominated, hypervolume, nondominated
 
 tables = hnp.arrays(
     np.float64,

@@ -14,15 +14,21 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from paretoformer.evaluators import conditions, latency, pace
-from paretoformer.evaluators.conditions import Watch, set_threads, threads_in_use
-from paretoformer.evaluators.latency import Timed, TimingProtocol, median_interval, summary
 from paretoformer.evaluators.measurement import Measurement, samples_for
+from paretoformer.evaluators.timing import conditions, pace, protocol, statistics
+from paretoformer.evaluators.timing.conditions import Watch, set_threads, threads_in_use
+from paretoformer.evaluators.timing.protocol import (
+    TimingProtocol,
+    time_alone,
+    time_interleaved,
+    warm_up,
+)
+from paretoformer.evaluators.timing.statistics import Timed, median_interval, summary
 
 
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(latency, "WARM_UP_SECONDS", 0.0)
+    monkeypatch.setattr(protocol, "WARM_UP_SECONDS", 0.0)
 
 
 def drifting(start: float, speed: float, state: list[float]) -> float:
@@ -34,13 +40,13 @@ def drifting(start: float, speed: float, state: list[float]) -> float:
 @pytest.mark.usefixtures("quick")
 def test_drift_of_the_machine_cancels() -> None:
     state = [0.0]
-    timed = latency._interleaved(
+    timed = time_interleaved(
         lambda: drifting(20.0, 0.01, state),
         lambda: drifting(10.0, 0.01, state),
         TimingProtocol(width=1e-9, seconds=0.01),
         reference=20.0,
     )
-    assert len(timed.samples) >= latency.ROUNDS
+    assert len(timed.samples) >= statistics.ROUNDS
     np.testing.assert_allclose(timed.samples, 10.0, rtol=1e-3)
 
 
@@ -69,15 +75,15 @@ class Machine:
 @pytest.fixture
 def machine(monkeypatch: pytest.MonkeyPatch, quick: None) -> Machine:
     made = Machine(period=2.0, slow=1.0)
-    monkeypatch.setattr(latency.time, "perf_counter", lambda: made.now)
+    monkeypatch.setattr(protocol.time, "perf_counter", lambda: made.now)
     return made
 
 
 def test_only_rounds_at_the_pace_of_the_reference_count(machine: Machine) -> None:
-    protocol = TimingProtocol(width=0.0, seconds=3.0)
-    dense = latency._plain(machine.dense, protocol)
+    long = TimingProtocol(width=0.0, seconds=3.0)
+    dense = time_alone(machine.dense, long)
     assert np.median(dense.samples) == pytest.approx(20.0)
-    timed = latency._interleaved(machine.dense, machine.candidate, protocol, reference=20.0)
+    timed = time_interleaved(machine.dense, machine.candidate, long, reference=20.0)
     assert timed.samples.max() == pytest.approx(10.0, rel=0.1)  # a round on the border
     assert np.median(timed.samples) == pytest.approx(10.0)
     assert 0.3 < timed.off_pace < 0.7
@@ -86,9 +92,9 @@ def test_only_rounds_at_the_pace_of_the_reference_count(machine: Machine) -> Non
 
 def test_machine_that_stays_disturbed_is_told(machine: Machine) -> None:
     machine.slow = machine.period
-    protocol = TimingProtocol(width=0.02, seconds=0.5)
-    timed = latency._interleaved(machine.dense, machine.candidate, protocol, reference=20.0)
-    assert machine.now < (1 + latency.PATIENCE) * protocol.seconds + 1
+    short = TimingProtocol(width=0.02, seconds=0.5)
+    timed = time_interleaved(machine.dense, machine.candidate, short, reference=20.0)
+    assert machine.now < (1 + protocol.PATIENCE) * short.seconds + 1
     assert timed.off_pace == 1.0
     np.testing.assert_allclose(timed.samples, 20.0 * 1.25 / 2.6)
     measured = summary(timed)
@@ -105,7 +111,7 @@ def test_too_few_rounds_at_the_pace_are_not_called_held() -> None:
     assert timed.slowdown == 1.0  # the median does not tell
     measured = summary(timed)
     assert not measured.stable
-    assert measured.high > 10.0 * (1 + 1.96 * latency.SESSION) + 0.1
+    assert measured.high > 10.0 * (1 + 1.96 * statistics.SESSION) + 0.1
 
 
 @pytest.mark.parametrize("spiked", [0, 1, 9, -1])
@@ -118,10 +124,10 @@ def test_a_round_is_not_chosen_by_its_own_time(spiked: int) -> None:
 @pytest.mark.usefixtures("quick")
 def test_timing_ends_when_its_interval_is_narrow() -> None:
     steady: Iterator[float] = iter([1.0, 1.001] * 1000)
-    timed = latency._interleaved(
+    timed = time_interleaved(
         lambda: 1.0, lambda: next(steady), TimingProtocol(0.02, 60.0), reference=1.0
     )
-    assert len(timed.samples) == latency.ROUNDS
+    assert len(timed.samples) == statistics.ROUNDS
 
 
 @pytest.mark.usefixtures("quick")
@@ -133,9 +139,9 @@ def test_timing_ends_when_its_time_is_spent() -> None:
         return float(rng.uniform(0.5, 2.0))
 
     start = time.monotonic()
-    timed = latency._interleaved(lambda: 1.0, noisy, TimingProtocol(0.001, 0.2), reference=1.0)
+    timed = time_interleaved(lambda: 1.0, noisy, TimingProtocol(0.001, 0.2), reference=1.0)
     assert time.monotonic() - start < 5
-    assert len(timed.samples) > latency.ROUNDS
+    assert len(timed.samples) > statistics.ROUNDS
     assert not summary(timed).stable
 
 
@@ -153,7 +159,7 @@ def test_fastest_pace_is_found_where_it_held_a_quarter_of_the_rounds(
 
 def test_warm_up_is_ten_runs_and_a_second(monkeypatch: pytest.MonkeyPatch) -> None:
     runs = [0, 0]
-    monkeypatch.setattr(latency, "WARM_UP_SECONDS", 0.05)
+    monkeypatch.setattr(protocol, "WARM_UP_SECONDS", 0.05)
 
     def each(index: int) -> float:
         runs[index] += 1
@@ -161,8 +167,8 @@ def test_warm_up_is_ten_runs_and_a_second(monkeypatch: pytest.MonkeyPatch) -> No
         return 1.0
 
     start = time.monotonic()
-    latency._warm_up(lambda: each(0), lambda: each(1))
-    assert min(runs) >= latency.WARM_UP_RUNS
+    warm_up(lambda: each(0), lambda: each(1))
+    assert min(runs) >= protocol.WARM_UP_RUNS
     assert time.monotonic() - start >= 0.05
 
 
@@ -190,8 +196,8 @@ def test_stable_timing_is_told_from_a_jumping_one() -> None:
 
 def test_interval_holds_what_no_number_of_rounds_shows() -> None:
     measured = summary(Timed(np.full(100, 10.0)))
-    assert measured.low == pytest.approx(10.0 * (1 - 1.96 * latency.SESSION))
-    assert measured.high == pytest.approx(10.0 * (1 + 1.96 * latency.SESSION))
+    assert measured.low == pytest.approx(10.0 * (1 - 1.96 * statistics.SESSION))
+    assert measured.high == pytest.approx(10.0 * (1 + 1.96 * statistics.SESSION))
 
 
 def test_99th_percentile_needs_662_samples() -> None:

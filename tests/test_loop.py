@@ -8,20 +8,27 @@ import numpy as np
 import optuna
 import pytest
 
-from paretoformer.evaluators.accuracy import Accuracy
 from paretoformer.evaluators.formula import FormulaEvaluator, formula
-from paretoformer.evaluators.latency import Latency
-from paretoformer.evaluators.measurement import Outcome
-from paretoformer.search.confirm import chosen, confirm, front_table
-from paretoformer.search.dispatch import InlineDispatcher
+from paretoformer.evaluators.metrics.accuracy import Accuracy
+from paretoformer.evaluators.metrics.latency import Latency
+from paretoformer.evaluators.outcome import Outcome
+from paretoformer.search.dispatch.dispatcher import InlineDispatcher
+from paretoformer.search.dispatch.pipeline import Pipeline
 from paretoformer.search.errors import StudyFailed
-from paretoformer.search.front import nondominated
 from paretoformer.search.loop import DUPLICATE, PLANTED, Search, stored_records
-from paretoformer.search.pipeline import Pipeline
-from paretoformer.search.record import TrialRecord
-from paretoformer.search.study import open_study
-from paretoformer.spaces import AttentionChoice, Candidate
-from paretoformer.spaces.space import Ranked, Space
+from paretoformer.search.proposers import Unseen, standard_proposers
+from paretoformer.search.proposers.standard import structures
+from paretoformer.search.results.choose import chosen
+from paretoformer.search.results.confirm import confirm
+from paretoformer.search.results.front import nondominated
+from paretoformer.search.results.published import published_table
+from paretoformer.search.results.record import TrialRecord
+from paretoformer.search.study.optuna_study import open_study
+from paretoformer.spaces import AttentionChoice, Candidate, HeadMask
+from paretoformer.spaces.axes.attention import ChoicePerLayer
+from paretoformer.spaces.axes.heads import RankedHeads
+from paretoformer.spaces.axis import Shape
+from paretoformer.spaces.space import Space
 
 OBJECTIVES = [Accuracy(), Latency()]
 NAMES = ["accuracy", "latency_ms"]
@@ -30,8 +37,13 @@ WINDOW = AttentionChoice.of("window", window=16, global_tokens=1)
 
 
 def small_space(layers: int = 3) -> Space:
-    scores = SCORES[:layers]
-    return Space(Ranked(scores), layers, 4, (AttentionChoice("full"), WINDOW), scores)
+    choices = (AttentionChoice("full"), WINDOW)
+    domains = {
+        "heads": RankedHeads(SCORES[:layers]),
+        "attention": ChoicePerLayer(choices, layers),
+    }
+    kinds = (Candidate(HeadMask.all(layers, 4), (WINDOW,) * layers),)
+    return Space(Shape(layers, 4), domains, kinds=kinds)
 
 
 def storage(folder: Path) -> str:
@@ -40,8 +52,13 @@ def storage(folder: Path) -> str:
 
 def new_search(folder: Path, space: Space | None = None, **evaluator: object) -> Search:
     study = open_study("test", storage(folder), OBJECTIVES, "nsga2", 0)
-    dispatcher = InlineDispatcher(FormulaEvaluator(**evaluator))
-    return Search(study, space or small_space(), Pipeline(dispatcher, "search"), NAMES)
+    return search_of(study, space or small_space(), FormulaEvaluator(**evaluator))
+
+
+def search_of(study: optuna.Study, space: Space, evaluator: FormulaEvaluator) -> Search:
+    proposers = standard_proposers(space, OBJECTIVES)
+    pipeline = Pipeline(InlineDispatcher(evaluator), "search")
+    return Search(study, space, proposers, Unseen(space, 0), pipeline, NAMES)
 
 
 def test_first_record_is_dense_and_no_candidate_is_measured_twice(tmp_path: Path) -> None:
@@ -73,7 +90,8 @@ def test_search_stops_when_the_space_is_exhausted(tmp_path: Path) -> None:
 
 
 def test_failed_trial_is_a_row_and_the_study_goes_on(tmp_path: Path) -> None:
-    smallest = small_space().planted()[1]
+    smallest = Candidate(HeadMask.none(3, 4))
+    assert smallest in structures(small_space())
     failing = {smallest.id: Outcome.OUT_OF_MEMORY}
     search = new_search(tmp_path, failing=failing)
     records = search.run(20)
@@ -137,7 +155,7 @@ def test_search_cut_off_anywhere_loses_and_doubles_nothing(
     assert len(ids) == len(records) == 25
     assert before.items() <= ids.items()
     assert records[0].candidate.is_dense
-    planted = {candidate.id for candidate in small_space().planted()}
+    planted = {candidate.id for candidate in structures(small_space())}
     assert planted <= ids.keys()
     running = optuna.trial.TrialState.RUNNING
     assert not new_search(tmp_path).study.get_trials(states=(running,))
@@ -158,8 +176,7 @@ def test_storage_is_sqlite_in_wal_mode(tmp_path: Path) -> None:
 @pytest.mark.parametrize("sampler", ["nsga2", "tpe", "random"])
 def test_every_sampler_searches(tmp_path: Path, sampler: str) -> None:
     study = open_study("test", storage(tmp_path), OBJECTIVES, sampler, 3)
-    pipeline = Pipeline(InlineDispatcher(FormulaEvaluator()), "search")
-    assert len(Search(study, small_space(), pipeline, NAMES).run(25)) == 25
+    assert len(search_of(study, small_space(), FormulaEvaluator()).run(25)) == 25
 
 
 def test_confirmation_measures_dense_and_the_front_once(tmp_path: Path) -> None:
@@ -174,12 +191,12 @@ def test_confirmation_measures_dense_and_the_front_once(tmp_path: Path) -> None:
     assert again == confirmed
 
 
-def test_front_table_has_one_dense_row_first_and_roles_by_dominance(tmp_path: Path) -> None:
+def test_published_table_has_one_dense_row_first_and_roles_by_dominance(tmp_path: Path) -> None:
     search = new_search(tmp_path)
     picked = chosen(search.run(30), OBJECTIVES)
     pipeline = Pipeline(InlineDispatcher(FormulaEvaluator()), "confirm")
     confirmed = confirm(search.study, picked, lambda: pipeline, 0)
-    frame = front_table(picked, confirmed, OBJECTIVES, NAMES, ["latency_ms"]).to_pandas()
+    frame = published_table(picked, confirmed, OBJECTIVES, NAMES, ["latency_ms"]).to_pandas()
     assert frame["role"].tolist().count("dense") == 1
     assert frame["role"].iloc[0] == "dense"
     values = frame[NAMES].to_numpy()
@@ -195,7 +212,7 @@ def test_candidate_that_fails_in_confirmation_is_listed_as_dominated(tmp_path: P
     failing = {picked[1].candidate.id: Outcome.ERROR}
     pipeline = Pipeline(InlineDispatcher(FormulaEvaluator(failing=failing)), "confirm")
     confirmed = confirm(search.study, picked, lambda: pipeline, 0)
-    frame = front_table(picked, confirmed, OBJECTIVES, NAMES, ["latency_ms"]).to_pandas()
+    frame = published_table(picked, confirmed, OBJECTIVES, NAMES, ["latency_ms"]).to_pandas()
     row = frame[frame["candidate_id"] == picked[1].candidate.id].iloc[0]
     assert (row["role"], row["outcome"]) == ("dominated", "error")
 
@@ -215,10 +232,24 @@ def test_best_mechanism_is_crossed_with_the_planted_masks(tmp_path: Path) -> Non
     search = new_search(tmp_path)
     records = search.run(40)
     seen = {record.candidate for record in records}
-    (uniform,) = search.space.uniform()
-    crosses = search.space.crossed(uniform)
+    (uniform,) = search.space.kinds
+    crosses = search.proposers[2].propose({record.candidate.id: record for record in records})
     assert crosses
     assert set(crosses) <= seen
+    for each in crosses:
+        assert each == Candidate(each.heads, uniform.attention)
+        assert each.heads in {other.heads for other in structures(search.space)}
+        assert each.heads.total < 12
     planted = search.study.user_attrs[PLANTED]
     assert len(set(planted)) == len(planted)
     assert {candidate.id for candidate in crosses} <= set(planted)
+
+
+def test_nothing_is_crossed_before_each_mechanism_was_measured_in_all_layers(
+    tmp_path: Path,
+) -> None:
+    search = new_search(tmp_path)
+    (uniform,) = search.space.kinds
+    records = {record.candidate.id: record for record in search.run(40)}
+    records.pop(uniform.id)
+    assert not search.proposers[2].propose(records)

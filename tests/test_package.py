@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import ast
+import graphlib
 import subprocess
 import sys
 import tomllib
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -80,3 +83,58 @@ def test_spaces_and_evaluators_know_neither_ray_nor_optuna() -> None:
         "paretoformer.evaluators.evaluator, paretoformer.evaluators.metrics"
     )
     assert not modules & {"ray", "optuna"}
+
+
+def modules() -> dict[str, Path]:
+    """Module name -> its file; a package is named for its `__init__`."""
+    found = {}
+    for top in ("spaces", "evaluators", "search"):
+        for path in (ROOT / top).rglob("*.py"):
+            parts = path.relative_to(ROOT).with_suffix("").parts
+            name = parts[:-1] if parts[-1] == "__init__" else parts
+            found[".".join(("paretoformer", *name))] = path
+    return found
+
+
+def imports(path: Path, known: set[str]) -> Iterator[str]:
+    """Every module that a file names in an import, wherever the import stands in it."""
+    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (each.name for each in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: a relative import"
+            for each in node.names:
+                inner = f"{node.module}.{each.name}"
+                yield inner if inner in known else str(node.module)
+
+
+def import_graph() -> dict[str, set[str]]:
+    """Module -> the modules of ours that it imports."""
+    files = modules()
+    known = set(files)
+    return {name: known & set(imports(path, known)) for name, path in files.items()}
+
+
+def test_no_module_imports_itself_by_way_of_others() -> None:
+    """Nor behind `TYPE_CHECKING`, nor inside a function."""
+    graph = import_graph()
+    assert len(graph) > 50
+    try:
+        graphlib.TopologicalSorter(graph).prepare()
+    except graphlib.CycleError as error:
+        pytest.fail(" <- ".join(error.args[1]))
+
+
+@pytest.mark.parametrize(
+    ("lower", "upper"),
+    [("spaces", "evaluators"), ("spaces", "search"), ("evaluators", "search")],
+)
+def test_lower_package_imports_nothing_of_an_upper_one(lower: str, upper: str) -> None:
+    found = [
+        f"{name} imports {other}"
+        for name, others in import_graph().items()
+        for other in sorted(others)
+        if f"{name}.".startswith(f"paretoformer.{lower}.")
+        and f"{other}.".startswith(f"paretoformer.{upper}.")
+    ]
+    assert not found

@@ -13,9 +13,12 @@ import pytest
 
 from paretoformer.evaluators.evaluator import Job
 from paretoformer.evaluators.formula import FormulaEvaluator
-from paretoformer.evaluators.measurement import Outcome, Result
+from paretoformer.evaluators.outcome import Outcome, Phase, Result
+from paretoformer.search.dispatch.placement import places
+from paretoformer.search.dispatch.ray_dispatcher import RayDispatcher
+from paretoformer.search.dispatch.ray_session import ray_session
+from paretoformer.search.dispatch.signals import interruptible
 from paretoformer.search.errors import Interrupted
-from paretoformer.search.ray_dispatch import RayDispatcher, interruptible, places, ray_session
 from paretoformer.spaces import Candidate, HeadMask
 
 pytestmark = pytest.mark.slow
@@ -31,8 +34,8 @@ def ray_here() -> Iterator[None]:
         yield
 
 
-def jobs(exclusive: bool) -> list[Job]:
-    return [Job(candidate, "search", exclusive) for candidate in CANDIDATES]
+def jobs(phase: Phase) -> list[Job]:
+    return [Job(candidate, "search", phase) for candidate in CANDIDATES]
 
 
 def run(dispatcher: RayDispatcher, *work: Job) -> list[Result]:
@@ -50,7 +53,8 @@ def test_nothing_runs_beside_a_timing() -> None:
     with RayDispatcher(
         FormulaEvaluator(0.02), where=places(workers=2), threads=1, seconds=60
     ) as dispatcher:
-        mixed = [job for pair in zip(jobs(False), jobs(True), strict=True) for job in pair]
+        pairs = zip(jobs(Phase.SHARED), jobs(Phase.TIMING), strict=True)
+        mixed = [job for pair in pairs for job in pair]
         results = run(dispatcher, *mixed)
     timings = [r for r, job in zip(results, mixed, strict=True) if job.exclusive]
     for timing in timings:
@@ -68,7 +72,7 @@ def test_fresh_timings_each_have_their_own_process() -> None:
     with RayDispatcher(
         FormulaEvaluator(), where=places(workers=1), threads=1, seconds=60, fresh=True
     ) as dispatcher:
-        results = run(dispatcher, *jobs(True)[:3])
+        results = run(dispatcher, *jobs(Phase.TIMING)[:3])
     assert len(processes(results)) == 3
 
 
@@ -87,7 +91,7 @@ def test_dead_worker_is_replaced_and_its_job_tried_three_times() -> None:
     with RayDispatcher(
         FormulaEvaluator(dying=dying), where=places(workers=2), threads=1, seconds=60
     ) as dispatcher:
-        results = run(dispatcher, *jobs(False))
+        results = run(dispatcher, *jobs(Phase.SHARED))
     outcomes = [result.outcome for result in results]
     assert outcomes.pop(1) is Outcome.WORKER_DIED
     assert set(outcomes) == {Outcome.OK}
@@ -97,7 +101,7 @@ def test_job_over_its_time_is_ended_and_the_others_go_on() -> None:
     with RayDispatcher(
         FormulaEvaluator(30.0), where=places(workers=1), threads=1, seconds=0.5
     ) as dispatcher:
-        assert run(dispatcher, jobs(False)[0])[0].outcome is Outcome.TIME_LIMIT
+        assert run(dispatcher, jobs(Phase.SHARED)[0])[0].outcome is Outcome.TIME_LIMIT
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -105,7 +109,7 @@ def test_signal_while_ray_waits_keeps_its_number(number: signal.Signals) -> None
     with RayDispatcher(
         FormulaEvaluator(30.0), where=places(workers=1), threads=1, seconds=60
     ) as dispatcher:
-        dispatcher.submit(jobs(False)[0])
+        dispatcher.submit(jobs(Phase.SHARED)[0])
         timer = threading.Timer(0.5, os.kill, (os.getpid(), number))
         timer.start()
         with pytest.raises(Interrupted) as caught, interruptible():
@@ -124,7 +128,7 @@ def test_signal_during_a_finaliser_is_not_lost() -> None:
     with RayDispatcher(
         FormulaEvaluator(30.0), where=places(workers=1), threads=1, seconds=60
     ) as dispatcher:
-        dispatcher.submit(jobs(False)[0])
+        dispatcher.submit(jobs(Phase.SHARED)[0])
 
         def finalise_and_wait() -> None:
             Swallowing()

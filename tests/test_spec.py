@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from paretoformer.search.errors import StudyError
-from paretoformer.search.spec import BUILTIN, load_spec, parse_spec
+from paretoformer.search.study.spec import BUILTIN, load_spec, parse_spec
 
 GOOD = """
 [model]

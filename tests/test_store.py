@@ -14,15 +14,17 @@ import pyarrow.parquet as pq
 import pytest
 
 from paretoformer.search.errors import RunError
-from paretoformer.search.front import clearly_dominated, nondominated
-from paretoformer.search.store import RunFolder, read_front, read_table, write_whole
+from paretoformer.search.results.facts import RunFacts
+from paretoformer.search.results.front import clearly_dominated, nondominated
+from paretoformer.search.results.parquet import METADATA, read_front, read_table
+from paretoformer.search.results.run_folder import RunFolder
+from paretoformer.search.results.whole import write_whole
 from paretoformer.spaces import Candidate
 
 
 def test_example_is_a_whole_run(example: Path) -> None:
-    frame, facts = read_front(example)
-    trials, trial_facts = read_table(example / "trials.parquet")
-    assert facts["schema_version"] == trial_facts["schema_version"] == 1
+    frame, _ = read_front(example)
+    trials, _ = read_table(example / "trials.parquet")
     assert frame["role"].tolist().count("dense") == 1
     first = trials.to_pylist()[0]
     assert first["trial"] == 0
@@ -30,18 +32,42 @@ def test_example_is_a_whole_run(example: Path) -> None:
     assert len(first["latency_ms_samples"]) >= 8
 
 
-def test_candidate_ids_in_the_files_are_those_of_the_candidates(example: Path) -> None:
-    for row in read_table(example / "trials.parquet")[0].to_pylist():
-        assert Candidate.from_json(row["candidate"]).id == row["candidate_id"]
+def test_files_of_the_example_have_schema_version_1(example: Path) -> None:
+    for name in ("front.parquet", "trials.parquet"):
+        metadata = pq.read_schema(example / name).metadata[METADATA]
+        assert json.loads(metadata)["schema_version"] == 1
+
+
+def test_run_of_before_there_were_roles_has_them(example: Path) -> None:
+    text = pq.read_schema(example / "front.parquet").metadata[METADATA]
+    data = json.loads(text)
+    for metric in data["metrics"].values():  # a later example may have them
+        metric.pop("role", None)
+        metric.pop("requirement", None)
+    facts = RunFacts.from_dict(data)
+    assert facts.qualities == ["accuracy"]
+    assert facts.requirements == ("accuracy>=dense-0.01",)
+    assert facts.costs == [name for name in data["metrics"] if name != "accuracy"]
+    assert "latency_ms" in facts.costs
+    assert not facts.metrics["latency_ms"].requirement
+
+
+def test_candidates_in_the_files_are_written_again_byte_for_byte(example: Path) -> None:
+    rows = read_table(example / "trials.parquet")[0].to_pylist()
+    assert rows
+    for row in rows:
+        candidate = Candidate.from_json(row["candidate"])
+        assert candidate.to_json() == row["candidate"]
+        assert candidate.id == row["candidate_id"]
 
 
 def test_published_points_are_the_front_of_the_trials(example: Path) -> None:
     frame, facts = read_front(example)
     trials = read_table(example / "trials.parquet")[0].to_pandas()
     done = trials[trials["state"] == "complete"]
-    directions = [facts["metrics"][name]["direction"] for name in facts["objectives"]]
+    directions = [facts.metrics[name].direction for name in facts.objectives]
     values, lows, highs = (
-        done[[f"{name}{end}" for name in facts["objectives"]]].to_numpy()
+        done[[f"{name}{end}" for name in facts.objectives]].to_numpy()
         for end in ("", "_low", "_high")
     )
     keep = ~clearly_dominated(values, lows, highs, directions)

@@ -19,11 +19,12 @@ import pytest
 import torch
 
 import paretoformer as pf
-from paretoformer.evaluators.accuracy import Accuracy
-from paretoformer.evaluators.latency import Latency
-from paretoformer.search.evidence import overlaps, timeline
-from paretoformer.search.store import RunFolder, read_front, read_table
-from paretoformer.search.study import open_study
+from paretoformer.evaluators.metrics.accuracy import Accuracy
+from paretoformer.evaluators.metrics.latency import Latency
+from paretoformer.search.results.evidence import overlaps, timeline
+from paretoformer.search.results.parquet import read_front, read_table
+from paretoformer.search.results.run_folder import RunFolder
+from paretoformer.search.study.optuna_study import open_study
 from paretoformer.spaces.surgery import count_parameters
 from tests.tiny import write_study
 
@@ -78,6 +79,7 @@ def test_run_folder_holds_what_was_promised(finished: Path) -> None:
         "study.toml",
         "machine.json",
         "optuna.db",
+        "evidence.json",
         "trials.parquet",
         "front.parquet",
         "report.html",
@@ -88,7 +90,7 @@ def test_run_folder_holds_what_was_promised(finished: Path) -> None:
     assert trials["parameters"].iloc[1:].lt(trials["parameters"].iloc[0]).all()
     assert trials["flops"].min() > 0
     frame, facts = read_front(run)
-    assert facts["machine"]["threads"] == 2
+    assert facts.machine["threads"] == 2
     assert frame["speedup"].notna().all()
 
 
@@ -96,8 +98,8 @@ def test_no_evaluation_of_the_study_ran_beside_a_timing(finished: Path) -> None:
     run = finished.parent / "run"
     trials = read_table(run / "trials.parquet")[0].to_pandas()
     evaluations = pd.concat((timeline(trials), timeline(read_front(run)[0])), ignore_index=True)
-    assert (evaluations["half"] == "timing").sum() >= 7
-    assert (evaluations["half"] == "shared").sum() >= 7
+    assert (evaluations["phase"] == "timing").sum() >= 7
+    assert (evaluations["phase"] == "shared").sum() >= 7
     assert overlaps(evaluations) == 0
 
 

@@ -14,9 +14,12 @@ import transformers
 import paretoformer as pf
 from paretoformer.spaces import AttentionChoice, Candidate, HeadMask
 from paretoformer.spaces.attention import Attention, names
+from paretoformer.spaces.axis import Probe
+from paretoformer.spaces.block import normalised
+from paretoformer.spaces.build import CANDIDATE, build
 from paretoformer.spaces.families import FAMILIES, blocks_of, family_of
-from paretoformer.spaces.importance import head_importance
-from paretoformer.spaces.surgery import apply, count_parameters
+from paretoformer.spaces.sensitivity import OutputProbe, sensitivity
+from paretoformer.spaces.surgery import count_parameters
 from tests.mechanisms import CHEAP
 from tests.tiny import HEADS, LAYERS
 
@@ -114,24 +117,24 @@ def masked_logits(model: torch.nn.Module, mask: HeadMask) -> torch.Tensor:
 @pytest.mark.parametrize("mask", [MASK, HEADLESS, HeadMask.none(2, 4)])
 def test_masked_head_and_pruned_head_give_equal_outputs(family: str, mask: HeadMask) -> None:
     model = tiny(family)
-    pruned = apply(Candidate(mask), model).model
+    pruned = build(Candidate(mask), model).model
     torch.testing.assert_close(logits(pruned), masked_logits(model, mask), atol=1e-5, rtol=1e-5)
 
 
 @every_family
 def test_pruning_takes_away_exactly_the_weights_of_the_heads(family: str) -> None:
-    applied = apply(Candidate(MASK), tiny(family))
-    removed = applied.parameters_before - applied.parameters_after
+    model = tiny(family)
+    pruned = build(Candidate(MASK), model).model
+    assert MASK.counts == (2, 3)  # of four: three heads go
+    removed = count_parameters(model) - count_parameters(pruned)
     assert removed == 3 * HEAD_PARAMETERS[family]
-    assert applied.parameters_after == count_parameters(applied.model)
-    assert applied.removed_heads == (2, 1)
 
 
 @every_family
 def test_the_original_is_left_as_it_was(family: str) -> None:
     model = tiny(family)
     before, count = logits(model), count_parameters(model)
-    apply(Candidate(HEADLESS, (WINDOW, WINDOW)), model)
+    build(Candidate(HEADLESS, (WINDOW, WINDOW)), model)
     torch.testing.assert_close(logits(model), before, atol=0, rtol=0)
     assert count_parameters(model) == count
     assert model.config._attn_implementation == "sdpa"
@@ -141,7 +144,7 @@ def test_the_original_is_left_as_it_was(family: str) -> None:
 def test_untouched_tensors_are_shared(family: str) -> None:
     model = tiny(family)
     original = {id(parameter) for parameter in model.parameters()}
-    pruned = apply(Candidate(HeadMask(((True,) * 4, (True, False, True, True)))), model).model
+    pruned = build(Candidate(HeadMask(((True,) * 4, (True, False, True, True)))), model).model
     own = [name for name, p in pruned.named_parameters() if id(p) not in original]
     # Weights and biases in front of the heads, and the output's weight.
     assert len(own) == {"gpt2": 3, "llama": 4}.get(family, 7)
@@ -152,15 +155,15 @@ def test_wide_window_equals_the_dense_model_and_a_narrow_one_does_not(family: st
     model = tiny(family)
     wide = AttentionChoice.of("window", window=64, global_tokens=1)
     mask = HeadMask.all(LAYERS, HEADS)
-    full = logits(apply(Candidate(mask, (wide, wide)), model).model)
+    full = logits(build(Candidate(mask, (wide, wide)), model).model)
     torch.testing.assert_close(full, logits(model), atol=1e-5, rtol=1e-5)
-    narrow = logits(apply(Candidate(mask, (WINDOW, WINDOW)), model).model)
+    narrow = logits(build(Candidate(mask, (WINDOW, WINDOW)), model).model)
     assert (narrow - logits(model)).abs().max() > 1e-4
 
 
 @pytest.mark.parametrize("family", [name for name in FAMILIES if name not in VISION])
 def test_padded_tokens_change_nothing_in_a_compressed_model(family: str) -> None:
-    model = apply(Candidate(MASK, (WINDOW, WINDOW)), tiny(family)).model.base_model
+    model = build(Candidate(MASK, (WINDOW, WINDOW)), tiny(family)).model.base_model
     batch = inputs(model)
     real = batch["attention_mask"].bool()
     with torch.no_grad():
@@ -172,7 +175,7 @@ def test_padded_tokens_change_nothing_in_a_compressed_model(family: str) -> None
 
 @pytest.mark.parametrize("family", CAUSAL)
 def test_causal_model_sees_no_later_token(family: str) -> None:
-    model = apply(Candidate(MASK, (WINDOW, STRIDED)), tiny(family)).model.base_model
+    model = build(Candidate(MASK, (WINDOW, STRIDED)), tiny(family)).model.base_model
     ids = inputs(model)["input_ids"]
     with torch.no_grad():
         before = model(input_ids=ids).last_hidden_state[:, :20]
@@ -185,7 +188,7 @@ def test_causal_model_sees_no_later_token(family: str) -> None:
 @pytest.mark.parametrize("mask", [MASK, HEADLESS])
 def test_generation_with_a_cache_equals_generation_without(family: str, mask: HeadMask) -> None:
     wide = AttentionChoice.of("window", window=64, global_tokens=1)
-    model = apply(Candidate(mask, (wide, wide)), tiny(family, "CausalLM")).model
+    model = build(Candidate(mask, (wide, wide)), tiny(family, "CausalLM")).model
     ids = inputs(model)["input_ids"][1:]
     padded = torch.ones_like(ids)
     padded[0, :9] = 0  # generation pads at the left
@@ -211,7 +214,7 @@ def test_cached_tokens_attend_exactly(family: str) -> None:
     dense = tiny(family)
     wide = AttentionChoice.of("window", window=64, global_tokens=1)
     full = HeadMask.all(LAYERS, HEADS)
-    model = apply(Candidate(full, (wide, wide)), dense).model.base_model
+    model = build(Candidate(full, (wide, wide)), dense).model.base_model
     ids = inputs(dense)["input_ids"][1:]
     with torch.no_grad():
         expected = dense.base_model(input_ids=ids).last_hidden_state
@@ -231,22 +234,27 @@ def test_saved_model_loads_with_equal_logits(family: str, tmp_path: Path) -> Non
 
 
 def test_dense_candidate_changes_nothing_and_says_so() -> None:
-    applied = apply(Candidate.dense(LAYERS, HEADS), tiny("bert"))
-    assert not applied.changed
-    assert applied.swapped == {}
+    model = tiny("bert")
+    rebuilt = build(Candidate.dense(LAYERS, HEADS), model).model
+    assert all(
+        one is two for one, two in zip(rebuilt.parameters(), model.parameters(), strict=True)
+    )
+    assert not any(isinstance(each, Attention) for each in rebuilt.modules())
+    assert torch.equal(logits(rebuilt), logits(model))
+    assert getattr(rebuilt, CANDIDATE).is_dense
 
 
 def test_candidate_of_another_shape_is_refused() -> None:
     with pytest.raises(
         ValueError, match=r"\(layers, heads\) = \(3, 4\), but the model has \(2, 4\)"
     ):
-        apply(Candidate.dense(3, 4), tiny("bert"))
+        build(Candidate.dense(3, 4), tiny("bert"))
 
 
 def test_model_that_was_compressed_already_is_refused() -> None:
-    once = apply(Candidate(MASK), tiny("bert")).model
+    once = build(Candidate(MASK), tiny("bert")).model
     with pytest.raises(ValueError, match="compressed already"):
-        apply(Candidate(MASK), once)
+        build(Candidate(MASK), once)
 
 
 def test_other_family_is_refused_with_those_supported() -> None:
@@ -254,7 +262,7 @@ def test_other_family_is_refused_with_those_supported() -> None:
         num_hidden_layers=1, num_attention_heads=2, hidden_size=8, vocab_size=9
     )
     with pytest.raises(ValueError, match=r"Unsupported model family 'gpt_neox'.*Supported: bert"):
-        apply(Candidate.dense(1, 2), transformers.GPTNeoXModel(config))
+        build(Candidate.dense(1, 2), transformers.GPTNeoXModel(config))
 
 
 @pytest.mark.parametrize(
@@ -304,7 +312,7 @@ def test_random_projections_travel_with_the_saved_model(name: str, tmp_path: Pat
 
 
 def test_packed_sequences_are_refused() -> None:
-    model = apply(Candidate(MASK, (WINDOW, WINDOW)), tiny("llama")).model.base_model
+    model = build(Candidate(MASK, (WINDOW, WINDOW)), tiny("llama")).model.base_model
     ids = inputs(model)["input_ids"]
     positions = torch.cat((torch.arange(20), torch.arange(20)))[None]
     with pytest.raises(ValueError, match="one sequence a row"):
@@ -317,10 +325,14 @@ def test_folder_without_a_compressed_model_is_refused(tmp_path: Path) -> None:
 
 
 def test_mask_of_other_shape_than_padding_is_refused() -> None:
-    model = apply(Candidate(MASK, (WINDOW, WINDOW)), tiny("bert")).model
+    model = build(Candidate(MASK, (WINDOW, WINDOW)), tiny("bert")).model
     batch = inputs(model) | {"attention_mask": torch.ones(3, 1, 40, 40)}
     with pytest.raises(ValueError, match=r"takes a padding mask \(batch, length\)"):
         model(**batch)
+
+
+def heads_probe() -> Probe:
+    return OutputProbe(lambda block: block.output, HEADS)
 
 
 def test_importance_is_the_gradient_of_a_gate_on_each_head() -> None:
@@ -332,7 +344,8 @@ def test_importance_is_the_gradient_of_a_gate_on_each_head() -> None:
     def loss(output, labels):
         return torch.nn.functional.cross_entropy(output.logits, labels, reduction="sum")
 
-    scores = head_importance(model, [(batch, labels)], loss)
+    found = sensitivity(model, [(batch, labels)], loss, {"heads": heads_probe()})
+    scores = normalised(np.asarray(found["heads"]["removed"]))
     assert scores.shape == (LAYERS, HEADS)
 
     def gated(layer: int, head: int, gate: float) -> float:
@@ -359,4 +372,4 @@ def test_importance_is_the_gradient_of_a_gate_on_each_head() -> None:
 
 def test_importance_needs_an_example() -> None:
     with pytest.raises(ValueError, match="at least one training example"):
-        head_importance(tiny("bert"), [], lambda output, labels: output)
+        sensitivity(tiny("bert"), [], lambda output, labels: output, {"heads": heads_probe()})

@@ -17,7 +17,7 @@ from paretoformer.spaces.attention.base import (
     IntDomain,
     attention_class,
     build,
-    describe,
+    card,
     names,
     register,
 )
@@ -27,8 +27,8 @@ __all__ = [
     "IntDomain",
     "attention_class",
     "build",
+    "card",
     "clustered",
-    "describe",
     "full",
     "linear",
     "lowrank",

@@ -15,7 +15,9 @@ from functools import lru_cache
 
 import torch
 
+from paretoformer.spaces.attention.banded_traced import traced_banded_attention
 from paretoformer.spaces.attention.full import softmax_attention
+from paretoformer.spaces.attention.padding import tracing
 
 BLOCK = 16
 """Queries of one block: of 8 to 64 the fastest at windows of 16 to 64 tokens, on AVX-512."""
@@ -27,7 +29,7 @@ def banded_attention(
     value: torch.Tensor,
     *,
     window: int,
-    every: range,
+    every: slice,
     rows: int,
     lengths: torch.Tensor | None,
     causal: bool,
@@ -36,17 +38,29 @@ def banded_attention(
     """Token i attends to token j when |i - j| < window, or j is in `every`, or i < rows.
 
     query, key, value: (batch, heads, length, head_dim).
-    every: positions whose keys each query meets.
+    every: positions whose keys each query meets, from the first one.
     rows: how many queries, from the first one, meet every key; not with `causal`.
     lengths: (batch,) real tokens of each row, padded at its end.
 
     Scores are computed in float32 at least: in float16 they may exceed the range, in bfloat16 they
     lose digits. That forgoes what a GPU does faster in half precision.
     """
+    if tracing():
+        return traced_banded_attention(
+            query,
+            key,
+            value,
+            window=window,
+            every=every,
+            rows=rows,
+            lengths=lengths,
+            causal=causal,
+            scale=scale,
+        )
     batch, heads, length, _ = query.shape
-    layout = _Layout(length, min(window, length) - 1, every, causal, query.device)
-    shared, reach = len(every), layout.reach
-    everywhere = slice(every.start, every.stop, every.step)
+    common = range(*every.indices(length))
+    layout = _Layout(length, min(window, length) - 1, common, causal, query.device)
+    shared, reach = len(common), layout.reach
     queries = layout.behind_one_another(query) * scale
     keys = layout.behind_one_another(key, before=shared + reach, after=reach)
     values = layout.behind_one_another(value, before=reach, after=reach)
@@ -54,15 +68,13 @@ def banded_attention(
     # So many more columns in front, for the scores of the keys that everyone meets.
     wide = keys.unfold(0, shared + layout.span, layout.block).mT
     common_key, common_value = (
-        each[:, :, everywhere].flatten(0, 1).to(queries.dtype) for each in (key, value)
+        each[:, :, every].flatten(0, 1).to(queries.dtype) for each in (key, value)
     )
     scores = queries.unflatten(0, (-1, layout.block)) @ wide.mT
     by_head = scores.view(batch * heads, layout.places, -1)
     by_head[..., :shared] = queries.unflatten(0, (-1, layout.places)) @ common_key.mT
     by_block = scores.view(batch, heads, layout.blocks, layout.block, -1)
-    # A compiler keeps no cache of ours; it folds what is constant by itself.
-    compiling = torch.compiler.is_compiling()
-    by_block += layout.bias(scores.dtype) if compiling else _bias(layout, scores.dtype)
+    by_block += _bias(layout, scores.dtype)
     if lengths is not None and not causal:  # no padding stands before a real token
         padded = layout.columns() >= lengths[:, None, None, None]
         by_block.masked_fill_(padded[:, None], _hidden(scores.dtype))

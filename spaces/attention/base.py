@@ -11,8 +11,8 @@ from typing import Any, ClassVar, TypeVar
 import torch
 from torch import nn
 
-from paretoformer.spaces.attention.padding import compacted
-from paretoformer.spaces.candidate import AttentionChoice
+from paretoformer.spaces.attention.padding import compacted, tracing
+from paretoformer.spaces.choice import AttentionChoice
 from paretoformer.spaces.suggestions import did_you_mean
 
 
@@ -59,6 +59,8 @@ class Attention(nn.Module, ABC):
     """Whether `forward(causal=True)` is possible."""
     domains: ClassVar[Mapping[str, IntDomain]]
     """Parameter name -> what it may be."""
+    unsupported: ClassVar[Mapping[str, str]] = {}
+    """Runtime -> why it cannot run the mechanism; those that can are left out."""
     tile: ClassVar[int | None] = None
     """On a CPU, tokens times heads that are attended to at a time, for each thread; None for all.
 
@@ -143,7 +145,7 @@ class Attention(nn.Module, ABC):
         """`attend`, on some sequences or heads at a time where that is faster."""
         batch, heads, length, _ = query.shape
         rows = batch * heads
-        if self.tile is not None and query.device.type == "cpu":
+        if self.tile is not None and query.device.type == "cpu" and not tracing():
             rows = max(1, self.tile * torch.get_num_threads() // length)
         if rows >= batch * heads:
             return self.attend(query, key, value, lengths=lengths, causal=causal, scale=scale)
@@ -226,7 +228,7 @@ def attention_class(name: str) -> type[Attention]:
         ) from None
 
 
-def describe(name: str) -> dict[str, Any]:
+def card(name: str) -> dict[str, Any]:
     """What a user must know of a mechanism, as plain values; `parameters` are those a search tries.
 
     Raises:
@@ -240,6 +242,7 @@ def describe(name: str) -> dict[str, Any]:
         "causal": mechanism.causal,
         "parameters": {key: list(domain.grid) for key, domain in mechanism.domains.items()},
         "exact": mechanism.exact,
+        "unsupported": dict(mechanism.unsupported),
         "source": mechanism.source,
     }
 

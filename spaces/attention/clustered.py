@@ -12,7 +12,7 @@ from paretoformer.spaces.attention.full import softmax_attention
 from paretoformer.spaces.attention.gather import put_back, take
 from paretoformer.spaces.attention.groups import blocked_attention, by_group
 from paretoformer.spaces.attention.kmeans import fit_centroids, membership, nearest
-from paretoformer.spaces.attention.padding import flat_rows, real
+from paretoformer.spaces.attention.padding import flat_rows, real, tracing
 
 ITERATIONS = 3
 """Of Lloyd's algorithm."""
@@ -61,7 +61,8 @@ class Clustered(Attention):
         scale: float,
     ) -> torch.Tensor:
         batch, heads, length, _ = query.shape
-        if self.clusters >= length:
+        # The general way is right for short sequences, too, and a graph takes only one.
+        if not tracing() and self.clusters >= length:
             return softmax_attention(query, key, value, lengths=lengths, scale=scale)
         queries, keys, values = (each.flatten(0, 1) for each in (query, key, value))
         sizes = flat_rows(lengths, batch, heads, length, query.device)

@@ -9,7 +9,7 @@ import torch
 from torch.nn import functional as F
 
 from paretoformer.spaces.attention.base import Attention, IntDomain, register
-from paretoformer.spaces.attention.padding import real
+from paretoformer.spaces.attention.padding import real, tracing
 
 
 def softmax_attention(
@@ -29,6 +29,23 @@ def softmax_attention(
     if lengths is None or causal:  # a real token sees none behind itself, where the padding stands
         return F.scaled_dot_product_attention(query, key, value, is_causal=causal, scale=scale)
     mask = real(lengths, key.shape[-2])[:, None, None]  # broadcast, never (length x length)
+    return masked_attention(query, key, value, mask=mask, scale=scale)
+
+
+def masked_attention(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    *,
+    mask: torch.Tensor | None,
+    scale: float,
+) -> torch.Tensor:
+    """Softmax attention under a mask that is the same for every query.
+
+    mask: (batch or 1, 1, 1, keys), bool or added to the scores.
+    """
+    if mask is not None and tracing():  # ONNX Runtime does not broadcast it over the queries
+        mask = mask.expand(query.shape[0], -1, query.shape[2], -1)
     return F.scaled_dot_product_attention(query, key, value, attn_mask=mask, scale=scale)
 
 

@@ -17,6 +17,8 @@ from torch.nn import functional as F
 from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.masking_utils import bidirectional_mask_function, causal_mask_function
 
+from paretoformer.spaces.attention.padding import tracing
+
 IMPLEMENTATION = "paretoformer"
 """The name under which models select this function: `config._attn_implementation`."""
 
@@ -102,7 +104,8 @@ def padding_mask(
         raise ValueError("a compressed model takes one sequence a row: pad instead of packing.")
     if isinstance(q_offset, torch.Tensor) or q_offset + q_length != kv_length + kv_offset:
         raise ValueError("a compressed model takes a cache that grows: use a `DynamicCache`.")
-    if attention_mask is None or bool(attention_mask.all()):
+    # A traced graph serves rows with padding and without.
+    if attention_mask is None or (not tracing() and bool(attention_mask.all())):
         return None
     return attention_mask.to(torch.bool)
 

@@ -5,10 +5,13 @@ from __future__ import annotations
 import torch
 from torch.nn import functional as F
 
-from paretoformer.spaces.attention.padding import real
+from paretoformer.spaces.attention.padding import real, tracing
 
 CHUNK = 64
 """Tokens that a causal sum takes at a time."""
+
+TRACED_CHUNK = 16
+"""The same in a graph: fewer than an example has, or one chunk would be taken for a constant."""
 
 
 def kernel_attention(
@@ -40,8 +43,8 @@ def kernel_attention(
 def _causal_sums(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
     """Σ_{j ≤ i} (qᵢ · kⱼ) vⱼ: the chunks before its own, then within it."""
     length = query.shape[2]
-    chunk = min(CHUNK, length)
-    chunks = -(-length // chunk)
+    chunk = TRACED_CHUNK if tracing() else min(CHUNK, length)
+    chunks = (length + chunk - 1) // chunk  # a graph rounds negative quotients the other way
     query, key, value = (
         F.pad(each, (0, 0, 0, chunks * chunk - length)).unflatten(2, (chunks, chunk))
         for each in (query, key, value)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 
 from paretoformer.spaces.attention.gather import take
+from paretoformer.spaces.attention.padding import tracing
 
 SAMPLE = 1024
 """Points that centroids are fitted to, evenly spaced; more would cost time and move them little."""
@@ -20,7 +21,7 @@ def fit_centroids(
     Returns (rows, count, d). A cluster that loses all its points keeps its centroid.
     """
     with torch.no_grad():
-        points = _spread(points.float(), min(points.shape[1], SAMPLE), lengths)
+        points = _spread(points.float(), torch.sym_min(points.shape[1], SAMPLE), lengths)
         kept = lengths.clamp(max=points.shape[1])
         centroids = _spread(points, count, kept)
         here = torch.arange(points.shape[1], device=points.device) < kept[:, None]
@@ -58,7 +59,7 @@ def _spread(points: torch.Tensor, count: int, lengths: torch.Tensor) -> torch.Te
 
     A row that has no more than `count` gives each once, and its last one again for the rest.
     """
-    if count == points.shape[1]:
+    if not tracing() and count == points.shape[1]:
         return points
     steps = torch.arange(count, device=points.device)
     lengths = lengths[:, None]

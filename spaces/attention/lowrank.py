@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from typing import ClassVar
 
 import torch
-from torch.nn import functional as F
 
 from paretoformer.spaces.attention.base import Attention, IntDomain, register
-from paretoformer.spaces.attention.full import softmax_attention
+from paretoformer.spaces.attention.full import masked_attention, softmax_attention
+from paretoformer.spaces.attention.padding import tracing
 from paretoformer.spaces.attention.segments import segment_means
 
 
@@ -50,13 +50,14 @@ class LowRank(Attention):
         causal: bool,
         scale: float,
     ) -> torch.Tensor:
-        if self.rank >= query.shape[2]:
+        # The general way is right for short sequences, too, and a graph takes only one.
+        if not tracing() and self.rank >= query.shape[2]:
             return softmax_attention(query, key, value, lengths=lengths, scale=scale)
         keys, sizes = segment_means(key, self.rank, lengths)
         values, _ = segment_means(value, self.rank, lengths)
         even = lengths is None and query.shape[2] % self.rank == 0
         bias = None if even else sizes.log()  # equal sizes shift every score alike
-        return F.scaled_dot_product_attention(query, keys, values, attn_mask=bias, scale=scale)
+        return masked_attention(query, keys, values, mask=bias, scale=scale)
 
 
 register(LowRank)

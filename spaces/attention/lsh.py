@@ -50,6 +50,10 @@ class Lsh(Attention):
     exact = "one bucket (computes `full` there)"
     causal = True
     tile = 8192
+    unsupported: ClassVar[Mapping[str, str]] = dict.fromkeys(
+        ("onnxruntime", "openvino"),
+        "sorts tokens into buckets whose number is known only as it runs",
+    )
     domains: ClassVar[Mapping[str, IntDomain]] = {
         "buckets": IntDomain(low=1, grid=(8, 16, 32), default=16),
         "rounds": IntDomain(low=1, grid=(1, 2), default=1),

@@ -9,7 +9,8 @@ import torch
 from torch.nn import functional as F
 
 from paretoformer.spaces.attention.base import Attention, IntDomain, register
-from paretoformer.spaces.attention.full import softmax_attention
+from paretoformer.spaces.attention.full import masked_attention, softmax_attention
+from paretoformer.spaces.attention.padding import tracing
 from paretoformer.spaces.attention.segments import segment_means
 
 ITERATIONS = 6
@@ -57,7 +58,8 @@ class Nystrom(Attention):
         causal: bool,
         scale: float,
     ) -> torch.Tensor:
-        if self.landmarks >= query.shape[2]:
+        # With padding, `_exact_where_short` does that, and a graph takes only one way.
+        if not (tracing() and lengths is not None) and self.landmarks >= query.shape[2]:
             return softmax_attention(query, key, value, lengths=lengths, scale=scale)
         tensors = (query, key, value)
         queries, sizes = segment_means(query, self.landmarks, lengths)
@@ -71,7 +73,7 @@ class Nystrom(Attention):
         if there is not None:  # a landmark that a short row does not have takes no part
             kernel = kernel * there.transpose(-1, -2)
         weighted = (pseudo_inverse(kernel) @ summary.float()).to(value.dtype)
-        output = F.scaled_dot_product_attention(query, keys, weighted, attn_mask=there, scale=scale)
+        output = masked_attention(query, keys, weighted, mask=there, scale=scale)
         return (
             output if lengths is None else self._exact_where_short(output, *tensors, lengths, scale)
         )
@@ -89,7 +91,10 @@ class Nystrom(Attention):
         count = self.landmarks
         start = (each[:, :, :count] for each in (query, key, value))
         exact = softmax_attention(*start, lengths=lengths.clamp(max=count), scale=scale)
-        exact = F.pad(exact, (0, 0, 0, query.shape[2] - count))
+        if tracing():  # which may be shorter than `count`
+            exact = F.pad(exact, (0, 0, 0, query.shape[2]))[:, :, : query.shape[2]]
+        else:
+            exact = F.pad(exact, (0, 0, 0, query.shape[2] - count))
         return torch.where((lengths <= count)[:, None, None, None], exact, output)
 
 

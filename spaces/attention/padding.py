@@ -11,6 +11,15 @@ from dataclasses import dataclass
 import torch
 
 
+def tracing() -> bool:
+    """Whether torch turns the code into a graph, to export or to compile it.
+
+    A graph serves every length and every mask, so the code must not ask for their values: no branch
+    on what a tensor holds, and none on a length but where both ways are right.
+    """
+    return torch.compiler.is_compiling()
+
+
 @dataclass(frozen=True)
 class Rows:
     """Rows whose real tokens stand at the front.
@@ -20,23 +29,22 @@ class Rows:
         attended to, and zeros put over the answer.
     order: (batch, length) the position that each compacted one was taken from; None when the
         padding stood at the end already.
+    back: (batch, length) the compacted position of each one, `order` inverted.
     """
 
     mask: torch.Tensor
     lengths: torch.Tensor
-    order: torch.Tensor | None
+    order: torch.Tensor | None = None
+    back: torch.Tensor | None = None
 
     def compact(self, x: torch.Tensor) -> torch.Tensor:
         """(batch, heads, length, d) with the real tokens of each row in front."""
-        if self.order is None:
-            return x
-        return x.take_along_dim(self.order[:, None, :, None], dim=2)
+        return x if self.order is None else _moved(x, self.order)
 
     def restore(self, output: torch.Tensor) -> torch.Tensor:
         """(batch, heads, length, d) in the order given, with zeros at padded positions."""
-        if self.order is not None:
-            back = self.order.argsort(dim=1)
-            output = output.take_along_dim(back[:, None, :, None], dim=2)
+        if self.back is not None:
+            output = _moved(output, self.back)
         return output.masked_fill(~self.mask[:, None, :, None], 0.0)
 
 
@@ -44,10 +52,25 @@ def compacted(mask: torch.Tensor) -> Rows:
     """The rows of a padding mask (batch, length)."""
     mask = mask.to(torch.bool)
     lengths = mask.sum(dim=1).clamp(min=1)
-    order = None
-    if bool((mask[:, 1:] & ~mask[:, :-1]).any()):  # a real token behind a padded one
-        order = mask.int().argsort(dim=1, descending=True, stable=True)
-    return Rows(mask, lengths, order)
+    # Nothing is to be moved unless a real token stands behind a padded one.
+    if not tracing() and not bool((mask[:, 1:] & ~mask[:, :-1]).any()):
+        return Rows(mask, lengths)
+    # The real ones first, then the padded ones, each in their order.
+    back = torch.where(mask, mask.cumsum(1) - 1, mask.sum(1, True) + (~mask).cumsum(1) - 1)
+    positions = torch.arange(mask.shape[1], device=mask.device).expand_as(mask)
+    return Rows(mask, lengths, torch.zeros_like(back).scatter(1, back, positions), back)
+
+
+def _moved(x: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
+    """x: (batch, heads, length, d), index: (batch, length) -> x at these positions."""
+    if not tracing():
+        return x.take_along_dim(index[:, None, :, None], dim=2)
+    # Whole tokens, as they lie in memory in a model: the runtimes copy them at once.
+    batch, heads, length, width = x.shape
+    start = torch.arange(batch, device=x.device)[:, None] * length
+    tokens = x.transpose(1, 2).reshape(batch * length, heads * width)
+    moved = tokens.index_select(0, (index + start).flatten())
+    return moved.view(batch, length, heads, width).transpose(1, 2)
 
 
 def real(lengths: torch.Tensor, length: int) -> torch.Tensor:

@@ -39,6 +39,9 @@ class Routing(Attention):
     exact = "one cluster"
     causal = False
     tile = 8192
+    unsupported: ClassVar[Mapping[str, str]] = dict.fromkeys(
+        ("onnxruntime", "openvino"), "gathers groups whose sizes are known only as it runs"
+    )
     domains: ClassVar[Mapping[str, IntDomain]] = {
         "clusters": IntDomain(low=1, grid=(4, 8, 16, 32), default=16),
         "global_tokens": IntDomain(low=0, grid=(1,), default=1),

@@ -24,8 +24,8 @@ def segment_means(
     length = x.shape[2]
     if lengths is None:
         count = min(count, length)
-        whole = _layout(torch.tensor(length), count)
-        long, few = int(whole[0]), int(whole[1])
+        long = -(-length // count)
+        few = length - count * (long - 1) if long > 1 else length
         cut = long * few
         parts = [x[:, :, :cut].unflatten(2, (few, long)).mean(dim=3)]
         sizes = x.new_full((count,), float(long))
@@ -34,7 +34,8 @@ def segment_means(
             sizes[few:] -= 1
         means = parts[0] if len(parts) == 1 else torch.cat(parts, dim=2)
         return means, sizes[None, None, None]
-    size, larger = _layout(lengths[:, None], count)
+    size = (lengths[:, None] + count - 1) // count
+    larger = torch.where(size > 1, lengths[:, None] - count * (size - 1), lengths[:, None])
     position = torch.arange(length, device=x.device)[None]
     behind = position - size * larger  # how far it is behind the last of the larger segments
     segment = torch.where(behind < 0, position // size, larger + behind // (size - 1).clamp(min=1))
@@ -43,9 +44,3 @@ def segment_means(
     sizes = member.sum(dim=-1)
     means = (member / sizes.clamp(min=1)[..., None])[:, None] @ x
     return means, sizes[:, None, None]
-
-
-def _layout(length: torch.Tensor, count: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """The size of the larger segments, and how many there are of them."""
-    size = (length + count - 1) // count
-    return size, torch.where(size > 1, length - count * (size - 1), length)

@@ -62,14 +62,13 @@ class Strided(Attention):
         causal: bool,
         scale: float,
     ) -> torch.Tensor:
-        length = query.shape[2]
         return banded_attention(
             query,
             key,
             value,
             window=self.window,
-            every=range(0, length, self.stride),
-            rows=min(self.global_tokens, length),
+            every=slice(0, None, self.stride),
+            rows=self.global_tokens,
             lengths=lengths,
             causal=causal,
             scale=scale,

@@ -54,14 +54,13 @@ class Window(Attention):
         causal: bool,
         scale: float,
     ) -> torch.Tensor:
-        first = min(self.global_tokens, query.shape[2])
         return banded_attention(
             query,
             key,
             value,
             window=self.window,
-            every=range(first),
-            rows=first,
+            every=slice(0, self.global_tokens),
+            rows=self.global_tokens,
             lengths=lengths,
             causal=causal,
             scale=scale,

@@ -16,29 +16,31 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from paretoformer.evaluators.measurement import Measurement, Outcome
-    from paretoformer.search.best import Best, load_best
+    from paretoformer.evaluators.measurement import Measurement
+    from paretoformer.evaluators.outcome import Outcome
     from paretoformer.search.errors import ParetoformerError
+    from paretoformer.search.results.best import Best, load_best
+    from paretoformer.search.results.parquet import load_front
     from paretoformer.search.run import search
-    from paretoformer.search.store import load_front
-    from paretoformer.spaces.candidate import AttentionChoice, Candidate
+    from paretoformer.spaces.candidate import Candidate
+    from paretoformer.spaces.choice import AttentionChoice
     from paretoformer.spaces.heads import HeadMask
     from paretoformer.spaces.persist import compress, load_compressed, save_compressed
 
 __version__ = "0.1.0"
 
 _HOMES = {
-    "AttentionChoice": "spaces.candidate",
-    "Best": "search.best",
+    "AttentionChoice": "spaces.choice",
+    "Best": "search.results.best",
     "Candidate": "spaces.candidate",
     "HeadMask": "spaces.heads",
     "Measurement": "evaluators.measurement",
-    "Outcome": "evaluators.measurement",
+    "Outcome": "evaluators.outcome",
     "ParetoformerError": "search.errors",
     "compress": "spaces.persist",
-    "load_best": "search.best",
+    "load_best": "search.results.best",
     "load_compressed": "spaces.persist",
-    "load_front": "search.store",
+    "load_front": "search.results.parquet",
     "save_compressed": "spaces.persist",
 }
 

@@ -1,0 +1,23 @@
+"""The space that the benchmarks of the loop and of the timing share."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from paretoformer.spaces.attention.menu import menu
+from paretoformer.spaces.axes.attention import ChoicePerLayer
+from paretoformer.spaces.axes.heads import RankedHeads
+from paretoformer.spaces.axis import Domain, Shape
+from paretoformer.spaces.space import Space
+
+
+def space_of(layers: int, heads: int, length: int) -> Space:
+    """Ranked heads of random scores, and every mechanism that computes less at that length."""
+    scores = np.random.default_rng(0).random((layers, heads))
+    domains: dict[str, Domain[Any]] = {
+        "heads": RankedHeads(scores),
+        "attention": ChoicePerLayer(menu(None, length), layers),
+    }
+    return Space(Shape(layers, heads), domains)

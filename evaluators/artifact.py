@@ -1,0 +1,51 @@
+"""Artifacts: the files of a built candidate that cannot be built again for free.
+
+Scoring, timing, confirmation and export all use them, so that one candidate is one set of weights.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from paretoformer.spaces.axes import axes
+from paretoformer.spaces.candidate import Candidate
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """files: path relative to the artifact's folder -> contents."""
+
+    files: Mapping[str, bytes]
+
+    @classmethod
+    def read(cls, folder: Path) -> Artifact:
+        """Every file below a folder."""
+        paths = sorted(path for path in folder.rglob("*") if path.is_file())
+        return cls({path.relative_to(folder).as_posix(): path.read_bytes() for path in paths})
+
+    def write(self, folder: Path) -> None:
+        for name, contents in self.files.items():
+            path = folder / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(contents)
+
+    @property
+    def bytes(self) -> int:
+        return sum(map(len, self.files.values()))
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 over names and contents."""
+        digest = hashlib.sha256()
+        for name in sorted(self.files):
+            digest.update(name.encode())
+            digest.update(self.files[name])
+        return digest.hexdigest()
+
+
+def needs_artifact(candidate: Candidate) -> bool:
+    """Whether building it again would cost time, or might give other weights."""
+    return not all(axis.rebuilt(candidate[axis.name]) for axis in axes())

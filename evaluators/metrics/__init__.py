@@ -1,0 +1,23 @@
+"""Metrics, one file each; importing this package registers them all."""
+
+from paretoformer.evaluators.directions import Direction, Role
+from paretoformer.evaluators.metrics import accuracy, counts, disk, energy, latency, memory
+from paretoformer.evaluators.metrics.metric import Bench, Metric
+from paretoformer.evaluators.metrics.registry import available, metric_of, metrics_of, register
+
+__all__ = [
+    "Bench",
+    "Direction",
+    "Metric",
+    "Role",
+    "accuracy",
+    "available",
+    "counts",
+    "disk",
+    "energy",
+    "latency",
+    "memory",
+    "metric_of",
+    "metrics_of",
+    "register",
+]

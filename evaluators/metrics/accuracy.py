@@ -1,0 +1,44 @@
+"""Accuracy: the share of examples that the rebuilt model labels right."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import numpy as np
+from scipy.stats import binomtest
+from sklearn.metrics import accuracy_score
+
+from paretoformer.evaluators.directions import Direction, Role
+from paretoformer.evaluators.measurement import Measurement
+from paretoformer.evaluators.metrics.metric import Bench, Metric
+from paretoformer.evaluators.metrics.registry import register
+from paretoformer.evaluators.predictions import predictions
+
+
+class Accuracy(Metric):
+    """Share of right labels, with the Wilson interval at 95% (Wilson 1927).
+
+    Its samples are the examples in order: 1 where the label is right, else 0.
+    """
+
+    name = "accuracy"
+    unit = "fraction"
+    direction: ClassVar[Direction] = "maximize"
+    role: ClassVar[Role] = "quality"
+    requirement = "accuracy>=dense-0.01"
+
+    def measure(self, bench: Bench) -> Measurement:
+        labels = bench.split.labels
+        predicted = predictions(bench)
+        right = int(accuracy_score(labels, predicted, normalize=False))
+        interval = binomtest(right, len(labels)).proportion_ci(method="wilson")
+        return Measurement(
+            right / len(labels),
+            float(interval.low),
+            float(interval.high),
+            self.unit,
+            samples=tuple((predicted == np.asarray(labels)).astype(float).tolist()),
+        )
+
+
+register(Accuracy())

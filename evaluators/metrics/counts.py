@@ -1,0 +1,91 @@
+"""Counted costs of the rebuilt model: parameters and floating-point operations."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, ClassVar
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
+
+from paretoformer.evaluators.directions import Direction, Role
+from paretoformer.evaluators.measurement import Measurement
+from paretoformer.evaluators.metrics.metric import Bench, Metric
+from paretoformer.evaluators.metrics.registry import register
+from paretoformer.spaces.surgery import count_parameters
+
+
+class Parameters(Metric):
+    """Numbers in the weights of the rebuilt model."""
+
+    name = "parameters"
+    unit = "count"
+    direction: ClassVar[Direction] = "minimize"
+    role: ClassVar[Role] = "cost"
+
+    def measure(self, bench: Bench) -> Measurement:
+        return Measurement.exact(count_parameters(bench.model), self.unit)
+
+
+class Flops(Metric):
+    """Floating-point operations of one forward of the target, a multiply-add as two.
+
+    Counted by torch's own counter, with formulas for what it lacks: the CPU kernel behind sdpa
+    (without it dense attention would count as nothing), distances, sorts and cumulative sums.
+    `UNCOUNTED` names what is left out.
+    """
+
+    name = "flops"
+    unit = "count"
+    direction: ClassVar[Direction] = "minimize"
+    role: ClassVar[Role] = "cost"
+
+    def measure(self, bench: Bench) -> Measurement:
+        batch = bench.workload.timing_batch(bench.target)
+        counter = FlopCounterMode(display=False, custom_mapping=_FORMULAS)
+        with torch.inference_mode(), counter:
+            bench.model(**batch)
+        return Measurement.exact(counter.get_total_flops(), self.unit)
+
+
+UNCOUNTED = "element-wise operations, softmax, normalisation, gathers and other copies"
+"""What `flops` leaves out, as torch's own counter does."""
+
+
+def _cpu_flash(query: Any, key: Any, value: Any, *args: Any, **kwargs: Any) -> int:
+    """query, key, value: shapes (batch, heads, length, head_dim)."""
+    return int(sdpa_flop_count(query, key, value))
+
+
+def _cdist(one: Any, other: Any, *args: Any, **kwargs: Any) -> int:
+    """Shapes (..., n, d) and (..., m, d): a difference, a square and a sum for each of n·m·d."""
+    return int(3 * math.prod(one) * other[-2])
+
+
+def _sort(shape: Any, *args: Any, **kwargs: Any) -> int:
+    """n log₂ n comparisons along the last axis."""
+    return int(math.prod(shape) * math.log2(max(shape[-1], 2)))
+
+
+def _topk(shape: Any, count: int, *args: Any, **kwargs: Any) -> int:
+    """n log₂ k comparisons along the last axis."""
+    return int(math.prod(shape) * math.log2(max(count, 2)))
+
+
+def _each(shape: Any, *args: Any, **kwargs: Any) -> int:
+    """One for each number."""
+    return int(math.prod(shape))
+
+
+_aten = torch.ops.aten
+_FORMULAS: dict[Any, Any] = {
+    _aten._scaled_dot_product_flash_attention_for_cpu: _cpu_flash,
+    _aten._cdist_forward: _cdist,
+    _aten.sort: _sort,
+    _aten.topk: _topk,
+    _aten.cumsum: _each,
+}
+
+
+register(Parameters())
+register(Flops())

@@ -1,0 +1,118 @@
+"""Energy of one forward, from hardware counters, by zeus."""
+
+from __future__ import annotations
+
+import importlib
+import time
+from functools import cache
+from typing import Any, ClassVar
+
+import torch
+
+from paretoformer.evaluators.directions import Direction, Role
+from paretoformer.evaluators.measurement import Measurement
+from paretoformer.evaluators.metrics.metric import Bench, Metric
+from paretoformer.evaluators.metrics.registry import register
+from paretoformer.evaluators.target import Target
+from paretoformer.evaluators.timing.clocks import synchronizer
+
+SECONDS = 10.0
+"""Of one reading: counters are updated some ten times a second, and noise must average out."""
+READINGS = 2
+WINDOW = "paretoformer"
+
+
+class Energy(Metric):
+    """Millijoules of one forward beyond what the idle machine draws.
+
+    From counters of the hardware: RAPL (processor packages and memory) on a CPU target, NVML on a
+    CUDA one; never from a model of power. Forwards run back to back for ten seconds a reading; the
+    idle power, read once a process, is subtracted. The interval is the range of the readings.
+    """
+
+    name = "energy_mj"
+    unit = "mJ"
+    direction: ClassVar[Direction] = "minimize"
+    role: ClassVar[Role] = "cost"
+    exclusive = True
+
+    def unavailable(self, target: Target) -> str:
+        kind = torch.device(target.device).type
+        try:
+            if kind == "cuda":
+                there = importlib.import_module("zeus.device.gpu.nvidia").nvml_is_available()
+            elif kind == "cpu":
+                there = importlib.import_module("zeus.device.cpu.rapl").rapl_is_available()
+            else:
+                return f"there are no energy counters for {target.device}"
+        except ImportError:
+            return (
+                "reading energy counters needs zeus: pip install 'paretoformer[energy]', on a "
+                "machine that has counters (RAPL or NVML)"
+            )
+        if not there:
+            counters = "NVML" if kind == "cuda" else "RAPL"
+            return f"this machine has no energy counters that can be read ({counters})"
+        return ""
+
+    def measure(self, bench: Bench) -> Measurement:
+        target = bench.target
+        batch = bench.workload.timing_batch(target)
+        synchronize = synchronizer(target.device)
+        idle_watts = _idle_watts(target)
+        readings = []
+        with torch.inference_mode():
+            for _ in range(READINGS):
+                joules, seconds, runs = self._reading(bench.runnable, batch, target, synchronize)
+                readings.append((joules - idle_watts * seconds) / runs * 1e3)
+        return Measurement(
+            value=sum(readings) / len(readings),
+            low=min(readings),
+            high=max(readings),
+            unit=self.unit,
+            samples=tuple(readings),
+            conditions={"idle_watts": round(idle_watts, 3)},
+        )
+
+    def _reading(
+        self, model: Any, batch: Any, target: Target, synchronize: Any
+    ) -> tuple[float, float, int]:
+        """(joules, seconds, forwards) of one reading."""
+        runs = 0
+        monitor = _monitor(target)
+        monitor.begin_window(WINDOW)
+        start = time.perf_counter()
+        while time.perf_counter() - start < SECONDS:
+            model(**batch)
+            synchronize()
+            runs += 1
+        found = monitor.end_window(WINDOW)
+        return _joules(found), found.time, runs
+
+
+@cache
+def _monitor(target: Target) -> Any:
+    """zeus's monitor of the target's device."""
+    monitor = importlib.import_module("zeus.monitor").ZeusMonitor
+    device = torch.device(target.device)
+    if device.type == "cuda":
+        return monitor(gpu_indices=[device.index or 0], cpu_indices=[])
+    return monitor(gpu_indices=[])
+
+
+@cache
+def _idle_watts(target: Target) -> float:
+    monitor = _monitor(target)
+    monitor.begin_window(WINDOW)
+    time.sleep(SECONDS)
+    found = monitor.end_window(WINDOW)
+    return _joules(found) / float(found.time)
+
+
+def _joules(found: Any) -> float:
+    """Of every counter in one of zeus's measurements."""
+    parts = (found.gpu_energy, found.cpu_energy, found.dram_energy)
+    return float(sum(sum((part or {}).values()) for part in parts))
+
+
+register(Energy())

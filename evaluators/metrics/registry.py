@@ -1,0 +1,37 @@
+"""The registry of metrics; which of them a study has."""
+
+from __future__ import annotations
+
+from paretoformer.evaluators.metrics.metric import Metric
+from paretoformer.evaluators.target import Target
+from paretoformer.evaluators.tasks.task import Task
+
+_REGISTRY: dict[str, Metric] = {}
+
+
+def register(metric: Metric) -> None:
+    """Make a metric known by its name; the last line of its file.
+
+    Raises:
+        ValueError: the name is taken.
+    """
+    if metric.name in _REGISTRY:
+        raise ValueError(f"metric {metric.name!r} is registered already.")
+    _REGISTRY[metric.name] = metric
+
+
+def metric_of(name: str) -> Metric:
+    return _REGISTRY[name]
+
+
+def metrics_of(task: Task) -> dict[str, Metric]:
+    """Every metric that a study of this task knows, by name: its own scores, then all costs."""
+    costs = (metric for metric in _REGISTRY.values() if metric.role == "cost")
+    own = (_REGISTRY[name] for name in task.scores)
+    return {metric.name: metric for metric in (*own, *costs)}
+
+
+def available(task: Task, target: Target) -> dict[str, Metric]:
+    """Those that this machine can measure."""
+    known = metrics_of(task)
+    return {name: metric for name, metric in known.items() if not metric.unavailable(target)}

@@ -1,0 +1,66 @@
+"""How a measurement ended: numbers, or a reason with advice, and where and when it ran."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import Enum
+
+from paretoformer.evaluators.artifact import Artifact
+from paretoformer.evaluators.measurement import Measurements
+
+
+class Outcome(Enum):
+    """How a trial ended; the value is advice for the user."""
+
+    OK = ""
+    OUT_OF_MEMORY = "The target ran out of memory. Lower `target.batch_size` in the study file."
+    TIME_LIMIT = "The trial took longer than `search.trial_seconds`. Raise it in the study file."
+    UNSUITABLE = "The runtime cannot run this candidate; the message of its row says why."
+    ERROR = "The candidate raised an exception; the message of its row says which."
+    WORKER_DIED = "The worker process died while it measured, three times in a row."
+
+    @property
+    def label(self) -> str:
+        """As written in the files: `ok`, `out_of_memory`, ..."""
+        return self.name.lower()
+
+
+class Phase(Enum):
+    """The phases of evaluating a candidate; the value is how files name it."""
+
+    BUILD = "build"
+    """Conversion, where a candidate needs one; other work may run at the same time."""
+    SHARED = "shared"
+    """Every metric during which other work may run."""
+    TIMING = "timing"
+    """What runs alone on its machine."""
+
+
+@dataclass(frozen=True)
+class Span:
+    """Where and when one phase ran.
+
+    host: the machine. process: its number there. started, ended: Unix seconds.
+    """
+
+    phase: Phase
+    host: str
+    process: int
+    started: float
+    ended: float
+
+
+@dataclass(frozen=True)
+class Result:
+    """What came back from measuring one candidate: numbers, or the reason why there are none.
+
+    message: the exception's own words, where there was one.
+    spans: one of each phase that was begun.
+    artifact: the files that a build made.
+    """
+
+    outcome: Outcome
+    measurements: Measurements = field(default_factory=dict)
+    message: str = ""
+    spans: tuple[Span, ...] = ()
+    artifact: Artifact | None = None

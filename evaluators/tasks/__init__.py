@@ -1,0 +1,21 @@
+"""Tasks, one file each; importing this package registers them all."""
+
+from paretoformer.evaluators.tasks import text_classification
+from paretoformer.evaluators.tasks.task import (
+    Task,
+    check_family,
+    load_model,
+    register,
+    task_names,
+    task_of,
+)
+
+__all__ = [
+    "Task",
+    "check_family",
+    "load_model",
+    "register",
+    "task_names",
+    "task_of",
+    "text_classification",
+]

@@ -1,0 +1,128 @@
+"""What every task promises: what a model is asked, how its answers are read and scored."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from torch import nn
+
+from paretoformer.evaluators.data import Examples, SplitName
+from paretoformer.evaluators.target import Target
+from paretoformer.evaluators.workload import Workload
+from paretoformer.spaces.families import FAMILIES, Family, family_of
+from paretoformer.spaces.suggestions import did_you_mean
+
+
+class Task(ABC):
+    """One kind of model and data. Stateless.
+
+    Laws, checked for every registered task by `paretoformer.testing.check_task`: `predict` gives
+    one answer for each row; the loss of a batch is the sum of those of its rows; a model diverges
+    from itself by 0.
+    """
+
+    name: ClassVar[str]
+    auto: ClassVar[Any]
+    """The transformers class that loads such a model."""
+    architectures: ClassVar[Mapping[str, Any]]
+    """Model family -> the class that `auto` would make."""
+    scores: ClassVar[tuple[str, ...]]
+    """Names of its quality metrics; the first one is what a study reports."""
+
+    @abstractmethod
+    def encode(
+        self, splits: Mapping[SplitName, Examples], tokenizer: Any, config: Any, target: Target
+    ) -> Workload:
+        """The examples as inputs and labels, cut to the target's sequence length.
+
+        Raises:
+            DataError: a label that the model does not have.
+        """
+
+    @abstractmethod
+    def loss(self, output: Any, labels: torch.Tensor) -> torch.Tensor:
+        """The sum of the rows' losses, a scalar."""
+
+    @abstractmethod
+    def predict(self, output: Any) -> np.ndarray:
+        """(rows,) the answers, as the labels are written."""
+
+    @abstractmethod
+    def divergence(self, output: Any, dense: Any) -> torch.Tensor:
+        """(rows,) nats: how far each answer's distribution is from the dense model's."""
+
+
+_REGISTRY: dict[str, Task] = {}
+
+
+def register(task: Task) -> None:
+    """Make a task known by its name; the last line of its file.
+
+    Raises:
+        ValueError: the name is taken.
+    """
+    if task.name in _REGISTRY:
+        raise ValueError(f"task {task.name!r} is registered already.")
+    _REGISTRY[task.name] = task
+
+
+def task_names() -> tuple[str, ...]:
+    return tuple(_REGISTRY)
+
+
+def task_of(name: str) -> Task:
+    """The task of that name.
+
+    Raises:
+        ValueError: there is none; the message names those there are.
+    """
+    if name not in _REGISTRY:
+        raise ValueError(
+            f"Unsupported task {name!r}.{did_you_mean(name, _REGISTRY)} "
+            f"Supported: {', '.join(_REGISTRY)}."
+        )
+    return _REGISTRY[name]
+
+
+def check_family(task: Task, config: Any) -> Family:
+    """The family of a config, if this task knows it.
+
+    Raises:
+        ValueError: it does not; the message names those it does.
+    """
+    family = family_of(config)
+    if config.model_type not in task.architectures:
+        known = ", ".join(name for name in FAMILIES if name in task.architectures)
+        raise ValueError(
+            f"A {config.model_type!r} model does no {task.name}. Families that do: {known}."
+        )
+    return family
+
+
+def load_model(task: Task, path: str, *, trust_remote_code: bool = False) -> nn.Module:
+    """The model of a folder or Hub id as a user would run it: `sdpa`, evaluation mode.
+
+    Raises:
+        ValueError: some of its weights are not there, such as those of a classifier that was never
+            trained.
+        OSError: it cannot be loaded, or has no weights as safetensors: other formats are pickles.
+    """
+    model: nn.Module
+    model, info = task.auto.from_pretrained(
+        path,
+        attn_implementation="sdpa",
+        trust_remote_code=trust_remote_code,
+        use_safetensors=True,
+        output_loading_info=True,
+    )
+    missing = sorted(info["missing_keys"])
+    if missing:
+        raise ValueError(
+            f"it has no weights for {', '.join(missing[:3])}"
+            f"{' and others' if missing[3:] else ''}: fine-tune it for {task.name} first."
+        )
+    return model.eval()

@@ -1,0 +1,94 @@
+"""The timing protocol: blocks of the dense model and of the candidate alternate in rounds."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from paretoformer.evaluators.timing import pace
+from paretoformer.evaluators.timing.statistics import ROUNDS, Timed, median_interval
+
+WARM_UP_RUNS = 10
+WARM_UP_SECONDS = 1.0
+BLOCK_SECONDS = 0.01
+"""A block is as many forwards as take at least so long: far longer than the clock's step."""
+REFERENCE_TIMES = 8
+REFERENCE_SECONDS = 30.0
+"""The dense reference gets min(8 x budget, 30 s): a machine may need that long to show its
+undisturbed pace."""
+PATIENCE = 1.0
+"""Extra time to find undisturbed rounds, as a multiple of the budget."""
+
+
+@dataclass(frozen=True)
+class TimingProtocol:
+    """How long a timing goes on.
+
+    width: until the 95% interval of the median is narrower than this share of it,
+    seconds: or so much time is spent; twice as much where the machine changes its pace.
+
+    The dense model's own timing, to which all others refer, always takes eight times as much, or
+    half a minute where that is less.
+    """
+
+    width: float = 0.02
+    seconds: float = 4.0
+
+
+def time_alone(timed: Callable[[], float], protocol: TimingProtocol) -> Timed:
+    """Times of one model alone, in blocks, at the fastest pace that it held."""
+    warm_up(timed)
+    block = _block(timed)
+    times: list[float] = []
+    start = time.perf_counter()
+    seconds = max(protocol.seconds, min(REFERENCE_TIMES * protocol.seconds, REFERENCE_SECONDS))
+    while len(times) < ROUNDS or time.perf_counter() - start < seconds:
+        times.append(block())
+    found = np.asarray(times)
+    return Timed.at_pace(found, found, pace.fastest(found), session=0.0)
+
+
+def time_interleaved(
+    dense: Callable[[], float],
+    candidate: Callable[[], float],
+    protocol: TimingProtocol,
+    reference: float,
+) -> Timed:
+    """Ratios candidate/dense, one a round of A B B A, times the dense model's reference."""
+    warm_up(dense, candidate)
+    a, b = _block(dense), _block(candidate)
+    denses: list[float] = []
+    ratios: list[float] = []
+    start = time.perf_counter()
+    while True:
+        first, *second, last = a(), b(), b(), a()
+        denses.append((first + last) / 2)
+        ratios.append(sum(second) / (first + last))
+        if len(ratios) < ROUNDS:
+            continue
+        timed = Timed.at_pace(np.asarray(ratios) * reference, np.asarray(denses), reference)
+        elapsed = time.perf_counter() - start
+        spent = elapsed * (1 - timed.off_pace) > protocol.seconds
+        low, median, high = median_interval(timed.samples)
+        narrow = timed.held and high - low <= protocol.width * median
+        if narrow or spent or elapsed > (1 + PATIENCE) * protocol.seconds:
+            return timed
+
+
+def warm_up(*timed: Callable[[], float]) -> None:
+    """In turns, for both caches and clocks: at least ten runs of each, and one second."""
+    start = time.perf_counter()
+    runs = 0
+    while runs < WARM_UP_RUNS or time.perf_counter() - start < WARM_UP_SECONDS:
+        for each in timed:
+            each()
+        runs += 1
+
+
+def _block(timed: Callable[[], float]) -> Callable[[], float]:
+    """The mean time of as many runs as take BLOCK_SECONDS."""
+    runs = max(1, round(BLOCK_SECONDS * 1e3 / max(timed(), 1e-3)))
+    return lambda: sum(timed() for _ in range(runs)) / runs

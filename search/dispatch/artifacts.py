@@ -1,0 +1,108 @@
+"""Where the artifacts of built candidates are kept while a study runs, and after it."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from abc import ABC, abstractmethod
+from collections.abc import Iterable
+from pathlib import Path
+
+from paretoformer.evaluators.artifact import Artifact, needs_artifact
+from paretoformer.spaces.candidate import Candidate
+
+DIGEST = "artifact.json"
+
+
+class Artifacts(ABC):
+    """Artifacts by candidate."""
+
+    @abstractmethod
+    def has(self, candidate: Candidate) -> bool: ...
+
+    @abstractmethod
+    def put(self, candidate: Candidate, artifact: Artifact) -> None: ...
+
+    @abstractmethod
+    def of(self, candidate: Candidate) -> Artifact | None:
+        """None for a candidate that needs none."""
+
+
+class MemoryArtifacts(Artifacts):
+    """Keeps them in memory."""
+
+    def __init__(self) -> None:
+        self._kept: dict[str, Artifact] = {}
+
+    def has(self, candidate: Candidate) -> bool:
+        return candidate.id in self._kept
+
+    def put(self, candidate: Candidate, artifact: Artifact) -> None:
+        self._kept[candidate.id] = artifact
+
+    def of(self, candidate: Candidate) -> Artifact | None:
+        return self._kept.get(candidate.id)
+
+
+class ArtifactFolder(Artifacts):
+    """One folder for each candidate; it appears whole or not at all.
+
+    digest: of the dense model. An artifact of another model is not taken for this one's.
+    """
+
+    def __init__(self, path: Path, digest: str) -> None:
+        self._path = path
+        self._digest = digest
+
+    def has(self, candidate: Candidate) -> bool:
+        try:
+            facts = json.loads((self.folder(candidate) / DIGEST).read_text("utf-8"))
+        except (OSError, ValueError):
+            return False
+        return bool(facts["model"] == self._digest)
+
+    def put(self, candidate: Candidate, artifact: Artifact) -> None:
+        folder = self.folder(candidate)
+        beside = folder.with_name(f".{folder.name}.part")
+        shutil.rmtree(beside, ignore_errors=True)
+        artifact.write(beside)
+        facts = {"model": self._digest, "artifact": artifact.digest, "id": candidate.id}
+        (beside / DIGEST).write_text(json.dumps(facts) + "\n", encoding="utf-8")
+        shutil.rmtree(folder, ignore_errors=True)
+        beside.rename(folder)
+
+    def of(self, candidate: Candidate) -> Artifact | None:
+        """Raises ValueError when its files were changed since."""
+        if not needs_artifact(candidate):
+            return None
+        return read_artifact(self.folder(candidate))
+
+    def folder(self, candidate: Candidate) -> Path:
+        return self._path / candidate.id
+
+    def keep(self, candidates: Iterable[Candidate]) -> None:
+        """Remove those of all other candidates."""
+        kept = {candidate.id for candidate in candidates}
+        if not self._path.is_dir():
+            return
+        for folder in self._path.iterdir():
+            if folder.name not in kept:
+                shutil.rmtree(folder, ignore_errors=True)
+
+
+def read_artifact(folder: Path) -> Artifact:
+    """The artifact in a folder that `ArtifactFolder` wrote.
+
+    Raises:
+        ValueError: there is none, or its files were changed since.
+    """
+    try:
+        facts = json.loads((folder / DIGEST).read_text("utf-8"))
+    except (OSError, ValueError):
+        raise ValueError(f"{folder} holds no artifact.") from None
+    files = dict(Artifact.read(folder).files)
+    files.pop(DIGEST)
+    artifact = Artifact(files)
+    if artifact.digest != facts["artifact"]:
+        raise ValueError(f"the files in {folder} were changed since they were measured.")
+    return artifact

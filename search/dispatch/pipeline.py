@@ -1,0 +1,105 @@
+"""The pipeline: every phase of evaluating a candidate, many candidates at a time."""
+
+from __future__ import annotations
+
+from concurrent.futures import Future
+from dataclasses import dataclass, field, replace
+
+from paretoformer.evaluators.data import SplitName
+from paretoformer.evaluators.evaluator import Job, phases
+from paretoformer.evaluators.measurement import Measurements
+from paretoformer.evaluators.outcome import Outcome, Phase, Result
+from paretoformer.search.dispatch.artifacts import Artifacts, MemoryArtifacts
+from paretoformer.search.dispatch.dispatcher import Dispatcher
+from paretoformer.spaces.candidate import Candidate
+
+
+@dataclass
+class _Underway:
+    """A candidate between its phases. left: those that follow the one under way."""
+
+    candidate: Candidate
+    reference: Measurements | None
+    left: list[Phase]
+    future: Future[Result]
+    results: list[Result] = field(default_factory=list)
+
+
+class Pipeline:
+    """Sends the jobs of each candidate one after the other; hands back the union of their results.
+
+    A phase that failed ends its candidate: what cannot be scored is not timed.
+
+    artifacts: where what was built is kept, and looked for before anything is built.
+    """
+
+    def __init__(
+        self, dispatcher: Dispatcher, split: SplitName, artifacts: Artifacts | None = None
+    ) -> None:
+        self._dispatcher = dispatcher
+        self._split = split
+        self._artifacts = artifacts or MemoryArtifacts()
+        self._underway: dict[int, _Underway] = {}
+
+    @property
+    def capacity(self) -> int:
+        """Enough candidates under way to keep the workers busy between two rounds of timing."""
+        return 4 * self._dispatcher.slots
+
+    def __len__(self) -> int:
+        """Candidates under way."""
+        return len(self._underway)
+
+    def start(self, key: int, candidate: Candidate, reference: Measurements | None) -> None:
+        """Measure `candidate`; `key` comes back with its result.
+
+        reference: the measurements of the dense model; None for its own.
+        """
+        left = [
+            phase
+            for phase in phases(candidate)
+            if phase is not Phase.BUILD or not self._artifacts.has(candidate)
+        ]
+        future = self._submit(candidate, left.pop(0), reference)
+        self._underway[key] = _Underway(candidate, reference, left, future)
+
+    def _submit(
+        self, candidate: Candidate, phase: Phase, reference: Measurements | None
+    ) -> Future[Result]:
+        artifact = None if phase is Phase.BUILD else self._artifacts.of(candidate)
+        return self._dispatcher.submit(Job(candidate, self._split, phase, reference, artifact))
+
+    def finished(self) -> list[tuple[int, Result]]:
+        """What is done by now, waiting for at least one; empty when nothing is under way."""
+        while self._underway:
+            done = list(self._advance())
+            if done:
+                return done
+            self._dispatcher.wait()
+        return []
+
+    def _advance(self) -> list[tuple[int, Result]]:
+        done = []
+        for key, each in list(self._underway.items()):
+            if not each.future.done():
+                continue
+            self._collect(each)
+            if each.left and each.results[-1].outcome is Outcome.OK:
+                each.future = self._submit(each.candidate, each.left.pop(0), each.reference)
+                continue
+            del self._underway[key]
+            done.append((key, _union(each.results)))
+        return done
+
+    def _collect(self, each: _Underway) -> None:
+        """Take a phase's result; what it built is put away."""
+        result = each.future.result()
+        if result.artifact is not None:
+            self._artifacts.put(each.candidate, result.artifact)
+        each.results.append(replace(result, artifact=None))
+
+
+def _union(results: list[Result]) -> Result:
+    measurements = {name: m for result in results for name, m in result.measurements.items()}
+    spans = tuple(span for result in results for span in result.spans)
+    return replace(results[-1], measurements=measurements, spans=spans)

@@ -1,0 +1,72 @@
+"""Placement: which nodes of a Ray cluster time, and which do the rest."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from paretoformer.search.dispatch.ray_session import import_ray
+from paretoformer.search.errors import UserError
+
+
+@dataclass(frozen=True)
+class Places:
+    """Ray nodes for timings, one worker each, and for the rest, one worker an entry.
+
+    separate_machines: whether no machine has both. Then neither waits for the other.
+    """
+
+    timing: tuple[str, ...]
+    shared: tuple[str, ...]
+    separate_machines: bool
+
+
+def places(
+    resource: str = "",
+    workers: int | None = None,
+    machine_of: Callable[[dict[str, Any]], str] = lambda node: str(node["NodeManagerAddress"]),
+) -> Places:
+    """Where the workers of a study go, on the Ray that this process is connected to.
+
+    Timings go to the nodes that have `resource`, or else to this process's own. The rest goes to
+    the processors of all other machines, one worker each, or where there is none, of the same one.
+
+    workers: at most so many of the rest. machine_of: tells which nodes share a machine.
+
+    Raises:
+        UserError: no node has the resource.
+    """
+    ray = import_ray()
+    alive = [node for node in ray.nodes() if node["Alive"]]
+    if resource:
+        timing = [node for node in alive if node["Resources"].get(resource, 0) > 0]
+    else:
+        here = ray.get_runtime_context().get_node_id()
+        timing = [node for node in alive if node["NodeID"] == here]
+    if not timing:
+        raise UserError(
+            f"no node of the Ray cluster has the resource {resource!r}: start the target's with "
+            f"ray start --address=... --resources='{{\"{resource}\": 1}}'."
+        )
+    taken = {machine_of(node) for node in timing}
+    others = [node for node in alive if machine_of(node) not in taken]
+    spread = [
+        node["NodeID"]
+        for node in others or timing
+        for _ in range(int(node["Resources"].get("CPU", 0)))
+    ]
+    shared = spread[:workers] or [timing[0]["NodeID"]]
+    # Several targets that share a machine would disturb each other.
+    if not others:
+        timing = timing[:1]
+    return Places(tuple(node["NodeID"] for node in timing), tuple(shared), bool(others))
+
+
+def run_on(node: str, call: Callable[..., Any], *arguments: Any) -> Any:
+    """A Ray reference to what `call` returns on that node."""
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    there = NodeAffinitySchedulingStrategy(node, soft=False)
+    task = import_ray().remote(call).options(num_cpus=0, scheduling_strategy=there)
+    return task.remote(*arguments)

@@ -1,0 +1,252 @@
+"""Jobs on Ray actors, and the lease that lets a timing run alone."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+
+import psutil
+
+from paretoformer.evaluators.evaluator import Evaluates, Job
+from paretoformer.evaluators.outcome import Outcome, Result
+from paretoformer.search.dispatch.dispatcher import Dispatcher
+from paretoformer.search.dispatch.placement import Places, places
+from paretoformer.search.dispatch.ray_session import import_ray
+from paretoformer.search.dispatch.signals import INTERRUPTS
+from paretoformer.search.errors import StudyFailed
+
+ATTEMPTS = 3
+"""How often a job is tried whose worker dies."""
+POLL_SECONDS = 0.5
+"""How often a wait looks whether a signal has come."""
+START_SECONDS = 300
+"""How long a worker may take to import torch and receive the model."""
+
+Process = tuple[int, float]
+"""Process id and creation time: together they name one process for good."""
+
+
+class _Worker:
+    """The actor: one process with the model in it.
+
+    boxed: a list around the reference to the evaluator, so that Ray does not fetch it (and import
+    torch) before the threads are set.
+    """
+
+    def __init__(self, boxed: list[Any], threads: int) -> None:
+        for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
+            os.environ[name] = str(threads)
+        import ray
+
+        self._evaluator: Evaluates = ray.get(boxed[0])
+        self._evaluator.prepare(threads)
+
+    def process(self) -> Process:
+        return os.getpid(), psutil.Process().create_time()
+
+    def run(self, job: Job) -> Result:
+        return self._evaluator.run(job)
+
+
+@dataclass
+class _Task:
+    job: Job
+    future: Future[Result]
+    attempts: int = 0
+
+
+@dataclass
+class _Slot:
+    """A place for one worker process, and what it is doing.
+
+    node: the Ray node that its process runs on.
+    """
+
+    node: str
+    threads: int
+    exclusive: bool
+    actor: Any = None
+    hello: Any = None
+    task: _Task | None = None
+    reference: Any = None
+    deadline: float = 0.0
+
+
+class RayDispatcher(Dispatcher):
+    """Jobs on Ray actors: one for each core, and one with the target's threads for timings.
+
+    The lease: an exclusive job starts only when no other job is queued or running, and while any is
+    queued or running nothing else starts. So work alternates between a stretch on all cores and a
+    stretch of timings. Ray itself cannot do this: its resources are logical, and a task that asks
+    for every CPU would wait behind each small one in the queue. On a cluster the machine that times
+    does nothing else, so there is nothing to wait for.
+
+    evaluator: sent to Ray's object store once, fetched by each worker once.
+    where: the nodes of the workers; by default as many as this machine has processors.
+    threads: of a timing worker.
+    seconds: time limit of one job.
+    fresh: every timing gets a process of its own.
+    on_worker: told of every worker process on its start.
+    """
+
+    def __init__(
+        self,
+        evaluator: Evaluates,
+        *,
+        where: Places | None = None,
+        threads: int,
+        seconds: float,
+        fresh: bool = False,
+        on_worker: Callable[[Process], None] = lambda process: None,
+    ) -> None:
+        ray = import_ray()
+        where = where or places()
+        self.slots = len(where.shared)
+        self._ray = ray
+        self._boxed = [ray.put(evaluator)]
+        self._actor_class = ray.remote(_Worker)
+        self._seconds = seconds
+        self._fresh = fresh
+        self._on_worker = on_worker
+        self._separate_machines = where.separate_machines
+        self._shared = [_Slot(node, 1, exclusive=False) for node in where.shared]
+        self._timing = [_Slot(node, threads, exclusive=True) for node in where.timing]
+        self._queues: dict[bool, deque[_Task]] = {False: deque(), True: deque()}
+        self._leased = False
+        self._slots = (*self._shared, *self._timing)
+        for slot in self._slots:
+            self._spawn(slot)
+        try:
+            ray.get([slot.hello for slot in self._slots], timeout=START_SECONDS)
+            self._greet()
+        except ray.exceptions.RayError as error:
+            reason = str(error).strip().splitlines()[-1]
+            raise StudyFailed(f"the workers did not start: {reason}") from None
+        INTERRUPTS.polled = True
+
+    def submit(self, job: Job) -> Future[Result]:
+        task = _Task(job, Future())
+        self._queues[job.exclusive].append(task)
+        self._assign()
+        return task.future
+
+    def wait(self) -> None:
+        done = False
+        self._assign(timing=True)
+        while not done and self._busy():
+            references = [slot.reference for slot in self._busy()]
+            nearest = min(slot.deadline for slot in self._busy()) - time.monotonic()
+            self._ray.wait(references, timeout=max(0.0, min(nearest, POLL_SECONDS)))
+            INTERRUPTS.check()
+            ready = self._ready(references)
+            for slot in self._busy():
+                if slot.reference in ready:
+                    done |= self._collect(slot)
+                elif time.monotonic() > slot.deadline:
+                    self._replace(slot)
+                    self._finish(slot, Result(Outcome.TIME_LIMIT))
+                    done = True
+            self._greet()
+            self._assign(timing=not done)
+
+    def close(self) -> None:
+        INTERRUPTS.polled = False
+        for slot in self._slots:
+            if slot.actor is not None:
+                self._ray.kill(slot.actor)
+                slot.actor = slot.hello = None
+
+    def _busy(self) -> list[_Slot]:
+        return [slot for slot in self._slots if slot.task is not None]
+
+    def _ready(self, references: list[Any]) -> list[Any]:
+        """Those that are done, all of them."""
+        ready, _ = self._ray.wait(references, num_returns=len(references), timeout=0)
+        return list(ready)
+
+    def _assign(self, *, timing: bool = False) -> None:
+        """Start what may start now.
+
+        timing: whether a timing may: only while the caller waits, for what it does after a result
+        (Optuna, Parquet) would run beside the timing.
+        """
+        if not self._separate_machines:
+            if any(slot.task for slot in self._timing):
+                return
+            quiet = not self._queues[False] and not self._busy()
+            self._leased = bool(self._queues[True]) and (self._leased or quiet)
+        if self._separate_machines or self._leased:
+            self._fill(self._timing if timing else ())
+        if not self._leased:
+            self._fill(self._shared)
+
+    def _fill(self, slots: Sequence[_Slot]) -> None:
+        """Give each idle slot the next job of its kind."""
+        for slot in slots:
+            if slot.task is None and self._queues[slot.exclusive]:
+                self._start(slot)
+
+    def _start(self, slot: _Slot) -> None:
+        allowance = 0.0
+        if slot.actor is None:
+            self._spawn(slot)
+            allowance = START_SECONDS
+        slot.task = self._queues[slot.exclusive].popleft()
+        slot.task.attempts += 1
+        slot.reference = slot.actor.run.remote(slot.task.job)
+        slot.deadline = time.monotonic() + self._seconds + allowance
+
+    def _collect(self, slot: _Slot) -> bool:
+        """Take a slot's result; False when its worker died and the job waits for another one."""
+        try:
+            result: Result = self._ray.get(slot.reference)
+        except self._ray.exceptions.OutOfMemoryError as error:
+            self._replace(slot)
+            result = Result(Outcome.OUT_OF_MEMORY, message=str(error).partition("\n")[0])
+        except self._ray.exceptions.RayError as error:
+            self._replace(slot)
+            task = slot.task
+            if task is not None and task.attempts < ATTEMPTS:
+                slot.task = None
+                self._queues[slot.exclusive].appendleft(task)
+                return False
+            result = Result(Outcome.WORKER_DIED, message=str(error).partition("\n")[0])
+        if self._fresh and slot.exclusive:
+            self._replace(slot)
+        self._finish(slot, result)
+        return True
+
+    def _finish(self, slot: _Slot, result: Result) -> None:
+        task, slot.task, slot.reference = slot.task, None, None
+        if task is not None:
+            task.future.set_result(result)
+
+    def _spawn(self, slot: _Slot) -> None:
+        """Start a worker process."""
+        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+        there = NodeAffinitySchedulingStrategy(slot.node, soft=False)
+        # A timing worker reserves no CPU: the lease, not Ray, keeps the others away from it.
+        cpus = 0 if slot.exclusive else 1
+        options: dict[str, Any] = {"num_cpus": cpus, "scheduling_strategy": there}
+        slot.actor = self._actor_class.options(**options).remote(self._boxed, slot.threads)
+        slot.hello = slot.actor.process.remote()
+
+    def _greet(self) -> None:
+        """Report the processes that have come up since."""
+        for slot in self._slots:
+            if slot.hello is not None and self._ready([slot.hello]):
+                hello, slot.hello = slot.hello, None
+                with suppress(self._ray.exceptions.RayError):  # it died; its job says so
+                    self._on_worker(self._ray.get(hello))
+
+    def _replace(self, slot: _Slot) -> None:
+        """End a slot's process; the next job starts another one."""
+        self._ray.kill(slot.actor)
+        slot.actor = slot.hello = None

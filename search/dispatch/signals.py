@@ -1,0 +1,78 @@
+"""SIGINT and SIGTERM: how they end a command, and when they wait."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from paretoformer.search.errors import Interrupted
+
+
+@dataclass
+class Interrupts:
+    """The signals that asked this process to end.
+
+    polled: whether somebody asks `check` every now and then. Then a first signal raises nothing by
+    itself: an exception out of a handler is lost, and printed, where it meets a finaliser.
+    """
+
+    received: list[int] = field(default_factory=list)
+    polled: bool = False
+
+    def handle(self, number: int, frame: Any) -> None:
+        self.received.append(number)
+        if not self.polled or len(self.received) > 1:
+            raise Interrupted(number)
+
+    def check(self) -> None:
+        """Raises Interrupted after a signal."""
+        if self.received:
+            raise Interrupted(self.received[-1])
+
+
+INTERRUPTS = Interrupts()
+"""Of this process: signals are its own, not a dispatcher's."""
+
+
+@contextmanager
+def interruptible() -> Iterator[None]:
+    """SIGINT and SIGTERM raise `Interrupted` in the main thread, for the length of the block.
+
+    Ray's own waits turn whatever a handler raises into a bare `KeyboardInterrupt`, and would so
+    lose which signal it was.
+    """
+    INTERRUPTS.received.clear()
+    with _handled(INTERRUPTS.handle):
+        try:
+            yield
+        except Interrupted:
+            raise
+        except KeyboardInterrupt:
+            received = INTERRUPTS.received
+            raise Interrupted(received[-1] if received else signal.SIGINT) from None
+        finally:
+            INTERRUPTS.received.clear()
+
+
+@contextmanager
+def ignore_signals() -> Iterator[None]:
+    """A second Ctrl-C must not cut the cleaning up short."""
+    with _handled(signal.SIG_IGN):
+        yield
+
+
+@contextmanager
+def _handled(handler: Any) -> Iterator[None]:
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    old = {number: signal.signal(number, handler) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, previous in old.items():
+            signal.signal(number, previous)

@@ -1,0 +1,19 @@
+"""Proposer `Planted`: candidates that every search tries first."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from paretoformer.search.proposers.proposer import Proposer, Records
+from paretoformer.spaces.candidate import Candidate
+
+
+@dataclass(frozen=True)
+class Planted(Proposer):
+    """Always the same list."""
+
+    candidates: tuple[Candidate, ...]
+
+    def propose(self, records: Records) -> Sequence[Candidate]:
+        return self.candidates

@@ -1,0 +1,20 @@
+"""What every proposer promises: it says what to try next; the loop does not know why."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+
+from paretoformer.search.results.record import TrialRecord
+from paretoformer.spaces.candidate import Candidate
+
+Records = Mapping[str, TrialRecord]
+"""Candidate id -> its record: what was measured so far."""
+
+
+class Proposer(ABC):
+    """Asked again and again; a candidate that was proposed once is not tried twice."""
+
+    @abstractmethod
+    def propose(self, records: Records) -> Sequence[Candidate]:
+        """Candidates to measure before any that the sampler proposes, the most useful first."""

@@ -1,0 +1,129 @@
+"""The proposers of a study, in the order in which they are asked."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from itertools import chain
+
+import numpy as np
+
+from paretoformer.evaluators.metrics import Metric
+from paretoformer.search.proposers.crossed import Crossed
+from paretoformer.search.proposers.planted import Planted
+from paretoformer.search.proposers.proposer import Proposer, Records
+from paretoformer.search.results.front import as_costs, nondominated
+from paretoformer.search.results.record import TrialRecord
+from paretoformer.search.results.requirement import Requirement
+from paretoformer.spaces.axis import Stage
+from paretoformer.spaces.candidate import Candidate
+from paretoformer.spaces.space import Space, spread_evenly
+
+BEST = 2
+"""How many of what did best by itself are combined with other things."""
+THINNED = 3
+"""Starts of one axis that are combined with something else, at most."""
+
+
+def standard_proposers(space: Space, objectives: Sequence[Metric]) -> list[Proposer]:
+    """Dense and the alternatives; structures, served by the alternatives that did best; crosses.
+
+    The uncut model in every runtime comes first, since a structure is worth measuring in the
+    runtime that will serve it.
+    """
+    return [
+        Planted((space.dense, *alternatives(space))),
+        Crossed(
+            bases=lambda records: [space.dense, *alternatives(space)],
+            choose=partial(fastest, objectives=objectives),
+            cross=lambda base, place: [served(each, base) for each in structures(space, place)],
+        ),
+        Crossed(
+            bases=partial(_served_kinds, space, objectives),
+            choose=partial(best_by_quality, objectives=objectives),
+            cross=lambda base, place: _with_kind(space, base),
+        ),
+    ]
+
+
+def alternatives(space: Space) -> list[Candidate]:
+    """The uncut model in every other runtime and precision: what a user could do without us."""
+    return list(chain(*space.starts(Stage.RUNTIME).values()))
+
+
+def structures(space: Space, place: int = 0) -> list[Candidate]:
+    """What was forecast; for the best runtime also the kinds, and the starts of each axis.
+
+    place: of the runtime among the best, 0 for the first. Where there are several runtimes, fewer
+    starts are taken, since each costs a conversion.
+    """
+    if place:
+        return list(space.forecasts)
+    count = THINNED if alternatives(space) else None
+    sizes = space.sizes().values()
+    thinned = (each if count is None else spread_evenly(each, count) for each in sizes)
+    return list(dict.fromkeys((*space.forecasts, *space.kinds, *chain(*thinned))))
+
+
+def served(structure: Candidate, base: Candidate) -> Candidate:
+    """A structure in the runtime of `base`."""
+    return structure.replaced(**base.of_stage(Stage.RUNTIME))
+
+
+def _served_kinds(
+    space: Space, objectives: Sequence[Metric], records: Records
+) -> Sequence[Candidate]:
+    """The starts that differ in kind, such as mechanisms, in the runtime that did best."""
+    servings = [space.dense, *alternatives(space)]
+    if any(each.id not in records for each in servings):
+        return ()
+    measured = [records[each.id] for each in servings if records[each.id].ok]
+    chosen = fastest(measured, objectives) or measured
+    return [served(each, chosen[0].candidate) for each in space.kinds]
+
+
+def _with_kind(space: Space, base: Candidate) -> list[Candidate]:
+    """A base's kind and runtime with fewer heads, neurons or layers."""
+    starts = (spread_evenly(each, THINNED) for each in space.sizes().values())
+    some = [*spread_evenly(space.forecasts, THINNED), *chain(*starts)]
+    changed = {name: base[name] for name in base.changes()}
+    return [each.replaced(**changed) for each in some]
+
+
+def fastest(records: Sequence[TrialRecord], objectives: Sequence[Metric]) -> list[TrialRecord]:
+    """The best two by the first cost, of the non-dominated that satisfy the requirements."""
+    dense = next(record for record in records if record.candidate.is_dense)
+    front = _front(records, objectives)
+    fit = [record for record in front if _satisfies(record, dense, objectives)] or [dense]
+    cost = next((m for m in objectives if m.role == "cost"), objectives[-1])
+    return sorted(fit, key=lambda record: record.measurements[cost.name].value)[:BEST]
+
+
+def best_by_quality(
+    records: Sequence[TrialRecord], objectives: Sequence[Metric]
+) -> list[TrialRecord]:
+    """Of the non-dominated, the best two in the first objective."""
+    costs = as_costs(_values(records, objectives), [m.direction for m in objectives])
+    order = {record.trial: cost for record, cost in zip(records, costs[:, 0], strict=True)}
+    return sorted(_front(records, objectives), key=lambda record: order[record.trial])[:BEST]
+
+
+def _front(records: Sequence[TrialRecord], objectives: Sequence[Metric]) -> list[TrialRecord]:
+    keep = nondominated(_values(records, objectives), [m.direction for m in objectives])
+    return [record for record, kept in zip(records, keep, strict=True) if kept]
+
+
+def _values(records: Sequence[TrialRecord], objectives: Sequence[Metric]) -> np.ndarray:
+    return np.array([record.values([m.name for m in objectives]) for record in records])
+
+
+def _satisfies(record: TrialRecord, dense: TrialRecord, objectives: Sequence[Metric]) -> bool:
+    """Within its interval: few examples must not rule out what more of them would let pass."""
+    for metric in objectives:
+        if metric.requirement:
+            requirement = Requirement.parse(metric.requirement)
+            found, reference = (r.measurements[metric.name] for r in (record, dense))
+            best = found.high if metric.direction == "maximize" else found.low
+            if requirement.shortfall(best, reference.value):
+                return False
+    return True

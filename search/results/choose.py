@@ -1,0 +1,45 @@
+"""What is measured again: the search's front, what may be as good, and what users compare with."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+
+import numpy as np
+
+from paretoformer.evaluators.measurement import Measurement
+from paretoformer.evaluators.metrics.metric import Metric
+from paretoformer.search.results.front import Values, clearly_dominated
+from paretoformer.search.results.record import TrialRecord
+from paretoformer.spaces.candidate import Candidate
+
+
+def chosen(
+    records: Sequence[TrialRecord],
+    objectives: Sequence[Metric],
+    always: Collection[Candidate] = (),
+) -> list[TrialRecord]:
+    """The dense model, then the search's front and what lies within its intervals.
+
+    always: candidates that are chosen whatever they are worth, if they ran.
+    """
+    done = [record for record in records if record.ok]
+    lost = clearly_dominated(*intervals(done, objectives), [m.direction for m in objectives])
+    dense = [record for record in done if record.candidate.is_dense]
+    return dense + [
+        record
+        for record, dominated in zip(done, lost, strict=True)
+        if (not dominated or record.candidate in always) and not record.candidate.is_dense
+    ]
+
+
+def intervals(
+    records: Sequence[TrialRecord], objectives: Sequence[Metric]
+) -> tuple[Values, Values, Values]:
+    """Values, lows and highs, each (records, objectives); NaN for what failed."""
+    missing = Measurement(np.nan, np.nan, np.nan, "")
+    found = [[r.measurements.get(metric.name, missing) for metric in objectives] for r in records]
+    values, lows, highs = (
+        np.array([[getattr(m, end) for m in row] for row in found]).reshape(-1, len(objectives))
+        for end in ("value", "low", "high")
+    )
+    return values, lows, highs

@@ -1,0 +1,85 @@
+"""Confirmation: the search's front measured again, on data and in processes it never saw.
+
+A search that picks the best of many noisy numbers picks lucky ones; only the second measurement is
+published.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import optuna
+
+from paretoformer.evaluators.measurement import Measurements
+from paretoformer.evaluators.progress import Progress, silent
+from paretoformer.search.dispatch.pipeline import Pipeline
+from paretoformer.search.errors import StudyFailed
+from paretoformer.search.results.record import TrialRecord
+
+WHAT = "Confirming the front"
+CONFIRMED = "confirmed:"
+"""User attributes of the study: this and a candidate's id hold its confirmation."""
+
+
+def confirmations(study: optuna.Study) -> dict[str, TrialRecord]:
+    """What was confirmed so far: candidate id -> its record."""
+    return {
+        key.removeprefix(CONFIRMED): TrialRecord.from_json(text)
+        for key, text in study.user_attrs.items()
+        if key.startswith(CONFIRMED)
+    }
+
+
+def confirm(
+    study: optuna.Study,
+    records: Sequence[TrialRecord],
+    pipeline: Callable[[], Pipeline],
+    seed: int,
+    progress: Progress = silent,
+) -> dict[str, TrialRecord]:
+    """Measure these records' candidates again, the dense model first, the others in random order.
+
+    What an interrupted run had confirmed is kept.
+
+    pipeline: makes one on fresh workers and the split `confirm`; called only if work is left.
+    progress: told how many are done.
+
+    Returns candidate id -> its confirmation.
+
+    Raises:
+        StudyFailed: the dense model could not be measured.
+    """
+    confirmed = confirmations(study)
+    dense, *others = records
+    order = np.random.default_rng(seed).permutation(len(others))
+    missing = [r for r in (dense, *(others[i] for i in order)) if r.candidate.id not in confirmed]
+    progress(WHAT, len(records) - len(missing), len(records))
+    if not missing:
+        return confirmed
+    lane = pipeline()
+    by_trial = {record.trial: record for record in missing}
+
+    def collect() -> None:
+        for trial, result in lane.finished():
+            again = TrialRecord(trial, by_trial[trial].candidate, result)
+            if again.candidate.is_dense and not again.ok:
+                raise StudyFailed(f"the uncompressed model cannot be confirmed: {result.message}.")
+            confirmed[again.candidate.id] = again
+            study.set_user_attr(CONFIRMED + again.candidate.id, again.to_json())
+            progress(WHAT, sum(r.candidate.id in confirmed for r in records), len(records))
+
+    reference: Measurements | None = None
+    if missing[0] is dense:
+        lane.start(dense.trial, dense.candidate, None)
+        while len(lane):
+            collect()
+    reference = confirmed[dense.candidate.id].measurements
+    for record in missing:
+        if record is not dense:
+            if len(lane) >= lane.capacity:  # a few at a time: what is whole is stored
+                collect()
+            lane.start(record.trial, record.candidate, reference)
+    while len(lane):
+        collect()
+    return confirmed

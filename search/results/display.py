@@ -1,0 +1,118 @@
+"""What the user sees while a study runs: live progress, and the best trade-offs so far."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from rich.console import Console, Group
+from rich.live import Live
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.table import Table
+
+from paretoformer.search.results.front import nondominated
+from paretoformer.search.results.record import TrialRecord
+from paretoformer.search.results.tables import described, number
+
+if TYPE_CHECKING:
+    from paretoformer.evaluators.metrics import Metric
+
+PLAIN_SECONDS = 15
+"""How often a line is printed where the output is no terminal."""
+
+
+class Display:
+    """Progress of a study: bars and a table on a terminal, lines now and then elsewhere."""
+
+    def __init__(self, *, quiet: bool = False) -> None:
+        self.console = Console(stderr=True, quiet=quiet)
+        self._progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=24),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+            console=self.console,
+            speed_estimate_period=300,
+        )
+        self._tasks: dict[str, TaskID] = {}
+        self._printed: dict[str, float] = {}
+        self._best: Table | None = None
+        live = self.console.is_terminal and not quiet
+        self._live = Live(console=self.console, refresh_per_second=4) if live else None
+
+    def __enter__(self) -> Display:
+        if self._live:
+            self._live.start()
+        return self
+
+    def __exit__(self, *exception: Any) -> None:
+        if self._live:
+            self._best = None
+            self._refresh()
+            self._live.stop()
+
+    def note(self, text: str) -> None:
+        self.console.print(text, highlight=False)
+
+    def progress(self, what: str, done: int, total: int) -> None:
+        """`done` of `total` steps of what is going on."""
+        if what not in self._tasks:
+            self._tasks[what] = self._progress.add_task(what, total=total)
+        self._progress.update(self._tasks[what], completed=done, total=total)
+        if self._live:
+            self._refresh()
+        elif done == total or time.monotonic() - self._printed.get(what, 0) > PLAIN_SECONDS:
+            self._printed[what] = time.monotonic()
+            self.note(f"{what}: {done} of {total}")
+
+    def trials(
+        self, records: Sequence[TrialRecord], total: int, objectives: Sequence[Metric]
+    ) -> None:
+        """The search stands at these records; `total` are wanted."""
+        failed = sum(not record.ok for record in records)
+        if self._live:
+            self._best = _tradeoffs(records, objectives)
+        self.progress("Searching" + (f" ({failed} failed)" if failed else ""), len(records), total)
+
+    def _refresh(self) -> None:
+        if self._live:
+            parts = [self._progress] if self._best is None else [self._progress, self._best]
+            self._live.update(Group(*parts))
+
+
+def _tradeoffs(records: Sequence[TrialRecord], objectives: Sequence[Metric]) -> Table:
+    """The best trade-offs so far, the first objective's best first, at most 8 of them."""
+    table = Table(title="best trade-offs so far", title_justify="left", box=None)
+    table.add_column("trial", justify="right")
+    table.add_column("keeps")
+    for metric in objectives:
+        table.add_column(metric.name, justify="right")
+    done = [record for record in records if record.ok]
+    values = np.array([record.values([m.name for m in objectives]) for record in done])
+    keep = nondominated(values, [metric.direction for metric in objectives])
+    front = [record for record, kept in zip(done, keep, strict=True) if kept]
+    first = objectives[0]
+    sign = -1 if first.direction == "maximize" else 1
+    front.sort(key=lambda record: sign * record.measurements[first.name].value)
+    shown = [
+        front[i] for i in np.unique(np.linspace(0, len(front) - 1, min(8, len(front)), dtype=int))
+    ]
+    for record in shown:
+        table.add_row(
+            str(record.trial),
+            described(record.candidate),
+            *(number(record.measurements[m.name].value) for m in objectives),
+        )
+    return table

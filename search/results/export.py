@@ -1,0 +1,74 @@
+"""Export: a chosen point as a folder that serves it, with the numbers that were measured of it."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import transformers
+
+from paretoformer.evaluators import demo
+from paretoformer.search.results.best import Best
+from paretoformer.search.results.card import model_card
+from paretoformer.search.results.load import built_point
+from paretoformer.search.results.whole import write_whole
+from paretoformer.spaces.persist import save_compressed, served
+from paretoformer.spaces.surgery import count_parameters
+
+MEASURED = "measured.json"
+"""What was measured of the model, and how: `verify` compares with it."""
+
+
+def export_best(best: Best, directory: Path) -> int:
+    """Write the point's model, tokenizer and card; the folder appears whole or not at all.
+
+    Returns the number of its parameters.
+
+    Raises:
+        StudyError: the study's model is not where the study says, or has other weights.
+        RunError: the point's files are lost or were changed.
+    """
+    transformers.utils.logging.disable_progress_bar()
+    built = built_point(best)
+    source = base_model(best)
+    remote = bool(best.study["model"]["trust_remote_code"])
+    tokenizer = transformers.AutoTokenizer.from_pretrained(source, trust_remote_code=remote)
+    directory = directory.resolve()
+    beside = directory.with_name(f".{directory.name}.part")
+    shutil.rmtree(beside, ignore_errors=True)
+    try:
+        save_compressed(served(built, best.candidate), beside)
+        tokenizer.save_pretrained(beside)
+        write_whole(beside / MEASURED, json.dumps(measured(best), indent=2) + "\n")
+        write_whole(beside / "README.md", model_card(best, source))
+        beside.replace(directory)
+    except BaseException:
+        shutil.rmtree(beside, ignore_errors=True)
+        raise
+    return count_parameters(built.model)
+
+
+def base_model(best: Best) -> str:
+    """The folder or Hub id of the dense model."""
+    path = str(best.study["model"]["path"])
+    return demo.prepare(path).model if demo.is_demo(path) else path
+
+
+def measured(best: Best) -> dict[str, Any]:
+    """What the front says of a point and of the dense model, and of which study it is."""
+    return {
+        "version": 1,
+        "trial": best.trial,
+        "candidate_id": best.candidate.id,
+        "speedup": list(best.speedup_interval),
+        "study": dict(best.study),
+        "machine": dict(best.facts.machine),
+        "model_digest": best.facts.model_digest,
+        "metrics": {
+            name: {"value": m.value, "low": m.low, "high": m.high, "unit": m.unit}
+            for name, m in best.metrics.items()
+        },
+        "dense": {name: m.value for name, m in best.dense.items()},
+    }

@@ -1,0 +1,128 @@
+"""The Parquet files of a run: written whole, with the facts of the run in their schema."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from paretoformer.search.errors import RunError
+from paretoformer.search.results.facts import RunFacts
+from paretoformer.search.results.record import SCHEMA_VERSION, TrialRecord, row, schema
+from paretoformer.search.results.run_folder import RunFolder
+from paretoformer.search.results.whole import replace_whole
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+METADATA = b"paretoformer"
+"""The key under which a Parquet file holds schema version, study, machine and versions."""
+
+
+class TrialsFile:
+    """`trials.parquet`, kept up to date while the search runs.
+
+    It is a view: Optuna's storage holds every record. So it may lag, which it does only as much as
+    keeps writing it under a twentieth of the time.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        metrics: Sequence[str],
+        sampled: Sequence[str],
+        facts: RunFacts,
+    ) -> None:
+        self._path = path
+        self._metrics = metrics
+        self._sampled = sampled
+        self._facts = facts
+        self._due = 0.0
+
+    def update(self, records: Sequence[TrialRecord], *, now: bool = False) -> None:
+        start = time.monotonic()
+        if now or start >= self._due:
+            rows = [row(each, self._metrics, self._sampled) for each in records]
+            table = pa.Table.from_pylist(rows, schema(self._metrics, self._sampled))
+            write_table(table, self._path, self._facts)
+            took = time.monotonic() - start
+            self._due = start + 20 * took
+
+
+def write_table(table: pa.Table, path: Path, facts: RunFacts) -> None:
+    """Write a Parquet file whole, with our metadata in its schema."""
+    data = {"schema_version": SCHEMA_VERSION, **facts.to_dict()}
+    own = {METADATA: json.dumps(data).encode()}
+    table = table.replace_schema_metadata({**(table.schema.metadata or {}), **own})
+    replace_whole(path, lambda beside: pq.write_table(table, beside, compression="zstd"))
+
+
+def read_table(path: Path) -> tuple[pa.Table, RunFacts]:
+    """A Parquet file of ours, and its metadata.
+
+    Raises:
+        RunError: it is missing, damaged, not ours, or from a newer version.
+    """
+    if not path.exists():
+        raise RunError(f"there is no {path}.")
+    try:
+        table = pq.read_table(path)
+    except (pa.ArrowInvalid, pa.ArrowException, OSError) as error:
+        reason = " ".join(str(error).split())[:150]
+        raise RunError(f"{path} is damaged: {reason}") from None
+    metadata = (table.schema.metadata or {}).get(METADATA)
+    if metadata is None:
+        raise RunError(f"{path} was not written by paretoformer.")
+    facts: dict[str, Any] = _parsed(metadata, path)
+    if facts.get("schema_version") != SCHEMA_VERSION:
+        raise RunError(
+            f"{path} has schema version {facts.get('schema_version')}, and this paretoformer reads "
+            f"version {SCHEMA_VERSION}. Install the version that wrote it."
+        )
+    return table, RunFacts.from_dict(facts)
+
+
+def _parsed(metadata: bytes, path: Path) -> dict[str, Any]:
+    try:
+        facts: dict[str, Any] = json.loads(metadata)
+    except ValueError:
+        raise RunError(f"the metadata of {path} is damaged.") from None
+    return facts
+
+
+def read_front(run: str | Path) -> tuple[pd.DataFrame, RunFacts]:
+    """Every row of a run's `front.parquet`, and its metadata: study, machine, metrics, objectives.
+
+    Raises:
+        RunError: no run there, its search is not finished, or the file is damaged.
+    """
+    folder = RunFolder(run)
+    if not folder.path.is_dir():
+        raise RunError(f"there is no run folder {folder.path}.")
+    if not folder.front.exists():
+        if not folder.exists:
+            raise RunError(f"{folder.path} is not a run folder: it has no study.toml.")
+        raise RunError(
+            f"{folder.path} has no front yet: its search is not finished. "
+            "Run the same `paretoformer search` again; it goes on where it was."
+        )
+    table, facts = read_table(folder.front)
+    return table.to_pandas(), facts
+
+
+def load_front(run: str | Path) -> pd.DataFrame:
+    """The front of a finished run: the rows of `front.parquet` whose role is `front` or `tied`.
+
+    Columns as in `front.parquet`: for each metric M its confirmed value `M`, the 95% interval
+    `M_low` and `M_high`, what the search saw `search_M`; `speedup` over the dense model.
+
+    Raises:
+        RunError: no run there, its search is not finished, or the file is damaged.
+    """
+    frame, _ = read_front(run)
+    return frame[frame["role"].isin(["front", "tied"])].reset_index(drop=True)

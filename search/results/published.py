@@ -1,0 +1,99 @@
+"""The published front: confirmed numbers, what the search saw, and the role of each point."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from scipy.stats import bootstrap
+
+from paretoformer.evaluators.measurement import Measurements
+from paretoformer.evaluators.metrics.metric import Metric
+from paretoformer.search.results.choose import intervals
+from paretoformer.search.results.front import clearly_dominated, nondominated
+from paretoformer.search.results.record import TrialRecord, row, schema
+from paretoformer.spaces.candidate import Candidate
+
+
+def published_table(
+    searched: Sequence[TrialRecord],
+    confirmed: Mapping[str, TrialRecord],
+    objectives: Sequence[Metric],
+    metrics: Sequence[str],
+    sampled: Sequence[str],
+    alternatives: Collection[Candidate] = (),
+) -> pa.Table:
+    """`front.parquet`: confirmed numbers beside what the search saw, and the role of each point.
+
+    searched: the dense model's record, then those of the search's front.
+    alternatives: the uncut model in other runtimes, which keep that role whatever they are worth.
+    """
+    pairs = [(seen, confirmed[seen.candidate.id]) for seen in searched]
+    found = intervals([again for _, again in pairs], objectives)
+    directions = [metric.direction for metric in objectives]
+    roles: np.ndarray = np.where(
+        nondominated(found[0], directions),
+        "front",
+        np.where(clearly_dominated(*found, directions), "dominated", "tied"),
+    )
+    for index, (seen, again) in enumerate(pairs):
+        if seen.candidate in alternatives and again.ok:
+            roles[index] = "alternative"
+    roles[0] = "dense"
+    dense = pairs[0][1].measurements
+    paired = [n for n in metrics if n not in sampled and n in dense and dense[n].samples]
+    rows: list[dict[str, Any]] = []
+    for (seen, again), role in zip(pairs, roles.tolist(), strict=True):
+        cells = row(again, metrics, sampled)
+        cells |= {f"search_{name}": _value(seen.measurements, name) for name in metrics}
+        cells |= _speedup(again.measurements, dense) | {"role": role}
+        for name in paired:
+            cells |= _difference(name, again.measurements, dense)
+        rows.append(cells)
+    first = objectives[0]
+    sign = -1.0 if first.direction == "maximize" else 1.0
+    points = sorted(rows[1:], key=lambda r: (r[first.name] is None, sign * (r[first.name] or 0)))
+    extra = [f"search_{name}" for name in metrics] + ["speedup", "speedup_low", "speedup_high"]
+    extra += [f"{name}_difference{end}" for name in paired for end in ("", "_low", "_high")]
+    fields = schema(metrics, sampled)
+    for name in extra:
+        fields = fields.append(pa.field(name, pa.float64()))
+    fields = fields.append(pa.field("role", pa.string()))
+    return pa.Table.from_pylist([rows[0], *points], fields)
+
+
+def _value(measured: Measurements, name: str) -> float | None:
+    return measured[name].value if name in measured else None
+
+
+def _difference(name: str, measured: Measurements, dense: Measurements) -> dict[str, float | None]:
+    """A score minus the dense model's on the same examples: its mean and 95% interval.
+
+    Paired: what both models answer alike tells nothing of their difference, so the interval is far
+    narrower than those of the two scores.
+    """
+    keys = [f"{name}_difference{end}" for end in ("", "_low", "_high")]
+    if name not in measured:
+        return dict.fromkeys(keys)
+    change = np.subtract(measured[name].samples, dense[name].samples)
+    if not change.any():
+        return dict.fromkeys(keys, 0.0)
+    interval = bootstrap(
+        (change,), np.mean, n_resamples=1999, method="percentile", rng=np.random.default_rng(0)
+    ).confidence_interval
+    ends = (float(change.mean()), float(interval.low), float(interval.high))
+    return dict(zip(keys, ends, strict=True))
+
+
+def _speedup(measured: Measurements, dense: Measurements) -> dict[str, float | None]:
+    """Dense latency over this one's, with the interval of the latter's."""
+    latency, reference = measured.get("latency_ms"), dense.get("latency_ms")
+    if latency is None or reference is None:
+        return {"speedup": None, "speedup_low": None, "speedup_high": None}
+    return {
+        "speedup": reference.value / latency.value,
+        "speedup_low": reference.value / latency.high,
+        "speedup_high": reference.value / latency.low,
+    }

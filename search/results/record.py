@@ -1,0 +1,136 @@
+"""A trial's record: what is kept of it in Optuna's storage, and its row in Parquet."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import pyarrow as pa
+
+from paretoformer.evaluators.measurement import Measurement, Measurements
+from paretoformer.evaluators.outcome import Outcome, Phase, Result, Span
+from paretoformer.spaces.candidate import Candidate
+
+SCHEMA_VERSION = 1
+
+
+@dataclass(frozen=True)
+class TrialRecord:
+    """One measured candidate."""
+
+    trial: int
+    candidate: Candidate
+    result: Result
+
+    @property
+    def ok(self) -> bool:
+        return self.result.outcome is Outcome.OK
+
+    @property
+    def measurements(self) -> Measurements:
+        return self.result.measurements
+
+    def values(self, names: Sequence[str]) -> list[float]:
+        """The values of these metrics; NaN where one was not measured."""
+        found = (self.measurements.get(name) for name in names)
+        return [float("nan") if each is None else each.value for each in found]
+
+    def to_json(self) -> str:
+        return json.dumps(
+            {
+                "version": SCHEMA_VERSION,
+                "trial": self.trial,
+                "candidate": self.candidate.to_json(),
+                "outcome": self.result.outcome.label,
+                "message": self.result.message,
+                "spans": [_span(span) for span in self.result.spans],
+                "measurements": {k: m.to_dict() for k, m in self.measurements.items()},
+            }
+        )
+
+    @classmethod
+    def from_json(cls, text: str) -> TrialRecord:
+        data = json.loads(text)
+        if data["version"] != SCHEMA_VERSION:
+            raise ValueError(
+                f"this record has format version {data['version']}, and this paretoformer reads "
+                f"version {SCHEMA_VERSION}. Install the version that wrote it."
+            )
+        result = Result(
+            outcome=Outcome[data["outcome"].upper()],
+            measurements={k: Measurement.from_dict(m) for k, m in data["measurements"].items()},
+            message=data["message"],
+            spans=tuple(_read_span(span) for span in data["spans"]),
+        )
+        return cls(data["trial"], Candidate.from_json(data["candidate"]), result)
+
+
+def _span(span: Span) -> dict[str, Any]:
+    """Version 1 calls the phase `half`."""
+    facts = asdict(span)
+    return {"half": facts.pop("phase").value, **facts}
+
+
+def _read_span(data: dict[str, Any]) -> Span:
+    return Span(Phase(data["half"]), **{key: value for key, value in data.items() if key != "half"})
+
+
+def schema(metrics: Iterable[str], sampled: Iterable[str]) -> pa.Schema:
+    """The columns of `trials.parquet`.
+
+    metrics: every metric that is recorded; sampled: those that keep their samples.
+    """
+    fields = [
+        pa.field("trial", pa.int64()),
+        pa.field("candidate_id", pa.string()),
+        pa.field("candidate", pa.string()),
+        pa.field("state", pa.string()),
+        pa.field("outcome", pa.string()),
+        pa.field("message", pa.string()),
+    ]
+    for phase in Phase:
+        fields += [
+            pa.field(f"{phase.value}_host", pa.string()),
+            pa.field(f"{phase.value}_process", pa.int64()),
+            pa.field(f"{phase.value}_started", pa.float64()),
+            pa.field(f"{phase.value}_ended", pa.float64()),
+        ]
+    for name in metrics:
+        fields += [pa.field(column, pa.float64()) for column in (name, f"{name}_low")]
+        fields.append(pa.field(f"{name}_high", pa.float64()))
+    fields += [pa.field(f"{name}_samples", pa.list_(pa.float64())) for name in sampled]
+    fields += [pa.field(f"{name}_stable", pa.bool_()) for name in sampled]
+    fields += [pa.field(f"{name}_conditions", pa.string()) for name in sampled]
+    return pa.schema(fields)
+
+
+def row(record: TrialRecord, metrics: Iterable[str], sampled: Iterable[str]) -> dict[str, Any]:
+    """A record as one row of `schema`; what was not measured is null."""
+    result = record.result
+    cells: dict[str, Any] = {
+        "trial": record.trial,
+        "candidate_id": record.candidate.id,
+        "candidate": record.candidate.to_json(),
+        "state": "complete" if record.ok else "failed",
+        "outcome": result.outcome.label,
+        "message": result.message,
+    }
+    for phase in Phase:
+        span = next((each for each in result.spans if each.phase is phase), None)
+        cells[f"{phase.value}_host"] = span and span.host
+        cells[f"{phase.value}_process"] = span and span.process
+        cells[f"{phase.value}_started"] = span and span.started
+        cells[f"{phase.value}_ended"] = span and span.ended
+    for name in metrics:
+        measured = record.measurements.get(name)
+        cells[name] = measured and measured.value
+        cells[f"{name}_low"] = measured and measured.low
+        cells[f"{name}_high"] = measured and measured.high
+    for name in sampled:
+        measured = record.measurements.get(name)
+        cells[f"{name}_samples"] = measured and list(measured.samples)
+        cells[f"{name}_stable"] = measured and measured.stable
+        cells[f"{name}_conditions"] = measured and json.dumps(dict(measured.conditions))
+    return cells

@@ -1,0 +1,141 @@
+"""Tables of a finished run for the terminal, and how numbers are written."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+
+from paretoformer.search.results.facts import RunFacts
+from paretoformer.spaces.axes import axes
+from paretoformer.spaces.axis import Axis
+from paretoformer.spaces.candidate import Candidate
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+PIPE_WIDTH = 150
+
+
+def print_table(table: Table) -> None:
+    """On standard output; a pipe or a file has no width to keep to."""
+    console = Console()
+    if not console.is_terminal:
+        console.width = max(console.width, PIPE_WIDTH)
+    console.print(table)
+
+
+def front_table(frame: pd.DataFrame, facts: RunFacts) -> Table:
+    """The published front: dense first, then each point, the first objective's best first."""
+    shown = frame[frame["role"] != "dominated"]
+    candidates = [Candidate.from_json(text) for text in shown["candidate"]]
+    used, metrics = varying_axes(candidates), _columns(facts)
+    table = Table(title=_title(facts), title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
+    table.add_column("trial", justify="right", no_wrap=True)
+    for axis in used:
+        table.add_column(axis.name)
+    for name in (*metrics, "speed-up"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for candidate, (_, row) in zip(candidates, shown.iterrows(), strict=True):
+        cells = (axis.cell(candidate[axis.name]) for axis in used)
+        numbers = (number(row[name]) for name in metrics)
+        table.add_row(_label(row), *cells, *numbers, f"{row['speedup']:.2f}x")
+    table.caption = _caption(set(shown["role"])) or None
+    table.caption_justify = "left"
+    return table
+
+
+def _title(facts: RunFacts) -> str:
+    study, machine = facts.study, facts.machine
+    return (
+        f"{study['name']}: the front, confirmed on {study['data']['confirm_examples']} "
+        f"examples that the search did not see ({machine['hardware']['cpu']}, "
+        f"{machine['threads']} threads)"
+    )
+
+
+def _caption(roles: set[str]) -> str:
+    tied = "~ tied: within its intervals as good as a point that is better by value"
+    other = "= alternative: the uncut model in another runtime or precision"
+    return "\n".join(
+        text for role, text in (("tied", tied), ("alternative", other)) if role in roles
+    )
+
+
+def varying_axes(candidates: list[Candidate]) -> list[Axis[Any]]:
+    """The axes in which any of these differs from the uncompressed model."""
+    changed = {name for candidate in candidates for name in candidate.changes()}
+    return [axis for axis in axes() if axis.name in changed]
+
+
+def _label(row: pd.Series[Any]) -> str:
+    marks = {"tied": " ~", "alternative": " ="}
+    return "dense" if row["role"] == "dense" else f"{row['trial']}{marks.get(row['role'], '')}"
+
+
+def _columns(facts: RunFacts) -> list[str]:
+    """The metrics worth a column: the objectives, then the other usual ones."""
+    usual = (*facts.objectives, "latency_ms", "disk_mb", "memory_mb", "parameters")
+    return [name for name in dict.fromkeys(usual) if name in facts.metrics]
+
+
+def optimism(shrinkage: Mapping[str, float], facts: RunFacts) -> str:
+    """`accuracy 0.0040, latency_ms 1.2%`: by how much the search saw its points too good.
+
+    Of the objectives; what was counted, and so did not change, is left out.
+    """
+    parts = []
+    for name in facts.objectives:
+        amount = shrinkage[name]
+        if np.isnan(amount) or amount == 0:
+            continue
+        share = facts.metrics[name].role == "cost"
+        parts.append(f"{name} {amount:+.1%}" if share else f"{name} {amount:+.4f}")
+    return ", ".join(parts) or "nothing"
+
+
+def described(candidate: Candidate) -> str:
+    """What a candidate keeps, axis by axis: `heads 27/72, feed_forward 0.50`; or what dense is."""
+    parts = [f"{name} {cell}" for name, cell in cells(candidate).items()]
+    return ", ".join(parts) or "the uncompressed model"
+
+
+def cells(candidate: Candidate) -> dict[str, str]:
+    """Axis -> its value in words, of the axes that differ from the uncompressed model."""
+    changed = set(candidate.changes())
+    return {axis.name: axis.cell(candidate[axis.name]) for axis in axes() if axis.name in changed}
+
+
+def verified_table(measured: Mapping[str, Any], here: Mapping[str, Any]) -> Table:
+    """What an exported model was measured as, and what it is here."""
+    table = Table(box=SIMPLE_HEAD, pad_edge=False)
+    table.add_column("metric")
+    for column in ("published", "95% interval", "here"):
+        table.add_column(column, justify="right")
+    table.add_column("unit")
+    for name, then in measured["metrics"].items():
+        now = number(here[name].value) if name in here else "-"
+        interval = f"{number(then['low'])} to {number(then['high'])}"
+        table.add_row(name, number(then["value"]), interval, now, then["unit"])
+    return table
+
+
+def speedup(row: pd.Series[Any]) -> str:
+    """`1.31x (1.29 to 1.33)`."""
+    if row["speedup"] is None or np.isnan(row["speedup"]):
+        return "not measured"
+    return f"{row['speedup']:.2f}x ({row['speedup_low']:.2f} to {row['speedup_high']:.2f})"
+
+
+def number(value: float | None) -> str:
+    """Four significant digits; counts in thousands, millions, billions."""
+    if value is None or np.isnan(value):
+        return "-"
+    for size, suffix in ((1e9, " G"), (1e6, " M")):
+        if abs(value) >= size:
+            return f"{value / size:.2f}{suffix}"
+    return f"{value:.4g}"

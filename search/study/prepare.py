@@ -1,0 +1,206 @@
+"""The space of a study: prepared once, then part of what its stored parameters mean."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import optuna
+import torch
+
+from paretoformer.evaluators.block_costs import block_costs
+from paretoformer.evaluators.divergence import Divergence
+from paretoformer.evaluators.progress import Progress
+from paretoformer.evaluators.target import physical_cores
+from paretoformer.search.errors import RunError
+from paretoformer.search.results.run_folder import RunFolder
+from paretoformer.search.results.whole import write_whole
+from paretoformer.search.study.spec import Spec
+from paretoformer.search.study.subject import Subject
+from paretoformer.spaces.axes import axes
+from paretoformer.spaces.axis import Context, Evidence, Shape
+from paretoformer.spaces.block import Block
+from paretoformer.spaces.candidate import Candidate
+from paretoformer.spaces.families import shape_of
+from paretoformer.spaces.prediction import Priced, forecasts, spread
+from paretoformer.spaces.sensitivity import Batch, sensitivity
+from paretoformer.spaces.space import Space
+
+FORECASTS = 10
+BATCH = 16
+SCALING_EXAMPLES = 64
+"""Training examples on which the damage of a block is measured once, to compare it with others'."""
+
+VERSION_1 = {"attention": "attention", "importance": "importance", "forecast": "forecast"}
+"""User attributes of the study in which runs of version 1 kept what is now in `evidence.json`."""
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """The space of a study, and what was left out of it: axis -> value -> why.
+
+    begun_without: axes that did not exist yet when the run was begun.
+    """
+
+    space: Space
+    left_out: dict[str, dict[str, str]]
+    begun_without: tuple[str, ...] = ()
+
+
+def prepare(
+    study: optuna.Study, spec: Spec, subject: Subject, folder: RunFolder, progress: Progress
+) -> Prepared:
+    """The space of a study on its model.
+
+    A resumed study goes on with the evidence that it began with, even where a later version knows
+    more axes, mechanisms or runtimes.
+
+    Raises:
+        RunError: the run has trials, but its evidence is lost or damaged.
+    """
+    shape = Shape(*shape_of(subject.model.config))
+    if folder.evidence.exists():
+        found = _read(folder, shape)
+    elif VERSION_1["forecast"] in study.user_attrs:
+        found = _read_version_1(study.user_attrs, shape)
+    elif study.get_trials(deepcopy=False):
+        raise RunError(f"{folder.evidence} is lost, without which the run cannot go on.")
+    else:
+        found = _gather(spec, subject, shape, progress)
+        _write(folder, found)
+    evidence = found.evidence
+    domains = {axis.name: axis.domain(spec.setting(axis.name), evidence) for axis in axes()}
+    return Prepared(
+        Space(shape, domains, found.forecasts, found.kinds),
+        {axis.name: dict(axis.left_out(evidence.of(axis.name))) for axis in axes()},
+        tuple(axis.name for axis in axes() if axis.name not in evidence.facts),
+    )
+
+
+@dataclass(frozen=True)
+class _Found:
+    """What is kept of a preparation."""
+
+    evidence: Evidence
+    forecasts: tuple[Candidate, ...]
+    kinds: tuple[Candidate, ...]
+
+
+def _write(folder: RunFolder, found: _Found) -> None:
+    kept = {
+        "facts": found.evidence.facts,
+        "forecasts": [each.to_json() for each in found.forecasts],
+        "kinds": [each.to_json() for each in found.kinds],
+    }
+    write_whole(folder.evidence, json.dumps(kept) + "\n")
+
+
+def _read(folder: RunFolder, shape: Shape) -> _Found:
+    try:
+        kept = json.loads(folder.evidence.read_text(encoding="utf-8"))
+        forecasts, kinds = (
+            tuple(map(Candidate.from_json, kept[name])) for name in ("forecasts", "kinds")
+        )
+        return _Found(Evidence(shape, kept["facts"]), forecasts, kinds)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise RunError(f"{folder.evidence} is damaged: {error}.") from None
+
+
+def _read_version_1(attributes: dict[str, Any], shape: Shape) -> _Found:
+    """Its importance is normalised already, which changes no order."""
+    facts = {
+        "heads": {"removed": attributes[VERSION_1["importance"]]},
+        "attention": {"choices": attributes[VERSION_1["attention"]]},
+    }
+    evidence = Evidence(shape, facts)
+    domains = {axis.name: axis.domain(axis.setting_default, evidence) for axis in axes()}
+    dense = Candidate.dense(shape.layers, shape.heads)
+    kinds = tuple(
+        dense.replaced(**{name: value}) for name, each in domains.items() for value in each.kinds()
+    )
+    return _Found(
+        evidence, tuple(map(Candidate.from_json, attributes[VERSION_1["forecast"]])), kinds
+    )
+
+
+def _gather(spec: Spec, subject: Subject, shape: Shape, progress: Progress) -> _Found:
+    """What each axis finds out, and the candidates that should trade well."""
+    torch.set_num_threads(physical_cores())
+    context = _context(subject, shape, progress)
+    settings = {axis.name: spec.setting(axis.name) for axis in axes()}
+    facts = {axis.name: axis.survey(settings[axis.name], context) for axis in axes()}
+    probes = {
+        axis.name: probe
+        for axis in axes()
+        if (probe := axis.probe(settings[axis.name], facts[axis.name], context)) is not None
+    }
+    batches = _training_batches(subject, progress)
+    for name, found in sensitivity(subject.model, batches, subject.task.loss, probes).items():
+        facts[name] |= found
+    evidence = Evidence(shape, facts)
+    blocks = [block for axis in axes() if (block := axis.block(evidence)) is not None]
+    begin, kinds = _forecast(subject, shape, blocks, progress)
+    return _Found(evidence, begin, kinds)
+
+
+def _forecast(
+    subject: Subject, shape: Shape, blocks: list[Block], progress: Progress
+) -> tuple[tuple[Candidate, ...], tuple[Candidate, ...]]:
+    """Along the front that sums over blocks predict; and the kinds that cost less than dense."""
+    dense = Candidate.dense(shape.layers, shape.heads)
+    divergence = Divergence(subject.model, subject.task, subject.workload, SCALING_EXAMPLES)
+    scales = []
+    for done, block in enumerate(blocks, start=1):
+        scales.append(_scale(block, dense, divergence) if len(blocks) > 1 else 1.0)
+        progress("Comparing blocks", done, len(blocks))
+    torch.set_num_threads(subject.target.threads)
+    costs = block_costs(subject.model, subject.workload, subject.target, blocks, progress)
+    priced = [Priced(*each) for each in zip(blocks, costs, scales, strict=True)]
+    kinds = (values for each in priced for values in each.block.kinds(each.costs))
+    return (
+        tuple(spread(forecasts(dense, priced), FORECASTS)),
+        tuple(dense.replaced(**values) for values in kinds),
+    )
+
+
+def _scale(block: Block, dense: Candidate, divergence: Divergence) -> float:
+    """Measured nats for each unit of predicted damage, where half of the block is cut."""
+    options = block.halved()
+    predicted = float(block.damage[range(len(options)), options].sum())
+    measured = divergence.of(dense.replaced(**block.values(options)))
+    return measured / predicted if predicted > 0 and measured > 0 else 1.0
+
+
+def _context(subject: Subject, shape: Shape, progress: Progress) -> Context:
+    target = subject.target
+
+    def unmeasurable(value: Any) -> str:
+        reasons = (
+            f"{m.name} {m.untold_by(value)}" for m in subject.objectives if m.untold_by(value)
+        )
+        return next(reasons, "")
+
+    return Context(
+        model=subject.model,
+        shape=shape,
+        device=target.device,
+        threads=target.threads,
+        batch_size=target.batch_size,
+        sequence_length=target.sequence_length,
+        dtype=target.dtype,
+        batches=lambda count: subject.workload.training_batches(count, "cpu", BATCH),
+        divergence=lambda output, dense: float(subject.task.divergence(output, dense).sum()),
+        progress=progress,
+        unmeasurable=unmeasurable,
+    )
+
+
+def _training_batches(subject: Subject, progress: Progress) -> Iterator[tuple[Batch, torch.Tensor]]:
+    train = subject.workload.splits["train"]
+    done = 0
+    for indices, inputs in subject.workload.batches(train, "cpu", BATCH):
+        yield inputs, torch.from_numpy(train.labels[indices])
+        done += len(indices)
+        progress("Ranking what may go", done, len(train))

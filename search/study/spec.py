@@ -1,0 +1,221 @@
+"""The study file: typed, validated, every wrong key named."""
+
+from __future__ import annotations
+
+import tomllib
+from importlib.resources import files
+from pathlib import Path
+from typing import Any, Literal
+
+import tomli_w
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    create_model,
+    field_validator,
+    model_validator,
+)
+
+from paretoformer.evaluators.data import READERS, DataSource
+from paretoformer.evaluators.demo import is_demo
+from paretoformer.search.errors import StudyError
+from paretoformer.spaces.axes import axes
+from paretoformer.spaces.axis import Axis
+from paretoformer.spaces.suggestions import did_you_mean
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class ModelSection(_Section):
+    path: str = Field(description="Hub id or local folder of the fine-tuned model.")
+    task: str = Field(default="text-classification", description="What the model does.")
+    trust_remote_code: bool = Field(default=False, description="Run code that the model brings.")
+
+
+class TargetSection(_Section):
+    device: str = Field(default="cpu", description="cpu, cuda, cuda:0 or mps.")
+    threads: int | None = Field(
+        default=None, ge=1, description="CPU threads; default: every physical core it may use."
+    )
+    batch_size: int = Field(default=1, ge=1)
+    sequence_length: int = Field(default=512, ge=8, description="Tokens; longer texts are cut.")
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    grid_intensity: float = Field(
+        default=0, ge=0, description="Grams of CO2 a kWh, to tell carbon from measured energy."
+    )
+    resource: str = Field(
+        default="", description="Ray resource of the cluster's nodes that time; needs --address."
+    )
+
+
+def _key(axis: Axis[Any]) -> Any:
+    return axis.setting, Field(axis.setting_default, description=axis.setting_help)
+
+
+SpaceSection: Any = create_model(
+    "SpaceSection",
+    __base__=_Section,
+    **{axis.name: _key(axis) for axis in axes()},
+)
+"""The `[space]` section: one key for each axis."""
+
+
+class SearchSection(_Section):
+    sampler: Literal["nsga2", "tpe", "gp", "random"] = "nsga2"
+    storage: str = Field(default="", description="SQLAlchemy URL; default: SQLite in the run.")
+    trial_seconds: float = Field(default=600, gt=0, description="Time limit of one trial.")
+
+
+class TimingSection(_Section):
+    width: float = Field(
+        default=0.02, gt=0, description="Time until the 95% interval is narrower than this share,"
+    )
+    search_seconds: float = Field(
+        default=3, gt=0, description="or so long in the search, beside a second of warm-up,"
+    )
+    confirm_seconds: float = Field(default=10, gt=0, description="and so long in confirmation.")
+
+
+class Spec(_Section):
+    """A whole study file."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    trials: int = Field(default=100, ge=1, description="Candidates to measure.")
+    seed: int = Field(default=0, ge=0)
+    objectives: list[str] = ["accuracy", "latency_ms", "memory_mb"]
+    model: ModelSection
+    data: DataSource
+    target: TargetSection = TargetSection()
+    space: SpaceSection = SpaceSection()
+    search: SearchSection = SearchSection()
+    timing: TimingSection = TimingSection()
+
+    @field_validator("objectives")
+    @classmethod
+    def _two_or_more(cls, objectives: list[str]) -> list[str]:
+        if len(objectives) < 2:
+            raise ValueError("a front needs two or more objectives")
+        if len(set(objectives)) != len(objectives):
+            raise ValueError("an objective stands twice")
+        return objectives
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Spec:
+        data = self.data
+        three = (data.train, data.search, data.confirm)
+        if data.path and any(three):
+            raise ValueError("data: give either `path`, or `train`, `search` and `confirm`")
+        if not data.path and not all(three):
+            raise ValueError("data: give `path`, or all of `train`, `search` and `confirm`")
+        return self
+
+    def setting(self, axis: str) -> Any:
+        """What the study says of an axis."""
+        return getattr(self.space, axis)
+
+    def to_toml(self) -> str:
+        return tomli_w.dumps(self.model_dump(exclude_none=True))
+
+
+BUILTIN = ("reviews", "long-reviews")
+
+
+def load_spec(study: str | Path, *, trials: int | None = None, seed: int | None = None) -> Spec:
+    """The study of a built-in name or a .toml file, with paths made absolute.
+
+    Paths in the file are relative to the folder of the file. `trials` and `seed` override it.
+
+    Raises:
+        StudyError: no such study, not TOML, or a key or value that does not fit; says which.
+    """
+    path = Path(study)
+    if str(study) in BUILTIN:
+        text = files("paretoformer.search").joinpath(f"builtin/{study}.toml").read_text("utf-8")
+    elif path.is_file():
+        text = _read(path)
+    elif path.suffix == ".toml" or path.exists():
+        raise StudyError(f"no study file {study}.")
+    else:
+        raise StudyError(
+            f"no built-in study {str(study)!r}.{did_you_mean(str(study), BUILTIN)} "
+            f"Built in: {', '.join(BUILTIN)}; or give a .toml file."
+        )
+    return parse_spec(text, source=path, trials=trials, seed=seed)
+
+
+def parse_spec(
+    text: str, *, source: Path, trials: int | None = None, seed: int | None = None
+) -> Spec:
+    """`load_spec` on text that was read already; `source` names it in errors."""
+    try:
+        raw: dict[str, Any] = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise StudyError(f"{source} is not TOML: {error}.") from None
+    overrides = {"trials": trials, "seed": seed}
+    raw |= {key: value for key, value in overrides.items() if value is not None}
+    raw.setdefault("name", source.stem)
+    try:
+        spec = Spec.model_validate(raw)
+    except ValidationError as error:
+        raise StudyError(f"{source}: {_first(error)}") from None
+    return _absolute(spec, source.resolve().parent)
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise StudyError(f"cannot read {path}: {error}.") from None
+
+
+def _first(error: ValidationError) -> str:
+    """The first thing wrong, in one line; how many more there are."""
+    errors = error.errors()
+    worst = next((each for each in errors if each["type"] == "extra_forbidden"), errors[0])
+    where = [str(part) for part in worst["loc"] if not str(part).startswith("literal[")]
+    key = ".".join(where)
+    if worst["type"] == "extra_forbidden":
+        known = _keys(where[:-1])
+        message = f"unknown key `{key}`.{did_you_mean(where[-1], known)} Known: {', '.join(known)}."
+    elif worst["type"] == "missing":
+        message = f"`{key}` is missing."
+    else:
+        reason = worst["msg"].removeprefix("Value error, ")
+        given = worst["input"]
+        shown = "" if isinstance(given, dict | BaseModel) else f", but got {given!r}"
+        message = f"`{key}`: {reason}{shown}." if key else f"{reason}."
+    more = len(errors) - 1
+    return message + (f" ({more} more)" if more else "")
+
+
+def _keys(path: list[str]) -> list[str]:
+    """The known keys of a section."""
+    model: type[BaseModel] = Spec
+    for part in path:
+        annotation = model.model_fields[part].annotation
+        assert isinstance(annotation, type)
+        model = annotation
+    return list(model.model_fields)
+
+
+def _absolute(spec: Spec, base: Path) -> Spec:
+    """Local paths resolved against the study file's folder; others as they are."""
+
+    def resolve(path: str, *, file: bool) -> str:
+        if not path or is_demo(path):
+            return path
+        local = base / Path(path).expanduser()
+        looks_local = path.startswith((".", "/", "~")) or (
+            file and Path(path).suffix.lower() in READERS
+        )
+        return str(local.resolve()) if looks_local or local.exists() else path
+
+    data = spec.data
+    names = ("path", "train", "search", "confirm")
+    found = {name: resolve(getattr(data, name), file=True) for name in names}
+    model = spec.model.model_copy(update={"path": resolve(spec.model.path, file=False)})
+    return spec.model_copy(update={"data": data.model_copy(update=found), "model": model})

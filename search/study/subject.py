@@ -1,0 +1,199 @@
+"""The subject of a study: its model, data, target and metrics, loaded and checked."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import torch
+import transformers
+from torch import nn
+
+from paretoformer.evaluators import demo
+from paretoformer.evaluators.data import DataError, read_splits
+from paretoformer.evaluators.metrics import Metric, available, metrics_of
+from paretoformer.evaluators.progress import Progress, silent
+from paretoformer.evaluators.target import Target, check_device, physical_cores
+from paretoformer.evaluators.tasks import Task, check_family, load_model, task_of
+from paretoformer.evaluators.workload import Workload
+from paretoformer.search.errors import StudyError
+from paretoformer.search.study.spec import Spec
+from paretoformer.spaces.axes import axes
+from paretoformer.spaces.families import longest
+from paretoformer.spaces.suggestions import did_you_mean
+
+
+@dataclass
+class Subject:
+    """What a study is about, loaded and checked."""
+
+    task: Task
+    target: Target
+    model: nn.Module
+    workload: Workload
+    metrics: dict[str, Metric]
+    objectives: list[Metric]
+
+    @property
+    def sampled(self) -> list[str]:
+        """The metrics that keep their samples in the tables: the timings."""
+        return [name for name, metric in self.metrics.items() if metric.exclusive]
+
+    @cached_property
+    def digest(self) -> str:
+        """Of the data and the model's weights."""
+        digest = hashlib.sha256(self.workload.digest.encode())
+        _add_weights(digest, self.model)
+        return digest.hexdigest()
+
+    @cached_property
+    def model_digest(self) -> str:
+        return model_digest(self.model)
+
+
+def model_digest(model: nn.Module) -> str:
+    """SHA-256 of the names and numbers of a model's state."""
+    digest = hashlib.sha256()
+    _add_weights(digest, model)
+    return digest.hexdigest()
+
+
+def _add_weights(digest: Any, model: nn.Module) -> None:
+    for name, tensor in model.state_dict().items():
+        digest.update(name.encode())
+        digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().data)
+
+
+def load_subject(spec: Spec, progress: Progress = silent) -> Subject:
+    """The model, data and metrics of a study, each checked before anything slower is begun.
+
+    Raises:
+        StudyError: says what cannot be used, and how to mend it.
+    """
+    section = spec.target
+    try:
+        task = task_of(spec.model.task)
+        if not section.resource:  # else the target is another machine
+            check_device(section.device)
+        elif section.threads is None:
+            raise StudyError(
+                "target.resource names another machine, of which this one does not know the cores: "
+                "set target.threads."
+            )
+        target = Target(
+            section.device,
+            section.threads or physical_cores(),
+            section.batch_size,
+            section.sequence_length,
+            section.dtype,
+        )
+        objectives = _objectives(spec, task, target)
+        _check_settings(spec)
+        if demo.is_demo(spec.model.path):
+            demo.recipe_of(spec.model.path)
+        else:
+            _check_config(spec, task, _load_config(spec))
+        if not demo.is_demo(spec.data.path):
+            splits = read_splits(spec.data, spec.seed)
+        else:
+            prepared = demo.prepare(spec.data.path, progress)
+            splits = read_splits(prepared.data(spec.data), spec.seed)
+        path = spec.model.path
+        if demo.is_demo(path):
+            path = demo.prepare(path, progress).model
+        tokenizer, model = _load(task, path, spec)
+        _check_config(spec, task, model.config)
+        workload = task.encode(splits, tokenizer, model.config, target)
+        _check_vocabulary(workload, model)
+    except (ValueError, DataError, demo.DemoError) as error:
+        raise StudyError(str(error)) from None
+    return Subject(task, target, model, workload, available(task, target), objectives)
+
+
+def load_dense(spec: Spec) -> nn.Module:
+    """The uncompressed model of a study.
+
+    Raises:
+        StudyError: it is not where the study says.
+    """
+    try:
+        task = task_of(spec.model.task)
+        path = spec.model.path
+        if demo.is_demo(path):
+            path = demo.prepare(path).model
+        return load_model(task, path, trust_remote_code=spec.model.trust_remote_code)
+    except (ValueError, OSError, demo.DemoError) as error:
+        raise StudyError(f"cannot load the model {spec.model.path}: {_line(error)}") from None
+
+
+def _check_settings(spec: Spec, causal: bool | None = None) -> None:
+    device = None if spec.target.resource else spec.target.device  # else another machine's
+    for axis in axes():
+        axis.check_setting(spec.setting(axis.name), causal=causal, device=device)
+
+
+def _objectives(spec: Spec, task: Task, target: Target) -> list[Metric]:
+    known = metrics_of(task)
+    for name in spec.objectives:
+        if name not in known:
+            raise StudyError(
+                f"unknown objective {name!r}.{did_you_mean(name, known)} "
+                f"Known for {task.name}: {', '.join(known)}."
+            )
+        reason = known[name].unavailable(target)
+        if reason:
+            raise StudyError(f"objective {name!r} cannot be measured here: {reason}.")
+    return [known[name] for name in spec.objectives]
+
+
+def _load_config(spec: Spec) -> Any:
+    try:
+        return transformers.AutoConfig.from_pretrained(
+            spec.model.path, trust_remote_code=spec.model.trust_remote_code
+        )
+    except Exception as error:
+        raise StudyError(f"cannot load the model {spec.model.path}: {_line(error)}") from None
+
+
+def _load(task: Task, path: str, spec: Spec) -> tuple[Any, nn.Module]:
+    transformers.utils.logging.set_verbosity_error()
+    transformers.utils.logging.disable_progress_bar()
+    remote = spec.model.trust_remote_code
+    try:
+        tokenizer = transformers.AutoTokenizer.from_pretrained(path, trust_remote_code=remote)
+        return tokenizer, load_model(task, path, trust_remote_code=remote)
+    except Exception as error:
+        raise StudyError(f"cannot load the model {spec.model.path}: {_line(error)}") from None
+
+
+def _check_config(spec: Spec, task: Task, config: Any) -> None:
+    family = check_family(task, config)
+    _check_settings(spec, causal=family.causal)
+    room = longest(config)
+    if spec.target.sequence_length > room:
+        raise StudyError(
+            f"target.sequence_length is {spec.target.sequence_length}, "
+            f"but the model has room for {room} tokens."
+        )
+    if family.causal and config.pad_token_id is None:
+        raise StudyError(
+            f"the config of {spec.model.path} has no pad_token_id, without which a model that "
+            "reads its answer off the last token cannot find it in a padded batch: set it."
+        )
+
+
+def _check_vocabulary(workload: Workload, model: Any) -> None:
+    known = model.get_input_embeddings().num_embeddings
+    for split in workload.splits.values():
+        largest = max(int(example["input_ids"].max()) for example in split.examples)
+        if largest >= known:
+            raise StudyError(
+                f"the tokenizer gives the id {largest}, but the model knows {known} tokens: "
+                "they do not belong together."
+            )
+
+
+def _line(error: BaseException) -> str:
+    return " ".join(str(error).split())[:300]

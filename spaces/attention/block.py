@@ -1,0 +1,109 @@
+"""The attention block: mechanism and number of heads together."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from paretoformer.spaces.block import Block, Costs, Values, normalised
+from paretoformer.spaces.choice import AttentionChoice
+from paretoformer.spaces.heads import HeadMask
+
+FASTER = 0.95
+"""Share of full attention's time, with its projections, below which a mechanism is worth a try."""
+
+
+@dataclass(frozen=True)
+class AttentionBlock(Block):
+    """Option (mechanism, heads kept) is number `mechanism * (heads + 1) + kept`.
+
+    choices: the mechanisms, `full` first. scores: (layers, heads), larger matters more.
+    """
+
+    choices: tuple[AttentionChoice, ...]
+    scores: npt.NDArray[np.float64]
+    damage: npt.NDArray[np.float64]
+
+    @classmethod
+    def of(
+        cls,
+        choices: tuple[AttentionChoice, ...],
+        removed: npt.NDArray[np.float64],
+        swapped: npt.NDArray[np.float64],
+        *,
+        prune: bool = True,
+    ) -> AttentionBlock:
+        """removed: (layers, heads). swapped: (choices, layers, heads). prune: may heads go."""
+        damage = _damage(removed, swapped)
+        if not prune:
+            damage[:, :, :-1] = np.inf
+        return cls(choices, normalised(removed), damage.reshape(len(damage), -1))
+
+    @property
+    def heads(self) -> int:
+        return int(self.scores.shape[1])
+
+    def timed(self) -> Mapping[int, Values]:
+        layers, heads = self.scores.shape
+        counts = sorted({max(1, heads // 4), max(1, heads // 2), heads})
+        found: dict[int, Values] = {0: {"heads": HeadMask.none(layers, heads)}}
+        for index, choice in enumerate(self.choices):
+            for count in counts:
+                kept = tuple(head < count for head in range(heads))
+                found[index * (heads + 1) + count] = {
+                    "heads": HeadMask((kept,) * layers),
+                    "attention": (choice,) * layers,
+                }
+        return found
+
+    def costs(self, milliseconds: Mapping[int, float]) -> Costs:
+        """Between the timed numbers of heads the time is taken as linear."""
+        nothing, width = milliseconds[0], self.heads + 1
+        rows = []
+        for index in range(len(self.choices)):
+            own = {k % width: v for k, v in milliseconds.items() if k and k // width == index}
+            above = [max(own[count] - nothing, 0.0) for count in sorted(own)]
+            rows.append(np.interp(np.arange(width), [0, *sorted(own)], [0.0, *above]))
+        return np.concatenate(rows)
+
+    def halved(self) -> Sequence[int]:
+        """Half of the heads; or where none may go, another mechanism."""
+        layers, heads = self.scores.shape
+        if np.isfinite(self.damage[:, 0]).all():
+            return HeadMask.most_important(layers * heads // 2, self.scores).counts
+        return [(len(self.choices) - 1) * (heads + 1) + heads] * layers
+
+    def kinds(self, costs: Costs) -> Sequence[Values]:
+        """The first setting of each mechanism that is faster than full attention here."""
+        heads, layers = self.heads, len(self.scores)
+        whole = costs.reshape(len(self.choices), -1)[:, heads]
+        first = {choice.name: i for i, choice in reversed(list(enumerate(self.choices)))}
+        faster = [i for i in sorted(first.values()) if whole[i] < FASTER * whole[0]]
+        return [self.values([i * (heads + 1) + heads] * layers) for i in faster]
+
+    def values(self, chosen: Sequence[int]) -> Values:
+        which, kept = np.divmod(np.asarray(chosen), self.heads + 1)
+        return {
+            "heads": HeadMask.ranked(kept.tolist(), self.scores),
+            "attention": tuple(self.choices[index] for index in which),
+        }
+
+
+def _damage(
+    removed: npt.NDArray[np.float64], swapped: npt.NDArray[np.float64]
+) -> npt.NDArray[np.float64]:
+    """(layers, choices, heads + 1), divided by the layer's norm, as the importance of heads is."""
+    norms = np.linalg.norm(removed, axis=1)[:, None]
+    norms = np.where(norms > 0, norms, 1.0)
+    order = np.argsort(-normalised(removed), axis=1, kind="stable")
+    removed = np.take_along_axis(removed / norms, order, axis=1)
+    swapped = np.take_along_axis(swapped / norms, order[None], axis=2)
+    lost = removed.sum(axis=1, keepdims=True) - np.cumsum(removed, axis=1)
+    lost = np.concatenate((removed.sum(axis=1, keepdims=True), lost), axis=1)
+    kept = np.cumsum(swapped, axis=2)
+    kept = np.concatenate((np.zeros_like(kept[:, :, :1]), kept), axis=2)
+    damage: npt.NDArray[np.float64] = kept.transpose(1, 0, 2) + lost[:, None]
+    return damage

@@ -1,0 +1,188 @@
+"""Axis `attention`: the attention mechanism of each layer."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal, cast
+
+import numpy as np
+
+from paretoformer.spaces.axis import (
+    Axis,
+    Built,
+    Cell,
+    Context,
+    Domain,
+    Evidence,
+    Fixed,
+    Json,
+    Params,
+    Probe,
+    Shape,
+    Stage,
+    Suggests,
+    Values,
+    register,
+)
+from paretoformer.spaces.choice import FULL, AttentionChoice
+
+if TYPE_CHECKING:
+    from paretoformer.spaces.block import Block
+    from paretoformer.spaces.runtimes import Tools
+
+Choices = tuple[AttentionChoice, ...]
+"""One for each layer."""
+
+
+class LayerAttention(Axis[Choices]):
+    """One registered mechanism with its parameters for each layer; a file each in `attention/`."""
+
+    name = "attention"
+    stage = Stage.STRUCTURE
+    order = 20
+    since = 1
+    setting = Literal["all"] | list[str]
+    setting_default = "all"
+    setting_help = "Names of mechanisms, or all that are legal for the model."
+
+    def default(self, shape: Shape) -> Choices:
+        return (FULL,) * shape.layers
+
+    def check(self, value: Choices, shape: Shape) -> Choices:
+        value = tuple(value)
+        if len(value) != shape.layers:
+            raise ValueError(
+                f"a candidate needs one attention for each of the {shape.layers} layers, "
+                f"but got {len(value)}."
+            )
+        return value
+
+    def canonical(self, value: Choices, others: Values) -> Choices:
+        """A layer without heads attends to nothing, so its mechanism is always `full`."""
+        stays = others.get("layers") or (True,) * len(value)
+        counts = others["heads"].counts
+        return tuple(
+            choice if count and stay else FULL
+            for choice, count, stay in zip(value, counts, stays, strict=True)
+        )
+
+    def encode(self, value: Choices) -> Json:
+        return [choice.to_dict() for choice in value]
+
+    def decode(self, data: Json) -> Choices:
+        return tuple(map(AttentionChoice.from_dict, data))
+
+    def check_setting(
+        self, setting: Any, *, causal: bool | None = None, device: str | None = None
+    ) -> None:
+        from paretoformer.spaces.attention.menu import menu
+
+        menu(_names(setting), length=512, causal=bool(causal))
+
+    def survey(self, setting: Any, context: Context) -> dict[str, Json]:
+        from paretoformer.spaces.attention.menu import left_out, menu
+        from paretoformer.spaces.families import family_of
+
+        causal = family_of(cast(Any, context.model).config).causal
+        names, length = _names(setting), context.sequence_length
+        choices = menu(names, length, causal=causal)
+        return {
+            "choices": [choice.to_dict() for choice in choices],
+            "left_out": left_out(names, length, causal=causal),
+        }
+
+    def probe(self, setting: Any, facts: Mapping[str, Json], context: Context) -> Probe | None:
+        from paretoformer.spaces.sensitivity import SwapProbe
+
+        choices = self.decode(facts["choices"])
+        return SwapProbe(choices, context.shape.heads) if len(choices) > 1 else None
+
+    def domain(self, setting: Any, evidence: Evidence) -> Domain[Choices]:
+        facts = evidence.of(self.name)
+        choices = self.decode(facts.get("choices", [FULL.to_dict()]))
+        if len(choices) == 1:
+            return Fixed(choices * evidence.shape.layers)
+        return ChoicePerLayer(choices, evidence.shape.layers)
+
+    def block(self, evidence: Evidence) -> Block | None:
+        """Mechanisms and numbers of heads; they share the attention block."""
+        from paretoformer.spaces.attention.block import AttentionBlock
+
+        own, heads = evidence.of(self.name), evidence.of("heads")
+        choices = self.decode(own.get("choices", [FULL.to_dict()]))
+        if "swapped" not in own and "removed" not in heads:
+            return None
+        nothing = np.zeros((len(choices), evidence.shape.layers, evidence.shape.heads))
+        removed = np.asarray(heads.get("removed", nothing[0]))
+        swapped = np.asarray(own.get("swapped", nothing))
+        return AttentionBlock.of(choices, removed, swapped, prune="removed" in heads)
+
+    def apply(self, built: Built, value: Choices, tools: Tools) -> Built:
+        from paretoformer.spaces.surgery import swap_attention
+
+        swap_attention(built.model, value)
+        return built
+
+    def cell(self, value: Choices) -> str:
+        """`full`, or how many layers use which mechanism: `full x2, window x4`."""
+        counts: dict[str, int] = {}
+        for choice in value:
+            counts[choice.name] = counts.get(choice.name, 0) + 1
+        if len(counts) == 1:
+            return next(iter(counts))
+        return ", ".join(f"{name} x{count}" for name, count in sorted(counts.items()))
+
+    def layer_cells(self, value: Choices) -> Sequence[Cell]:
+        return [Cell(label=str(choice), colour=choice.name) for choice in value]
+
+    def techniques(self, value: Choices) -> Sequence[str]:
+        return sorted({choice.name for choice in value} - {FULL.name})
+
+
+def _names(setting: Any) -> list[str] | None:
+    """The named mechanisms; None for all."""
+    return None if setting == "all" else list(setting)
+
+
+@dataclass(frozen=True)
+class ChoicePerLayer(Domain[Choices]):
+    """A mechanism with its setting is one category of one parameter for each layer.
+
+    Nothing is conditional, which keeps the crossover of a genetic search whole.
+
+    choices: `full` first, the settings of one mechanism side by side, its default first.
+    """
+
+    choices: Choices
+    layers: int
+
+    def suggest(self, trial: Suggests) -> Choices:
+        by_label = {str(choice): choice for choice in self.choices}
+        labels = list(by_label)
+        return tuple(
+            by_label[trial.suggest_categorical(f"attention_{layer}", labels)]
+            for layer in range(self.layers)
+        )
+
+    def params(self, value: Choices) -> Params:
+        return {f"attention_{layer}": str(choice) for layer, choice in enumerate(value)}
+
+    def starts(self) -> Sequence[Choices]:
+        """Each mechanism, at its first setting, in every layer."""
+        groups = itertools.groupby(self.choices, key=lambda choice: choice.name)
+        return [(next(group),) * self.layers for _, group in groups]
+
+    def kinds(self) -> Sequence[Choices]:
+        return self.starts()[1:]
+
+    @property
+    def size(self) -> int:
+        return int(len(self.choices) ** self.layers)
+
+    def values(self) -> Iterator[Choices]:
+        return itertools.product(self.choices, repeat=self.layers)
+
+
+register(LayerAttention())

@@ -1,0 +1,185 @@
+"""Axis `heads`: which attention heads of each layer stay."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from paretoformer.spaces.axis import (
+    Axis,
+    Built,
+    Cell,
+    Context,
+    Domain,
+    Evidence,
+    Fixed,
+    Json,
+    Params,
+    Probe,
+    Shape,
+    Stage,
+    Suggests,
+    Values,
+    register,
+)
+from paretoformer.spaces.block import normalised
+from paretoformer.spaces.heads import HeadMask, Scores
+
+if TYPE_CHECKING:
+    from paretoformer.spaces.runtimes import Tools
+
+STEPS = 8
+"""Masks at even steps of the number of heads that are planted."""
+
+
+class Heads(Axis[HeadMask]):
+    """Heads that are removed are gone: their rows of query, key and value, their columns of output.
+
+    Source: Michel, Levy, Neubig 2019 (arXiv:1905.10650). Differs in: heads are cut, not masked.
+    """
+
+    name = "heads"
+    stage = Stage.STRUCTURE
+    order = 10
+    since = 1
+    setting = Literal["ranked", "mask", "off"]
+    setting_default = "ranked"
+    setting_help = "ranked: a count for each layer; mask: one bit for each head; off: all stay."
+
+    def default(self, shape: Shape) -> HeadMask:
+        return HeadMask.all(shape.layers, shape.heads)
+
+    def check(self, value: HeadMask, shape: Shape) -> HeadMask:
+        if (value.layers, value.heads) != (shape.layers, shape.heads):
+            raise ValueError(
+                f"the candidate has (layers, heads) = {(value.layers, value.heads)}, "
+                f"but the model has {(shape.layers, shape.heads)}."
+            )
+        return value
+
+    def canonical(self, value: HeadMask, others: Values) -> HeadMask:
+        """A removed layer has nothing left to cut."""
+        stays = others.get("layers") or (True,) * value.layers
+        every = (True,) * value.heads
+        rows = (row if stay else every for row, stay in zip(value.kept, stays, strict=True))
+        return HeadMask(tuple(rows))
+
+    def encode(self, value: HeadMask) -> Json:
+        return ["".join("01"[keep] for keep in row) for row in value.kept]
+
+    def decode(self, data: Json) -> HeadMask:
+        if not all(isinstance(row, str) and set(row) <= {"0", "1"} for row in data):
+            raise ValueError("the heads of a layer are written as a text of 0 and 1.")
+        return HeadMask(tuple(tuple(bit == "1" for bit in row) for row in data))
+
+    def probe(self, setting: Any, facts: Mapping[str, Json], context: Context) -> Probe | None:
+        from paretoformer.spaces.sensitivity import OutputProbe
+
+        if setting == "off":
+            return None
+        return OutputProbe(lambda block: block.output, context.shape.heads)
+
+    def domain(self, setting: Any, evidence: Evidence) -> Domain[HeadMask]:
+        facts, shape = evidence.of(self.name), evidence.shape
+        if setting == "off" or "removed" not in facts:
+            return Fixed(self.default(shape))
+        scores = normalised(np.asarray(facts["removed"]))
+        return HeadBits(scores) if setting == "mask" else RankedHeads(scores)
+
+    def apply(self, built: Built, value: HeadMask, tools: Tools) -> Built:
+        from paretoformer.spaces.families import blocks_of
+        from paretoformer.spaces.surgery import keep_heads
+
+        for layer, block in enumerate(blocks_of(built.model)):
+            keep_heads(block, value.indices(layer), value.heads)
+        return built
+
+    def cell(self, value: HeadMask) -> str:
+        return f"{value.total}/{value.layers * value.heads}"
+
+    def layer_cells(self, value: HeadMask) -> Sequence[Cell]:
+        return [Cell(marks=row) for row in value.kept]
+
+    def techniques(self, value: HeadMask) -> Sequence[str]:
+        return ["head pruning"] if value.total < value.layers * value.heads else []
+
+
+class _HeadDomain(Domain[HeadMask]):
+    """scores: (layers, heads), larger matters more, comparable across layers."""
+
+    scores: Scores
+
+    def starts(self) -> Sequence[HeadMask]:
+        """Everything; the globally most important at even steps; nothing."""
+        layers, heads = self.scores.shape
+        whole = layers * heads
+        counts = [round(whole * step / STEPS) for step in range(STEPS - 1, 0, -1)]
+        masks = [HeadMask.most_important(count, self.scores) for count in counts]
+        return [HeadMask.all(layers, heads), *masks, HeadMask.none(layers, heads)]
+
+
+@dataclass(frozen=True)
+class RankedHeads(_HeadDomain):
+    """A count for each layer; its most important heads stay."""
+
+    scores: Scores
+
+    def suggest(self, trial: Suggests) -> HeadMask:
+        layers, heads = self.scores.shape
+        counts = [trial.suggest_int(f"heads_{layer}", 0, heads) for layer in range(layers)]
+        return HeadMask.ranked(counts, self.scores)
+
+    def params(self, value: HeadMask) -> Params:
+        return {f"heads_{layer}": count for layer, count in enumerate(value.counts)}
+
+    @property
+    def size(self) -> int:
+        layers, heads = self.scores.shape
+        return int((heads + 1) ** layers)
+
+    def values(self) -> Iterator[HeadMask]:
+        layers, heads = self.scores.shape
+        for counts in itertools.product(range(heads + 1), repeat=layers):
+            yield HeadMask.ranked(counts, self.scores)
+
+
+@dataclass(frozen=True)
+class HeadBits(_HeadDomain):
+    """One bit for each head."""
+
+    scores: Scores
+
+    def suggest(self, trial: Suggests) -> HeadMask:
+        return HeadMask(
+            tuple(
+                tuple(bool(trial.suggest_int(name, 0, 1)) for name in row) for row in self._names()
+            )
+        )
+
+    def params(self, value: HeadMask) -> Params:
+        return {
+            name: int(keep)
+            for names, row in zip(self._names(), value.kept, strict=True)
+            for name, keep in zip(names, row, strict=True)
+        }
+
+    @property
+    def size(self) -> int:
+        return int(2**self.scores.size)
+
+    def values(self) -> Iterator[HeadMask]:
+        heads = self.scores.shape[1]
+        for bits in itertools.product((False, True), repeat=self.scores.size):
+            rows = (bits[i : i + heads] for i in range(0, len(bits), heads))
+            yield HeadMask(tuple(rows))
+
+    def _names(self) -> list[list[str]]:
+        layers, heads = self.scores.shape
+        return [[f"head_{i}_{j}" for j in range(heads)] for i in range(layers)]
+
+
+register(Heads())

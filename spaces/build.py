@@ -1,0 +1,90 @@
+"""Build: a candidate from the dense model, axis after axis."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+from torch import nn
+
+from paretoformer.spaces.axes import axes
+from paretoformer.spaces.axis import Built, Shape, Stage
+from paretoformer.spaces.candidate import Candidate
+from paretoformer.spaces.families import blocks_of, shape_of
+from paretoformer.spaces.runtimes import Runnable, Tools
+from paretoformer.spaces.runtimes.torch_runtime import TorchRunnable
+from paretoformer.spaces.surgery import share
+
+CANDIDATE = "paretoformer_candidate"
+"""The attribute of a rebuilt model that says what it was rebuilt as."""
+DENSE_CONFIG = "paretoformer_dense_config"
+"""The attribute of a rebuilt model that holds the config of the model it was rebuilt from."""
+
+
+@dataclass(frozen=True)
+class Compressed:
+    """A candidate that was built. model: its torch model. runnable: that model as it is served."""
+
+    model: nn.Module
+    runnable: Runnable
+
+
+def build(candidate: Candidate, model: nn.Module, tools: Tools | None = None) -> Compressed:
+    """The candidate's torch model and what runs it; `model` itself is not changed.
+
+    Unchanged tensors are shared between the two models.
+
+    Raises:
+        ValueError: the family is not supported, the candidate has another number of layers or
+            heads than the model, the model was compressed already, or a runtime cannot run it.
+    """
+    built = Built(shaped(candidate, model))
+    for axis in axes():
+        built = axis.apply(built, candidate[axis.name], tools or Tools())
+    return _finished(candidate, built, cast(Any, model).config)
+
+
+def load_built(
+    candidate: Candidate, model: nn.Module, folder: Path, tools: Tools | None = None
+) -> Compressed:
+    """As `build`, from the files in `folder` that `Runnable.save` wrote when it was built.
+
+    Raises:
+        ValueError: as `build`, or the files do not belong together.
+    """
+    built = Built(shaped(candidate, model))
+    for axis in axes():
+        built = axis.restore(built, candidate[axis.name], folder, tools or Tools())
+    return _finished(candidate, built, cast(Any, model).config)
+
+
+def serve_saved(candidate: Candidate, model: nn.Module, folder: Path, tools: Tools) -> Compressed:
+    """A rebuilt torch model as the candidate serves it, from the files in `folder`."""
+    built = Built(model)
+    for axis in axes():
+        if axis.stage is Stage.RUNTIME:
+            built = axis.restore(built, candidate[axis.name], folder, tools)
+    return _finished(candidate, built, getattr(model, DENSE_CONFIG))
+
+
+def _finished(candidate: Candidate, built: Built, dense_config: Any) -> Compressed:
+    setattr(built.model, CANDIDATE, candidate)
+    setattr(built.model, DENSE_CONFIG, dense_config)
+    return Compressed(built.model.eval(), built.runnable or TorchRunnable(built.model.eval()))
+
+
+def shaped(candidate: Candidate, model: nn.Module) -> nn.Module:
+    """A copy of the model to be cut, once it is known that the candidate fits it."""
+    blocks_of(model)  # refuses an unsupported family before anything is copied
+    config = cast(Any, model).config
+    expected, got = Shape(*shape_of(config)), candidate.shape
+    if got != expected:
+        raise ValueError(
+            f"the candidate has (layers, heads) = {(got.layers, got.heads)}, "
+            f"but the model has {(expected.layers, expected.heads)}."
+        )
+    before = getattr(model, CANDIDATE, None)
+    if before is not None and not before.is_dense:
+        raise ValueError("the model was compressed already: apply candidates to the original.")
+    return share(model)

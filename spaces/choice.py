@@ -1,0 +1,48 @@
+"""The attention mechanism that a layer uses, as a value: a registered name with its parameters.
+
+This file imports no torch, so that reading a run folder stays quick.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+Value = bool | int | float | str
+
+
+@dataclass(frozen=True)
+class AttentionChoice:
+    """The attention mechanism of one layer, by its registered name, with its parameters."""
+
+    name: str
+    params: tuple[tuple[str, Value], ...] = ()
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "params", tuple(sorted(self.params)))
+
+    @classmethod
+    def of(cls, name: str, **params: Value) -> AttentionChoice:
+        """`AttentionChoice.of("window", window=32, global_tokens=1)`."""
+        return cls(name, tuple(params.items()))
+
+    def to_dict(self) -> dict[str, Any]:
+        """As it is written in JSON."""
+        return {"name": self.name, "params": dict(self.params)}
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> AttentionChoice:
+        """Raises ValueError, KeyError or TypeError when `data` is not what `to_dict` returned."""
+        unknown = data.keys() - {"name", "params"}
+        if unknown:
+            raise ValueError(f"unknown keys {sorted(unknown)} in the attention of a layer.")
+        return cls.of(data["name"], **data["params"])
+
+    def __str__(self) -> str:
+        if not self.params:
+            return self.name
+        return f"{self.name}({', '.join(f'{key}={value}' for key, value in self.params)})"
+
+
+FULL = AttentionChoice("full")

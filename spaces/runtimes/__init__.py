@@ -1,0 +1,36 @@
+"""Runtimes, one file each; importing this package registers them all, in this order."""
+
+# isort: off
+from paretoformer.spaces.runtimes import torch_runtime
+from paretoformer.spaces.runtimes import compile
+from paretoformer.spaces.runtimes import onnxruntime
+from paretoformer.spaces.runtimes import openvino
+
+# isort: on
+from paretoformer.spaces.runtimes.base import (
+    Batch,
+    Runnable,
+    Runtime,
+    Tools,
+    canonical,
+    names,
+    parse,
+    register,
+    runtimes,
+)
+
+__all__ = [
+    "Batch",
+    "Runnable",
+    "Runtime",
+    "Tools",
+    "canonical",
+    "compile",
+    "names",
+    "onnxruntime",
+    "openvino",
+    "parse",
+    "register",
+    "runtimes",
+    "torch_runtime",
+]

@@ -1,0 +1,220 @@
+"""What every runtime promises, and the registry of those that keep the promise."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, TypeVar
+
+import torch
+from torch import nn
+
+from paretoformer.spaces.attention import Attention
+from paretoformer.spaces.suggestions import did_you_mean
+
+Batch = Mapping[str, torch.Tensor]
+"""Inputs of a model by name, as transformers names them; each (batch, ...)."""
+
+
+@dataclass(frozen=True)
+class Tools:
+    """What a conversion may use."""
+
+    device: str = "cpu"
+    """Where the model will run, as torch names it."""
+    threads: int = 1
+    """CPU threads of one forward."""
+    example: Batch | None = None
+    """One batch of real inputs, (batch, length); None: made from the model's config. It says which
+    inputs the model takes; no result depends on its values."""
+    calibration: Callable[[], Iterable[Batch]] | None = None
+    """Gives batches of training inputs to a quantiser that calibrates; None: there are none."""
+
+
+class Runnable(ABC):
+    """A model that runs.
+
+    Laws, run over every registered runtime by `tests/test_runtimes.py`:
+
+    - it takes any batch size and length that the torch model takes, and honours the padding;
+    - what `save` writes, `Runtime.load` reads, and the two give equal outputs;
+    - equal inputs give equal outputs.
+    """
+
+    couples_rows: bool = False
+    """Whether a row's answer depends on the others of its batch, as it does where activations are
+    quantised by the range of the whole batch."""
+
+    @abstractmethod
+    def __call__(self, **inputs: torch.Tensor) -> Any:
+        """Inputs by name -> an object with `logits`, or the other outputs of the torch model."""
+
+    @property
+    @abstractmethod
+    def weight_bytes(self) -> int:
+        """Bytes of the weights and other constants."""
+
+    @property
+    @abstractmethod
+    def threads(self) -> int:
+        """CPU threads, as read back from the runtime."""
+
+    def peak_bytes(self, inputs: Batch) -> int | None:
+        """The most bytes that one forward holds at once, beyond weights and inputs.
+
+        None: the runtime cannot tell.
+        """
+        return None
+
+    @abstractmethod
+    def save(self, folder: Path) -> None:
+        """Write the runtime's own files, `Runtime.files`, below `folder`."""
+
+
+class Runtime(ABC):
+    """A library that runs models, and the precisions in which it can."""
+
+    name: ClassVar[str]
+    precisions: ClassVar[tuple[str, ...]]
+    """The first one is the default."""
+    files: ClassVar[tuple[str, ...]] = ()
+    """Paths that `save` writes and `load` reads, relative to their folder."""
+    rebuilt: ClassVar[bool] = False
+    """Whether converting the torch model again is cheap and exact, so that no files are kept."""
+    summary: ClassVar[str]
+    """One line for the user."""
+    source: ClassVar[str]
+    """Where its documentation is."""
+
+    tells_peak: ClassVar[bool] = False
+    """Whether its runnables know the peak of what a forward allocates."""
+
+    @abstractmethod
+    def unavailable(self, precision: str, device: str) -> str:
+        """Why this machine cannot run it; empty when it can."""
+
+    def unsuitable(self, precision: str, model: nn.Module) -> str:
+        """Why this model cannot be converted; empty when it can."""
+        reasons = {
+            each.name: reason
+            for each in model.modules()
+            if isinstance(each, Attention) and (reason := each.unsupported.get(self.name, ""))
+        }
+        return "; ".join(f"attention {name!r} {reason}" for name, reason in reasons.items())
+
+    @abstractmethod
+    def convert(self, model: nn.Module, precision: str, tools: Tools) -> Runnable:
+        """Make `model` run here; `model` itself is not changed.
+
+        Raises:
+            ValueError: the model is unsuitable, or the precision needs calibration data.
+            ImportError: a package is not installed; the message names the extra.
+            RuntimeError: the runtime uses another number of threads than `tools.threads`.
+        """
+
+    def load(self, folder: Path, precision: str, tools: Tools) -> Runnable:
+        """Read what `Runnable.save` wrote below `folder`.
+
+        Raises:
+            ValueError: the runtime has no files of its own.
+            ImportError: a package is not installed; the message names the extra.
+        """
+        raise ValueError(
+            f"runtime {self.name!r} has no files of its own: convert the torch model instead."
+        )
+
+    def check(self, precision: str, model: nn.Module) -> None:
+        """Raises ValueError when the model is unsuitable."""
+        if reason := self.unsuitable(precision, model):
+            raise ValueError(f"{self.value(precision)} cannot run this model: {reason}.")
+
+    def value(self, precision: str) -> str:
+        """The text that names this runtime in this precision."""
+        return self.name if precision == self.precisions[0] else f"{self.name}:{precision}"
+
+
+_REGISTRY: dict[str, Runtime] = {}
+
+R = TypeVar("R", bound=Runtime)
+
+
+def register(runtime: R) -> R:
+    """Make a runtime known by its name; the last line of its file.
+
+    Raises:
+        ValueError: the name is taken.
+    """
+    if runtime.name in _REGISTRY:
+        raise ValueError(f"runtime {runtime.name!r} is registered already.")
+    _REGISTRY[runtime.name] = runtime
+    return runtime
+
+
+def runtimes() -> tuple[Runtime, ...]:
+    """The registered runtimes, torch first."""
+    return tuple(_REGISTRY.values())
+
+
+def names() -> tuple[str, ...]:
+    """Every runtime in every precision, such as `torch` and `onnxruntime:int8`."""
+    return tuple(each.value(precision) for each in runtimes() for precision in each.precisions)
+
+
+def parse(value: str) -> tuple[Runtime, str]:
+    """`onnxruntime:int8` -> the runtime and its precision.
+
+    Raises:
+        ValueError: there is no such runtime or precision; the message names those there are.
+    """
+    name, _, precision = value.partition(":")
+    runtime = _REGISTRY.get(name)
+    if runtime is not None:
+        precision = precision if ":" in value else runtime.precisions[0]
+        if precision in runtime.precisions:
+            return runtime, precision
+    raise ValueError(
+        f"Unknown runtime {value!r}.{did_you_mean(value, names())} Available: {', '.join(names())}."
+    )
+
+
+def canonical(value: str) -> str:
+    """The one text for a runtime and precision: `torch:float32` -> `torch`.
+
+    Raises:
+        ValueError: there is no such runtime or precision.
+    """
+    runtime, precision = parse(value)
+    return runtime.value(precision)
+
+
+def missing(extra: str, *packages: str) -> str:
+    """Which of the packages is not installed, and how to install it; empty when all are."""
+    for package in packages:
+        if importlib.util.find_spec(package) is None:
+            return f"{package} is not installed: pip install 'paretoformer[{extra}]'"
+    return ""
+
+
+def optional(module: str, extra: str) -> Any:
+    """Import a module of an optional dependency.
+
+    Raises:
+        ImportError: it is not installed; the message names the extra.
+    """
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        package = module.partition(".")[0]
+        raise ImportError(
+            f"{package} is not installed: pip install 'paretoformer[{extra}]'"
+        ) from error
+
+
+def check_threads(runtime: str, used: int, wanted: int) -> None:
+    """Raises RuntimeError when a runtime uses another number of threads than it was given."""
+    if used != wanted:
+        raise RuntimeError(f"{runtime} uses {used} threads, but {wanted} were asked for.")

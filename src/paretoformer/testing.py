@@ -1,0 +1,117 @@
+"""Conformance suites: what every extension promises, as checks that anyone can run on their own.
+
+    from paretoformer.testing import check_axis, check_domain
+
+    def test_my_axis_keeps_its_promises():
+        check_axis(MyAxis(), Shape(layers=2, heads=4), values=[...])
+
+Each check raises AssertionError with the law that was broken.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import optuna
+import torch
+
+from paretoformer.evaluators.measurement import Measurement
+from paretoformer.evaluators.metrics import Bench, Metric
+from paretoformer.evaluators.tasks import Task
+from paretoformer.spaces.axis import Axis, Domain, Shape
+from paretoformer.spaces.candidate import Candidate
+from paretoformer.spaces.runtimes import Runtime, Tools
+
+Inputs = Mapping[str, torch.Tensor]
+
+
+def check_axis(axis: Axis[Any], shape: Shape, values: Iterable[Any]) -> None:
+    """The laws of `Axis`, on these of its values, for a model of that shape."""
+    default = axis.default(shape)
+    others = dict(Candidate.dense(shape.layers, shape.heads).values)
+    assert axis.canonical(axis.check(default, shape), others) == default, "the default is canonical"
+    assert not axis.techniques(default), "the uncompressed model uses no technique"
+    for value in (default, *values):
+        checked = axis.check(value, shape)
+        written = json.loads(json.dumps(axis.encode(checked)))
+        assert axis.decode(written) == checked, "`decode` undoes `encode`"
+        once = axis.canonical(checked, others)
+        assert axis.canonical(once, others) == once, "`canonical` is idempotent"
+        assert axis.cell(checked), "a value has a cell in tables"
+        assert len(axis.layer_cells(checked)) in (0, shape.layers), "one cell for each layer"
+        assert hash(checked) == hash(axis.decode(written)), "equal values have equal hashes"
+
+
+def check_domain(domain: Domain[Any], default: Any, samples: int = 30) -> None:
+    """The laws of `Domain`; default: the value of the uncompressed model."""
+    starts = list(domain.starts())
+    assert starts[0] == default, "the first start is the uncompressed model"
+    drawn = [domain.suggest(_Random(np.random.default_rng(seed))) for seed in range(samples)]
+    for value in (*starts, *drawn):
+        again = domain.suggest(optuna.trial.FixedTrial(domain.params(value)))
+        assert again == value, "`params` of a value suggest that value"
+    if domain.size <= 2000:
+        assert len(set(domain.values())) == domain.size, "`values` yields `size` different values"
+
+
+def check_runtime(
+    runtime: Runtime, precision: str, model: torch.nn.Module, inputs: Inputs, tolerance: float
+) -> None:
+    """The laws of `Runnable`: the torch model's answers, for any batch, with padding ignored.
+
+    inputs: of at least two rows with an `attention_mask`, of which the first one is padded.
+    """
+    runnable = runtime.convert(model, precision, Tools(threads=torch.get_num_threads()))
+    assert runnable.threads == torch.get_num_threads(), "threads are what was asked for"
+    assert runnable.weight_bytes > 0, "a model has weights"
+    with torch.inference_mode():
+        for rows in (slice(None), slice(0, 1)):
+            some = {name: each[rows] for name, each in inputs.items()}
+            _same(runnable(**some), model(**some), tolerance)
+        real = int(inputs["attention_mask"][0].sum())
+        unpadded = {name: each[:1, :real] for name, each in inputs.items()}
+        first = {name: each[:1] for name, each in inputs.items()}
+        _same(runnable(**unpadded), runnable(**first), tolerance)
+
+
+def _same(given: Any, wanted: Any, tolerance: float) -> None:
+    torch.testing.assert_close(
+        given.logits.float(), wanted.logits.float(), atol=tolerance, rtol=tolerance
+    )
+
+
+def check_task(task: Task, output: Any, labels: torch.Tensor) -> None:
+    """The laws of `Task`, on a model's output for a batch."""
+    assert len(task.predict(output)) == len(labels), "one answer for each row"
+    assert task.loss(output, labels).ndim == 0, "the loss is one number"
+    divergence = task.divergence(output, output)
+    assert divergence.shape == (len(labels),), "one divergence for each row"
+    torch.testing.assert_close(divergence, torch.zeros_like(divergence), atol=1e-6, rtol=0)
+
+
+def check_metric(metric: Metric, bench: Bench) -> Measurement | None:
+    """The laws of `Metric`; returns what was measured."""
+    assert metric.role in ("quality", "cost"), "a metric is a quality or a cost"
+    assert metric.direction in ("maximize", "minimize"), "a metric has a direction"
+    assert bool(metric.requirement) <= (metric.role == "quality"), "only a quality is required"
+    measured = metric.measure(bench)
+    if measured is not None:
+        assert measured.low <= measured.value <= measured.high, "a value lies in its interval"
+        assert measured.unit == metric.unit, "it is in the metric's unit"
+    return measured
+
+
+class _Random:
+    """A trial that answers at random."""
+
+    def __init__(self, rng: np.random.Generator) -> None:
+        self._rng = rng
+
+    def suggest_int(self, name: str, low: int, high: int) -> int:
+        return int(self._rng.integers(low, high, endpoint=True))
+
+    def suggest_categorical(self, name: str, choices: Sequence[str]) -> str:
+        return choices[int(self._rng.integers(len(choices)))]
