@@ -1,4 +1,4 @@
-"""Model families: where each keeps the projections of its attention blocks.
+"""Model families: where each keeps the projections of its attention and feed-forward blocks.
 
 Supporting another family is one more entry in `FAMILIES`.
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, cast
 
 from torch import nn
 
@@ -17,6 +17,22 @@ from paretoformer.spaces.suggestions import did_you_mean
 def _supported(config: Any) -> str:
     """A family without settings that surgery would have to respect."""
     return ""
+
+
+def _intermediate_size(config: Any) -> int:
+    return int(config.intermediate_size)
+
+
+@dataclass(frozen=True)
+class FeedForward:
+    """Where a layer keeps the linear layers of its feed-forward block."""
+
+    inputs: tuple[str, ...]
+    """The projections in front of the neurons; two where one gates the other."""
+    output: str
+    """The projection behind the neurons."""
+    neurons: Callable[[Any], int] = _intermediate_size
+    """Config -> number of neurons."""
 
 
 @dataclass(frozen=True)
@@ -32,6 +48,12 @@ class Family:
     one behind the other, each with its heads side by side."""
     output: str
     """The projection behind the concatenated heads."""
+    feed_forward: FeedForward
+    """The block behind the attention block."""
+    output_norm: str = ""
+    """The LayerNorm behind a layer's last sum, in a family that normalises after its sums."""
+    depth: tuple[str, ...] = ()
+    """Attributes of the module with the list of layers that hold its length."""
     causal: bool = False
     """Whether a token sees none of those after it."""
     heads: tuple[str, ...] = ()
@@ -59,6 +81,10 @@ def _gpt2(config: Any) -> str:
     return "with cross attention" if config.add_cross_attention else ""
 
 
+def _gpt2_neurons(config: Any) -> int:
+    return int(4 * config.n_embd if config.n_inner is None else config.n_inner)
+
+
 def _sliding(config: Any) -> str:
     if "sliding_attention" in (getattr(config, "layer_types", None) or ()):
         return "with sliding-window layers (`use_sliding_window`)"
@@ -70,6 +96,8 @@ _BERT = Family(
     attention="attention.self",
     inputs=_separate("attention.self.query", "attention.self.key", "attention.self.value"),
     output="attention.output.dense",
+    feed_forward=FeedForward(("intermediate.dense",), "output.dense"),
+    output_norm="output.LayerNorm",
     heads=("num_attention_heads",),
     width=("all_head_size",),
     unsupported=_decoder_of_encoder,
@@ -82,6 +110,7 @@ _VIT = Family(
     attention="attention",
     inputs=_separate("attention.q_proj", "attention.k_proj", "attention.v_proj"),
     output="attention.o_proj",
+    feed_forward=FeedForward(("mlp.fc1",), "mlp.fc2"),
     heads=("num_attention_heads",),
 )
 
@@ -90,6 +119,7 @@ _LLAMA = Family(
     attention="self_attn",
     inputs=_separate("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"),
     output="self_attn.o_proj",
+    feed_forward=FeedForward(("mlp.gate_proj", "mlp.up_proj"), "mlp.down_proj"),
     causal=True,
     unsupported=_sliding,
 )
@@ -104,6 +134,9 @@ FAMILIES: dict[str, Family] = {
         attention="attention",
         inputs=_separate("attention.q_lin", "attention.k_lin", "attention.v_lin"),
         output="attention.out_lin",
+        feed_forward=FeedForward(("ffn.lin1",), "ffn.lin2", lambda config: int(config.hidden_dim)),
+        output_norm="output_layer_norm",
+        depth=("n_layers",),
         heads=("n_heads",),
         width=("dim",),
     ),
@@ -114,6 +147,7 @@ FAMILIES: dict[str, Family] = {
         attention="attn",
         inputs={"attn.c_attn": 3},
         output="attn.c_proj",
+        feed_forward=FeedForward(("mlp.c_fc",), "mlp.c_proj", _gpt2_neurons),
         causal=True,
         heads=("num_heads",),
         width=("split_size",),
@@ -147,7 +181,7 @@ def family_of(config: Any) -> Family:
 
 @dataclass(frozen=True)
 class Block:
-    """The attention block of one layer of one model."""
+    """One layer of one model, and where it keeps the parts of its blocks."""
 
     layer: nn.Module
     family: Family
@@ -165,19 +199,33 @@ class Block:
 
     @property
     def output(self) -> nn.Module:
+        """The projection behind the heads."""
         return self.get(self.family.output)
+
+    @property
+    def feed_forward_output(self) -> nn.Module:
+        """The projection behind the neurons."""
+        return self.get(self.family.feed_forward.output)
 
 
 def blocks_of(model: nn.Module) -> list[Block]:
-    """The attention blocks of a transformers model, first layer first.
+    """The blocks of a transformers model, first layer first.
 
     Raises:
         ValueError: the family is not supported.
     """
     family = family_of(model.config)
+    return [Block(layer, family) for layer in layers_of(model)]
+
+
+def layers_of(model: nn.Module) -> nn.ModuleList:
+    """The model's own list of layers, first layer first.
+
+    Raises:
+        ValueError: the family is not supported.
+    """
     base = getattr(model, "base_model", model)
-    layers = base.get_submodule(family.layers)
-    return [Block(layer, family) for layer in layers.children()]
+    return cast(nn.ModuleList, base.get_submodule(family_of(model.config).layers))
 
 
 def shape_of(config: Any) -> tuple[int, int]:
@@ -188,6 +236,15 @@ def shape_of(config: Any) -> tuple[int, int]:
     """
     groups = getattr(config, "num_key_value_heads", None)
     return int(config.num_hidden_layers), int(groups or config.num_attention_heads)
+
+
+def neurons_of(config: Any) -> int:
+    """Neurons of each feed-forward block of the dense model that a config describes.
+
+    Raises:
+        ValueError: the family is not supported.
+    """
+    return family_of(config).feed_forward.neurons(config)
 
 
 def head_dim_of(config: Any) -> int:

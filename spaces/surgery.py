@@ -7,7 +7,8 @@ original is left as it was.
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+import itertools
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, cast
 
 import torch
@@ -18,11 +19,17 @@ from transformers.pytorch_utils import Conv1D
 from paretoformer.spaces import attention
 from paretoformer.spaces.attention.interface import IMPLEMENTATION, MECHANISM
 from paretoformer.spaces.choice import FULL, AttentionChoice
-from paretoformer.spaces.families import Block, blocks_of, head_dim_of
+from paretoformer.spaces.families import (
+    Block,
+    blocks_of,
+    family_of,
+    head_dim_of,
+    layers_of,
+)
 
 
 class ConstantOutput(nn.Module):
-    """The output projection of a layer without heads: what is left of it is its bias."""
+    """The output projection of a block without heads or neurons: its bias is what is left."""
 
     def __init__(self, projection: nn.Module) -> None:
         super().__init__()
@@ -66,6 +73,14 @@ class HeadlessAttention(nn.Module):
         return output, None
 
 
+class NoNeurons(nn.Module):
+    """An input projection of a feed-forward block without neurons; computes nothing."""
+
+    def forward(self, hidden: torch.Tensor) -> torch.Tensor:
+        """(batch, length, hidden) -> an empty (batch, length, 0)."""
+        return hidden[..., :0]
+
+
 def swap_attention(model: nn.Module, choices: Sequence[AttentionChoice]) -> None:
     """Give each layer that has heads its mechanism; a model that keeps `full` keeps `sdpa`.
 
@@ -97,9 +112,12 @@ def share(model: nn.Module) -> nn.Module:
 
 
 def keep_heads(block: Block, kept: tuple[int, ...], heads: int) -> None:
-    """Cut one attention block down to the kept heads.
+    """Cut an attention block down to the kept heads, in place.
 
     heads: of the dense block; where they form groups, the groups.
+
+    Raises:
+        ValueError: a projection is no plain linear layer.
     """
     if len(kept) == heads:
         return
@@ -107,22 +125,118 @@ def keep_heads(block: Block, kept: tuple[int, ...], heads: int) -> None:
         _behead(block)
         return
     family = block.family
-    for path, parts in family.inputs.items():
-        projection = block.get(path)
-        weight = _weight(projection, path)
-        rows = _of_heads(kept, heads, len(weight), parts)
-        bias = cast(torch.Tensor | None, projection.bias)
-        bias = None if bias is None else bias[rows]
-        block.set(path, _resized(projection, weight[rows], bias))
-    output = block.output
-    weight = _weight(output, family.output)
-    columns = _of_heads(kept, heads, weight.shape[1])
-    bias = cast(torch.Tensor | None, output.bias)
-    block.set(family.output, _resized(output, weight[:, columns], bias))
+    width = _keep_units(block, family.inputs, family.output, kept, heads)
     for name in family.heads:
         setattr(block.attention, name, len(kept))
     for name in family.width:
-        setattr(block.attention, name, len(columns))
+        setattr(block.attention, name, width)
+
+
+def keep_neurons(block: Block, kept: tuple[int, ...], neurons: int) -> None:
+    """Cut a feed-forward block down to the kept neurons, in place.
+
+    Without neurons it computes nothing but its output projection's bias. The residual connection,
+    normalisation and dropout around it stay.
+
+    neurons: of the dense block.
+
+    Raises:
+        ValueError: the block has another number of neurons, or a projection is no plain linear
+            layer.
+    """
+    if len(kept) == neurons:
+        return
+    paths = block.family.feed_forward
+    for path in paths.inputs:
+        _weight(block.get(path), path)
+    width = _weight(block.feed_forward_output, paths.output).shape[1]
+    if width != neurons:
+        raise ValueError(f"the block should have {neurons} neurons, but has {width}.")
+    if kept:
+        _keep_units(block, dict.fromkeys(paths.inputs, 1), paths.output, kept, neurons)
+        return
+    for path in paths.inputs:
+        block.set(path, NoNeurons())
+    block.set(paths.output, ConstantOutput(block.feed_forward_output))
+
+
+def keep_layers(model: nn.Module, kept: Sequence[bool]) -> None:
+    """Remove layers from a model, in place, and renumber the others.
+
+    In a family that normalises after its sums, a kept layer takes the output LayerNorm of the last
+    layer that it stands for: itself or one of the removed layers that directly follow it. The
+    model's config changes as well; `share` gives a copy its own.
+
+    kept: for each layer, whether it stays.
+
+    Raises:
+        ValueError: the model has another number of layers, or none would stay.
+    """
+    layers = layers_of(model)
+    if len(kept) != len(layers):
+        raise ValueError(f"{len(kept)} layers were given, but the model has {len(layers)}.")
+    if not any(kept):
+        raise ValueError(f"at least one layer must stay, but all {len(kept)} would be removed.")
+    if all(kept):
+        return
+    _hand_over_norms(blocks_of(model), kept)
+    for index in reversed(range(len(kept))):
+        if not kept[index]:
+            del layers[index]
+    _renumber(model)
+    for config in _configs(model):
+        config.num_hidden_layers = len(layers)
+        if getattr(config, "layer_types", None):
+            config.layer_types = list(itertools.compress(config.layer_types, kept))
+
+
+def _hand_over_norms(blocks: Sequence[Block], kept: Sequence[bool]) -> None:
+    """Give each kept layer the output LayerNorm of the last layer that it stands for."""
+    stay = list(itertools.compress(range(len(kept)), kept))
+    for index, following in itertools.pairwise([*stay, len(kept)]):
+        if path := blocks[index].family.output_norm:
+            blocks[index].set(path, blocks[following - 1].get(path))
+
+
+def _renumber(model: nn.Module) -> None:
+    """Correct what modules hold of the layers' numbers, for a key-value cache, and their count."""
+    layers, family = layers_of(model), family_of(model.config)
+    for index, layer in enumerate(layers):
+        for module in layer.modules():
+            if getattr(module, "layer_idx", None) is not None:
+                cast(Any, module).layer_idx = index
+    parent = getattr(model, "base_model", model).get_submodule(family.layers.rpartition(".")[0])
+    for name in family.depth:
+        setattr(parent, name, len(layers))
+
+
+def _configs(model: nn.Module) -> Iterable[Any]:
+    """Each config that the model or one of its modules holds, once."""
+    held = (getattr(module, "config", None) for module in model.modules())
+    return {id(config): config for config in held if config is not None}.values()
+
+
+def _keep_units(
+    block: Block, inputs: Mapping[str, int], output: str, kept: tuple[int, ...], units: int
+) -> int:
+    """Keep some of the heads or neurons of a block, at least one; returns the width that stays.
+
+    inputs, output: the projections in front of the units and behind them, as `Family` has them.
+    units: how many of them stand side by side in the dense block.
+    """
+    for path, parts in inputs.items():
+        projection = block.get(path)
+        weight = _weight(projection, path)
+        rows = _positions(kept, units, len(weight), parts)
+        bias = cast(torch.Tensor | None, projection.bias)
+        bias = None if bias is None else bias[rows]
+        block.set(path, _resized(projection, weight[rows], bias))
+    projection = block.get(output)
+    weight = _weight(projection, output)
+    columns = _positions(kept, units, weight.shape[1])
+    bias = cast(torch.Tensor | None, projection.bias)
+    block.set(output, _resized(projection, weight[:, columns], bias))
+    return len(columns)
 
 
 def _behead(block: Block) -> None:
@@ -139,9 +253,9 @@ def _behead(block: Block) -> None:
         block.set(family.attention, HeadlessAttention({inside: constant}, layer))
 
 
-def _of_heads(kept: tuple[int, ...], heads: int, width: int, parts: int = 1) -> torch.Tensor:
-    """The positions of the kept heads in `parts` times all heads side by side, `width` in all."""
-    positions = torch.arange(width).view(parts, heads, -1)
+def _positions(kept: tuple[int, ...], units: int, width: int, parts: int = 1) -> torch.Tensor:
+    """The positions of the kept units in `parts` times all units side by side, `width` in all."""
+    positions = torch.arange(width).view(parts, units, -1)
     return positions[:, list(kept)].flatten()
 
 

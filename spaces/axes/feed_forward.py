@@ -1,0 +1,236 @@
+"""Axis `feed_forward`: how many neurons of each feed-forward block stay, and which."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Literal, cast
+
+import numpy as np
+import numpy.typing as npt
+
+from paretoformer.spaces.axis import (
+    Axis,
+    Built,
+    Cell,
+    Context,
+    Domain,
+    Evidence,
+    Fixed,
+    Json,
+    Params,
+    Probe,
+    Shape,
+    Stage,
+    Suggests,
+    Values,
+    register,
+)
+from paretoformer.spaces.block import Block, Costs, normalised
+from paretoformer.spaces.neurons import ALL, NeuronMask, NeuronScores
+
+if TYPE_CHECKING:
+    from paretoformer.spaces.runtimes import Tools
+
+GRID = 32
+"""Widths are multiples of this: `benchmarks/widths.py`."""
+STEPS = 16
+"""Widths that a layer may have besides none, about: finer ones differ by less than the noise."""
+STARTS = (0.75, 0.5, 0.25)
+"""Shares of all neurons that are planted."""
+
+
+class FeedForward(Axis[NeuronMask]):
+    """A width for each layer; neurons stay in order of their first-order importance.
+
+    Where the block is gated, a neuron's gate goes with it. A block without neurons adds its bias.
+
+    Source: Molchanov et al. 2017 (arXiv:1611.06440), eq. 8: mean over examples of |Σ over tokens of
+    gradient x activation|. Differs in: importance is divided by the layer's norm as Michel et al.
+    2019 (arXiv:1905.10650) do with heads, and neurons are cut, not masked.
+    """
+
+    name = "feed_forward"
+    stage = Stage.STRUCTURE
+    order = 30
+    setting = Literal["ranked", "off"]
+    setting_default = "ranked"
+    setting_help = "ranked: a width for each layer, neurons in order of importance; off: all stay."
+
+    def default(self, shape: Shape) -> NeuronMask:
+        return NeuronMask.all(shape.layers)
+
+    def check(self, value: NeuronMask, shape: Shape) -> NeuronMask:
+        if value.layers != shape.layers:
+            raise ValueError(
+                f"a candidate needs one feed-forward width for each of the {shape.layers} layers, "
+                f"but got {value.layers}."
+            )
+        return value
+
+    def canonical(self, value: NeuronMask, others: Values) -> NeuronMask:
+        """A removed layer has nothing left to cut."""
+        stays = others.get("layers") or (True,) * value.layers
+        rows = (row if stay else ALL for row, stay in zip(value.rows, stays, strict=True))
+        return NeuronMask(tuple(rows), value.neurons)
+
+    def encode(self, value: NeuronMask) -> Json:
+        return value.to_dict()
+
+    def decode(self, data: Json) -> NeuronMask:
+        return NeuronMask.from_dict(data)
+
+    def probe(self, setting: Any, facts: Mapping[str, Json], context: Context) -> Probe | None:
+        from paretoformer.spaces.families import neurons_of
+        from paretoformer.spaces.sensitivity import OutputProbe
+
+        if setting == "off":
+            return None
+        neurons = neurons_of(cast(Any, context.model).config)
+        return OutputProbe(lambda block: block.feed_forward_output, neurons)
+
+    def domain(self, setting: Any, evidence: Evidence) -> Domain[NeuronMask]:
+        facts = evidence.of(self.name)
+        if setting == "off" or "removed" not in facts:
+            return Fixed(self.default(evidence.shape))
+        return RankedNeurons.of(np.asarray(facts["removed"]))
+
+    def block(self, evidence: Evidence) -> Block | None:
+        facts = evidence.of(self.name)
+        return NeuronBlock.of(np.asarray(facts["removed"])) if "removed" in facts else None
+
+    def apply(self, built: Built, value: NeuronMask, tools: Tools) -> Built:
+        from paretoformer.spaces.families import blocks_of, neurons_of
+        from paretoformer.spaces.surgery import keep_neurons
+
+        neurons = neurons_of(cast(Any, built.model).config)
+        for layer, block in enumerate(blocks_of(built.model)):
+            if value.rows[layer] is not ALL:
+                keep_neurons(block, value.indices(layer, neurons), neurons)
+        return built
+
+    def cell(self, value: NeuronMask) -> str:
+        return f"{value.total_share:.0%}"
+
+    def layer_cells(self, value: NeuronMask) -> Sequence[Cell]:
+        shares = map(value.share, range(value.layers))
+        return [Cell(label=f"feed-forward {share:.0%}", share=share) for share in shares]
+
+    def techniques(self, value: NeuronMask) -> Sequence[str]:
+        return ["feed-forward pruning"] if any(row is not ALL for row in value.rows) else []
+
+
+def widths_of(neurons: int) -> tuple[int, ...]:
+    """The widths that a layer may have, from none to all, at even steps of the grid."""
+    step = max(GRID, round(neurons / STEPS / GRID) * GRID)
+    return (*range(0, neurons, step), neurons)
+
+
+@dataclass(frozen=True)
+class RankedNeurons(Domain[NeuronMask]):
+    """One of `widths` for each layer; its most important neurons stay.
+
+    scores: (layers, neurons), larger matters more, comparable across layers.
+    """
+
+    scores: NeuronScores
+    widths: tuple[int, ...]
+
+    @classmethod
+    def of(cls, removed: NeuronScores) -> RankedNeurons:
+        """removed: (layers, neurons), first-order damage."""
+        return cls(normalised(removed), widths_of(removed.shape[1]))
+
+    def suggest(self, trial: Suggests) -> NeuronMask:
+        most = len(self.widths) - 1
+        steps = [
+            trial.suggest_int(f"feed_forward_{layer}", 0, most) for layer in range(len(self.scores))
+        ]
+        return NeuronMask.ranked([self.widths[step] for step in steps], self.scores)
+
+    def params(self, value: NeuronMask) -> Params:
+        """The nearest widths of the grid."""
+        return {
+            f"feed_forward_{layer}": self._step(value.width(layer)) for layer in range(value.layers)
+        }
+
+    def _step(self, width: int | None) -> int:
+        if width is None:
+            return len(self.widths) - 1
+        return int(np.abs(np.asarray(self.widths) - width).argmin())
+
+    def starts(self) -> Sequence[NeuronMask]:
+        """Everything; the globally most important three quarters, half and quarter."""
+        some = (self.most_important(share) for share in STARTS)
+        return [NeuronMask.all(len(self.scores)), *some]
+
+    def most_important(self, share: float) -> NeuronMask:
+        """About that share of all neurons, each layer's width rounded to the grid."""
+        steps = np.asarray(self.widths)
+        counts = global_counts(self.scores, share)
+        nearest = np.abs(steps[None] - counts[:, None]).argmin(axis=1)
+        return NeuronMask.ranked(steps[nearest].tolist(), self.scores)
+
+    @property
+    def size(self) -> int:
+        return int(len(self.widths) ** len(self.scores))
+
+    def values(self) -> Iterator[NeuronMask]:
+        for widths in itertools.product(self.widths, repeat=len(self.scores)):
+            yield NeuronMask.ranked(widths, self.scores)
+
+
+def global_counts(scores: NeuronScores, share: float) -> npt.NDArray[np.int64]:
+    """(layers,) how many neurons of each layer are among the best `share` of all."""
+    best = np.argsort(-scores, axis=None, kind="stable")[: round(scores.size * share)]
+    return np.bincount(best // scores.shape[1], minlength=len(scores))
+
+
+@dataclass(frozen=True)
+class NeuronBlock(Block):
+    """The feed-forward block: option k keeps the `widths[k]` most important neurons."""
+
+    scores: NeuronScores
+    widths: tuple[int, ...]
+    damage: npt.NDArray[np.float64]
+
+    @classmethod
+    def of(cls, removed: NeuronScores) -> NeuronBlock:
+        """removed: (layers, neurons), first-order damage."""
+        scores, widths = normalised(removed), widths_of(removed.shape[1])
+        ordered = -np.sort(-scores, axis=1)
+        kept = np.concatenate((np.zeros((len(scores), 1)), np.cumsum(ordered, axis=1)), axis=1)
+        return cls(scores, widths, (kept[:, -1:] - kept)[:, list(widths)])
+
+    @cached_property
+    def _quarters(self) -> dict[int, int]:
+        """Option -> its width, of none, a quarter, half and all."""
+        last = len(self.widths) - 1
+        return {option: self.widths[option] for option in sorted({0, last // 4, last // 2, last})}
+
+    def timed(self) -> Mapping[int, Values]:
+        layers = len(self.scores)
+        return {
+            option: {"feed_forward": NeuronMask.ranked([width] * layers, self.scores)}
+            for option, width in self._quarters.items()
+        }
+
+    def costs(self, milliseconds: Mapping[int, float]) -> Costs:
+        """Between the timed widths the time is taken as linear."""
+        options = sorted(milliseconds)
+        above = [max(milliseconds[option] - milliseconds[0], 0.0) for option in options]
+        return np.interp(self.widths, [self.widths[option] for option in options], above)
+
+    def halved(self) -> Sequence[int]:
+        counts = global_counts(self.scores, 0.5)
+        nearest = np.abs(np.asarray(self.widths)[None] - counts[:, None]).argmin(axis=1)
+        return [int(option) for option in nearest]
+
+    def values(self, chosen: Sequence[int]) -> Values:
+        widths = [self.widths[option] for option in chosen]
+        return {"feed_forward": NeuronMask.ranked(widths, self.scores)}
+
+
+register(FeedForward())
