@@ -1,0 +1,207 @@
+"""Axis `layers`: which whole layers stay."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+from paretoformer.spaces.axis import (
+    Axis,
+    Built,
+    Cell,
+    Context,
+    Domain,
+    Evidence,
+    Fixed,
+    Json,
+    Params,
+    Shape,
+    Stage,
+    Suggests,
+    register,
+)
+
+if TYPE_CHECKING:
+    from paretoformer.spaces.runtimes import Tools
+
+Stays = tuple[bool, ...]
+"""One for each layer."""
+
+EXAMPLES = 16
+"""Training examples on which the removal of layers is tried."""
+
+
+class Layers(Axis[Stays]):
+    """A layer that goes is the identity, in attention, feed-forward and normalisation.
+
+    In a family that normalises after its sums, the layer in front takes over its output LayerNorm.
+
+    Layers are removed in the order in which they are missed least: of those that are left, the one
+    without which the answers diverge least. Source: the greedy search over blocks of EvoPress
+    (Sieberling et al. 2024, arXiv:2410.14649) takes the same measure. Differs in: whole layers.
+    """
+
+    name = "layers"
+    stage = Stage.STRUCTURE
+    order = 40  # last of its stage, for it renumbers the layers
+    setting = Literal["ranked", "mask", "off"]
+    setting_default = "ranked"
+    setting_help = "ranked: how many layers stay, by importance; mask: one bit each; off: all stay."
+
+    def default(self, shape: Shape) -> Stays:
+        return (True,) * shape.layers
+
+    def check(self, value: Stays, shape: Shape) -> Stays:
+        stays = tuple(map(bool, value))
+        if len(stays) != shape.layers:
+            raise ValueError(
+                f"a candidate says of each of the {shape.layers} layers whether it stays, "
+                f"but got {len(stays)}."
+            )
+        if not any(stays):
+            raise ValueError("at least one layer must stay.")
+        return stays
+
+    def encode(self, value: Stays) -> Json:
+        return "".join("01"[stay] for stay in value)
+
+    def decode(self, data: Json) -> Stays:
+        if not isinstance(data, str) or not set(data) <= {"0", "1"}:
+            raise ValueError(f"layers are written as a text of 0 and 1, but got {data!r}.")
+        return tuple(bit == "1" for bit in data)
+
+    def survey(self, setting: Any, context: Context) -> dict[str, Json]:
+        return {} if setting == "off" else {"removal": removal_order(context)}
+
+    def domain(self, setting: Any, evidence: Evidence) -> Domain[Stays]:
+        facts = evidence.of(self.name)
+        if setting == "off" or "removal" not in facts:
+            return Fixed(self.default(evidence.shape))
+        removal = tuple(facts["removal"])
+        return LayerBits(removal) if setting == "mask" else RankedLayers(removal)
+
+    def apply(self, built: Built, value: Stays, tools: Tools) -> Built:
+        from paretoformer.spaces.surgery import keep_layers
+
+        keep_layers(built.model, value)
+        return built
+
+    def cell(self, value: Stays) -> str:
+        return f"{sum(value)}/{len(value)}"
+
+    def layer_cells(self, value: Stays) -> Sequence[Cell]:
+        return [Cell(removed=not stay) for stay in value]
+
+    def techniques(self, value: Stays) -> Sequence[str]:
+        return [] if all(value) else ["layer removal"]
+
+
+def removal_order(context: Context) -> list[int]:
+    """Every layer but the one that stays longest, the least missed first.
+
+    Beyond half of the layers the order is that of the last measurement.
+    """
+    import torch
+
+    batches = list(context.batches(EXAMPLES))
+    with torch.inference_mode():
+        dense = [context.model(**batch) for batch in batches]
+    left, order = list(range(context.shape.layers)), list[int]()
+    total = max(1, context.shape.layers // 2)
+    while len(order) < total and len(left) > 1:
+        missed = {layer: _missed(context, batches, dense, [*order, layer]) for layer in left}
+        least = min(missed, key=lambda layer: missed[layer])
+        left.remove(least)
+        order.append(least)
+        context.progress("Trying without layers", len(order), total)
+    rest = sorted(left, key=lambda layer: missed[layer])
+    return [*order, *rest[:-1]]
+
+
+def _missed(
+    context: Context, batches: Sequence[Any], dense: Sequence[Any], removed: Sequence[int]
+) -> float:
+    """The divergence of the model without some layers."""
+    import torch
+
+    from paretoformer.spaces.surgery import keep_layers, share
+
+    model = share(context.model).eval()
+    keep_layers(model, _without(removed, context.shape.layers))
+    with torch.inference_mode():
+        return sum(
+            context.divergence(model(**batch), each)
+            for batch, each in zip(batches, dense, strict=True)
+        )
+
+
+def _without(removed: Sequence[int], layers: int) -> Stays:
+    return tuple(layer not in removed for layer in range(layers))
+
+
+class _LayerDomain(Domain[Stays]):
+    """removal: every layer but one, the least missed first."""
+
+    removal: tuple[int, ...]
+
+    @property
+    def layers(self) -> int:
+        return len(self.removal) + 1
+
+    def without(self, count: int) -> Stays:
+        """All but the `count` least missed layers."""
+        return _without(self.removal[:count], self.layers)
+
+    def starts(self) -> Sequence[Stays]:
+        """Everything; without up to half of the layers."""
+        return [self.without(count) for count in range(self.layers // 2 + 1)]
+
+
+@dataclass(frozen=True)
+class RankedLayers(_LayerDomain):
+    """How many layers stay."""
+
+    removal: tuple[int, ...]
+
+    def suggest(self, trial: Suggests) -> Stays:
+        return self.without(self.layers - trial.suggest_int("layers", 1, self.layers))
+
+    def params(self, value: Stays) -> Params:
+        return {"layers": sum(value)}
+
+    @property
+    def size(self) -> int:
+        return self.layers
+
+    def values(self) -> Iterator[Stays]:
+        return map(self.without, range(self.layers))
+
+
+@dataclass(frozen=True)
+class LayerBits(_LayerDomain):
+    """One bit for each layer; where none stays, the one that is missed most does."""
+
+    removal: tuple[int, ...]
+
+    def suggest(self, trial: Suggests) -> Stays:
+        bits = (bool(trial.suggest_int(f"layer_{i}", 0, 1)) for i in range(self.layers))
+        return self._legal(tuple(bits))
+
+    def _legal(self, stays: Stays) -> Stays:
+        return stays if any(stays) else self.without(self.layers - 1)
+
+    def params(self, value: Stays) -> Params:
+        return {f"layer_{i}": int(stay) for i, stay in enumerate(value)}
+
+    @property
+    def size(self) -> int:
+        return int(2**self.layers - 1)
+
+    def values(self) -> Iterator[Stays]:
+        every = itertools.product((True, False), repeat=self.layers)
+        return (stays for stays in every if any(stays))
+
+
+register(Layers())
