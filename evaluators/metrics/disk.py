@@ -1,0 +1,38 @@
+"""Disk: the size of the files that serve a candidate."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import ClassVar
+
+from safetensors.torch import save_model
+
+from paretoformer.evaluators.directions import Direction, Role
+from paretoformer.evaluators.measurement import Measurement
+from paretoformer.evaluators.metrics.metric import Bench, Metric
+from paretoformer.evaluators.metrics.registry import register
+
+MEGABYTE = 1e6
+
+
+class Disk(Metric):
+    """Megabytes (10^6 bytes) of the files that an export is served from: those of its runtime, or
+    where that is torch the weights as safetensors; written, and their sizes read back."""
+
+    name = "disk_mb"
+    unit = "MB"
+    direction: ClassVar[Direction] = "minimize"
+    role: ClassVar[Role] = "cost"
+
+    def measure(self, bench: Bench) -> Measurement:
+        with TemporaryDirectory(prefix="paretoformer-") as name:
+            folder = Path(name)
+            bench.runnable.save(folder)
+            if not any(folder.rglob("*")):
+                save_model(bench.model, str(folder / "model.safetensors"))
+            size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+        return Measurement.exact(size / MEGABYTE, self.unit)
+
+
+register(Disk())

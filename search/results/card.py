@@ -1,0 +1,72 @@
+"""The model card of an export: what it is, what it was made from, and what was measured of it."""
+
+from __future__ import annotations
+
+import json
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import jinja2
+
+from paretoformer.evaluators.target import describe_machine
+from paretoformer.search.results.best import Best
+from paretoformer.search.results.evidence import techniques
+from paretoformer.search.results.tables import cells, number
+
+
+def model_card(best: Best, base: str) -> str:
+    """`README.md` of an export.
+
+    base: folder or Hub id of the dense model, whose card names its licence where it has one.
+    """
+    template = jinja2.Environment(undefined=jinja2.StrictUndefined, trim_blocks=True).from_string(
+        files("paretoformer.search.results").joinpath("card.md.jinja").read_text("utf-8")
+    )
+    return template.render(
+        name=best.study["name"],
+        base=best.study["model"]["path"],
+        task=best.study["model"]["task"],
+        licence=licence_of(base),
+        keeps=cells(best.candidate),
+        techniques=techniques(best.candidate),
+        rows=_rows(best),
+        speedup=best.speedup_text,
+        gain=best.gain,
+        study=best.study,
+        machine=describe_machine(best.facts.machine),
+        versions=best.facts.machine["versions"],
+        threads=best.facts.machine.get("threads"),
+        trial=best.trial,
+        candidate=best.candidate.id,
+    )
+
+
+def licence_of(base: str) -> str:
+    """As the base model's own card or metadata states it; empty where nothing does."""
+    for name in ("README.md", "LICENSE.txt", "LICENSE"):
+        path = Path(base) / name
+        if not path.is_file():
+            continue
+        text = path.read_text("utf-8", errors="replace")
+        for line in text.splitlines()[:40]:
+            if line.lower().startswith("license:"):
+                return line.partition(":")[2].strip()
+    try:
+        facts = json.loads((Path(base) / "config.json").read_text("utf-8"))
+    except (OSError, ValueError):
+        return ""
+    return str(facts.get("license", ""))
+
+
+def _rows(best: Best) -> list[dict[str, Any]]:
+    return [
+        {
+            "name": name,
+            "value": number(m.value),
+            "interval": "exact" if m.low == m.high else f"{number(m.low)} to {number(m.high)}",
+            "dense": number(best.dense[name].value),
+            "unit": m.unit,
+        }
+        for name, m in best.metrics.items()
+    ]

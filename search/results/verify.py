@@ -1,0 +1,90 @@
+"""Verify: an exported model measured again here, compared with what its card says."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from paretoformer.evaluators.measurement import Measurements
+from paretoformer.evaluators.metrics import Bench
+from paretoformer.evaluators.progress import Progress, silent
+from paretoformer.evaluators.timing.conditions import set_threads
+from paretoformer.evaluators.timing.protocol import TimingProtocol
+from paretoformer.search.errors import UserError
+from paretoformer.search.results.export import MEASURED
+from paretoformer.search.study.spec import Spec
+from paretoformer.search.study.subject import Subject, load_subject
+from paretoformer.spaces.persist import TORCH_MODEL, load_compressed
+from paretoformer.spaces.runtimes import Runnable
+from paretoformer.spaces.runtimes.torch_runtime import TorchRunnable
+
+
+@dataclass(frozen=True)
+class Verified:
+    """measured: what the folder says, as `export` wrote it. dense, here: measured in this process.
+
+    here has what could be measured again.
+    """
+
+    measured: dict[str, Any]
+    dense: Measurements
+    here: Measurements
+
+    @property
+    def speedup(self) -> float:
+        return self.dense["latency_ms"].value / self.here["latency_ms"].value
+
+
+def verify(directory: Path, progress: Progress = silent) -> Verified:
+    """Score and time the model in `directory` again, on its study's confirmation examples.
+
+    Raises:
+        UserError: the folder is no export, or the study's model or data are not here.
+    """
+    try:
+        facts = json.loads((directory / MEASURED).read_text(encoding="utf-8"))
+        spec = Spec.model_validate(facts["study"])
+    except (OSError, ValueError, KeyError, TypeError):
+        raise UserError(f"{directory} is no export: it has no readable {MEASURED}.") from None
+    try:
+        model = load_compressed(directory)
+    except (ValueError, FileNotFoundError, ImportError) as error:
+        raise UserError(str(error)) from None
+    subject = load_subject(spec, progress)
+    if facts["model_digest"] and facts["model_digest"] != subject.model_digest:
+        raise UserError(f"{spec.model.path} is not the model that {directory} was made from.")
+    set_threads(subject.target.threads)
+    steps = ("the uncompressed model", "the compressed model")
+    found: list[Measurements] = []
+    for done, what in enumerate(steps):
+        progress(f"Measuring {what}", 0, 1)
+        found.append(_measured(subject, spec, model if done else None, found[0] if done else None))
+        progress(f"Measuring {what}", 1, 1)
+    return Verified(facts, *found)
+
+
+def _measured(
+    subject: Subject, spec: Spec, model: Any, reference: Measurements | None
+) -> Measurements:
+    """Of the exported model, or of the dense one where there is none."""
+    dense = subject.model.to(subject.target.device, subject.target.torch_dtype)
+    runnable = TorchRunnable(dense) if model is None else _runnable(model)
+    bench = Bench(
+        runnable=runnable,
+        model=dense if model is None else getattr(model, TORCH_MODEL, model),
+        dense=dense,
+        reference=reference,
+        task=subject.task,
+        split=subject.workload.splits["confirm"],
+        workload=subject.workload,
+        target=subject.target,
+        protocol=TimingProtocol(spec.timing.width, spec.timing.confirm_seconds),
+    )
+    found = {name: metric.measure(bench) for name, metric in subject.metrics.items()}
+    return {name: measured for name, measured in found.items() if measured is not None}
+
+
+def _runnable(model: Any) -> Runnable:
+    return model if isinstance(model, Runnable) else TorchRunnable(model)

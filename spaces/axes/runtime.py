@@ -1,0 +1,149 @@
+"""Axis `runtime`: what runs the model, and in which precision."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from paretoformer.spaces.axis import (
+    Axis,
+    Built,
+    Context,
+    Domain,
+    Evidence,
+    Fixed,
+    Json,
+    Params,
+    Shape,
+    Stage,
+    Suggests,
+    Unsuitable,
+    Values,
+    register,
+)
+
+if TYPE_CHECKING:
+    from paretoformer.spaces.runtimes import Tools
+
+DEFAULT = "torch"
+"""The torch model in the dtype of the target."""
+_FORM = re.compile(r"[a-z][a-z0-9_]*(:[a-z0-9_]+)?")
+
+
+class RuntimeAxis(Axis[str]):
+    """A registered runtime and one of its precisions, as `onnxruntime:int8`; a file each."""
+
+    name = "runtime"
+    stage = Stage.RUNTIME
+    order = 10
+    setting = Literal["all"] | list[str]
+    setting_default = "all"
+    setting_help = "Names such as onnxruntime:int8, or all that are installed and run here."
+
+    def default(self, shape: Shape) -> str:
+        return DEFAULT
+
+    def check(self, value: str, shape: Shape) -> str:
+        """Whether there is such a runtime is known only where it is used."""
+        if not isinstance(value, str) or not _FORM.fullmatch(value):
+            raise ValueError(f"a runtime is written as onnxruntime:int8, but got {value!r}.")
+        return value
+
+    def canonical(self, value: str, others: Values) -> str:
+        """`onnxruntime:float32` is `onnxruntime`."""
+        return value.removesuffix(":float32")
+
+    def encode(self, value: str) -> Json:
+        return value
+
+    def decode(self, data: Json) -> str:
+        return str(data)
+
+    def check_setting(
+        self, setting: Any, *, causal: bool | None = None, device: str | None = None
+    ) -> None:
+        from paretoformer.spaces.runtimes import parse
+
+        for value in () if setting == "all" else setting:
+            runtime, precision = parse(value)
+            reason = "" if device is None else runtime.unavailable(precision, device)
+            if reason:
+                raise ValueError(f"runtime {value!r} cannot be used here: {reason}.")
+
+    def survey(self, setting: Any, context: Context) -> dict[str, Json]:
+        from paretoformer.spaces.runtimes import names, parse
+
+        wanted = names() if setting == "all" else setting
+        choices, left_out = [DEFAULT], {}
+        for value in map(str, wanted):
+            runtime, precision = parse(value)
+            reason = runtime.unavailable(precision, context.device) or context.unmeasurable(value)
+            if value in choices or value == f"{DEFAULT}:{context.dtype}":
+                continue
+            if reason:
+                left_out[value] = reason
+            else:
+                choices.append(self.canonical(value, {}))
+        return {"choices": choices, "left_out": left_out}
+
+    def domain(self, setting: Any, evidence: Evidence) -> Domain[str]:
+        choices = tuple(evidence.of(self.name).get("choices", [DEFAULT]))
+        return RuntimeChoice(choices) if len(choices) > 1 else Fixed(DEFAULT)
+
+    def apply(self, built: Built, value: str, tools: Tools) -> Built:
+        from paretoformer.spaces.runtimes import parse
+
+        runtime, precision = parse(value)
+        reason = runtime.unavailable(precision, tools.device)
+        reason = reason or runtime.unsuitable(precision, built.model)
+        if reason:
+            raise Unsuitable(f"{value} cannot run this candidate: {reason}.")
+        return Built(built.model, runtime.convert(built.model, precision, tools))
+
+    def restore(self, built: Built, value: str, folder: Path, tools: Tools) -> Built:
+        from paretoformer.spaces.runtimes import parse
+
+        runtime, precision = parse(value)
+        if runtime.rebuilt:
+            return self.apply(built, value, tools)
+        return Built(built.model, runtime.load(folder, precision, tools))
+
+    def rebuilt(self, value: str) -> bool:
+        from paretoformer.spaces.runtimes import parse
+
+        return parse(value)[0].rebuilt
+
+    def cell(self, value: str) -> str:
+        return value
+
+    def techniques(self, value: str) -> Sequence[str]:
+        return [] if value == DEFAULT else [value]
+
+
+@dataclass(frozen=True)
+class RuntimeChoice(Domain[str]):
+    """One category; the default first."""
+
+    choices: tuple[str, ...]
+
+    def suggest(self, trial: Suggests) -> str:
+        return trial.suggest_categorical("runtime", self.choices)
+
+    def params(self, value: str) -> Params:
+        return {"runtime": value}
+
+    def starts(self) -> Sequence[str]:
+        return self.choices
+
+    @property
+    def size(self) -> int:
+        return len(self.choices)
+
+    def values(self) -> Iterator[str]:
+        return iter(self.choices)
+
+
+register(RuntimeAxis())

@@ -1,0 +1,49 @@
+"""Example inputs, from which a model is traced: only their names, types and shapes matter."""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any, cast
+
+import torch
+from torch import nn
+
+from paretoformer.spaces.runtimes.base import Batch
+
+ROWS, LENGTH = 2, 24
+"""Sizes other than 1, which tracing would take for a constant; more tokens than the 16 of a block
+of the banded mechanisms, so that there are several blocks, too."""
+
+PIXELS = "pixel_values"
+
+
+def example_for(model: nn.Module, given: Batch | None = None) -> dict[str, torch.Tensor]:
+    """Inputs of two rows on the CPU, of the names that `given` has, or else that the model takes.
+
+    Texts are (batch, length) int64, images (batch, channels, height, width) float32.
+    """
+    config: Any = model.config
+    names = tuple(given) if given else _input_names(model)
+    if PIXELS not in names and "attention_mask" not in names:
+        names = (*names, "attention_mask")  # a graph without it would serve no padded batch
+    if PIXELS in names:
+        shape = given[PIXELS].shape[1:] if given else _image_shape(config)
+        return {PIXELS: torch.linspace(-1, 1, ROWS * shape.numel()).view(ROWS, *shape)}
+    length = min(LENGTH, int(getattr(config, "max_position_embeddings", LENGTH)) - 2)
+    tokens = torch.arange(ROWS * length).view(ROWS, length) % int(config.vocab_size)
+    values = {"input_ids": tokens, "attention_mask": torch.ones_like(tokens)}
+    return {name: values.get(name, torch.zeros_like(tokens)) for name in names}
+
+
+def _input_names(model: nn.Module) -> tuple[str, ...]:
+    taken = inspect.signature(model.forward).parameters
+    if PIXELS in taken:
+        return (PIXELS,)
+    segments = getattr(model.config, "type_vocab_size", 0) > 1 and "token_type_ids" in taken
+    return ("input_ids", "attention_mask", *(("token_type_ids",) if segments else ()))
+
+
+def _image_shape(config: Any) -> torch.Size:
+    size = cast(Any, config.image_size)
+    height, width = (size, size) if isinstance(size, int) else size
+    return torch.Size((int(config.num_channels), int(height), int(width)))

@@ -1,0 +1,125 @@
+"""ONNX Runtime, on CPUs."""
+
+from __future__ import annotations
+
+import logging
+import tempfile
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from paretoformer.spaces.runtimes.base import (
+    Runnable,
+    Runtime,
+    Tools,
+    check_threads,
+    missing,
+    optional,
+    register,
+)
+from paretoformer.spaces.runtimes.exported import Exported
+from paretoformer.spaces.runtimes.onnx_export import onnx_model, unexportable
+
+FILE = "onnx/model.onnx"
+"""Where optimum keeps it."""
+
+
+class OnnxRunnable(Exported):
+    """A session of ONNX Runtime."""
+
+    def __init__(self, content: bytes, tools: Tools, *, couples_rows: bool) -> None:
+        self.couples_rows = couples_rows
+        self._content = content
+        self._session = _session(content, tools.threads)
+        self.input_names = tuple(each.name for each in self._session.get_inputs())
+        self._outputs = tuple(each.name for each in self._session.get_outputs())
+        check_threads("ONNX Runtime", self.threads, tools.threads)
+
+    def run(self, feed: Mapping[str, np.ndarray]) -> Mapping[str, np.ndarray]:
+        outputs = self._session.run(None, dict(feed))
+        return dict(zip(self._outputs, outputs, strict=True))
+
+    @property
+    def weight_bytes(self) -> int:
+        """The size of the file: the weights, and a graph of some hundred kilobytes."""
+        return len(self._content)
+
+    @property
+    def threads(self) -> int:
+        return int(self._session.get_session_options().intra_op_num_threads)
+
+    def save(self, folder: Path) -> None:
+        path = folder / FILE
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(self._content)
+
+
+class OnnxRuntime(Runtime):
+    """int8: weights by channel, activations by the range of the batch as it runs."""
+
+    name = "onnxruntime"
+    precisions = ("float32", "int8")
+    files = (FILE,)
+    summary = "ONNX Runtime on CPU; int8: dynamic, matrix products, per channel"
+    source = "https://onnxruntime.ai/docs/performance/model-optimizations/quantization.html"
+
+    def unavailable(self, precision: str, device: str) -> str:
+        if torch.device(device).type != "cpu":
+            return "used on CPUs only"
+        return missing("onnx", "onnx", "onnxscript", "onnxruntime")
+
+    def unsuitable(self, precision: str, model: nn.Module) -> str:
+        return super().unsuitable(precision, model) or unexportable(model)
+
+    def convert(self, model: nn.Module, precision: str, tools: Tools) -> Runnable:
+        self.check(precision, model)
+        proto = onnx_model(model, tools.example)
+        content = _quantized(proto) if precision == "int8" else proto.SerializeToString()
+        return OnnxRunnable(content, tools, couples_rows=precision == "int8")
+
+    def load(self, folder: Path, precision: str, tools: Tools) -> Runnable:
+        content = (folder / FILE).read_bytes()
+        return OnnxRunnable(content, tools, couples_rows=precision == "int8")
+
+
+def _session(content: bytes, threads: int) -> Any:
+    runtime = optional("onnxruntime", "onnx")
+    options = runtime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.graph_optimization_level = runtime.GraphOptimizationLevel.ORT_ENABLE_ALL
+    # Threads that wait for work would otherwise spin, and disturb what is timed next.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    return runtime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+
+
+def _quantized(proto: Any) -> bytes:
+    """The model with the weights of its matrix products in int8."""
+    quantization = optional("onnxruntime.quantization", "onnx")
+    with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        logging.getLogger().addFilter(_hint)
+        try:
+            quantization.quantize_dynamic(
+                proto,
+                Path(folder) / "model.onnx",
+                op_types_to_quantize=["MatMul", "Gemm"],
+                per_channel=True,
+                weight_type=quantization.QuantType.QInt8,
+            )
+        finally:
+            logging.getLogger().removeFilter(_hint)
+        return (Path(folder) / "model.onnx").read_bytes()
+
+
+def _hint(record: logging.LogRecord) -> bool:
+    """Whether to show a message: all but the advice to prepare the model, which changes nothing."""
+    return "pre-processing" not in record.getMessage()
+
+
+register(OnnxRuntime())

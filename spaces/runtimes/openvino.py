@@ -1,0 +1,150 @@
+"""OpenVINO, on CPUs."""
+
+from __future__ import annotations
+
+import logging
+import os
+import warnings
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from paretoformer.spaces.runtimes.base import (
+    Batch,
+    Runnable,
+    Runtime,
+    Tools,
+    check_threads,
+    missing,
+    optional,
+    register,
+)
+from paretoformer.spaces.runtimes.exported import Exported, arrays
+from paretoformer.spaces.runtimes.onnx_export import onnx_model, unexportable
+
+FILES = ("openvino/openvino_model.xml", "openvino/openvino_model.bin")
+"""Where optimum keeps them."""
+
+ARITHMETIC = {"float32": "f32", "bfloat16": "bf16", "int8": "f32"}
+"""Precision -> that of whatever is not quantised. Without it, a CPU that has bfloat16 uses it."""
+
+
+class OpenVinoRunnable(Exported):
+    """A compiled model of OpenVINO."""
+
+    def __init__(self, model: Any, precision: str, tools: Tools) -> None:
+        self._model = model
+        self._compiled = _core().compile_model(
+            model,
+            "CPU",
+            {
+                "INFERENCE_NUM_THREADS": tools.threads,
+                "NUM_STREAMS": "1",
+                "PERFORMANCE_HINT": "LATENCY",
+                "INFERENCE_PRECISION_HINT": ARITHMETIC[precision],
+            },
+        )
+        self._request = self._compiled.create_infer_request()
+        self.input_names = tuple(each.any_name for each in self._compiled.inputs)
+        self._outputs = tuple(each.any_name for each in self._compiled.outputs)
+        check_threads("OpenVINO", self.threads, tools.threads)
+
+    def run(self, feed: Mapping[str, np.ndarray]) -> Mapping[str, np.ndarray]:
+        results = self._request.infer(dict(feed), share_inputs=True)
+        return {name: np.asarray(results[name], np.float32) for name in self._outputs}
+
+    @property
+    def weight_bytes(self) -> int:
+        """Bytes of the constants in the file; bfloat16 keeps them there as float32."""
+        constants = (op for op in self._model.get_ops() if op.get_type_name() == "Constant")
+        return sum(int(op.get_byte_size()) for op in constants)
+
+    @property
+    def threads(self) -> int:
+        return int(self._compiled.get_property("INFERENCE_NUM_THREADS"))
+
+    def save(self, folder: Path) -> None:
+        path = folder / FILES[0]
+        path.parent.mkdir(parents=True, exist_ok=True)
+        optional("openvino", "openvino").save_model(self._model, path, compress_to_fp16=False)
+
+
+class OpenVino(Runtime):
+    """Models come by way of ONNX: with its operator for attention that is as fast as converting the
+    torch program, and takes more attention mechanisms.
+
+    int8: weights by channel, activations by ranges seen on training inputs.
+    """
+
+    name = "openvino"
+    precisions = ("float32", "bfloat16", "int8")
+    files = FILES
+    summary = "OpenVINO on CPU; int8: calibrated by NNCF, needs training inputs"
+    source = "https://docs.openvino.ai/2026/openvino-workflow/model-optimization.html"
+
+    def unavailable(self, precision: str, device: str) -> str:
+        if torch.device(device).type != "cpu":
+            return "used on CPUs only"
+        needed = ("nncf",) if precision == "int8" else ()
+        reason = missing("openvino", "openvino", *needed) or missing("onnx", "onnx", "onnxscript")
+        if reason or precision != "bfloat16":
+            return reason
+        able = _core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+        return "" if "BF16" in able else "this CPU has no bfloat16 instructions"
+
+    def unsuitable(self, precision: str, model: nn.Module) -> str:
+        return super().unsuitable(precision, model) or unexportable(model)
+
+    def convert(self, model: nn.Module, precision: str, tools: Tools) -> Runnable:
+        self.check(precision, model)
+        if precision == "int8" and tools.calibration is None:
+            raise ValueError(
+                "openvino:int8 calibrates on training inputs, so it needs a study's data."
+            )
+        content = onnx_model(model, tools.example).SerializeToString()
+        # Not by `convert_model`, which reports its use to its makers over the network.
+        graph = _core().read_model(content)
+        if tools.calibration is not None and precision == "int8":
+            graph = _quantized(graph, tools.calibration)
+        return OpenVinoRunnable(_numbered(graph), precision, tools)
+
+    def load(self, folder: Path, precision: str, tools: Tools) -> Runnable:
+        return OpenVinoRunnable(_core().read_model(folder / FILES[0]), precision, tools)
+
+
+def _core() -> Any:
+    return optional("openvino", "openvino").Core()
+
+
+def _numbered(graph: Any) -> Any:
+    """The graph with its inner nodes named by their order: the names that OpenVINO gives count what
+    the process made before, so equal models would give different files."""
+    for number, node in enumerate(graph.get_ordered_ops()):
+        if node.get_type_name() not in ("Parameter", "Result"):
+            node.set_friendly_name(f"{node.get_type_name()}_{number}")
+    return graph
+
+
+def _quantized(graph: Any, calibration: Callable[[], Iterable[Batch]]) -> Any:
+    """The graph with int8 matrix products, their ranges those of the calibration batches."""
+    os.environ.setdefault("NNCF_CI", "1")  # else it reports its use to its makers
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        nncf = optional("nncf", "openvino")
+        nncf.set_log_level(logging.ERROR)
+        names = tuple(each.any_name for each in graph.inputs)
+        batches = [arrays(names, batch) for batch in calibration()]
+        return nncf.quantize(
+            graph,
+            nncf.Dataset(batches),
+            model_type=nncf.ModelType.TRANSFORMER,
+            preset=nncf.QuantizationPreset.MIXED,
+            subset_size=len(batches),
+        )
+
+
+register(OpenVino())

@@ -1,0 +1,317 @@
+"""Runtimes: every one of them, in every precision, answers as torch does."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from paretoformer.spaces import Candidate
+from paretoformer.spaces.build import build
+from paretoformer.spaces.runtimes import Runnable, Tools, canonical, names, parse, runtimes
+from paretoformer.spaces.runtimes.onnx_export import onnx_model
+from paretoformer.spaces.runtimes.onnxruntime import OnnxRunnable
+from paretoformer.spaces.runtimes.openvino import OpenVinoRunnable, _core
+from paretoformer.spaces.runtimes.torch_runtime import weight_bytes
+from tests.test_surgery import HEADLESS, inputs, tiny
+
+FAMILIES = ("bert", "distilbert", "roberta", "electra", "gpt2", "llama", "vit")
+TOLERANCES = {"float32": 1e-5, "bfloat16": 0.05, "float16": 0.01, "int8": 0.1}
+FLOATS = tuple(name for name in names() if parse(name)[1] != "int8")
+OWN_FILES = tuple(name for name in names() if not parse(name)[0].rebuilt)
+THREADS = 2
+
+
+def marked(values: tuple[str, ...]) -> Any:
+    slow = [pytest.param(v, marks=pytest.mark.slow) if "compile" in v else v for v in values]
+    return pytest.mark.parametrize("value", slow)
+
+
+def tools() -> Tools:
+    batch = inputs(model())
+    return Tools(threads=THREADS, example=batch, calibration=lambda: [batch] * 4)
+
+
+@cache
+def model() -> nn.Module:
+    """With heads cut, one layer without any."""
+    return build(Candidate(HEADLESS), tiny("bert")).model
+
+
+@cache
+def converted(value: str) -> Runnable:
+    """Skips the test where this machine cannot."""
+    runtime, precision = parse(value)
+    return runtime.convert(model(), precision, tools())
+
+
+@pytest.fixture
+def runnable(value: str) -> Runnable:
+    runtime, precision = parse(value)
+    if reason := runtime.unavailable(precision, "cpu"):
+        pytest.skip(reason)
+    return converted(value)
+
+
+@pytest.fixture(autouse=True)
+def keep_threads() -> Iterator[None]:
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
+
+
+def logits(runnable: Any, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+    with torch.inference_mode():
+        return runnable(**batch).logits.float()
+
+
+def cut(batch: dict[str, torch.Tensor], rows: slice, length: int) -> dict[str, torch.Tensor]:
+    return {name: each[rows, :length] for name, each in batch.items()}
+
+
+def padded(batch: dict[str, torch.Tensor], more: int) -> dict[str, torch.Tensor]:
+    """Padding is token 7 here: it must not matter which."""
+    fill = {"input_ids": 7, "attention_mask": 0}
+    pad = nn.functional.pad
+    return {name: pad(each, (0, more), value=fill[name]) for name, each in batch.items()}
+
+
+@marked(names())
+def test_runtime_equals_torch_within_its_tolerance(value: str, runnable: Runnable) -> None:
+    batch = inputs(model())
+    tolerance = TOLERANCES[parse(value)[1]]
+    torch.testing.assert_close(
+        logits(runnable, batch), logits(model(), batch), atol=tolerance, rtol=tolerance
+    )
+
+
+@marked(names())
+@pytest.mark.parametrize(("rows", "length"), [(1, 40), (1, 3), (3, 17), (7, 65)])
+def test_runtime_takes_any_batch_and_length(
+    value: str, runnable: Runnable, rows: int, length: int
+) -> None:
+    generator = torch.Generator().manual_seed(rows)
+    ids = torch.randint(5, 100, (rows, length), generator=generator)
+    batch = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+    tolerance = TOLERANCES[parse(value)[1]]
+    torch.testing.assert_close(
+        logits(runnable, batch), logits(model(), batch), atol=tolerance, rtol=tolerance
+    )
+
+
+@marked(FLOATS)
+def test_padding_changes_no_answer(value: str, runnable: Runnable) -> None:
+    batch = cut(inputs(model()), slice(1, 3), 30)
+    tolerance = 1e-5 if parse(value)[1] == "float32" else 0.02
+    torch.testing.assert_close(
+        logits(runnable, padded(batch, 9)), logits(runnable, batch), atol=tolerance, rtol=tolerance
+    )
+
+
+@marked(names())
+def test_rows_are_coupled_only_where_the_runtime_says_so(value: str, runnable: Runnable) -> None:
+    batch = inputs(model())
+    alone = logits(runnable, cut(batch, slice(1), 40))
+    together = logits(runnable, batch)[:1]
+    assert torch.allclose(alone, together, atol=1e-6) or runnable.couples_rows or "float" in value
+
+
+@marked(names())
+def test_equal_inputs_give_equal_outputs(value: str, runnable: Runnable) -> None:
+    batch = inputs(model())
+    first = logits(runnable, batch)
+    logits(runnable, cut(batch, slice(1), 9))
+    assert torch.equal(logits(runnable, batch), first)
+
+
+@marked(names())
+def test_runtime_uses_the_threads_that_were_asked_for(value: str, runnable: Runnable) -> None:
+    torch.set_num_threads(THREADS)
+    assert runnable.threads == THREADS
+
+
+@marked(names())
+def test_fewer_bits_weigh_less(value: str, runnable: Runnable) -> None:
+    whole = weight_bytes(model())
+    assert runnable.weight_bytes > 0
+    if parse(value)[0].name == "torch":
+        assert (runnable.weight_bytes < whole) == (value != "torch")
+
+
+@marked(OWN_FILES)
+def test_saved_files_load_with_equal_outputs(
+    value: str, runnable: Runnable, tmp_path: Path
+) -> None:
+    runtime, precision = parse(value)
+    runnable.save(tmp_path)
+    found = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file()}
+    assert found == set(runtime.files)
+    loaded = runtime.load(tmp_path, precision, Tools(threads=THREADS))
+    batch = inputs(model())
+    assert torch.equal(logits(loaded, batch), logits(runnable, batch))
+    assert loaded.weight_bytes == runnable.weight_bytes
+
+
+@marked(OWN_FILES)
+def test_conversion_repeats_to_the_byte(value: str, runnable: Runnable, tmp_path: Path) -> None:
+    runtime, precision = parse(value)
+    again = runtime.convert(model(), precision, tools())
+    runnable.save(tmp_path / "first")
+    again.save(tmp_path / "second")
+    for name in runtime.files:
+        assert (tmp_path / "first" / name).read_bytes() == (tmp_path / "second" / name).read_bytes()
+
+
+def test_runtimes_of_torch_have_no_files() -> None:
+    runtime, precision = parse("torch:int8")
+    with pytest.raises(ValueError, match="has no files of its own"):
+        runtime.load(Path(), precision, Tools())
+
+
+def exported(rebuilt: nn.Module) -> list[Runnable]:
+    """In both runtimes that read ONNX, from one export."""
+    content = onnx_model(rebuilt, None).SerializeToString()
+    tools = Tools(threads=THREADS)
+    return [
+        OnnxRunnable(content, tools, couples_rows=False),
+        OpenVinoRunnable(_core().read_model(content), "float32", tools),
+    ]
+
+
+def assert_equal_everywhere(rebuilt: nn.Module, longest: int = 77) -> None:
+    """At other sizes than those it was traced at, with padding at either end and without."""
+    whole = inputs(rebuilt)
+    batches = [{name: each[:1] for name, each in whole.items()}, whole]
+    if "input_ids" in whole:
+        ids = torch.randint(5, 100, (2, longest), generator=torch.Generator().manual_seed(3))
+        mask = torch.ones_like(ids)
+        mask[0, 50:] = 0
+        mask[1, :4] = 0
+        batches += [cut(whole, slice(3), 31), {"input_ids": ids, "attention_mask": mask}]
+        batches += [cut(whole, slice(1, 2), 2)]
+    for each in exported(rebuilt):
+        for batch in batches:
+            expected = logits(rebuilt, batch)
+            torch.testing.assert_close(logits(each, batch), expected, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_every_family_exports_with_cut_heads_and_a_headless_layer(family: str) -> None:
+    assert_equal_everywhere(build(Candidate(HEADLESS), tiny(family)).model)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_every_family_runs_in_int8_in_torch(family: str) -> None:
+    runtime, precision = parse("torch:int8")
+    rebuilt = build(Candidate(HEADLESS), tiny(family)).model
+    runnable = runtime.convert(rebuilt, precision, Tools(threads=THREADS))
+    batch = inputs(rebuilt)
+    torch.testing.assert_close(logits(runnable, batch), logits(rebuilt, batch), atol=0.1, rtol=0.1)
+    assert runnable.weight_bytes < weight_bytes(rebuilt)
+
+
+def test_hidden_states_are_outputs_of_a_model_without_a_classifier() -> None:
+    base = tiny("bert").base_model
+    batch = inputs(base)
+    with torch.inference_mode():
+        expected = base(**batch)
+    for each in exported(base):
+        output = each(**batch)
+        torch.testing.assert_close(
+            output.last_hidden_state, expected.last_hidden_state, atol=1e-5, rtol=1e-5
+        )
+        torch.testing.assert_close(output.pooler_output, expected.pooler_output)
+
+
+def test_conversion_leaves_the_model_as_it_was() -> None:
+    original = tiny("bert")
+    before = {name: each.clone() for name, each in original.state_dict().items()}
+    for precision in ("bfloat16", "int8"):
+        parse("torch")[0].convert(original, precision, Tools())
+    after = original.state_dict()
+    assert all(after[name].dtype == each.dtype for name, each in before.items())
+    assert all(torch.equal(after[name], each) for name, each in before.items())
+
+
+def test_missing_inputs_are_filled_in_and_unknown_ones_refused() -> None:
+    runnable = converted("onnxruntime")
+    batch = cut(inputs(model()), slice(1, 3), 40)
+    ids = batch["input_ids"]
+    assert torch.equal(logits(runnable, {"input_ids": ids}), logits(runnable, batch))
+    with pytest.raises(ValueError, match=r"exported for .* not \['pixel_values'\]"):
+        runnable(input_ids=ids, pixel_values=ids)
+    with pytest.raises(ValueError, match="needs the input 'input_ids'"):
+        runnable(attention_mask=ids)
+
+
+def test_torch_tells_the_peak_of_a_forward_and_exported_graphs_do_not() -> None:
+    small, large = cut(inputs(model()), slice(1), 10), inputs(model())
+    runnable = converted("torch")
+    peaks = [runnable.peak_bytes(each) or 0 for each in (small, large)]
+    assert 0 < peaks[0] < peaks[1]
+    assert converted("onnxruntime").peak_bytes(small) is None
+
+
+def test_calibration_without_data_is_refused() -> None:
+    with pytest.raises(ValueError, match="needs a study's data"):
+        parse("openvino:int8")[0].convert(model(), "int8", Tools())
+
+
+def test_every_value_parses_to_its_own_runtime_and_precision() -> None:
+    for value in names():
+        runtime, precision = parse(value)
+        assert canonical(value) == runtime.value(precision) == value
+    assert canonical("torch:float32") == "torch"
+    assert [each.name for each in runtimes()] == ["torch", "compile", "onnxruntime", "openvino"]
+
+
+@pytest.mark.parametrize(
+    ("wrong", "near"),
+    [
+        ("onnxruntim", "onnxruntime"),
+        ("openvino:int4", "openvino:int8"),
+        ("torch:", "torch"),
+        ("compile:bfloat17", "compile:bfloat16"),
+    ],
+)
+def test_unknown_runtime_is_answered_with_the_nearest(wrong: str, near: str) -> None:
+    with pytest.raises(
+        ValueError, match=f"Unknown runtime '{wrong}'. Did you mean '{near}'.*Available: torch, "
+    ):
+        parse(wrong)
+
+
+@pytest.mark.parametrize(
+    ("value", "package", "extra"),
+    [
+        ("onnxruntime", "onnxruntime", "onnx"),
+        ("onnxruntime:int8", "onnxscript", "onnx"),
+        ("openvino", "openvino", "openvino"),
+        ("openvino:int8", "nncf", "openvino"),
+        ("openvino", "onnx", "onnx"),
+    ],
+)
+def test_missing_package_names_its_extra(
+    value: str, package: str, extra: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, package, None)
+    runtime, precision = parse(value)
+    message = rf"{package} is not installed: pip install 'paretoformer\[{extra}\]'"
+    reason = runtime.unavailable(precision, "cpu")
+    assert reason == f"{package} is not installed: pip install 'paretoformer[{extra}]'"
+    with pytest.raises(ImportError, match=message):
+        runtime.convert(model(), precision, tools())
+
+
+def test_devices_that_a_runtime_does_not_know_are_unavailable() -> None:
+    for value in ("onnxruntime", "openvino"):
+        assert parse(value)[0].unavailable("float32", "cuda") == "used on CPUs only"
+    assert "CPU only" in parse("torch:int8")[0].unavailable("int8", "cuda") or (
+        not torch.cuda.is_available()
+    )
