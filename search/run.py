@@ -138,6 +138,8 @@ class _Run:
     def _check_folder(self) -> None:
         if self.folder.exists:
             there = parse_spec(self.folder.study.read_text("utf-8"), source=self.folder.study)
+            if "objectives" not in self.spec.model_fields_set:  # whose default has changed
+                self.spec = self.spec.model_copy(update={"objectives": there.objectives})
             self.folder.check_study(self.spec.model_dump(), there.model_dump())
             if not (self.spec.search.storage or self.folder.storage.exists()):
                 raise RunError(

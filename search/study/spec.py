@@ -86,7 +86,7 @@ class Spec(_Section):
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
     trials: int = Field(default=100, ge=1, description="Candidates to measure.")
     seed: int = Field(default=0, ge=0)
-    objectives: list[str] = ["accuracy", "latency_ms", "memory_mb"]
+    objectives: list[str] = ["accuracy", "latency_ms"]
     model: ModelSection
     data: DataSource
     target: TargetSection = TargetSection()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import logging
 import os
 import warnings
@@ -132,7 +134,7 @@ def _numbered(graph: Any) -> Any:
 def _quantized(graph: Any, calibration: Callable[[], Iterable[Batch]]) -> Any:
     """The graph with int8 matrix products, their ranges those of the calibration batches."""
     os.environ.setdefault("NNCF_CI", "1")  # else it reports its use to its makers
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):  # progress bars
         warnings.simplefilter("ignore")
         nncf = optional("nncf", "openvino")
         nncf.set_log_level(logging.ERROR)
