@@ -24,7 +24,7 @@ from paretoformer.search.dispatch.signals import interruptible
 from paretoformer.search.errors import RunError, StudyError
 from paretoformer.search.loop import Search, stored_records
 from paretoformer.search.proposers import Unseen, alternatives, standard_proposers
-from paretoformer.search.results.choose import chosen
+from paretoformer.search.results.choose import chosen, unchosen
 from paretoformer.search.results.confirm import confirm, confirmations
 from paretoformer.search.results.display import Display
 from paretoformer.search.results.facts import MetricFacts, RunFacts
@@ -174,7 +174,7 @@ class _Run:
         dispatcher = self._dispatchers(stack, subject)
         records = self._search(study, subject, prepared, dispatcher, artifacts)
         picked = chosen(records, subject.objectives, alternatives(prepared.space))
-        artifacts.keep(record.candidate for record in picked)
+        artifacts.drop(unchosen(records, picked))
         confirm(
             study,
             picked,
@@ -204,9 +204,8 @@ class _Run:
 
             def on_record(records: Sequence[TrialRecord]) -> None:
                 file.update(records)
-                artifacts.keep(
-                    r.candidate for r in chosen(records, objectives, alternatives(space))
-                )
+                picked = chosen(records, objectives, alternatives(space))
+                artifacts.drop(unchosen(records, picked))  # those under way are not among them
                 self.display.trials(records, wanted, objectives)
 
             with dispatcher(fresh=False) as workers:

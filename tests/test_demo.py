@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from importlib.resources import files
 from pathlib import Path
 
 import pytest
+import torch
 
 import paretoformer as pf
 from paretoformer.evaluators import demo
@@ -48,12 +50,15 @@ def test_training_that_falls_short_keeps_nothing(
 def test_reviews_gives_a_front_that_loads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PARETOFORMER_CACHE", str(tmp_path / "cache"))
     monkeypatch.setitem(demo.RECIPES, "reviews", SHORT)
-    run = pf.search("reviews", out=tmp_path / "run", trials=5, quiet=True)
+    built_in = files("paretoformer.search").joinpath("builtin/reviews.toml").read_text("utf-8")
+    study = tmp_path / "study.toml"
+    study.write_text(built_in + '[space]\nruntime = ["torch", "onnxruntime"]\n')
+    run = pf.search(study, out=tmp_path / "run", trials=6, quiet=True)
     front = pf.load_front(run)
-    assert len(front) >= 2
-    assert front["speedup"].max() > 1.1  # the smallest model has no attention at all
-    best = pf.load_best(run, require=[])
-    assert best.candidate.heads.total == 0
+    assert len(front) >= 1
+    assert front["speedup"].max() > 1.1
+    best = pf.load_best(run, "parameters", require=[])
     assert best.metrics["parameters"].value < best.dense["parameters"].value
     model = best.load_model()
-    assert model.config.model_type == "bert"
+    ids = torch.tensor([[101, 2204, 102]])
+    assert model(input_ids=ids).logits.shape == (1, 2)

@@ -30,6 +30,9 @@ from tests.tiny import write_study
 
 pytestmark = pytest.mark.slow
 
+TORCH = '[space]\nruntime = ["torch"]\n'
+"""Without conversions: these tests are about the loop around them."""
+
 COMMAND = [sys.executable, "-m", "paretoformer.search.cli"]
 
 
@@ -53,7 +56,7 @@ def finish(study: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The study file of a finished run, which lies beside it as `run`."""
-    study = write_study(tmp_path_factory.mktemp("study"), trials=7)
+    study = write_study(tmp_path_factory.mktemp("study"), trials=7, extra=TORCH)
     finish(study)
     return study
 
@@ -205,7 +208,7 @@ def test_changed_data_is_refused(finished: Path) -> None:
 
 
 def test_killed_study_goes_on_without_loss_or_double(tmp_path: Path) -> None:
-    study = write_study(tmp_path, trials=8)
+    study = write_study(tmp_path, trials=8, extra=TORCH)
     kept: list[str] = []
     for seconds in (14 + 4 * random.random(), 14 + 6 * random.random()):
         process = start(study)
@@ -225,7 +228,7 @@ def test_interrupted_command_ends_its_workers_and_prints_no_stack(
     tmp_path: Path, number: signal.Signals, status: int
 ) -> None:
     before = ray_processes()
-    study = write_study(tmp_path, trials=50)
+    study = write_study(tmp_path, trials=50, extra=TORCH)
     process = start(study)
     trials = tmp_path / "run" / "trials.parquet"
     deadline = time.monotonic() + 60

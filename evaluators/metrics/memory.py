@@ -38,7 +38,7 @@ class Memory(Metric):
 
     def untold_by(self, value: str) -> str:
         told = parse(value)[0].tells_peak
-        return "" if told else "has an allocator that cannot be asked"
+        return "" if told else "its allocator cannot be asked"
 
 
 register(Memory())

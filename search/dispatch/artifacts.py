@@ -80,14 +80,10 @@ class ArtifactFolder(Artifacts):
     def folder(self, candidate: Candidate) -> Path:
         return self._path / candidate.id
 
-    def keep(self, candidates: Iterable[Candidate]) -> None:
-        """Remove those of all other candidates."""
-        kept = {candidate.id for candidate in candidates}
-        if not self._path.is_dir():
-            return
-        for folder in self._path.iterdir():
-            if folder.name not in kept:
-                shutil.rmtree(folder, ignore_errors=True)
+    def drop(self, candidates: Iterable[Candidate]) -> None:
+        """Remove what was built of these candidates."""
+        for candidate in candidates:
+            shutil.rmtree(self.folder(candidate), ignore_errors=True)
 
 
 def read_artifact(folder: Path) -> Artifact:

@@ -32,6 +32,12 @@ def chosen(
     ]
 
 
+def unchosen(records: Sequence[TrialRecord], picked: Sequence[TrialRecord]) -> list[Candidate]:
+    """The candidates that were measured and will not be measured again."""
+    kept = {record.candidate for record in picked}
+    return [record.candidate for record in records if record.candidate not in kept]
+
+
 def intervals(
     records: Sequence[TrialRecord], objectives: Sequence[Metric]
 ) -> tuple[Values, Values, Values]:

@@ -177,10 +177,10 @@ def _context(subject: Subject, shape: Shape, progress: Progress) -> Context:
     target = subject.target
 
     def unmeasurable(value: Any) -> str:
-        reasons = (
-            f"{m.name} {m.untold_by(value)}" for m in subject.objectives if m.untold_by(value)
-        )
-        return next(reasons, "")
+        for metric in subject.objectives:
+            if reason := metric.untold_by(value):
+                return f"the objective {metric.name} cannot be measured in it: {reason}"
+        return ""
 
     return Context(
         model=subject.model,
