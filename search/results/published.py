@@ -33,19 +33,16 @@ def published_table(
     pairs = [(seen, confirmed[seen.candidate.id]) for seen in searched]
     found = intervals([again for _, again in pairs], objectives)
     directions = [metric.direction for metric in objectives]
-    roles: np.ndarray = np.where(
-        nondominated(found[0], directions),
-        "front",
-        np.where(clearly_dominated(*found, directions), "dominated", "tied"),
-    )
-    for index, (seen, again) in enumerate(pairs):
-        if seen.candidate in alternatives and again.ok:
-            roles[index] = "alternative"
-    roles[0] = "dense"
+    front = nondominated(found[0], directions)
+    lost = clearly_dominated(*found, directions)
+    roles = [
+        _role(seen, again, alternatives, bool(best), bool(worse))
+        for (seen, again), best, worse in zip(pairs, front, lost, strict=True)
+    ]
     dense = pairs[0][1].measurements
     paired = [n for n in metrics if n not in sampled and n in dense and dense[n].samples]
     rows: list[dict[str, Any]] = []
-    for (seen, again), role in zip(pairs, roles.tolist(), strict=True):
+    for (seen, again), role in zip(pairs, roles, strict=True):
         cells = row(again, metrics, sampled)
         cells |= {f"search_{name}": _value(seen.measurements, name) for name in metrics}
         cells |= _speedup(again.measurements, dense) | {"role": role}
@@ -62,6 +59,21 @@ def published_table(
         fields = fields.append(pa.field(name, pa.float64()))
     fields = fields.append(pa.field("role", pa.string()))
     return pa.Table.from_pylist([rows[0], *points], fields)
+
+
+def _role(
+    seen: TrialRecord,
+    again: TrialRecord,
+    alternatives: Collection[Candidate],
+    best: bool,
+    worse: bool,
+) -> str:
+    """What a point is; best: not dominated, worse: clearly dominated."""
+    if seen.candidate.is_dense:
+        return "dense"
+    if seen.candidate in alternatives and again.ok:
+        return "alternative"
+    return "front" if best else "dominated" if worse else "tied"
 
 
 def _value(measured: Measurements, name: str) -> float | None:
@@ -95,5 +107,5 @@ def _speedup(measured: Measurements, dense: Measurements) -> dict[str, float | N
     return {
         "speedup": reference.value / latency.value,
         "speedup_low": reference.value / latency.high,
-        "speedup_high": reference.value / latency.low,
+        "speedup_high": reference.value / latency.low if latency.low else float("inf"),
     }
