@@ -5,7 +5,6 @@ from __future__ import annotations
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -95,8 +94,9 @@ class Best:
                 that were measured.
             RunError: the point's files are lost or were changed.
         """
-        loader = import_module("paretoformer.search.results.load")  # which needs torch
-        return loader.load_point(self)
+        from paretoformer.search.results.load import load_point  # which needs torch
+
+        return load_point(self.candidate, self.run, self.facts)
 
 
 def load_best(

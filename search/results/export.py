@@ -31,7 +31,7 @@ def export_best(best: Best, directory: Path) -> int:
         RunError: the point's files are lost or were changed.
     """
     transformers.utils.logging.disable_progress_bar()
-    built = built_point(best)
+    built = built_point(best.candidate, best.run, best.facts)
     source = base_model(best)
     remote = bool(best.study["model"]["trust_remote_code"])
     tokenizer = transformers.AutoTokenizer.from_pretrained(source, trust_remote_code=remote)
