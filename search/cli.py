@@ -204,42 +204,21 @@ def report(run: RunArgument) -> None:
 
 @app.command()
 def techniques(as_json: JsonOption = False) -> None:
-    """List every attention mechanism that a layer may use; the source says what it cannot do."""
-    from paretoformer.spaces import attention
+    """List every attention mechanism and runtime, with what each can do on this machine."""
+    from paretoformer.search.results.tables import catalogue_table, print_table
+    from paretoformer.spaces.axes import axes
 
-    rows = [attention.card(name) for name in attention.names()]
+    catalogues = {axis.name: axis.catalogue() for axis in axes()}
     if as_json:
+        rows = [{"axis": name, **row} for name, each in catalogues.items() for row in each]
         typer.echo(json.dumps(rows, indent=2))
         return
-    from rich.box import SIMPLE_HEAD
-    from rich.table import Table
-
-    from paretoformer.search.results.tables import print_table
-
-    table = Table(box=SIMPLE_HEAD)
-    table.add_column("name", no_wrap=True)
-    for column in ("family", "time and memory", "causal", "parameters", "exact at"):
-        table.add_column(column)
-    table.add_column("source", no_wrap=True)
-    for row in rows:
-        parameters = ", ".join(
-            f"{name} {'/'.join(map(str, values))}"
-            for name, values in row["parameters"].items()
-            if len(values) > 1
-        )
-        table.add_row(
-            row["name"],
-            row["family"],
-            row["complexity"],
-            "yes" if row["causal"] else "no",
-            parameters or "-",
-            row["exact"],
-            row["source"],
-        )
-    print_table(table)
+    for name, rows in catalogues.items():
+        if rows:
+            print_table(catalogue_table(name, rows))
     typer.echo(
         "A search tries these parameters, each where the text is long enough to gain by it. "
-        'In a study file: attention = ["full", "window"].'
+        'In a study file: attention = ["full", "window"], runtime = ["torch", "onnxruntime:int8"].'
     )
 
 

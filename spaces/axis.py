@@ -272,6 +272,13 @@ class Axis(ABC, Generic[V]):
         """
         return None
 
+    def catalogue(self) -> list[dict[str, Json]]:
+        """What the axis can do, for `paretoformer techniques`: a row each, with equal keys.
+
+        `here`: "yes", or why it cannot be used on this machine.
+        """
+        return []
+
     def left_out(self, facts: Mapping[str, Json]) -> Mapping[str, str]:
         """What the study does not try, and why."""
         reasons: Mapping[str, str] = facts.get("left_out", {})

@@ -276,8 +276,11 @@ def test_techniques_lists_every_mechanism(run: Run) -> None:
     for name in names():
         assert name in output
     rows = json.loads(run("techniques", "--json")[1])
-    by_name = {row["name"]: row for row in rows}
+    by_name = {row["name"]: row for row in rows if row["axis"] == "attention"}
     assert list(by_name) == list(names())
+    served = {row["name"]: row["here"] for row in rows if row["axis"] == "runtime"}
+    assert served["torch"] == "yes"
+    assert {"onnxruntime:int8", "openvino:int8", "compile"} <= set(served)
     assert by_name["window"]["causal"]
     assert not by_name["nystrom"]["causal"]
     assert by_name["lowrank"]["parameters"] == {"rank": [32, 64, 128]}

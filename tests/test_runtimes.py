@@ -12,14 +12,15 @@ import pytest
 import torch
 from torch import nn
 
-from paretoformer.spaces import Candidate
+from paretoformer.spaces import AttentionChoice, Candidate
 from paretoformer.spaces.build import build
 from paretoformer.spaces.runtimes import Runnable, Tools, canonical, names, parse, runtimes
 from paretoformer.spaces.runtimes.onnx_export import onnx_model
 from paretoformer.spaces.runtimes.onnxruntime import OnnxRunnable
 from paretoformer.spaces.runtimes.openvino import OpenVinoRunnable, _core
 from paretoformer.spaces.runtimes.torch_runtime import weight_bytes
-from tests.test_surgery import HEADLESS, inputs, tiny
+from tests.mechanisms import CHEAP
+from tests.test_surgery import HEADLESS, MASK, inputs, tiny
 
 FAMILIES = ("bert", "distilbert", "roberta", "electra", "gpt2", "llama", "vit")
 TOLERANCES = {"float32": 1e-5, "bfloat16": 0.05, "float16": 0.01, "int8": 0.1}
@@ -44,18 +45,21 @@ def model() -> nn.Module:
     return build(Candidate(HEADLESS), tiny("bert")).model
 
 
+def skip_unless_available(value: str) -> None:
+    runtime, precision = parse(value)
+    if reason := runtime.unavailable(precision, "cpu"):
+        pytest.skip(reason)
+
+
 @cache
 def converted(value: str) -> Runnable:
-    """Skips the test where this machine cannot."""
+    skip_unless_available(value)
     runtime, precision = parse(value)
     return runtime.convert(model(), precision, tools())
 
 
 @pytest.fixture
 def runnable(value: str) -> Runnable:
-    runtime, precision = parse(value)
-    if reason := runtime.unavailable(precision, "cpu"):
-        pytest.skip(reason)
     return converted(value)
 
 
@@ -176,6 +180,8 @@ def test_runtimes_of_torch_have_no_files() -> None:
 
 def exported(rebuilt: nn.Module) -> list[Runnable]:
     """In both runtimes that read ONNX, from one export."""
+    for value in OWN_FILES:
+        skip_unless_available(value.partition(":")[0])
     content = onnx_model(rebuilt, None).SerializeToString()
     tools = Tools(threads=THREADS)
     return [
@@ -201,7 +207,10 @@ def assert_equal_everywhere(rebuilt: nn.Module, longest: int = 77) -> None:
             torch.testing.assert_close(logits(each, batch), expected, atol=1e-5, rtol=1e-5)
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize(
+    "family",
+    [pytest.param(f, marks=pytest.mark.slow) if f in ("gpt2", "llama") else f for f in FAMILIES],
+)
 def test_every_family_exports_with_cut_heads_and_a_headless_layer(family: str) -> None:
     assert_equal_everywhere(build(Candidate(HEADLESS), tiny(family)).model)
 
@@ -214,6 +223,47 @@ def test_every_family_runs_in_int8_in_torch(family: str) -> None:
     batch = inputs(rebuilt)
     torch.testing.assert_close(logits(runnable, batch), logits(rebuilt, batch), atol=0.1, rtol=0.1)
     assert runnable.weight_bytes < weight_bytes(rebuilt)
+
+
+WINDOWED = AttentionChoice.of("window", window=17, global_tokens=2)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("family", "choice"),
+    [
+        ("bert", CHEAP["full"][0]),
+        ("bert", WINDOWED),
+        ("bert", CHEAP["strided"][0]),
+        ("bert", CHEAP["lowrank"][0]),
+        ("bert", CHEAP["linear"][0]),
+        ("bert", CHEAP["nystrom"][0]),
+        ("bert", CHEAP["random_features"][0]),
+        ("bert", CHEAP["clustered"][0]),
+        ("gpt2", CHEAP["strided"][1]),
+        ("gpt2", CHEAP["linear"][0]),
+        ("llama", WINDOWED),
+        ("vit", CHEAP["lowrank"][0]),
+    ],
+)
+def test_mechanism_exports_for_every_length_and_mask(family: str, choice: AttentionChoice) -> None:
+    """In one layer; the other one is `window`, so that `full` is not the dense model."""
+    assert_equal_everywhere(build(Candidate(MASK, (choice, WINDOWED)), tiny(family)).model)
+
+
+@pytest.mark.parametrize(
+    "choice", [*CHEAP["routing"][:1], *CHEAP["lsh"][:1], *CHEAP["clustered"][1:]]
+)
+@pytest.mark.parametrize("value", OWN_FILES)
+def test_mechanism_that_does_not_export_is_refused_by_name(
+    value: str, choice: AttentionChoice
+) -> None:
+    runtime, precision = parse(value)
+    rebuilt = build(Candidate(MASK, (WINDOWED, choice)), tiny("bert")).model
+    assert f"attention '{choice.name}'" in runtime.unsuitable(precision, rebuilt)
+    with pytest.raises(ValueError, match=f"{value} cannot run this model: attention"):
+        runtime.convert(rebuilt, precision, tools())
+    assert not parse("compile")[0].unsuitable("float32", rebuilt)
 
 
 def test_hidden_states_are_outputs_of_a_model_without_a_classifier() -> None:
@@ -300,6 +350,7 @@ def test_unknown_runtime_is_answered_with_the_nearest(wrong: str, near: str) -> 
 def test_missing_package_names_its_extra(
     value: str, package: str, extra: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    skip_unless_available(value)
     monkeypatch.setitem(sys.modules, package, None)
     runtime, precision = parse(value)
     message = rf"{package} is not installed: pip install 'paretoformer\[{extra}\]'"

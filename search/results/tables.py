@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -108,6 +108,25 @@ def cells(candidate: Candidate) -> dict[str, str]:
     """Axis -> its value in words, of the axes that differ from the uncompressed model."""
     changed = set(candidate.changes())
     return {axis.name: axis.cell(candidate[axis.name]) for axis in axes() if axis.name in changed}
+
+
+def catalogue_table(title: str, rows: Sequence[Mapping[str, Any]]) -> Table:
+    """What an axis can do, one row each."""
+    table = Table(box=SIMPLE_HEAD, title=title, title_justify="left")
+    for column in rows[0]:
+        table.add_column(column, no_wrap=column == "name")
+    for row in rows:
+        table.add_row(*map(_catalogue_cell, row.values()))
+    return table
+
+
+def _catalogue_cell(value: Any) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, Mapping):
+        parts = (f"{key} {_catalogue_cell(each)}" for key, each in value.items())
+        return ", ".join(parts) or "-"
+    return "/".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
 def verified_table(measured: Mapping[str, Any], here: Mapping[str, Any]) -> Table:

@@ -59,8 +59,6 @@ class Attention(nn.Module, ABC):
     """Whether `forward(causal=True)` is possible."""
     domains: ClassVar[Mapping[str, IntDomain]]
     """Parameter name -> what it may be."""
-    unsupported: ClassVar[Mapping[str, str]] = {}
-    """Runtime -> why it cannot run the mechanism; those that can are left out."""
     tile: ClassVar[int | None] = None
     """On a CPU, tokens times heads that are attended to at a time, for each thread; None for all.
 
@@ -132,6 +130,10 @@ class Attention(nn.Module, ABC):
         rows = compacted(mask)
         query, key, value = (rows.compact(each) for each in (query, key, value))
         return rows.restore(self._by_tile(query, key, value, rows.lengths, causal, scale))
+
+    def unexportable(self) -> str:
+        """Why this does not fit an exported graph that serves every length; empty when it does."""
+        return ""
 
     def _by_tile(
         self,
@@ -242,7 +244,7 @@ def card(name: str) -> dict[str, Any]:
         "causal": mechanism.causal,
         "parameters": {key: list(domain.grid) for key, domain in mechanism.domains.items()},
         "exact": mechanism.exact,
-        "unsupported": dict(mechanism.unsupported),
+        "exports": not mechanism(16, **mechanism.default(512)).unexportable(),
         "source": mechanism.source,
     }
 

@@ -10,7 +10,7 @@ import torch
 from paretoformer.spaces.attention.base import Attention, IntDomain, register
 from paretoformer.spaces.attention.full import softmax_attention
 from paretoformer.spaces.attention.gather import put_back, take
-from paretoformer.spaces.attention.groups import blocked_attention, by_group
+from paretoformer.spaces.attention.groups import UNEXPORTABLE, blocked_attention, by_group
 from paretoformer.spaces.attention.kmeans import fit_centroids, membership, nearest
 from paretoformer.spaces.attention.padding import flat_rows, real, tracing
 
@@ -49,6 +49,9 @@ class Clustered(Attention):
     @classmethod
     def worthwhile(cls, length: int, **params: int) -> bool:
         return 4 * (params["clusters"] + params["top_keys"]) <= length
+
+    def unexportable(self) -> str:
+        return f"with top_keys {UNEXPORTABLE}" if self.top_keys else ""
 
     def attend(
         self,

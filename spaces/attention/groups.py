@@ -12,6 +12,8 @@ import torch
 
 from paretoformer.spaces.attention.gather import Vectors, put_back
 
+UNEXPORTABLE = "sorts tokens into groups whose sizes depend on the text, which ONNX cannot express"
+
 BLOCK = 32
 """Queries of one block, at most."""
 

@@ -13,6 +13,7 @@ from paretoformer.spaces.attention.base import Attention, IntDomain, register
 from paretoformer.spaces.attention.full import softmax_attention
 from paretoformer.spaces.attention.groups import (
     BLOCK,
+    UNEXPORTABLE,
     Blocks,
     blocked_attention,
     by_group,
@@ -50,10 +51,6 @@ class Lsh(Attention):
     exact = "one bucket (computes `full` there)"
     causal = True
     tile = 8192
-    unsupported: ClassVar[Mapping[str, str]] = dict.fromkeys(
-        ("onnxruntime", "openvino"),
-        "sorts tokens into buckets whose number is known only as it runs",
-    )
     domains: ClassVar[Mapping[str, IntDomain]] = {
         "buckets": IntDomain(low=1, grid=(8, 16, 32), default=16),
         "rounds": IntDomain(low=1, grid=(1, 2), default=1),
@@ -92,6 +89,9 @@ class Lsh(Attention):
     @classmethod
     def worthwhile(cls, length: int, **params: int) -> bool:
         return 4 * params["rounds"] <= params["buckets"] <= length // 8
+
+    def unexportable(self) -> str:
+        return UNEXPORTABLE
 
     def attend(
         self,

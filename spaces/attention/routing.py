@@ -10,7 +10,7 @@ import torch
 
 from paretoformer.spaces.attention.base import Attention, IntDomain, register
 from paretoformer.spaces.attention.full import softmax_attention
-from paretoformer.spaces.attention.groups import blocked_attention, by_group
+from paretoformer.spaces.attention.groups import UNEXPORTABLE, blocked_attention, by_group
 from paretoformer.spaces.attention.kmeans import fit_centroids, nearest
 from paretoformer.spaces.attention.padding import flat_rows, real
 
@@ -39,9 +39,6 @@ class Routing(Attention):
     exact = "one cluster"
     causal = False
     tile = 8192
-    unsupported: ClassVar[Mapping[str, str]] = dict.fromkeys(
-        ("onnxruntime", "openvino"), "gathers groups whose sizes are known only as it runs"
-    )
     domains: ClassVar[Mapping[str, IntDomain]] = {
         "clusters": IntDomain(low=1, grid=(4, 8, 16, 32), default=16),
         "global_tokens": IntDomain(low=0, grid=(1,), default=1),
@@ -56,6 +53,9 @@ class Routing(Attention):
     @classmethod
     def worthwhile(cls, length: int, **params: int) -> bool:
         return 8 * params["clusters"] <= length
+
+    def unexportable(self) -> str:
+        return UNEXPORTABLE
 
     def attend(
         self,

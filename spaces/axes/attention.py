@@ -119,6 +119,11 @@ class LayerAttention(Axis[Choices]):
         swapped = np.asarray(own.get("swapped", nothing))
         return AttentionBlock.of(choices, removed, swapped, prune="removed" in heads)
 
+    def catalogue(self) -> list[dict[str, Json]]:
+        from paretoformer.spaces.attention import card, names
+
+        return [card(name) for name in names()]
+
     def apply(self, built: Built, value: Choices, tools: Tools) -> Built:
         from paretoformer.spaces.surgery import swap_attention
 

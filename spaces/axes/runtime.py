@@ -93,6 +93,23 @@ class RuntimeAxis(Axis[str]):
         choices = tuple(evidence.of(self.name).get("choices", [DEFAULT]))
         return RuntimeChoice(choices) if len(choices) > 1 else Fixed(DEFAULT)
 
+    def catalogue(self) -> list[dict[str, Json]]:
+        from paretoformer.spaces.runtimes import names, parse
+
+        rows = []
+        for value in names():
+            runtime, precision = parse(value)
+            reason = runtime.unavailable(precision, "cpu")
+            rows.append(
+                {
+                    "name": value,
+                    "summary": runtime.summary,
+                    "here": reason or "yes",
+                    "source": runtime.source,
+                }
+            )
+        return rows
+
     def apply(self, built: Built, value: str, tools: Tools) -> Built:
         from paretoformer.spaces.runtimes import parse
 

@@ -13,7 +13,6 @@ from typing import Any, ClassVar, TypeVar
 import torch
 from torch import nn
 
-from paretoformer.spaces.attention import Attention
 from paretoformer.spaces.suggestions import did_you_mean
 
 Batch = Mapping[str, torch.Tensor]
@@ -99,12 +98,7 @@ class Runtime(ABC):
 
     def unsuitable(self, precision: str, model: nn.Module) -> str:
         """Why this model cannot be converted; empty when it can."""
-        reasons = {
-            each.name: reason
-            for each in model.modules()
-            if isinstance(each, Attention) and (reason := each.unsupported.get(self.name, ""))
-        }
-        return "; ".join(f"attention {name!r} {reason}" for name, reason in reasons.items())
+        return ""
 
     @abstractmethod
     def convert(self, model: nn.Module, precision: str, tools: Tools) -> Runnable:

@@ -37,9 +37,9 @@ class CompiledRunnable(TorchRunnable):
         return TorchRunnable.__call__(self, **inputs)
 
     def __call__(self, **inputs: torch.Tensor) -> Any:
-        # Of its own: for a view of a larger tensor torch would compile once more, too.
-        own = {name: _own(each) for name, each in inputs.items()}
         with torch.inference_mode():
+            # So would it for a view of a larger tensor, and for one made outside this mode.
+            own = {name: _own(each) for name, each in inputs.items()}
             return self._compiled(**own)
 
     def peak_bytes(self, inputs: Batch) -> int | None:
@@ -48,10 +48,12 @@ class CompiledRunnable(TorchRunnable):
 
 
 class Compile(Runtime):
-    """Measured: MiniLM (6 layers, hidden 384) on 2 CPU cores compiles in 20 to 40 s, half of that
-    with a filled cache, of which a third serves batches of one, which torch compiles separately;
-    then any batch and length runs without compiling again. It runs 1.1x as fast as eager, at 64
-    and at 512 tokens. Inductor's `freezing` made no difference."""
+    """Measured: MiniLM (6 layers, hidden 384) on 2 CPU cores compiles in 41 s in a new process, in
+    about 20 s once the compiler is warm; a third of that serves batches of one row, which torch
+    compiles separately. Then any batch and length runs without compiling again. It runs 1.1x as
+    fast as eager, at 64 and at 512 tokens; Inductor's `freezing` made no difference. Every
+    attention mechanism compiles, but those of many small operators take minutes.
+    """
 
     name = "compile"
     precisions = ("float32", "bfloat16", "float16")

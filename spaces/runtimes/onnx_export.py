@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from paretoformer.spaces.attention import Attention
 from paretoformer.spaces.runtimes.base import Batch, optional
 from paretoformer.spaces.runtimes.example import PIXELS, example_for
 from paretoformer.spaces.runtimes.torch_runtime import in_float32
@@ -28,6 +29,9 @@ OUTPUTS = (("logits",), ("last_hidden_state", "pooler_output"))
 
 def unexportable(model: nn.Module) -> str:
     """Why a model does not fit an ONNX file; empty when it does."""
+    for each in model.modules():
+        if isinstance(each, Attention) and (reason := each.unexportable()):
+            return f"attention {each.name!r} {reason}"
     size = sum(each.numel() * 4 for each in model.parameters())
     return f"it has {size / 1e9:.1f} GB in float32, and one file holds 2" if size > LARGEST else ""
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import io
 import logging
 import os
 import warnings
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -77,7 +77,7 @@ class OpenVinoRunnable(Exported):
 
 class OpenVino(Runtime):
     """Models come by way of ONNX: with its operator for attention that is as fast as converting the
-    torch program, and takes more attention mechanisms.
+    torch program, and one way of exporting serves both runtimes.
 
     int8: weights by channel, activations by ranges seen on training inputs.
     """
@@ -99,7 +99,7 @@ class OpenVino(Runtime):
         return "" if "BF16" in able else "this CPU has no bfloat16 instructions"
 
     def unsuitable(self, precision: str, model: nn.Module) -> str:
-        return super().unsuitable(precision, model) or unexportable(model)
+        return unexportable(model)
 
     def convert(self, model: nn.Module, precision: str, tools: Tools) -> Runnable:
         self.check(precision, model)
@@ -134,7 +134,7 @@ def _numbered(graph: Any) -> Any:
 def _quantized(graph: Any, calibration: Callable[[], Iterable[Batch]]) -> Any:
     """The graph with int8 matrix products, their ranges those of the calibration batches."""
     os.environ.setdefault("NNCF_CI", "1")  # else it reports its use to its makers
-    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):  # progress bars
+    with warnings.catch_warnings(), redirect_stdout(io.StringIO()):  # its progress bars
         warnings.simplefilter("ignore")
         nncf = optional("nncf", "openvino")
         nncf.set_log_level(logging.ERROR)
