@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -15,10 +16,11 @@ from paretoformer.search.results.evidence import techniques
 from paretoformer.search.results.tables import cells, number
 
 
-def model_card(best: Best, base: str) -> str:
+def model_card(best: Best, base: str, served: Sequence[str] = ()) -> str:
     """`README.md` of an export.
 
     base: folder or Hub id of the dense model, whose card names its licence where it has one.
+    served: the files of the candidate's runtime, relative to the export.
     """
     template = jinja2.Environment(undefined=jinja2.StrictUndefined, trim_blocks=True).from_string(
         files("paretoformer.search.results").joinpath("card.md.jinja").read_text("utf-8")
@@ -28,6 +30,7 @@ def model_card(best: Best, base: str) -> str:
         base=best.study["model"]["path"],
         task=best.study["model"]["task"],
         licence=licence_of(base),
+        files=[f"`{name}`" for name in served],
         keeps=cells(best.candidate),
         techniques=techniques(best.candidate),
         rows=_rows(best),

@@ -42,7 +42,8 @@ def export_best(best: Best, directory: Path) -> int:
         save_compressed(served(built, best.candidate), beside)
         tokenizer.save_pretrained(beside)
         write_whole(beside / MEASURED, json.dumps(measured(best), indent=2) + "\n")
-        write_whole(beside / "README.md", model_card(best, source))
+        served_by = [p.relative_to(beside).as_posix() for p in sorted(beside.glob("*/*"))]
+        write_whole(beside / "README.md", model_card(best, source, served_by))
         beside.replace(directory)
     except BaseException:
         shutil.rmtree(beside, ignore_errors=True)
