@@ -62,7 +62,8 @@ def rows(here: Subject, arguments: argparse.Namespace) -> Iterator[tuple[str, st
     halves = cut(here)
     for value in names():
         runtime, precision = parse(value)
-        if arguments.only and not value.startswith(arguments.only):
+        first = value == names()[0]  # the dense model, which all others refer to
+        if not (first or value.startswith(arguments.only)):
             continue
         if reason := runtime.unavailable(precision, here.target.device):
             print(f"{value}: {reason}")
