@@ -1,0 +1,63 @@
+"""Every registered axis, and the task, keep the promises of `paretoformer.testing`."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from paretoformer.evaluators.tasks import task_names, task_of
+from paretoformer.spaces import AttentionChoice, HeadMask
+from paretoformer.spaces.axes import axes, axis_of
+from paretoformer.spaces.axis import Evidence, Shape
+from paretoformer.spaces.neurons import NeuronMask
+from paretoformer.testing import check_axis, check_domain, check_task
+
+SHAPE = Shape(layers=3, heads=4)
+RNG = np.random.default_rng(0)
+WINDOW = AttentionChoice.of("window", window=16, global_tokens=1)
+FULL = AttentionChoice("full")
+
+VALUES: dict[str, list[Any]] = {
+    "heads": [HeadMask.none(3, 4), HeadMask.ranked((1, 0, 4), RNG.random((3, 4)))],
+    "attention": [(WINDOW, FULL, WINDOW)],
+    "feed_forward": [NeuronMask.ranked((32, 0, 96), RNG.random((3, 96)))],
+    "layers": [(True, False, True)],
+    "runtime": ["onnxruntime:int8", "torch:bfloat16"],
+}
+FACTS: dict[str, dict[str, Any]] = {
+    "heads": {"removed": RNG.random((3, 4)).tolist()},
+    "attention": {"choices": [FULL.to_dict(), WINDOW.to_dict()]},
+    "feed_forward": {"removed": RNG.random((3, 96)).tolist()},
+    "layers": {"removal": [1, 2]},
+    "runtime": {"choices": ["torch", "onnxruntime:int8"]},
+}
+every_axis = pytest.mark.parametrize("name", [axis.name for axis in axes()])
+
+
+@every_axis
+def test_axis_keeps_its_promises(name: str) -> None:
+    check_axis(axis_of(name), SHAPE, VALUES[name])
+
+
+@every_axis
+def test_domain_keeps_its_promises(name: str) -> None:
+    axis = axis_of(name)
+    domain = axis.domain(axis.setting_default, Evidence(SHAPE, FACTS))
+    assert domain.size > 1
+    check_domain(domain, axis.default(SHAPE))
+
+
+@every_axis
+def test_axis_without_facts_stays_at_its_default(name: str) -> None:
+    domain = axis_of(name).domain(axis_of(name).setting_default, Evidence(SHAPE))
+    assert list(domain.starts()) == [axis_of(name).default(SHAPE)]
+
+
+@pytest.mark.parametrize("name", task_names())
+def test_task_keeps_its_promises(name: str) -> None:
+    output = SimpleNamespace(logits=torch.tensor([[0.1, 2.0], [1.0, -1.0]]))
+    check_task(task_of(name), output, torch.tensor([1, 0]))
