@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
 import optuna
@@ -47,11 +47,14 @@ class Search:
     _records: dict[str, TrialRecord] = field(default_factory=dict)
     _asked: dict[int, tuple[optuna.Trial, Candidate]] = field(default_factory=dict)
     _parked: dict[str, list[optuna.Trial]] = field(default_factory=dict)
+    _queued: int = 0
     _duplicates: int = 0
     _exhausted: bool = False
 
     def run(self, trials: int) -> list[TrialRecord]:
         """Measure candidates until there are `trials`, or until the space has no more.
+
+        Those that their runtime turned out to be unable to run do not count.
 
         Trials that an earlier, interrupted run had begun come first, under their numbers.
 
@@ -61,6 +64,7 @@ class Search:
             StudyFailed: the dense model cannot be measured.
         """
         self._records = {r.candidate.id: r for r in stored_records(self.study)}
+        self._queued = len(self.study.get_trials(deepcopy=False, states=(TrialState.WAITING,)))
         self._enqueue_proposals()
         for trial in unfinished(self.study):
             self._take(trial)
@@ -89,10 +93,14 @@ class Search:
         before = dict.fromkeys(self.study.user_attrs.get(PLANTED, []))
         wanted = (each for p in self.proposers for each in p.propose(self._records))
         new = {candidate.id: candidate for candidate in wanted if candidate.id not in before}
-        for candidate in new.values():
-            self.study.enqueue_trial(self.space.params(candidate))
+        self._enqueue(new.values())
         if new:
             self.study.set_user_attr(PLANTED, [*before, *new])
+
+    def _enqueue(self, candidates: Iterable[Candidate]) -> None:
+        for candidate in candidates:
+            self.study.enqueue_trial(self.space.params(candidate))
+            self._queued += 1
 
     def _measure_dense(self) -> None:
         """Every other measurement is compared with the dense model's, so it goes first."""
@@ -109,10 +117,18 @@ class Search:
 
     def _wants_more(self, trials: int) -> bool:
         underway = len(self._asked)
-        known = len(self._records) + underway
+        failed = sum(not record.counts for record in self._records.values())
+        known = len(self._records) - min(failed, trials) + underway
         parked = sum(len(each) for each in self._parked.values())
         room = underway + parked < self.pipeline.capacity
-        return known < min(trials, self.space.size) and room and not self._exhausted
+        left = known < trials and len(self._records) + underway < self.space.size
+        return left and room and not self._exhausted and not self._waits()
+
+    def _waits(self) -> bool:
+        """Whether it is better to wait for what is under way than to ask the sampler."""
+        if self._queued or not self._asked:
+            return False
+        return any(proposer.waits(self._records) for proposer in self.proposers)
 
     def _ask(self) -> optuna.Trial:
         if self._duplicates >= PATIENCE:
@@ -121,8 +137,8 @@ class Search:
             }
             spare = self.spare.propose({**self._records, **underway})
             self._exhausted = not spare
-            for candidate in spare:
-                self.study.enqueue_trial(self.space.params(candidate))
+            self._enqueue(spare)
+        self._queued = max(0, self._queued - 1)  # what is queued comes before what is sampled
         return self.study.ask()
 
     def _take(self, trial: optuna.Trial) -> None:

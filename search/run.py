@@ -199,7 +199,7 @@ class _Run:
         file = TrialsFile(self.folder.trials, list(subject.metrics), subject.sampled, facts)
         records = stored_records(study)
         begun = study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
-        if len(records) < wanted or begun:
+        if sum(record.counts for record in records) < wanted or begun:
             self.display.trials(records, wanted, objectives)
 
             def on_record(records: Sequence[TrialRecord]) -> None:

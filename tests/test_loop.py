@@ -47,6 +47,7 @@ def small_space(layers: int = 3) -> Space:
 
 
 def storage(folder: Path) -> str:
+    folder.mkdir(exist_ok=True)
     return f"sqlite:///{folder / 'optuna.db'}"
 
 
@@ -253,3 +254,21 @@ def test_nothing_is_crossed_before_each_mechanism_was_measured_in_all_layers(
     records = {record.candidate.id: record for record in search.run(40)}
     records.pop(uniform.id)
     assert not search.proposers[2].propose(records)
+
+
+def test_sampler_is_not_asked_while_a_proposer_waits_for_what_it_proposed(tmp_path: Path) -> None:
+    """Random candidates would take the places of those that the first measurements call for."""
+    search = new_search(tmp_path)
+    search.run(40)
+    planted = set(search.study.user_attrs[PLANTED])
+    of_sampler = [record.candidate.id not in planted for record in search.records]
+    assert any(of_sampler)
+    assert not any(of_sampler[: len(planted)])
+
+
+def test_what_its_runtime_cannot_run_does_not_count_as_a_trial(tmp_path: Path) -> None:
+    first = new_search(tmp_path / "first").run(20)
+    unsuitable = {each.candidate.id: Outcome.UNSUITABLE for each in first[5:9]}
+    records = new_search(tmp_path / "second", failing=unsuitable).run(20)
+    assert sum(record.counts for record in records) == 20
+    assert sum(not record.counts for record in records) >= 4

@@ -23,9 +23,12 @@ class Crossed(Proposer):
     choose: Callable[[Sequence[TrialRecord]], Sequence[TrialRecord]]
     cross: Callable[[Candidate, int], Sequence[Candidate]]
 
+    def waits(self, records: Records) -> bool:
+        return any(base.id not in records for base in self.bases(records))
+
     def propose(self, records: Records) -> Sequence[Candidate]:
         bases = self.bases(records)
-        if not bases or any(base.id not in records for base in bases):
+        if not bases or self.waits(records):
             return ()
         measured = [records[base.id] for base in bases if records[base.id].ok]
         chosen = self.choose(measured) if measured else ()

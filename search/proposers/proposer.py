@@ -18,3 +18,10 @@ class Proposer(ABC):
     @abstractmethod
     def propose(self, records: Records) -> Sequence[Candidate]:
         """Candidates to measure before any that the sampler proposes, the most useful first."""
+
+    def waits(self, records: Records) -> bool:
+        """Whether it will propose more once what it proposed was measured.
+
+        Until then nothing is asked of the sampler, which knows less.
+        """
+        return False

@@ -81,10 +81,13 @@ class Display:
         self, records: Sequence[TrialRecord], total: int, objectives: Sequence[Metric]
     ) -> None:
         """The search stands at these records; `total` are wanted."""
-        failed = sum(not record.ok for record in records)
+        counted = [record for record in records if record.counts]
+        failed, unsuitable = (sum(not r.ok for r in counted), len(records) - len(counted))
         if self._live:
             self._best = _tradeoffs(records, objectives)
-        self.progress("Searching" + (f" ({failed} failed)" if failed else ""), len(records), total)
+        remarks = {"failed": failed, "not possible": unsuitable}
+        remark = ", ".join(f"{count} {what}" for what, count in remarks.items() if count)
+        self.progress("Searching" + (f" ({remark})" if remark else ""), len(counted), total)
 
     def _refresh(self) -> None:
         if self._live:

@@ -29,6 +29,11 @@ class TrialRecord:
         return self.result.outcome is Outcome.OK
 
     @property
+    def counts(self) -> bool:
+        """Whether it is one of the trials that a study asked for: there was something to measure."""
+        return self.result.outcome is not Outcome.UNSUITABLE
+
+    @property
     def measurements(self) -> Measurements:
         return self.result.measurements
 

@@ -13,6 +13,10 @@ import torch
 from paretoformer.spaces.runtimes.base import Batch, Runnable
 
 
+OPTIONAL = {"attention_mask", "token_type_ids"}
+"""Inputs that may be left out, and that a graph may lack."""
+
+
 class Exported(Runnable):
     """A graph with named inputs and outputs."""
 
@@ -20,6 +24,8 @@ class Exported(Runnable):
 
     def __call__(self, **inputs: torch.Tensor) -> Any:
         """Every token is real without `attention_mask`, and of segment 0 without `token_type_ids`.
+
+        Either may be given to a graph that does not use it: one without heads needs no mask.
 
         Returns an object with the outputs as attributes, float32 tensors on the CPU.
 
@@ -40,7 +46,7 @@ def arrays(names: Sequence[str], inputs: Batch) -> dict[str, np.ndarray]:
     Raises:
         ValueError: an input that the graph does not have, or the lack of one.
     """
-    unknown = sorted(inputs.keys() - set(names))
+    unknown = sorted(inputs.keys() - set(names) - OPTIONAL)
     if unknown:
         raise ValueError(f"the model was exported for {list(names)}, not {unknown}.")
     return {name: _array(_input(name, inputs)) for name in names}
@@ -50,7 +56,7 @@ def _input(name: str, inputs: Batch) -> torch.Tensor:
     if name in inputs:
         return inputs[name]
     tokens = inputs.get("input_ids")
-    if tokens is None or name not in ("attention_mask", "token_type_ids"):
+    if tokens is None or name not in OPTIONAL:
         raise ValueError(f"the model needs the input {name!r}.")
     return torch.full_like(tokens, int(name == "attention_mask"))
 

@@ -1,0 +1,83 @@
+"""A candidate that differs from the uncompressed model in every axis: saved, loaded elsewhere."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import paretoformer as pf
+from paretoformer.spaces import AttentionChoice, Candidate, HeadMask
+from paretoformer.spaces.axes import axes
+from paretoformer.spaces.neurons import NeuronMask
+from paretoformer.spaces.runtimes import Tools, parse
+from tests.test_cutting import NEURONS, tiny
+from tests.test_surgery import inputs
+
+FAMILIES = ("bert", "distilbert", "roberta", "electra", "gpt2", "llama", "vit")
+RUNTIMES = ("torch:int8", "onnxruntime", "onnxruntime:int8", "openvino:int8")
+STRIDED = AttentionChoice.of("strided", stride=3, window=2, global_tokens=1)
+FULL = AttentionChoice.of("full")
+HEADS = (((0, 1), (1,), (0,), (), (0, 1)), ((0, 2, 3), (0,), (1,), (), (0, 3)))
+"""Kept in each layer: where heads are two groups, and where they are four."""
+OPEN = """
+import sys, torch, paretoformer as pf
+for folder in sys.argv[1:]:
+    batch = torch.load(f"{folder}/batch.pt", weights_only=True)
+    with torch.inference_mode():
+        output = pf.load_compressed(f"{folder}/model")(**batch).logits
+    torch.save(output, f"{folder}/again.pt")
+"""
+
+
+def changed(model: Any, runtime: str) -> Candidate:
+    """Heads, mechanisms, neurons, layers and runtime, all another than in the dense model."""
+    groups = getattr(model.config, "num_key_value_heads", 4)
+    kept = HEADS[groups > 2]
+    mask = HeadMask(tuple(tuple(head in row for head in range(groups)) for row in kept))
+    scores = np.random.default_rng(0).random((5, NEURONS))
+    return Candidate(
+        mask,
+        (STRIDED, FULL, STRIDED, FULL, STRIDED),
+        feed_forward=NeuronMask.ranked((22, NEURONS, 0, 9, NEURONS), scores),
+        layers=(True, False, True, True, True),
+        runtime=runtime,
+    )
+
+
+def test_candidate_changes_every_axis_that_a_user_may_apply_without_a_study() -> None:
+    names = {axis.name for axis in axes()} - {"recovery"}
+    assert set(changed(tiny("bert"), "onnxruntime").changes()) == names
+
+
+@pytest.mark.slow
+def test_every_axis_changed_saved_and_loaded_in_another_process(tmp_path: Path) -> None:
+    """Every family and kind of runtime: the outputs are the same to the bit, or to 1e-5."""
+    expected, tolerance = {}, {}
+    for number, family in enumerate(FAMILIES):
+        for runtime in RUNTIMES:
+            here, precision = parse(runtime)
+            if here.unavailable(precision, "cpu"):
+                continue
+            if family != "bert" and runtime != RUNTIMES[1 + number % 3]:
+                continue  # each family in one of them: conversions are slow
+            model = tiny(family)
+            batch = inputs(model)
+            tools = Tools(threads=1, example=batch, calibration=lambda batch=batch: [batch] * 2)
+            compressed = pf.compress(model, changed(model, runtime), tools=tools)
+            folder = tmp_path / f"{family}-{runtime.replace(':', '-')}"
+            pf.save_compressed(compressed, folder / "model")
+            torch.save(batch, folder / "batch.pt")
+            with torch.inference_mode():
+                expected[folder] = compressed(**batch).logits
+            tolerance[folder] = 0.0 if precision == "int8" else 1e-5
+    assert len(expected) >= len(FAMILIES)
+    subprocess.run([sys.executable, "-c", OPEN, *map(str, expected)], check=True)
+    for folder, before in expected.items():
+        again = torch.load(folder / "again.pt", weights_only=True)
+        torch.testing.assert_close(again, before, atol=tolerance[folder], rtol=0, msg=folder.name)
