@@ -82,7 +82,7 @@ def main() -> None:
     here = load_subject(load_spec(arguments.study))
     chosen = list(rows(here, arguments))
     set_threads(here.target.threads)
-    builder = Builder(here.model, here.workload, here.target, here.target.threads)
+    builder = Builder(here.model, here.task, here.workload, here.target, here.target.threads)
     confirm = here.workload.splits["confirm"]
     split = Split(confirm.examples[: arguments.examples], confirm.labels[: arguments.examples])
     print(f"{arguments.study}, {cpu_name()}, {here.target.threads} threads, {len(split)} examples")

@@ -49,3 +49,8 @@ class Artifact:
 def needs_artifact(candidate: Candidate) -> bool:
     """Whether building it again would cost time, or might give other weights."""
     return not all(axis.rebuilt(candidate[axis.name]) for axis in axes())
+
+
+def workspace(folder: Path, candidate: Candidate) -> Path:
+    """Where a candidate keeps what is not finished."""
+    return folder / f".{candidate.id}.work"

@@ -9,11 +9,14 @@ from tempfile import TemporaryDirectory
 
 from torch import nn
 
-from paretoformer.evaluators.artifact import Artifact
+from paretoformer.evaluators.artifact import Artifact, workspace
+from paretoformer.evaluators.recovery_texts import endless_batches, recovery_texts
 from paretoformer.evaluators.target import Target
+from paretoformer.evaluators.tasks import Task
 from paretoformer.evaluators.workload import Workload
 from paretoformer.spaces.build import build, load_built
 from paretoformer.spaces.candidate import Candidate
+from paretoformer.spaces.recovery import Teacher
 from paretoformer.spaces.runtimes import Runnable, Tools
 
 KEPT = 2
@@ -35,10 +38,22 @@ class Builder:
     """Builds candidates of one dense model.
 
     model: dense, on the target's device and in its dtype.
+    workspaces: folder below which building that was cut off is found again.
     """
 
-    def __init__(self, model: nn.Module, workload: Workload, target: Target, threads: int) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        task: Task,
+        workload: Workload,
+        target: Target,
+        threads: int,
+        workspaces: Path | None = None,
+    ) -> None:
+        self._workspaces = workspaces
         self._model = model
+        self._task = task
+        self._made_teacher: Teacher | None = None
         self._workload = workload
         self._target = target
         self._threads = threads
@@ -47,8 +62,8 @@ class Builder:
     def artifact(self, candidate: Candidate) -> Artifact:
         """Build it now, and return the files that bring it back."""
         with TemporaryDirectory() as folder:
-            built = build(candidate, self._model, self._tools)
-            built.runnable.save(Path(folder))
+            built = build(candidate, self._model, self._tools(candidate))
+            built.save(candidate, Path(folder))
             return Artifact.read(Path(folder))
 
     def built(self, candidate: Candidate, artifact: Artifact | None) -> Ready:
@@ -62,15 +77,14 @@ class Builder:
 
     def _make(self, candidate: Candidate, artifact: Artifact | None) -> Ready:
         if artifact is None:
-            built = build(candidate, self._model, self._tools)
+            built = build(candidate, self._model, self._tools(candidate))
             return Ready(built.model, built.runnable)
         folder = TemporaryDirectory(prefix="paretoformer-")
         artifact.write(Path(folder.name))
-        built = load_built(candidate, self._model, Path(folder.name), self._tools)
+        built = load_built(candidate, self._model, Path(folder.name), self._tools(candidate))
         return Ready(built.model, built.runnable, folder)
 
-    @property
-    def _tools(self) -> Tools:
+    def _tools(self, candidate: Candidate) -> Tools:
         return Tools(
             device=self._target.device,
             threads=self._threads,
@@ -78,4 +92,19 @@ class Builder:
             calibration=lambda: self._workload.training_batches(
                 CALIBRATION_EXAMPLES, "cpu", CALIBRATION_BATCH
             ),
+            teacher=self._teacher,
+            texts=lambda: endless_batches(self._workload, self._target.device, seed(candidate)),
+            workspace=self._workspaces and workspace(self._workspaces, candidate),
         )
+
+    def _teacher(self) -> Teacher:
+        """Made when a candidate first asks for it, and kept."""
+        if self._made_teacher is None:
+            texts = recovery_texts(self._workload, self._target.device)
+            self._made_teacher = Teacher(self._model, texts, self._task.divergence)
+        return self._made_teacher
+
+
+def seed(candidate: Candidate) -> int:
+    """Of whatever is random when it is built."""
+    return int(candidate.id, 16) % 2**32

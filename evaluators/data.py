@@ -13,10 +13,14 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from paretoformer.spaces.suggestions import did_you_mean
 
-SplitName = Literal["train", "search", "confirm"]
+SplitName = Literal["train", "search", "confirm", "recovery"]
 TRAIN_EXAMPLES = 256
 """Training examples that rank the heads; more are not read."""
 TRAIN_AT_LEAST = 32
+RECOVERY_EXAMPLES = 20_000
+"""Further texts that candidates are repaired from, and distilled on; more are not read."""
+RECOVERY_AT_LEAST = 128
+"""With fewer of its own, a repair uses those that rank the heads."""
 
 READERS = {
     ".csv": "csv",
@@ -79,7 +83,9 @@ class Examples:
 
 
 def read_splits(source: DataSource, seed: int) -> dict[SplitName, Examples]:
-    """The three splits, shuffled by `seed`, without duplicates within or across them.
+    """The splits, shuffled by `seed`, without duplicates within or across them.
+
+    What is left over, or is left of the training file, is for recovery.
 
     Raises:
         DataError: a file is missing, unreadable or empty, lacks a column, or has too few examples.
@@ -88,6 +94,7 @@ def read_splits(source: DataSource, seed: int) -> dict[SplitName, Examples]:
         "confirm": source.confirm_examples,
         "search": source.search_examples,
         "train": TRAIN_EXAMPLES,
+        "recovery": RECOVERY_EXAMPLES,
     }
     seen: set[str] = set()
     if source.path:
@@ -114,6 +121,9 @@ def read_splits(source: DataSource, seed: int) -> dict[SplitName, Examples]:
     splits = {}
     for name, path in paths.items():
         found = _shuffled(_unseen(_read(path, source), seen), seed)
+        if name == "train":
+            more = range(TRAIN_EXAMPLES, min(TRAIN_EXAMPLES + RECOVERY_EXAMPLES, len(found)))
+            splits["recovery"] = found.take(more)
         wanted = sizes[name]
         least = TRAIN_AT_LEAST if name == "train" else wanted
         if len(found) < least:

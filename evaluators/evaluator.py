@@ -7,6 +7,7 @@ import platform
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Protocol
 
 import torch
@@ -23,6 +24,7 @@ from paretoformer.evaluators.tasks import Task
 from paretoformer.evaluators.timing.conditions import set_threads
 from paretoformer.evaluators.timing.protocol import TimingProtocol
 from paretoformer.evaluators.workload import Workload
+from paretoformer.spaces.axes import axes
 from paretoformer.spaces.axis import Unsuitable
 from paretoformer.spaces.candidate import Candidate
 
@@ -40,6 +42,13 @@ class Job:
     phase: Phase
     reference: Measurements | None = None
     artifact: Artifact | None = None
+
+    @property
+    def seconds(self) -> float:
+        """How long it takes on purpose, which no time limit may end."""
+        if self.phase is not Phase.BUILD:
+            return 0.0
+        return 2 * sum(axis.seconds(self.candidate[axis.name]) for axis in axes())
 
     @property
     def exclusive(self) -> bool:
@@ -60,6 +69,7 @@ class Evaluator:
     """Measures candidates of one model on one workload and target.
 
     protocols: how long to time in the search and in the confirmation.
+    workspaces: folder in which building that was cut off goes on.
 
     Travels to a worker once and is used there for every job.
     """
@@ -72,6 +82,7 @@ class Evaluator:
         target: Target,
         metrics: Mapping[str, Metric],
         protocols: Mapping[SplitName, TimingProtocol] | None = None,
+        workspaces: Path | None = None,
     ) -> None:
         self.model = model
         self.task = task
@@ -79,13 +90,16 @@ class Evaluator:
         self.target = target
         self.metrics = dict(metrics)
         self.protocols = dict(protocols or {})
+        self.workspaces = workspaces
         self._builder: Builder | None = None
 
     def prepare(self, threads: int) -> None:
         """Set the threads of this process and move the model to the target."""
         set_threads(threads)
         self.model = self.model.to(device=self.target.device, dtype=self.target.torch_dtype)
-        self._builder = Builder(self.model, self.workload, self.target, threads)
+        self._builder = Builder(
+            self.model, self.task, self.workload, self.target, threads, self.workspaces
+        )
 
     def run(self, job: Job) -> Result:
         """Build or measure; an exception becomes an outcome, for a failed trial is data."""

@@ -56,9 +56,12 @@ class Workload:
 
     @property
     def digest(self) -> str:
-        """SHA-256 over every number and label, to notice data that changed under a run."""
+        """SHA-256 over every number and label, to notice data that changed under a run.
+
+        Not of the texts for recovery: what was made of them is kept with the run.
+        """
         digest = hashlib.sha256()
-        for name in sorted(self.splits):
+        for name in sorted(self.splits.keys() - {"recovery"}):
             split = self.splits[name]
             for example in split.examples:
                 for key in sorted(example):
@@ -73,11 +76,16 @@ class Workload:
 
         Examples of like sizes share a batch, so little of it is padding.
         """
-        sizes = [self.inputs.size(example) for example in split.examples]
-        order = np.argsort(sizes, kind="stable")
+        return self.batches_of(split.examples, device, size)
+
+    def batches_of(
+        self, examples: Sequence[Encoded], device: str, size: int = SCORING_BATCH
+    ) -> Iterator[tuple[np.ndarray, dict[str, torch.Tensor]]]:
+        """As `batches`, of examples without their labels."""
+        order = np.argsort([self.inputs.size(example) for example in examples], kind="stable")
         for start in range(0, len(order), size):
             indices = order[start : start + size]
-            batch = self.inputs.collate([split.examples[i] for i in indices])
+            batch = self.inputs.collate([examples[i] for i in indices])
             yield indices, {key: value.to(device) for key, value in batch.items()}
 
     def timing_batch(self, target: Target) -> dict[str, torch.Tensor]:

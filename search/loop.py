@@ -21,6 +21,8 @@ RECORD = "record"
 """User attribute of an Optuna trial: its whole `TrialRecord`, so that the storage loses nothing."""
 DUPLICATE = "duplicate_of"
 """User attribute of a trial that proposed a candidate measured before: the number of that trial."""
+CANDIDATE = "candidate"
+"""User attribute of a trial whose candidate no parameters of the space can say: its JSON text."""
 PLANTED = "planted"
 """User attribute of the study: ids of the candidates that were put in its queue."""
 PATIENCE = 20
@@ -99,7 +101,10 @@ class Search:
 
     def _enqueue(self, candidates: Iterable[Candidate]) -> None:
         for candidate in candidates:
-            self.study.enqueue_trial(self.space.params(candidate))
+            params = self.space.params(candidate)
+            same = self.space.suggest(optuna.trial.FixedTrial(params)) == candidate
+            attributes = {} if same else {CANDIDATE: candidate.to_json()}
+            self.study.enqueue_trial(params, user_attrs=attributes)
             self._queued += 1
 
     def _measure_dense(self) -> None:
@@ -148,6 +153,8 @@ class Search:
             return
         belongs_to_population(self.study, trial)
         candidate = self.space.suggest(trial)
+        if CANDIDATE in trial.user_attrs:
+            candidate = Candidate.from_json(trial.user_attrs[CANDIDATE])
         known = self._records.get(candidate.id)
         if known is not None:
             self._duplicates += 1

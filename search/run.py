@@ -11,7 +11,9 @@ from typing import Any
 import optuna
 from optuna.trial import TrialState
 
+from paretoformer.evaluators.artifact import workspace
 from paretoformer.evaluators.evaluator import Evaluator
+from paretoformer.evaluators.metrics import Metric
 from paretoformer.evaluators.target import machine_facts, physical_cores
 from paretoformer.evaluators.timing.protocol import TimingProtocol
 from paretoformer.search.dispatch.artifacts import ArtifactFolder
@@ -23,7 +25,14 @@ from paretoformer.search.dispatch.ray_session import import_ray, ray_session
 from paretoformer.search.dispatch.signals import interruptible
 from paretoformer.search.errors import RunError, StudyError
 from paretoformer.search.loop import Search, stored_records
-from paretoformer.search.proposers import Unseen, alternatives, standard_proposers
+from paretoformer.search.proposers import (
+    Planted,
+    Unseen,
+    alternatives,
+    is_distilled,
+    standard_proposers,
+    to_distil,
+)
 from paretoformer.search.results.choose import chosen, unchosen
 from paretoformer.search.results.confirm import confirm, confirmations
 from paretoformer.search.results.display import Display
@@ -37,6 +46,9 @@ from paretoformer.search.study.optuna_study import check_storage, open_study
 from paretoformer.search.study.prepare import Prepared, prepare
 from paretoformer.search.study.spec import Spec, load_spec, parse_spec
 from paretoformer.search.study.subject import Subject, load_subject
+from paretoformer.spaces.axes.recovery import minutes_of
+from paretoformer.spaces.candidate import Candidate
+from paretoformer.spaces.recovery.distillation import read_progress
 
 RUN = "run"
 """User attribute of the study: the id of its run folder, as in `machine.json`."""
@@ -195,11 +207,14 @@ class _Run:
         """Measure candidates until there are as many as the study wants."""
         space, objectives = prepared.space, subject.objectives
         wanted = min(self.spec.trials, space.size)
+        distilled = sum(map(is_distilled, stored_records(study)))
         facts = self._facts(subject, prepared)
         file = TrialsFile(self.folder.trials, list(subject.metrics), subject.sampled, facts)
         records = stored_records(study)
         begun = study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
-        if sum(record.counts for record in records) < wanted or begun:
+        searched = [record for record in records if record.counts and not is_distilled(record)]
+        undistilled = len(self._to_distil(records, objectives, slots=1)) > distilled
+        if len(searched) < wanted or begun or undistilled:
             self.display.trials(records, wanted, objectives)
 
             def on_record(records: Sequence[TrialRecord]) -> None:
@@ -209,7 +224,7 @@ class _Run:
                 self.display.trials(records, wanted, objectives)
 
             with dispatcher(fresh=False) as workers:
-                records = Search(
+                search = Search(
                     study,
                     space,
                     standard_proposers(space, objectives),
@@ -217,9 +232,34 @@ class _Run:
                     Pipeline(workers, "search", artifacts),
                     [metric.name for metric in objectives],
                     on_record,
-                ).run(self.spec.trials)
+                )
+                records = search.run(wanted)
+                if picks := self._to_distil(records, objectives, workers.slots):
+                    wanted += len(picks)
+                    search.proposers = [Planted(tuple(picks))]
+                    with self.display.watching("Distilling, seconds", self._look(picks)):
+                        records = search.run(wanted)
         file.update(records, now=True)
         return records
+
+    def _to_distil(
+        self, records: Sequence[TrialRecord], objectives: Sequence[Metric], slots: int
+    ) -> list[Candidate]:
+        minutes = self.spec.recovery.distill_minutes
+        return to_distil(records, objectives, minutes, slots) if minutes else []
+
+    def _look(self, picks: Sequence[Candidate]) -> Callable[[], tuple[int, int, str]]:
+        """What those who distil these candidates say of where they stand."""
+
+        def look() -> tuple[int, int, str]:
+            found = filter(None, (read_progress(workspace(self.folder.models, p)) for p in picks))
+            each = list(found)
+            nats = ", ".join(f"{progress['divergence']:.3f}" for progress in each)
+            total = sum(60 * minutes_of(pick.recovery) for pick in picks)
+            done = sum(progress["seconds"] for progress in each)
+            return round(done), round(total) if each else 0, f"{nats} nats"
+
+        return look
 
     def _publish(
         self,
@@ -269,6 +309,7 @@ class _Run:
                 "search": TimingProtocol(timing.width, timing.search_seconds),
                 "confirm": TimingProtocol(timing.width, timing.confirm_seconds),
             },
+            self.folder.models.resolve(),
         )
         cores = physical_cores()
 

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from paretoformer.spaces.block import Block
+    from paretoformer.spaces.recovery.report import Recovered
     from paretoformer.spaces.runtimes import Runnable, Tools
 
 V = TypeVar("V")
@@ -51,10 +52,19 @@ class Shape:
 
 @dataclass(frozen=True)
 class Built:
-    """A candidate while it is built. runnable: None until a runtime made one of the model."""
+    """A candidate while it is built.
+
+    runnable: None until a runtime made one of the model.
+    kept: of each layer that the model has, which of the dense model's it was; None: each its own.
+    recovered: names of the parameters that no cut explains.
+    report: what recovered them did; None where nothing had to.
+    """
 
     model: nn.Module
     runnable: Runnable | None = None
+    kept: tuple[int, ...] | None = None
+    recovered: tuple[str, ...] = ()
+    report: Recovered | None = None
 
 
 @dataclass(frozen=True)
@@ -215,7 +225,9 @@ class Axis(ABC, Generic[V]):
     since: ClassVar[int] = 2
     """The version of the candidate format that knows it first."""
     setting: ClassVar[Any] = str
-    """The type of its key in the `[space]` section of a study file."""
+    """The type of its key in a study file."""
+    setting_key: ClassVar[tuple[str, str] | None] = None
+    """Section and key; None: `[space]` and the name of the axis."""
     setting_default: ClassVar[Any]
     setting_help: ClassVar[str] = ""
 
@@ -291,6 +303,13 @@ class Axis(ABC, Generic[V]):
     def restore(self, built: Built, value: V, folder: Path, tools: Tools) -> Built:
         """As `apply`, from the files that building the candidate once left in `folder`."""
         return self.apply(built, value, tools)
+
+    def save(self, built: Built, value: V, folder: Path) -> None:
+        """Write into `folder` what `restore` will need."""
+
+    def seconds(self, value: V) -> float:
+        """How long building the value takes on purpose, beyond what any building takes."""
+        return 0.0
 
     def rebuilt(self, value: V) -> bool:
         """Whether building it again is free and gives the same weights; else it is kept on disk."""

@@ -24,10 +24,19 @@ DENSE_CONFIG = "paretoformer_dense_config"
 
 @dataclass(frozen=True)
 class Compressed:
-    """A candidate that was built. model: its torch model. runnable: that model as it is served."""
+    """A candidate that was built. model: its torch model. runnable: that model as it is served.
+
+    built: what its axes made, from which they save it.
+    """
 
     model: nn.Module
     runnable: Runnable
+    built: Built
+
+    def save(self, candidate: Candidate, folder: Path) -> None:
+        """Write the files from which `load_built` brings it back."""
+        for axis in axes():
+            axis.save(self.built, candidate[axis.name], folder)
 
 
 def build(candidate: Candidate, model: nn.Module, tools: Tools | None = None) -> Compressed:
@@ -48,7 +57,7 @@ def build(candidate: Candidate, model: nn.Module, tools: Tools | None = None) ->
 def load_built(
     candidate: Candidate, model: nn.Module, folder: Path, tools: Tools | None = None
 ) -> Compressed:
-    """As `build`, from the files in `folder` that `Runnable.save` wrote when it was built.
+    """As `build`, from the files in `folder` that `Compressed.save` wrote when it was built.
 
     Raises:
         ValueError: as `build`, or the files do not belong together.
@@ -71,7 +80,8 @@ def serve_saved(candidate: Candidate, model: nn.Module, folder: Path, tools: Too
 def _finished(candidate: Candidate, built: Built, dense_config: Any) -> Compressed:
     setattr(built.model, CANDIDATE, candidate)
     setattr(built.model, DENSE_CONFIG, dense_config)
-    return Compressed(built.model.eval(), built.runnable or TorchRunnable(built.model.eval()))
+    model = built.model.eval()
+    return Compressed(model, built.runnable or TorchRunnable(model), built)
 
 
 def shaped(candidate: Candidate, model: nn.Module) -> nn.Module:

@@ -50,10 +50,14 @@ class Family:
     """The projection behind the concatenated heads."""
     feed_forward: FeedForward
     """The block behind the attention block."""
+    attention_norm: str
+    """The LayerNorm that takes the sum behind the attention block."""
     output_norm: str = ""
     """The LayerNorm behind a layer's last sum, in a family that normalises after its sums."""
     depth: tuple[str, ...] = ()
     """Attributes of the module with the list of layers that hold its length."""
+    reads_first: bool = False
+    """Whether its classifiers read their answer off the first token."""
     causal: bool = False
     """Whether a token sees none of those after it."""
     heads: tuple[str, ...] = ()
@@ -97,7 +101,9 @@ _BERT = Family(
     inputs=_separate("attention.self.query", "attention.self.key", "attention.self.value"),
     output="attention.output.dense",
     feed_forward=FeedForward(("intermediate.dense",), "output.dense"),
+    attention_norm="attention.output.LayerNorm",
     output_norm="output.LayerNorm",
+    reads_first=True,
     heads=("num_attention_heads",),
     width=("all_head_size",),
     unsupported=_decoder_of_encoder,
@@ -111,6 +117,8 @@ _VIT = Family(
     inputs=_separate("attention.q_proj", "attention.k_proj", "attention.v_proj"),
     output="attention.o_proj",
     feed_forward=FeedForward(("mlp.fc1",), "mlp.fc2"),
+    attention_norm="layernorm_after",
+    reads_first=True,
     heads=("num_attention_heads",),
 )
 
@@ -120,6 +128,7 @@ _LLAMA = Family(
     inputs=_separate("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"),
     output="self_attn.o_proj",
     feed_forward=FeedForward(("mlp.gate_proj", "mlp.up_proj"), "mlp.down_proj"),
+    attention_norm="post_attention_layernorm",
     causal=True,
     unsupported=_sliding,
 )
@@ -135,19 +144,22 @@ FAMILIES: dict[str, Family] = {
         inputs=_separate("attention.q_lin", "attention.k_lin", "attention.v_lin"),
         output="attention.out_lin",
         feed_forward=FeedForward(("ffn.lin1",), "ffn.lin2", lambda config: int(config.hidden_dim)),
+        attention_norm="sa_layer_norm",
         output_norm="output_layer_norm",
+        reads_first=True,
         depth=("n_layers",),
         heads=("n_heads",),
         width=("dim",),
     ),
     "vit": _VIT,
-    "deit": _VIT,
+    "deit": replace(_VIT, reads_first=False),  # one of its classifiers reads two tokens
     "gpt2": Family(
         layers="h",
         attention="attn",
         inputs={"attn.c_attn": 3},
         output="attn.c_proj",
         feed_forward=FeedForward(("mlp.c_fc",), "mlp.c_proj", _gpt2_neurons),
+        attention_norm="ln_2",
         causal=True,
         heads=("num_heads",),
         width=("split_size",),

@@ -20,6 +20,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_model, save_model
 from torch import nn
 
+from paretoformer.spaces.axes import axes
 from paretoformer.spaces.axis import Stage
 from paretoformer.spaces.build import CANDIDATE, DENSE_CONFIG, Compressed, build, serve_saved
 from paretoformer.spaces.candidate import Candidate
@@ -151,16 +152,22 @@ def load_compressed(folder: str | Path) -> Any:
     saved.check()
     # Not on the meta device: buffers such as position ids are not saved and must be made.
     dense = saved.architecture(saved.config).to(saved.dtype)
-    structure = saved.candidate.replaced(**Candidate.dense(*_shape(saved)).of_stage(Stage.RUNTIME))
-    model = build(structure, dense).model
+    model = build(_rebuildable(saved.candidate), dense).model
     _load_weights(model, saved.folder / WEIGHTS)
+    setattr(model, CANDIDATE, saved.candidate)
     if not is_served_elsewhere(saved.candidate):
         return model
     return served(_run_saved(saved, model), saved.candidate)
 
 
-def _shape(saved: Saved) -> tuple[int, int]:
-    return saved.candidate.shape.layers, saved.candidate.shape.heads
+def _rebuildable(candidate: Candidate) -> Candidate:
+    """As far as it can be built from nothing but the dense architecture."""
+    later = {
+        axis.name: axis.default(candidate.shape)
+        for axis in axes()
+        if axis.stage is Stage.RUNTIME or not axis.rebuilt(candidate[axis.name])
+    }
+    return candidate.replaced(**later)
 
 
 def _load_weights(model: nn.Module, path: Path) -> None:

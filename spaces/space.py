@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from paretoformer.spaces.axes import axis_of
-from paretoformer.spaces.axis import Domain, Params, Shape, Stage, Suggests
+from paretoformer.spaces.axis import Domain, Fixed, Params, Shape, Stage, Suggests
 from paretoformer.spaces.candidate import Candidate
 
 ENUMERATED = 5000
@@ -32,6 +32,16 @@ class Space:
     domains: Mapping[str, Domain[Any]]
     forecasts: tuple[Candidate, ...] = ()
     kinds: tuple[Candidate, ...] = ()
+
+    def __post_init__(self) -> None:
+        for name in ("forecasts", "kinds"):
+            found = tuple(map(self.completed, getattr(self, name)))
+            object.__setattr__(self, name, found)
+
+    def completed(self, candidate: Candidate) -> Candidate:
+        """The candidate with the values that every candidate of the study has."""
+        given = {n: d.value for n, d in self.domains.items() if isinstance(d, Fixed)}
+        return candidate.replaced(**given)
 
     def suggest(self, trial: Suggests) -> Candidate:
         """Equal parameters give equal candidates."""
@@ -64,10 +74,15 @@ class Space:
     def starts(self, *stages: Stage) -> dict[str, list[Candidate]]:
         """Axis -> the dense model with each of that axis' starts but the first, which is dense."""
         return {
-            name: [self.dense.replaced(**{name: value}) for value in domain.starts()[1:]]
+            name: [self._begun(name, value) for value in domain.starts()[1:]]
             for name, domain in self.domains.items()
             if axis_of(name).stage in stages
         }
+
+    def _begun(self, axis: str, value: Any) -> Candidate:
+        """The dense model with one value. Served elsewhere it stays what anyone could have."""
+        candidate = self.dense.replaced(**{axis: value})
+        return candidate if axis_of(axis).stage is Stage.RUNTIME else self.completed(candidate)
 
     def sizes(self) -> dict[str, list[Candidate]]:
         """The starts of the structural axes whose values differ in size."""

@@ -20,6 +20,7 @@ from tests.test_cutting import NEURONS, tiny
 from tests.test_surgery import inputs
 
 FAMILIES = ("bert", "distilbert", "roberta", "electra", "gpt2", "llama", "vit")
+READS_FIRST = ("bert", "distilbert", "electra", "roberta", "vit", "xlm-roberta")
 RUNTIMES = ("torch:int8", "onnxruntime", "onnxruntime:int8", "openvino:int8")
 STRIDED = AttentionChoice.of("strided", stride=3, window=2, global_tokens=1)
 FULL = AttentionChoice.of("full")
@@ -46,6 +47,7 @@ def changed(model: Any, runtime: str) -> Candidate:
         (STRIDED, FULL, STRIDED, FULL, STRIDED),
         feed_forward=NeuronMask.ranked((22, NEURONS, 0, 9, NEURONS), scores),
         layers=(True, False, True, True, True),
+        readout="first" if model.config.model_type in READS_FIRST else "all",
         runtime=runtime,
     )
 

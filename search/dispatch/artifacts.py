@@ -8,7 +8,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from pathlib import Path
 
-from paretoformer.evaluators.artifact import Artifact, needs_artifact
+from paretoformer.evaluators.artifact import Artifact, needs_artifact, workspace
 from paretoformer.spaces.candidate import Candidate
 
 DIGEST = "artifact.json"
@@ -70,6 +70,7 @@ class ArtifactFolder(Artifacts):
         (beside / DIGEST).write_text(json.dumps(facts) + "\n", encoding="utf-8")
         shutil.rmtree(folder, ignore_errors=True)
         beside.rename(folder)
+        shutil.rmtree(workspace(self._path, candidate), ignore_errors=True)
 
     def of(self, candidate: Candidate) -> Artifact | None:
         """Raises ValueError when its files were changed since."""

@@ -200,7 +200,8 @@ class RayDispatcher(Dispatcher):
         slot.task = self._queues[slot.exclusive].popleft()
         slot.task.attempts += 1
         slot.reference = slot.actor.run.remote(slot.task.job)
-        slot.deadline = time.monotonic() + self._seconds + allowance
+        limit = self._seconds + slot.task.job.seconds
+        slot.deadline = time.monotonic() + limit + allowance
 
     def _collect(self, slot: _Slot) -> bool:
         """Take a slot's result; False when its worker died and the job waits for another one."""

@@ -1,7 +1,18 @@
 """Proposers, one file each: what to try next."""
 
+from paretoformer.search.proposers.distilled import is_distilled, to_distil
+from paretoformer.search.proposers.planted import Planted
 from paretoformer.search.proposers.proposer import Proposer, Records
 from paretoformer.search.proposers.standard import alternatives, standard_proposers
 from paretoformer.search.proposers.unseen import Unseen
 
-__all__ = ["Proposer", "Records", "Unseen", "alternatives", "standard_proposers"]
+__all__ = [
+    "Planted",
+    "Proposer",
+    "Records",
+    "Unseen",
+    "alternatives",
+    "is_distilled",
+    "standard_proposers",
+    "to_distil",
+]

@@ -62,7 +62,9 @@ def structures(space: Space, place: int = 0) -> list[Candidate]:
     count = THINNED if alternatives(space) else None
     sizes = space.sizes().values()
     thinned = (each if count is None else spread_evenly(each, count) for each in sizes)
-    return list(dict.fromkeys((*space.forecasts, *space.kinds, *chain(*thinned))))
+    free = space.completed(space.dense)  # what costs no quality, by itself
+    found = dict.fromkeys((free, *space.forecasts, *space.kinds, *chain(*thinned)))
+    return [each for each in found if not each.is_dense]
 
 
 def served(structure: Candidate, base: Candidate) -> Candidate:
@@ -93,7 +95,7 @@ def _with_kind(space: Space, base: Candidate) -> list[Candidate]:
 def fastest(records: Sequence[TrialRecord], objectives: Sequence[Metric]) -> list[TrialRecord]:
     """The best two by the first cost, of the non-dominated that satisfy the requirements."""
     dense = next(record for record in records if record.candidate.is_dense)
-    front = _front(records, objectives)
+    front = nondominated_records(records, objectives)
     fit = [record for record in front if _satisfies(record, dense, objectives)] or [dense]
     cost = next((m for m in objectives if m.role == "cost"), objectives[-1])
     return sorted(fit, key=lambda record: record.measurements[cost.name].value)[:BEST]
@@ -105,10 +107,14 @@ def best_by_quality(
     """Of the non-dominated, the best two in the first objective."""
     costs = as_costs(_values(records, objectives), [m.direction for m in objectives])
     order = {record.trial: cost for record, cost in zip(records, costs[:, 0], strict=True)}
-    return sorted(_front(records, objectives), key=lambda record: order[record.trial])[:BEST]
+    return sorted(
+        nondominated_records(records, objectives), key=lambda record: order[record.trial]
+    )[:BEST]
 
 
-def _front(records: Sequence[TrialRecord], objectives: Sequence[Metric]) -> list[TrialRecord]:
+def nondominated_records(
+    records: Sequence[TrialRecord], objectives: Sequence[Metric]
+) -> list[TrialRecord]:
     keep = nondominated(_values(records, objectives), [m.direction for m in objectives])
     return [record for record, kept in zip(records, keep, strict=True) if kept]
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -27,6 +29,7 @@ from paretoformer.search.results.tables import described, number
 if TYPE_CHECKING:
     from paretoformer.evaluators.metrics import Metric
 
+WATCH_SECONDS = 2
 PLAIN_SECONDS = 15
 """How often a line is printed where the output is no terminal."""
 
@@ -66,16 +69,36 @@ class Display:
     def note(self, text: str) -> None:
         self.console.print(text, highlight=False)
 
-    def progress(self, what: str, done: int, total: int) -> None:
+    def progress(self, what: str, done: int, total: int, remark: str = "") -> None:
         """`done` of `total` steps of what is going on."""
         if what not in self._tasks:
             self._tasks[what] = self._progress.add_task(what, total=total)
-        self._progress.update(self._tasks[what], completed=done, total=total)
+        shown = f"{what} ({remark})" if remark else what
+        self._progress.update(self._tasks[what], completed=done, total=total, description=shown)
         if self._live:
             self._refresh()
         elif done == total or time.monotonic() - self._printed.get(what, 0) > PLAIN_SECONDS:
             self._printed[what] = time.monotonic()
-            self.note(f"{what}: {done} of {total}")
+            self.note(f"{shown}: {done} of {total}")
+
+    @contextmanager
+    def watching(self, what: str, look: Callable[[], tuple[int, int, str]]) -> Iterator[None]:
+        """Within, show (done, total, remark) of work that others do, as often as it may change."""
+        over = threading.Event()
+
+        def watch() -> None:
+            while not over.wait(WATCH_SECONDS):
+                done, total, remark = look()
+                if total:
+                    self.progress(what, done, total, remark)
+
+        thread = threading.Thread(target=watch, daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            over.set()
+            thread.join()
 
     def trials(
         self, records: Sequence[TrialRecord], total: int, objectives: Sequence[Metric]
@@ -87,7 +110,7 @@ class Display:
             self._best = _tradeoffs(records, objectives)
         remarks = {"failed": failed, "not possible": unsuitable}
         remark = ", ".join(f"{count} {what}" for what, count in remarks.items() if count)
-        self.progress("Searching" + (f" ({remark})" if remark else ""), len(counted), total)
+        self.progress("Searching", len(counted), total, remark)
 
     def _refresh(self) -> None:
         if self._live:

@@ -30,7 +30,7 @@ class TrialRecord:
 
     @property
     def counts(self) -> bool:
-        """Whether it is one of the trials that a study asked for: there was something to measure."""
+        """Whether it is one of the trials that were asked for: there was something to measure."""
         return self.result.outcome is not Outcome.UNSUITABLE
 
     @property

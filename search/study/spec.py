@@ -21,7 +21,7 @@ from pydantic import (
 from paretoformer.evaluators.data import READERS, DataSource
 from paretoformer.evaluators.demo import is_demo
 from paretoformer.search.errors import StudyError
-from paretoformer.spaces.axes import axes
+from paretoformer.spaces.axes import axes, axis_of
 from paretoformer.spaces.axis import Axis
 from paretoformer.spaces.suggestions import did_you_mean
 
@@ -59,9 +59,20 @@ def _key(axis: Axis[Any]) -> Any:
 SpaceSection: Any = create_model(
     "SpaceSection",
     __base__=_Section,
-    **{axis.name: _key(axis) for axis in axes()},
+    **{axis.name: _key(axis) for axis in axes() if axis.setting_key is None},
 )
-"""The `[space]` section: one key for each axis."""
+"""The `[space]` section: one key for each axis that has none elsewhere."""
+
+
+class RecoverySection(_Section):
+    least_squares: bool = Field(
+        default=axis_of("recovery").setting_default, description=axis_of("recovery").setting_help
+    )
+    distill_minutes: float = Field(
+        default=0,
+        ge=0,
+        description="After the search, train the most promising candidates for so long in all.",
+    )
 
 
 class SearchSection(_Section):
@@ -91,6 +102,7 @@ class Spec(_Section):
     data: DataSource
     target: TargetSection = TargetSection()
     space: SpaceSection = SpaceSection()
+    recovery: RecoverySection = RecoverySection()
     search: SearchSection = SearchSection()
     timing: TimingSection = TimingSection()
 
@@ -115,7 +127,8 @@ class Spec(_Section):
 
     def setting(self, axis: str) -> Any:
         """What the study says of an axis."""
-        return getattr(self.space, axis)
+        section, key = axis_of(axis).setting_key or ("space", axis)
+        return getattr(getattr(self, section), key)
 
     def to_toml(self) -> str:
         return tomli_w.dumps(self.model_dump(exclude_none=True))

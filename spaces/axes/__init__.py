@@ -1,6 +1,24 @@
 """Axes, one file each; importing this package registers them all."""
 
-from paretoformer.spaces.axes import attention, feed_forward, heads, layers, runtime
+from paretoformer.spaces.axes import (
+    attention,
+    feed_forward,
+    heads,
+    layers,
+    readout,
+    recovery,
+    runtime,
+)
 from paretoformer.spaces.axis import axes, axis_of
 
-__all__ = ["attention", "axes", "axis_of", "feed_forward", "heads", "layers", "runtime"]
+__all__ = [
+    "attention",
+    "axes",
+    "axis_of",
+    "feed_forward",
+    "heads",
+    "layers",
+    "readout",
+    "recovery",
+    "runtime",
+]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from paretoformer.spaces.axis import (
@@ -86,7 +86,7 @@ class Layers(Axis[Stays]):
         from paretoformer.spaces.surgery import keep_layers
 
         keep_layers(built.model, value)
-        return built
+        return replace(built, kept=tuple(layer for layer, stays in enumerate(value) if stays))
 
     def cell(self, value: Stays) -> str:
         return f"{sum(value)}/{len(value)}"

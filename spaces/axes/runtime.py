@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -118,7 +118,7 @@ class RuntimeAxis(Axis[str]):
         reason = reason or runtime.unsuitable(precision, built.model)
         if reason:
             raise Unsuitable(f"{value} cannot run this candidate: {reason}.")
-        return Built(built.model, runtime.convert(built.model, precision, tools))
+        return replace(built, runnable=runtime.convert(built.model, precision, tools))
 
     def restore(self, built: Built, value: str, folder: Path, tools: Tools) -> Built:
         from paretoformer.spaces.runtimes import parse
@@ -126,7 +126,11 @@ class RuntimeAxis(Axis[str]):
         runtime, precision = parse(value)
         if runtime.rebuilt:
             return self.apply(built, value, tools)
-        return Built(built.model, runtime.load(folder, precision, tools))
+        return replace(built, runnable=runtime.load(folder, precision, tools))
+
+    def save(self, built: Built, value: str, folder: Path) -> None:
+        if built.runnable is not None:
+            built.runnable.save(folder)
 
     def rebuilt(self, value: str) -> bool:
         from paretoformer.spaces.runtimes import parse

@@ -12,7 +12,6 @@ import torch
 
 from paretoformer.spaces.runtimes.base import Batch, Runnable
 
-
 OPTIONAL = {"attention_mask", "token_type_ids"}
 """Inputs that may be left out, and that a graph may lack."""
 

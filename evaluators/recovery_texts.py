@@ -1,0 +1,80 @@
+"""The texts that candidates are repaired from: unlabelled, and in no split that is measured on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+
+import numpy as np
+import torch
+
+from paretoformer.evaluators.data import RECOVERY_AT_LEAST
+from paretoformer.evaluators.workload import Encoded, Workload
+from paretoformer.spaces.recovery.teacher import Texts
+
+FIT_TOKENS = 16_384
+"""Of the texts that a repair is solved from: some ten for each unknown of a row."""
+FIT_EXAMPLES = 512
+HELD_TOKENS = 4_096
+"""Of the texts that tell whether a repair helped."""
+HELD_EXAMPLES = 128
+BATCH = 16
+
+
+def recovery_texts(
+    workload: Workload, device: str, examples: int = FIT_EXAMPLES, skip: int = 0
+) -> Texts:
+    """The first of the split `recovery`, or of the training split where that is too small.
+
+    examples: to solve from, at most. skip: leave out so many first.
+    """
+    every = recovery_pool(workload)[skip:]
+    held = _first(workload, every, min(HELD_EXAMPLES, len(every) // 4), HELD_TOKENS)
+    fit = _first(workload, every[held:], examples, FIT_TOKENS)
+    return Texts(
+        _batches(workload, every[held : held + fit], device),
+        _batches(workload, every[:held], device),
+    )
+
+
+def recovery_pool(workload: Workload) -> Sequence[Encoded]:
+    """The examples of the split `recovery`, or where those are too few, of the training split."""
+    own = workload.splits.get("recovery")
+    enough = own is not None and len(own) >= RECOVERY_AT_LEAST
+    return own.examples if own is not None and enough else workload.splits["train"].examples
+
+
+def _first(workload: Workload, examples: Sequence[Encoded], most: int, tokens: int) -> int:
+    """How many examples have at most so many tokens, at least one."""
+    count = total = 0
+    for example in examples[:most]:
+        total += workload.inputs.size(example)
+        if count and total > tokens:
+            break
+        count += 1
+    return count
+
+
+def _batches(
+    workload: Workload, examples: Sequence[Encoded], device: str
+) -> list[dict[str, torch.Tensor]]:
+    return [batch for _, batch in workload.batches_of(examples, device, BATCH)]
+
+
+CHUNK = 16
+"""Batches whose examples are sorted by size together."""
+TRAINING_BATCH = 32
+
+
+def endless_batches(
+    workload: Workload, device: str, seed: int
+) -> Iterator[Mapping[str, torch.Tensor]]:
+    """The texts again and again, each time in another order; but for those that are held out."""
+    pool = recovery_pool(workload)[HELD_EXAMPLES:]
+    rng = np.random.default_rng(seed)
+    while True:
+        order = rng.permutation(len(pool))
+        for start in range(0, len(order), CHUNK * TRAINING_BATCH):
+            chunk = [pool[i] for i in order[start : start + CHUNK * TRAINING_BATCH]]
+            batches = [b for _, b in workload.batches_of(chunk, device, TRAINING_BATCH)]
+            for index in rng.permutation(len(batches)):
+                yield batches[index]

@@ -1,0 +1,159 @@
+"""Axis `recovery`: how what a cut damaged is repaired."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from paretoformer.spaces.axis import (
+    Axis,
+    Built,
+    Context,
+    Domain,
+    Evidence,
+    Fixed,
+    Json,
+    Shape,
+    Stage,
+    Values,
+    axes,
+    register,
+)
+
+if TYPE_CHECKING:
+    from paretoformer.spaces.runtimes import Tools
+
+NONE = "none"
+LEAST_SQUARES = "least_squares"
+DISTILLED = "distilled"
+_DISTILLED = re.compile(rf"{DISTILLED}:([0-9]+(?:\.[0-9]+)?)")
+WEIGHTS = "recovered.safetensors"
+
+
+class Recovery(Axis[str]):
+    """How what a cut damaged is repaired, from texts without labels.
+
+    none; least_squares: projections behind a cut are solved again; distilled:2.5: after that the
+    model is trained for two and a half minutes to do as dense does.
+    """
+
+    name = "recovery"
+    stage = Stage.RECOVERY
+    order = 10
+    setting = bool
+    setting_key = ("recovery", "least_squares")
+    setting_default = True
+    setting_help = "Solve what stands behind a cut again, from unlabelled training texts."
+
+    def default(self, shape: Shape) -> str:
+        return NONE
+
+    def check(self, value: str, shape: Shape) -> str:
+        if value not in (NONE, LEAST_SQUARES) and not minutes_of(value):
+            raise ValueError(
+                f"recovery is {NONE}, {LEAST_SQUARES}, or {DISTILLED}:MINUTES, but got {value!r}."
+            )
+        return value
+
+    def canonical(self, value: str, others: Values) -> str:
+        """Where nothing was cut or swapped, there is nothing to repair."""
+        shape = Shape(others["heads"].layers, others["heads"].heads)
+        cut = any(
+            axis.canonical(others[axis.name], others) != axis.default(shape)
+            for axis in axes()
+            if axis.stage is Stage.STRUCTURE
+        )
+        minutes = minutes_of(value)
+        return NONE if not cut else distilled(minutes) if minutes else value
+
+    def encode(self, value: str) -> Json:
+        return value
+
+    def decode(self, data: Json) -> str:
+        return str(data)
+
+    def survey(self, setting: Any, context: Context) -> dict[str, Json]:
+        return {"method": LEAST_SQUARES if setting else NONE}
+
+    def domain(self, setting: Any, evidence: Evidence) -> Domain[str]:
+        return Fixed(evidence.of(self.name).get("method", NONE))
+
+    def apply(self, built: Built, value: str, tools: Tools) -> Built:
+        from paretoformer.spaces.families import layers_of
+        from paretoformer.spaces.recovery import Distillation, repair
+
+        if value == NONE:
+            return built
+        if tools.teacher is None:
+            raise ValueError(
+                "this candidate was repaired on a study's texts: load it from its run, with "
+                "`Best.load_model` or `paretoformer export`, or build it with recovery='none'."
+            )
+        kept = built.kept or tuple(range(len(layers_of(built.model))))
+        teacher = tools.teacher()
+        weights, report = repair(built.model.eval(), kept, teacher)
+        if minutes := minutes_of(value):
+            if tools.texts is None:
+                raise ValueError("distillation needs a study's texts.")
+            trained, after = Distillation(
+                built.model, kept, teacher, tools.texts(), minutes, tools.workspace
+            ).run()
+            weights |= trained
+            report = replace(after, before=report.before, seconds=report.seconds + after.seconds)
+        return replace(built, recovered=tuple(weights), report=report)
+
+    def save(self, built: Built, value: str, folder: Path) -> None:
+        from safetensors.torch import save_file
+
+        if value == NONE or built.report is None:
+            return
+        built.report.write(folder)
+        parameters = dict(built.model.named_parameters())
+        found = {name: parameters[name].detach().contiguous() for name in built.recovered}
+        save_file(found, str(folder / WEIGHTS))
+
+    def restore(self, built: Built, value: str, folder: Path, tools: Tools) -> Built:
+        from safetensors.torch import load_file
+
+        from paretoformer.spaces.recovery.least_squares import put
+        from paretoformer.spaces.recovery.report import Recovered
+
+        if value == NONE:
+            return built
+        device = next(built.model.parameters()).device
+        weights = load_file(str(folder / WEIGHTS), device=str(device))
+        put(built.model, weights)
+        return replace(built, recovered=tuple(weights), report=Recovered.read(folder))
+
+    def seconds(self, value: str) -> float:
+        return 60 * minutes_of(value)
+
+    def rebuilt(self, value: str) -> bool:
+        return value == NONE
+
+    def cell(self, value: str) -> str:
+        if minutes := minutes_of(value):
+            return f"{DISTILLED} {minutes:g} min"
+        return value.replace("_", " ")
+
+    def techniques(self, value: str) -> Sequence[str]:
+        if value == NONE:
+            return []
+        return ["distillation" if minutes_of(value) else "least squares"]
+
+
+def minutes_of(value: str) -> float:
+    """That a distilled candidate is trained for; 0 of any other."""
+    found = _DISTILLED.fullmatch(value) if isinstance(value, str) else None
+    return float(found.group(1)) if found else 0.0
+
+
+def distilled(minutes: float) -> str:
+    """The value of so many minutes."""
+    return f"{DISTILLED}:{minutes:g}"
+
+
+register(Recovery())

@@ -1,0 +1,255 @@
+"""Distillation: a cut model trained for some minutes to answer, and to work inside, as dense does.
+
+The loss is the divergence of the answers (Hinton et al. 2015, arXiv:1503.02531) plus the distance
+of each layer's output from that of the dense layer it stands for (as DistilBERT, Sanh et al. 2019,
+arXiv:1910.01108, and CoFi, Xia et al. 2022, arXiv:2204.00408, section 3.2). Differs in: no labels,
+no matrices between the two widths, which are the same here; the schedule runs on time, not on
+steps.
+
+transformers' Trainer counts steps and epochs, saves its state as pickles, and knows one model: the
+budget in minutes, the checkpoints without a pickle and the second model would each go around it.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import nn
+from torch.nn import functional as F
+
+from paretoformer.spaces.families import layers_of
+from paretoformer.spaces.recovery.layerwise import Batch, token_mask, without_cache
+from paretoformer.spaces.recovery.least_squares import put
+from paretoformer.spaces.recovery.report import Recovered
+from paretoformer.spaces.recovery.teacher import Teacher
+from paretoformer.spaces.runtimes.torch_runtime import slow_precision
+
+LEARNING_RATE = 5e-4
+WARM_UP = 0.05
+"""Share of the time in which the learning rate rises."""
+WEIGHT_DECAY = 0.01
+CLIP = 1.0
+TEMPERATURE = 2.0
+CHECKPOINT_SECONDS = 30.0
+LOOKS = 16
+"""Times that the divergence of held-out texts is looked at."""
+PATIENCE = 5
+"""Looks without a better divergence after which it ends early."""
+CHECKPOINT = "checkpoint.safetensors"
+PROGRESS = "progress.json"
+_FACTS = "facts"
+
+
+@dataclass
+class _State:
+    """What a checkpoint holds besides tensors."""
+
+    seconds: float = 0.0
+    steps: int = 0
+    best: float = math.inf
+    looks: int = 0
+    since_best: int = 0
+
+
+class Distillation:
+    """One model being distilled.
+
+    model: cut, and repaired as far as that goes without training; in evaluation mode, in which it
+    is trained too, for dropout would cost more than it brings in so short a time. Its embeddings
+    stay as they are.
+    kept: of each of its layers, which layer of the dense model it was.
+    batches: endless. workspace: where checkpoints go, and a distillation that was cut off goes on.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        kept: Sequence[int],
+        teacher: Teacher,
+        batches: Iterator[Batch],
+        minutes: float,
+        workspace: Path | None = None,
+    ) -> None:
+        layers = len(layers_of(teacher.model))
+        self._pairs = list(
+            zip(range(len(kept)), [*(k - 1 for k in kept[1:]), layers - 1], strict=True)
+        )
+        self.model, self._teacher, self._batches = model, teacher, batches
+        self._limit = 60 * minutes
+        self._workspace = workspace
+        self._parameters = _own_parameters(model)
+        self._optimizer = torch.optim.AdamW(
+            self._parameters.values(), lr=LEARNING_RATE, weight_decay=WEIGHT_DECAY
+        )
+        self._state = _State()
+        self._best: dict[str, torch.Tensor] = {}
+
+    def run(self) -> tuple[dict[str, torch.Tensor], Recovered]:
+        """Train until the time is over, and take the weights whose divergence was the lowest.
+
+        Returns the trained tensors by name.
+        """
+        before = self._teacher.divergence(self.model)
+        if not self._resume():
+            self._look(before)
+        state, saved = self._state, time.monotonic()
+        while state.seconds < self._limit and state.since_best < PATIENCE:
+            begun = time.monotonic()
+            self._step(next(self._batches))
+            state.steps += 1
+            state.seconds += time.monotonic() - begun
+            if state.seconds >= self._limit * state.looks / LOOKS:
+                self._look(self._teacher.divergence(self.model))
+            if time.monotonic() - saved > CHECKPOINT_SECONDS:
+                self._checkpoint()
+                saved = time.monotonic()
+        put(self.model, self._best)
+        for parameter in self.model.parameters():
+            parameter.grad = None
+        return self._best, Recovered(before, state.best, state.seconds)
+
+    def _step(self, batch: Batch) -> None:
+        share = min(self._state.seconds / self._limit, 1.0)
+        rate = min(share / WARM_UP, 1.0) * 0.5 * (1 + math.cos(math.pi * share))
+        for group in self._optimizer.param_groups:
+            group["lr"] = LEARNING_RATE * max(rate, 0.01)
+        loss = self._loss(batch)
+        self._optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        nn.utils.clip_grad_norm_(self._parameters.values(), CLIP)
+        self._optimizer.step()
+
+    def _loss(self, batch: Batch) -> torch.Tensor:
+        arguments = without_cache(self.model, batch)
+        with _mixed(next(iter(batch.values())).device), torch.enable_grad():
+            with torch.no_grad(), _outputs(self._teacher.model) as wanted:
+                dense = self._teacher.model(**arguments).logits
+            with _outputs(self.model) as given:
+                logits = self.model(**arguments).logits
+        mask = token_mask(batch, given[0])
+        loss = TEMPERATURE**2 * F.kl_div(
+            F.log_softmax(logits.float() / TEMPERATURE, dim=-1),
+            F.log_softmax(dense.float() / TEMPERATURE, dim=-1),
+            reduction="batchmean",
+            log_target=True,
+        )
+        for own, layer in self._pairs:
+            target = wanted[layer][mask].float()
+            distance = (given[own][mask].float() - target).square().mean()
+            loss = loss + distance / target.var() / len(self._pairs)
+        return loss
+
+    def _look(self, divergence: float) -> None:
+        """Keep the weights if they are the best so far, and say where it stands."""
+        state = self._state
+        state.looks += 1
+        state.since_best += 1
+        if divergence < state.best:
+            state.best, state.since_best = divergence, 0
+            self._best = {name: p.detach().clone() for name, p in self._parameters.items()}
+        if self._workspace is not None:
+            facts = {"seconds": state.seconds, "of": self._limit, "divergence": state.best}
+            _write_whole(self._workspace / PROGRESS, json.dumps(facts).encode())
+
+    def _checkpoint(self) -> None:
+        if self._workspace is None:
+            return
+        tensors = {f"now.{name}": p.detach() for name, p in self._parameters.items()}
+        tensors |= {f"best.{name}": each for name, each in self._best.items()}
+        for name, parameter in self._parameters.items():
+            for key, value in self._optimizer.state[parameter].items():
+                tensors[f"{key}.{name}"] = torch.as_tensor(value)
+        beside = self._workspace / f".{CHECKPOINT}"
+        contiguous = {name: each.contiguous() for name, each in tensors.items()}
+        save_file(contiguous, str(beside), metadata={_FACTS: json.dumps(self._state.__dict__)})
+        os.replace(beside, self._workspace / CHECKPOINT)
+
+    def _resume(self) -> bool:
+        """Go on from a checkpoint; whether there was one."""
+        if self._workspace is None:
+            return False
+        self._workspace.mkdir(parents=True, exist_ok=True)
+        try:
+            with safe_open(str(self._workspace / CHECKPOINT), "pt") as file:
+                facts = json.loads((file.metadata() or {})[_FACTS])
+                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        except (OSError, SafetensorError, KeyError, ValueError):
+            return False
+        self._state = _State(**facts)
+        for name, parameter in self._parameters.items():
+            parameter.data.copy_(tensors[f"now.{name}"])
+            self._best[name] = tensors[f"best.{name}"].to(parameter)
+            self._optimizer.state[parameter] = {
+                key: tensors[f"{key}.{name}"].to(parameter.device if key != "step" else "cpu")
+                for key in ("step", "exp_avg", "exp_avg_sq")
+            }
+        for _ in range(self._state.steps):
+            next(self._batches)  # those that were used
+        return True
+
+
+def read_progress(workspace: Path) -> dict[str, float] | None:
+    """Seconds trained, of how many, and the lowest divergence so far; None when unknown."""
+    try:
+        found: dict[str, float] = json.loads((workspace / PROGRESS).read_text("utf-8"))
+    except (OSError, ValueError):
+        return None
+    return found
+
+
+def _own_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
+    """Tensors of the model's own in place of those that it shares with dense, to be trained."""
+    fixed = {
+        id(parameter)
+        for module in model.modules()
+        if isinstance(module, nn.Embedding)
+        for parameter in module.parameters(recurse=False)
+    }
+    # A tensor under two names is trained under the first.
+    own = {name: p for name, p in model.named_parameters() if id(p) not in fixed}
+    put(model, {name: p.detach().clone() for name, p in own.items()})
+    every = dict(model.named_parameters())
+    found = {name: every[name] for name in own}
+    for parameter in found.values():
+        parameter.requires_grad_()
+    return found
+
+
+@contextmanager
+def _outputs(model: nn.Module) -> Iterator[list[torch.Tensor]]:
+    """Within, a forward of the model appends the output of each layer, (batch, length, hidden)."""
+    found: list[torch.Tensor] = []
+
+    def keep(module: nn.Module, arguments: Any, output: Any) -> None:
+        found.append(output[0] if isinstance(output, tuple) else output)
+
+    handles = [layer.register_forward_hook(keep) for layer in layers_of(model)]
+    try:
+        yield found
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _mixed(device: torch.device) -> AbstractContextManager[Any]:
+    """bfloat16 where the device multiplies it faster than float32."""
+    if slow_precision("bfloat16", device.type):
+        return nullcontext()
+    return torch.autocast(device.type, torch.bfloat16)
+
+
+def _write_whole(path: Path, contents: bytes) -> None:
+    beside = path.with_name(f".{path.name}")
+    beside.write_bytes(contents)
+    os.replace(beside, path)

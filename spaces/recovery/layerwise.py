@@ -1,0 +1,162 @@
+"""Layerwise: many batches taken through a model one layer at a time, with a look at its sums.
+
+A layer adds the output of its attention block to what came in, and that of its feed-forward block
+to this. The two results are its *sums*. Whoever mends a layer looks at its sums, changes it, and
+goes on with what the changed layer gives: no layer is run more than once and a half.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import Any, cast
+
+import torch
+from torch import nn
+
+from paretoformer.spaces.families import Block, blocks_of, family_of, layers_of
+
+Batch = Mapping[str, torch.Tensor]
+
+
+class Part(IntEnum):
+    """The two blocks of a layer, in order."""
+
+    ATTENTION = 0
+    FEED_FORWARD = 1
+
+    def projection(self, block: Block) -> nn.Module:
+        """What stands behind the heads, or the neurons."""
+        return block.output if self is Part.ATTENTION else block.feed_forward_output
+
+    def sum_norm(self, block: Block) -> str:
+        """The path of the LayerNorm that takes the sum; empty where the layer returns it."""
+        family = block.family
+        return family.attention_norm if self is Part.ATTENTION else family.output_norm
+
+
+@dataclass(frozen=True)
+class Seen:
+    """Of one batch. inputs: (batch, length, inputs) of the projection, of which a constant one has
+    none. total: (batch, length, hidden), the sum behind it."""
+
+    inputs: torch.Tensor
+    total: torch.Tensor
+
+
+class _Stop(Exception):
+    """Ends a forward whose rest is of no use."""
+
+
+def token_mask(batch: Batch, hidden: torch.Tensor) -> torch.Tensor:
+    """(batch, length) booleans: the tokens that are real."""
+    mask = batch.get("attention_mask")
+    if mask is None:
+        return torch.ones(hidden.shape[:2], dtype=torch.bool, device=hidden.device)
+    return mask.bool()
+
+
+def without_cache(model: nn.Module, batch: Batch) -> dict[str, Any]:
+    """A batch as arguments of a model that is not to keep keys and values."""
+    more = {"use_cache": False} if family_of(cast(Any, model).config).causal else {}
+    return {**batch, **more}
+
+
+class Layerwise:
+    """Batches at the input of one layer of a model, which `advance` takes to the next.
+
+    hidden: of each batch, (batch, length, hidden).
+    """
+
+    def __init__(self, model: nn.Module, batches: Sequence[Batch]) -> None:
+        self._calls = [_first_call(model, batch) for batch in batches]
+        self.hidden = [call[0] for call in self._calls]
+
+    def of(self, block: Block, part: Part) -> Iterator[Seen]:
+        """Each batch as one block of the layer leaves it."""
+        for index in range(len(self.hidden)):
+            yield self._watch(block, part, index)
+
+    def advance(self, block: Block, totals: Sequence[torch.Tensor]) -> None:
+        """Go on behind a layer whose last sums these are."""
+        norm = block.family.output_norm
+        self.hidden = [block.get(norm)(each) if norm else each for each in totals]
+
+    def _watch(self, block: Block, part: Part, index: int) -> Seen:
+        hidden, args, kwargs = self.hidden[index], *self._calls[index][1:]
+        found: dict[str, torch.Tensor] = {}
+
+        def keep_inputs(module: nn.Module, arguments: Any) -> None:
+            found["inputs"] = arguments[0]
+
+        def keep_total(module: nn.Module, arguments: Any) -> None:
+            found["total"] = arguments[0]
+            raise _Stop
+
+        handles = [part.projection(block).register_forward_pre_hook(keep_inputs)]
+        if norm := part.sum_norm(block):
+            handles.append(block.get(norm).register_forward_pre_hook(keep_total))
+        try:
+            output = block.layer(hidden, *args, **kwargs)
+            found["total"] = output[0] if isinstance(output, tuple) else output
+        except _Stop:
+            pass
+        finally:
+            for handle in handles:
+                handle.remove()
+        return Seen(found["inputs"], found["total"])
+
+
+def _first_call(model: nn.Module, batch: Batch) -> tuple[torch.Tensor, Any, Any]:
+    """What the model gives its first layer: hidden states, and other arguments."""
+    found: dict[str, Any] = {}
+
+    def keep(module: nn.Module, args: Any, kwargs: Any) -> None:
+        found["call"] = (
+            (args[0], args[1:], kwargs) if args else (kwargs.pop("hidden_states"), (), kwargs)
+        )
+        raise _Stop
+
+    handle = layers_of(model)[0].register_forward_pre_hook(keep, with_kwargs=True)
+    try:
+        model(**without_cache(model, batch))
+    except _Stop:
+        pass
+    finally:
+        handle.remove()
+    call: tuple[torch.Tensor, Any, Any] = found["call"]
+    return call
+
+
+@contextmanager
+def watched_sums(model: nn.Module) -> Iterator[dict[tuple[int, Part], torch.Tensor]]:
+    """Within, each forward of the whole model fills in the sums of its layers."""
+    found: dict[tuple[int, Part], torch.Tensor] = {}
+    handles = []
+
+    def keep_input(key: tuple[int, Part]) -> Any:
+        def hook(module: nn.Module, arguments: Any) -> None:
+            found[key] = arguments[0]
+
+        return hook
+
+    def keep_output(key: tuple[int, Part]) -> Any:
+        def hook(module: nn.Module, arguments: Any, output: Any) -> None:
+            found[key] = output[0] if isinstance(output, tuple) else output
+
+        return hook
+
+    for layer, block in enumerate(blocks_of(model)):
+        for part in Part:
+            key = (layer, part)
+            if norm := part.sum_norm(block):
+                handles.append(block.get(norm).register_forward_pre_hook(keep_input(key)))
+            else:
+                handles.append(block.layer.register_forward_hook(keep_output(key)))
+    try:
+        yield found
+    finally:
+        for handle in handles:
+            handle.remove()

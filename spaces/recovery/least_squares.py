@@ -1,0 +1,222 @@
+"""Least squares: projections behind a cut, solved again so that each layer's sums are dense again.
+
+Sources: the least-squares reconstruction of Kwon et al. 2022 (arXiv:2204.09656, section 4.3), the
+bias of FLAP (An et al. 2023, arXiv:2312.11983), the update of ZipLM (Kurtic et al. 2023,
+arXiv:2302.04089). Differs in:
+
+- what is reproduced is the dense layer's *sum*, residual included, from the rebuilt model's own
+  inputs, so that a layer also makes up for the layers before it, and for layers that are gone;
+- a whole matrix is solved, not a scale a unit, drawn towards the weights that the cut left;
+- tokens weigh what the answer depends on (`Teacher`);
+- how strongly it is drawn is chosen for each projection, on texts that were not solved for, and how
+  much of the repair is taken, by the divergence of the answers there. It may be none.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import Any, cast
+
+import torch
+from torch import nn
+from transformers.pytorch_utils import Conv1D
+
+from paretoformer.spaces.families import Block, blocks_of
+from paretoformer.spaces.recovery.layerwise import Layerwise, Part
+from paretoformer.spaces.recovery.report import Recovered
+from paretoformer.spaces.recovery.teacher import Teacher
+from paretoformer.spaces.surgery import ConstantOutput
+
+RIDGES = (1e-3, 1e-2, 1e-1, 1.0, 10.0)
+"""How strongly a solution is drawn to the weights that are there, in units of the mean square of
+its inputs."""
+CHECKED = 4
+"""Every so many batches one serves to choose the ridge, and not to solve."""
+STRENGTHS = (1.0, 0.75, 0.5, 0.25)
+"""Shares of the repair that are tried."""
+EXACT = 1e-5
+"""Sums that are this close to dense, relative to their size, are left alone."""
+
+Weights = dict[str, torch.Tensor]
+
+
+def repair(model: nn.Module, kept: Sequence[int], teacher: Teacher) -> tuple[Weights, Recovered]:
+    """Mend a cut model in place.
+
+    model: cut, in evaluation mode. Its tensors are replaced, not written to.
+    kept: of each of its layers, which layer of the dense model it was.
+
+    Returns the new tensors by name, and what they did. Neither depends on anything random.
+    """
+    begun = time.perf_counter()
+    before = teacher.divergence(model)
+    old: Weights = dict(model.named_parameters())
+    with torch.no_grad():
+        _solve_layers(model, kept, teacher)
+        new = {
+            name: parameter.detach()
+            for name, parameter in model.named_parameters()
+            if parameter is not old[name]
+        }
+        after, strength = _best_strength(model, old, new, teacher, before)
+    taken = {name: _between(old[name], each, strength) for name, each in new.items()}
+    put(model, taken)
+    seconds = time.perf_counter() - begun
+    return (taken if strength else {}), Recovered(before, after, seconds, strength)
+
+
+def put(model: nn.Module, weights: Weights) -> None:
+    """Give a model these tensors in place of those of these names."""
+    for name, tensor in weights.items():
+        path, _, leaf = name.rpartition(".")
+        module = model.get_submodule(path)
+        trainable = cast(nn.Parameter, getattr(module, leaf)).requires_grad
+        setattr(module, leaf, nn.Parameter(tensor, requires_grad=trainable))
+
+
+def _best_strength(
+    model: nn.Module, old: Weights, new: Weights, teacher: Teacher, before: float
+) -> tuple[float, float]:
+    """(divergence, strength) of the best share of the repair; no strength where none is better."""
+    found = [(before, 0.0)]
+    for strength in STRENGTHS if new else ():
+        put(model, {name: _between(old[name], each, strength) for name, each in new.items()})
+        found.append((teacher.divergence(model), strength))
+        if found[-1][0] > found[-2][0] and len(found) > 2:
+            break  # it only gets worse from here
+    return min(found, key=lambda each: each[0])
+
+
+def _between(old: torch.Tensor, new: torch.Tensor, strength: float) -> torch.Tensor:
+    return torch.lerp(old.detach(), new, strength) if strength < 1 else new
+
+
+def _solve_layers(model: nn.Module, kept: Sequence[int], teacher: Teacher) -> None:
+    """Layer by layer from the bottom, each on what the mended ones below give."""
+    layers = 1 + max(layer for layer, _ in teacher.known)
+    last = [*(layer - 1 for layer in kept[1:]), layers - 1]
+    walk = Layerwise(model, teacher.texts.fit)
+    for block, own, stands_for in zip(blocks_of(model), kept, last, strict=True):
+        _solve(block, Part.ATTENTION, own, teacher, walk)
+        walk.advance(block, _solve(block, Part.FEED_FORWARD, stands_for, teacher, walk))
+
+
+def _solve(
+    block: Block, part: Part, layer: int, teacher: Teacher, walk: Layerwise
+) -> list[torch.Tensor]:
+    """Mend one projection. Of the last of a layer, returns the sums behind it as they are now.
+
+    layer: of the dense model, whose sums are to be met.
+    """
+    projection = part.projection(block)
+    inputs = 0 if isinstance(projection, ConstantOutput) else _matrix(projection).shape[1]
+    biased = cast(torch.Tensor | None, projection.bias) is not None
+    moments, checks, seen = Moments(), Moments(), []
+    for index, each in enumerate(walk.of(block, part)):
+        mask = teacher.masks[index]
+        missing = teacher.sums(layer, part, index).to(each.total.device) - each.total[mask].float()
+        rows = each.inputs[mask].float() if inputs else missing[:, :0]
+        own = checks if index % CHECKED == CHECKED - 1 else moments
+        weights = teacher.weights(layer, part, index).to(rows.device)
+        own.add(rows, missing, weights, size=float(each.total[mask].float().square().sum()))
+        if part is Part.FEED_FORWARD:
+            seen.append(each)
+    if moments.is_exact and checks.is_exact:
+        return [each.total for each in seen]
+    change = best_change(moments, checks if checks.tokens else moments, biased)
+    _apply(projection, change)
+    return [_changed(each, change, inputs) for each in seen]
+
+
+def _changed(seen: Any, change: torch.Tensor, inputs: int) -> torch.Tensor:
+    change = change.to(seen.total)
+    total: torch.Tensor = seen.total + change[-1]
+    return total + seen.inputs @ change[:-1] if inputs else total
+
+
+class Moments:
+    """Sums over tokens of weighted products of a projection's inputs, and of what is missing.
+
+    They take (inputs + 1)·(inputs + hidden + 1) numbers, however many tokens there are.
+    """
+
+    def __init__(self) -> None:
+        self.inner = self.outer = torch.zeros(0)
+        self.tokens = 0
+        self._missing = self._size = 0.0
+
+    def add(
+        self, inputs: torch.Tensor, missing: torch.Tensor, weights: torch.Tensor, size: float
+    ) -> None:
+        """inputs: (tokens, inputs). missing: (tokens, hidden). weights: (tokens,).
+
+        size: sum of the squares of what the missing is a part of.
+        """
+        rows = torch.cat((inputs, inputs.new_ones(len(inputs), 1)), dim=1)
+        weighted = (rows * weights[:, None]).T
+        inner, outer = (weighted @ rows).double(), (weighted @ missing).double()
+        if not self.tokens:
+            self.inner, self.outer = inner, outer
+        else:
+            self.inner += inner
+            self.outer += outer
+        self.tokens += len(inputs)
+        self._missing += float(missing.square().sum())
+        self._size += size
+
+    @property
+    def is_exact(self) -> bool:
+        """Whether nothing is missing but rounding."""
+        return self._missing <= EXACT**2 * self._size
+
+    def gain(self, change: torch.Tensor) -> float:
+        """By how much a change lowers the weighted square of what is missing."""
+        return float((change * (2 * self.outer - self.inner @ change)).sum())
+
+
+def best_change(moments: Moments, checks: Moments, biased: bool) -> torch.Tensor:
+    """(inputs + 1, hidden): what to add to the weights and, last, to the bias.
+
+    Of no change, of the bias alone and of the solutions for `RIDGES`, what gains most on `checks`.
+    """
+    changes = [torch.zeros_like(moments.outer)]
+    inputs = len(moments.inner) - 1
+    if biased:
+        shift = torch.zeros_like(moments.outer)
+        shift[-1] = moments.outer[-1] / moments.inner[-1, -1].clamp_min(1e-12)
+        changes.append(shift)
+    if inputs:
+        changes += [_ridge(moments, inputs, biased, ridge) for ridge in RIDGES]
+    return max(changes, key=checks.gain)
+
+
+def _ridge(moments: Moments, inputs: int, biased: bool, ridge: float) -> torch.Tensor:
+    """The change W that minimises |missing - inputs·W|² + ridge·|W|², the bias free."""
+    size = inputs + int(biased)
+    inner = moments.inner[:size, :size].clone()
+    strength = ridge * float(inner.diagonal()[:inputs].mean()) + 1e-12
+    inner.diagonal()[:inputs] += strength
+    change = torch.zeros_like(moments.outer)
+    factor = torch.linalg.cholesky(inner)
+    change[:size] = torch.cholesky_solve(moments.outer[:size], factor)
+    return change
+
+
+def _matrix(projection: nn.Module) -> torch.Tensor:
+    """(out_features, in_features)."""
+    weight = cast(torch.Tensor, projection.weight)
+    return weight.T if isinstance(projection, Conv1D) else weight
+
+
+def _apply(projection: nn.Module, change: torch.Tensor) -> None:
+    """Add (inputs + 1, hidden) to weights and bias, as new tensors."""
+    found: Weights = {}
+    if not isinstance(projection, ConstantOutput) and change[:-1].any():
+        weight = cast(nn.Parameter, projection.weight)
+        more = change[:-1] if isinstance(projection, Conv1D) else change[:-1].T
+        found["weight"] = weight.detach() + more.to(weight)
+    bias = cast(nn.Parameter | None, projection.bias)
+    if bias is not None and change[-1].any():
+        found["bias"] = bias.detach() + change[-1].to(bias)
+    put(projection, found)

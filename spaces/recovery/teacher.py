@@ -1,0 +1,149 @@
+"""The teacher: what the dense model computes on texts without labels, once for all candidates."""
+
+from __future__ import annotations
+
+import shutil
+import weakref
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import mkdtemp
+from typing import Any
+
+import torch
+from torch import nn
+
+from paretoformer.spaces.recovery.layerwise import (
+    Batch,
+    Part,
+    token_mask,
+    watched_sums,
+    without_cache,
+)
+
+PAIR = tuple[int, Part]
+
+
+@dataclass(frozen=True)
+class Texts:
+    """Inputs of the model in batches. fit: to repair from. held: to see whether it helped."""
+
+    fit: Sequence[Batch]
+    held: Sequence[Batch]
+
+
+class Teacher:
+    """The dense model's sums of each layer on the texts, what each token weighs, and its answers.
+
+    A token's weight is half the same for all, and half in proportion to the square of the gradient
+    of the answer by that sum, of mean one over the tokens of a text: what no answer depends on, as
+    the other tokens in the last layer of a classifier, need not be repaired as well. The gradient
+    is that of √p·v - p(√p·v), with p the probabilities and v drawn from N(0, 1), whose square is in
+    expectation the curvature of the divergence (the Fisher information).
+
+    The sums lie in a file that is mapped into memory, and goes with this object: of L layers, N
+    tokens and a width of D they take 8·L·N·D bytes.
+
+    model: dense, in evaluation mode. divergence: (output, dense output) -> (rows,) nats.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        texts: Texts,
+        divergence: Callable[[Any, Any], torch.Tensor],
+        seed: int = 0,
+    ) -> None:
+        self.model = model.eval()
+        self.texts = texts
+        self._divergence = divergence
+        self._generator = torch.Generator().manual_seed(seed)
+        self._folder = Path(mkdtemp(prefix="paretoformer-"))
+        weakref.finalize(self, shutil.rmtree, self._folder, ignore_errors=True)
+        self._sums: dict[PAIR, torch.Tensor] = {}
+        self._weights: dict[PAIR, torch.Tensor] = {}
+        self._starts = [0]
+        self.masks: list[torch.Tensor] = []
+        self._watch()
+        with torch.no_grad():
+            self._answers = [self._answer(model, batch) for batch in texts.held]
+
+    def sums(self, layer: int, part: Part, batch: int) -> torch.Tensor:
+        """(tokens, hidden) of the real tokens of a batch, float32 on the CPU."""
+        return self._sums[layer, part][self._starts[batch] : self._starts[batch + 1]]
+
+    def weights(self, layer: int, part: Part, batch: int) -> torch.Tensor:
+        """(tokens,) of the real tokens of a batch."""
+        return self._weights[layer, part][self._starts[batch] : self._starts[batch + 1]]
+
+    @property
+    def known(self) -> Iterable[PAIR]:
+        """Every block of the dense model."""
+        return self._sums.keys()
+
+    @property
+    def dense_answers(self) -> Sequence[Any]:
+        """The dense model's outputs on the held-out texts."""
+        return self._answers
+
+    def divergence(self, model: nn.Module) -> float:
+        """Mean nats between a model's answers and the dense model's, on the held-out texts."""
+        with torch.no_grad():
+            found = [
+                self._divergence(self._answer(model, batch), dense)
+                for batch, dense in zip(self.texts.held, self._answers, strict=True)
+            ]
+        return float(torch.cat(found).mean())
+
+    @staticmethod
+    def _answer(model: nn.Module, batch: Batch) -> Any:
+        return model(**without_cache(model, batch))
+
+    def _watch(self) -> None:
+        weights: dict[PAIR, list[torch.Tensor]] = {}
+        width = 0
+        for _, mask, found, gradients in self._passes():
+            self.masks.append(mask)
+            self._starts.append(self._starts[-1] + int(mask.sum()))
+            for key, total in found.items():
+                width = total.shape[-1]
+                with self._file(key).open("ab") as file:
+                    total.detach()[mask].float().cpu().numpy().tofile(file)
+                weights.setdefault(key, []).append(_weights(gradients[key], mask)[mask].cpu())
+        self._weights = {key: torch.cat(each) for key, each in weights.items()}
+        tokens = self._starts[-1]
+        for key in weights:
+            path, size = str(self._file(key)), tokens * width
+            self._sums[key] = torch.from_file(path, shared=True, size=size).view(tokens, width)
+
+    def _file(self, key: PAIR) -> Path:
+        return self._folder / f"{key[0]}.{key[1].name.lower()}"
+
+    def _passes(
+        self,
+    ) -> Iterator[tuple[Batch, torch.Tensor, dict[PAIR, torch.Tensor], dict[PAIR, Any]]]:
+        """Each batch with its mask, the sums, and the gradients of the answer by them."""
+        with watched_sums(self.model) as found, torch.enable_grad():
+            for batch in self.texts.fit:
+                logits = self._answer(self.model, batch).logits
+                chance = logits.detach().float().softmax(dim=-1)
+                draw = torch.randn(chance.shape, generator=self._generator).to(chance.device)
+                spread = chance.sqrt() * draw
+                steered = spread - chance * spread.sum(dim=-1, keepdim=True)
+                gradients = torch.autograd.grad(
+                    (logits.float() * steered).sum(),
+                    list(found.values()),
+                    allow_unused=True,
+                )
+                mask = token_mask(batch, next(iter(found.values())))
+                yield batch, mask, dict(found), dict(zip(found, gradients, strict=True))
+
+
+def _weights(gradient: torch.Tensor | None, mask: torch.Tensor) -> torch.Tensor:
+    """(batch, length): half even, half by the squared gradient, of mean one in each text."""
+    even = mask.float()
+    if gradient is None:  # what no answer depends on
+        return even
+    squares = gradient.float().square().sum(dim=-1) * even
+    mean = squares.sum(dim=1, keepdim=True) / even.sum(dim=1, keepdim=True)
+    return 0.5 * even + 0.5 * squares / mean.clamp_min(1e-30)

@@ -1,0 +1,232 @@
+"""Recovery: a repair never makes answers worse where it looked, and changes only what it may."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+import paretoformer as pf
+from paretoformer.spaces import AttentionChoice, Candidate, HeadMask
+from paretoformer.spaces.build import build, load_built
+from paretoformer.spaces.families import blocks_of
+from paretoformer.spaces.recovery import Distillation, Teacher, repair
+from paretoformer.spaces.recovery.distillation import read_progress
+from paretoformer.spaces.recovery.least_squares import Moments, best_change
+from paretoformer.spaces.recovery.teacher import Texts
+from paretoformer.spaces.runtimes import Tools
+from tests.test_cutting import LAYERS, tiny
+from tests.test_every_axis import changed
+from tests.test_surgery import every_family
+
+
+@pytest.fixture(autouse=True, scope="module")
+def one_thread() -> Iterator[None]:
+    """Threads of tiny products mostly wait for each other."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+def batches(model: Any, count: int, seed: int = 0) -> list[dict[str, torch.Tensor]]:
+    """Random inputs of eight rows, with padding where there are tokens."""
+    random = torch.Generator().manual_seed(seed)
+    if model.config.model_type in ("vit", "deit"):
+        size = (8, 3, model.config.image_size, model.config.image_size)
+        return [{"pixel_values": torch.randn(size, generator=random)} for _ in range(count)]
+    found = []
+    for _ in range(count):
+        ids = torch.randint(5, 90, (8, 20), generator=random)
+        lengths = torch.randint(4, 21, (8, 1), generator=random)
+        found.append({"input_ids": ids, "attention_mask": (torch.arange(20) < lengths).long()})
+    return found
+
+
+def divergence(output: Any, dense: Any) -> torch.Tensor:
+    given, wanted = (F.log_softmax(each.logits, dim=-1) for each in (output, dense))
+    return F.kl_div(given, wanted, reduction="none", log_target=True).sum(dim=-1)
+
+
+def teacher(model: Any, count: int = 12) -> Teacher:
+    every = batches(model, count + 4)
+    return Teacher(model, Texts(every[:count], every[count:]), divergence)
+
+
+def kept_of(candidate: Candidate) -> list[int]:
+    return [layer for layer, stays in enumerate(candidate.layers) if stays]
+
+
+@every_family
+def test_repair_lowers_the_divergence_and_leaves_dense_alone(family: str) -> None:
+    dense = tiny(family)
+    before = {name: each.clone() for name, each in dense.state_dict().items()}
+    candidate = changed(dense, "torch")
+    cut = build(candidate, dense).model
+    first = teacher(dense)
+    weights, report = repair(cut, kept_of(candidate), first)
+    assert weights
+    assert report.after < report.before
+    assert report.after == pytest.approx(first.divergence(cut), rel=1e-4)
+    assert all(torch.equal(before[name], each) for name, each in dense.state_dict().items())
+
+
+def test_repair_gives_the_same_weights_again() -> None:
+    dense = tiny("bert")
+    candidate = changed(dense, "torch")
+    found = [
+        repair(build(candidate, dense).model, kept_of(candidate), teacher(dense))[0]
+        for _ in range(2)
+    ]
+    assert found[0].keys() == found[1].keys()
+    assert all(torch.equal(each, found[1][name]) for name, each in found[0].items())
+
+
+def test_repair_changes_only_what_stands_behind_the_first_cut() -> None:
+    dense = tiny("bert")
+    rows = [(True,) * 4] * LAYERS
+    rows[2] = (True, False, False, True)
+    cut = build(Candidate(HeadMask(tuple(rows))), dense).model
+    weights, _ = repair(cut, range(LAYERS), teacher(dense))
+    layers = {name.split("layer.")[1].split(".")[0] for name in weights}
+    assert layers == {"2", "3", "4"}
+    outputs = ("attention.output.dense", "output.dense")
+    assert all(any(part in name for part in outputs) for name in weights)
+
+
+def test_uncut_model_is_left_alone() -> None:
+    dense = tiny("gpt2")
+    same = build(Candidate.dense(LAYERS, 4), dense).model
+    weights, report = repair(same, range(LAYERS), teacher(dense))
+    assert not weights
+    assert report.before == report.after == pytest.approx(0, abs=1e-6)
+
+
+def test_neuron_that_repeats_others_is_made_up_for_in_full() -> None:
+    """Half of the neurons are copies of the other half: with these alone nothing is missing."""
+    dense = tiny("bert")
+    for block in blocks_of(dense):
+        inner = block.get("intermediate.dense")
+        half = inner.weight.shape[0] // 2
+        inner.weight.data[half:], inner.bias.data[half:] = inner.weight[:half], inner.bias[:half]
+    scores = torch.arange(64).flip(0).repeat(LAYERS, 1).double().numpy()
+    mask = pf.Candidate.dense(LAYERS, 4).feed_forward.ranked([32] * LAYERS, scores)
+    candidate = Candidate.dense(LAYERS, 4).replaced(feed_forward=mask)
+    _, report = repair(build(candidate, dense).model, range(LAYERS), teacher(dense, 40))
+    assert report.after < report.before / 1e3
+
+
+def test_solution_is_that_of_least_squares() -> None:
+    random = torch.Generator().manual_seed(0)
+    inputs = torch.randn(400, 6, generator=random, dtype=torch.float64)
+    wanted = torch.randn(7, 3, generator=random, dtype=torch.float64)
+    missing = inputs @ wanted[:-1] + wanted[-1]
+    moments = Moments()
+    for part, rest in zip(inputs.split(90), missing.split(90), strict=True):
+        moments.add(part, rest, torch.ones(len(part), dtype=torch.float64), size=1.0)
+    found = best_change(moments, moments, biased=True)
+    torch.testing.assert_close(found, wanted, atol=0.01, rtol=0.01)
+    without = best_change(moments, moments, biased=False)
+    assert not without[-1].any()
+
+
+def test_candidate_is_repaired_only_where_something_was_cut() -> None:
+    dense = Candidate.dense(LAYERS, 4)
+    assert dense.replaced(recovery="least_squares") == dense
+    assert dense.replaced(recovery="least_squares", runtime="onnxruntime").recovery == "none"
+    swapped = dense.replaced(attention=(AttentionChoice.of("linear"),) * LAYERS)
+    assert swapped.replaced(recovery="least_squares") != swapped
+
+
+def test_compressing_by_hand_says_that_a_repair_needs_a_study() -> None:
+    model = tiny("bert")
+    with pytest.raises(ValueError, match="load it from its run"):
+        pf.compress(model, changed(model, "torch").replaced(recovery="least_squares"))
+
+
+@every_family
+def test_repaired_weights_are_kept_and_come_back(family: str, tmp_path: Any) -> None:
+    dense = tiny(family)
+    candidate = changed(dense, "torch").replaced(recovery="least_squares")
+    tools = Tools(threads=1, teacher=lambda: teacher(dense))
+    made = build(candidate, dense, tools)
+    made.save(candidate, tmp_path)
+    again = load_built(candidate, dense, tmp_path)
+    (batch,) = batches(dense, 1, seed=5)
+    with torch.inference_mode():
+        assert torch.equal(again.model(**batch).logits, made.model(**batch).logits)
+    pf.save_compressed(made.model, tmp_path / "whole")
+    whole = pf.load_compressed(tmp_path / "whole")
+    with torch.inference_mode():
+        assert torch.equal(whole(**batch).logits, made.model(**batch).logits)
+
+
+def endless(model: Any) -> Iterator[dict[str, torch.Tensor]]:
+    return itertools.cycle(batches(model, 10, seed=9))
+
+
+@pytest.mark.parametrize("family", ["bert", "gpt2", "vit"])
+def test_distillation_lowers_the_divergence_and_leaves_dense_alone(family: str) -> None:
+    dense = tiny(family)
+    before = {name: each.clone() for name, each in dense.state_dict().items()}
+    candidate = changed(dense, "torch")
+    cut = build(candidate, dense).model
+    first = teacher(dense)
+    weights, report = Distillation(
+        cut, kept_of(candidate), first, endless(dense), minutes=0.1
+    ).run()
+    assert report.after < 0.8 * report.before
+    assert report.after == pytest.approx(first.divergence(cut), rel=1e-4)
+    assert weights.keys() <= dict(cut.named_parameters()).keys()
+    assert all(torch.equal(before[name], each) for name, each in dense.state_dict().items())
+
+
+def test_distillation_that_was_cut_off_goes_on_where_it_was(tmp_path: Path) -> None:
+    """Killed right after a checkpoint: the second run has its steps, best weights and moments."""
+    dense = tiny("bert")
+    candidate = changed(dense, "torch")
+
+    def begin(minutes: float, stream: Iterator[Any]) -> Distillation:
+        cut = build(candidate, dense).model
+        return Distillation(cut, kept_of(candidate), teacher(dense), stream, minutes, tmp_path)
+
+    first = begin(0.05, endless(dense))
+    first.run()
+    first._checkpoint()
+    second = begin(0.1, endless(dense))
+    assert second._resume()
+    assert second._state == first._state
+    for name, parameter in second._parameters.items():
+        moments = second._optimizer.state[parameter]
+        before = first._optimizer.state[first._parameters[name]]
+        assert all(torch.equal(moments[key], before[key]) for key in before)
+    _, report = second.run()
+    assert report.after <= first._state.best
+    assert read_progress(tmp_path) is not None
+
+
+def test_damaged_checkpoint_is_not_gone_on_with(tmp_path: Path) -> None:
+    dense = tiny("bert")
+    (tmp_path / "checkpoint.safetensors").write_bytes(b"\0" * 100)
+    cut = build(changed(dense, "torch"), dense).model
+    kept = kept_of(changed(dense, "torch"))
+    assert not Distillation(cut, kept, teacher(dense), endless(dense), 1, tmp_path)._resume()
+
+
+@pytest.mark.parametrize("wrong", ["", "distilled", "distilled:", "distilled:x", "ridge", 3])
+def test_unknown_recovery_is_refused(wrong: Any) -> None:
+    candidate = changed(tiny("bert"), "torch")
+    with pytest.raises(ValueError, match="recovery is none, least_squares, or distilled:MINUTES"):
+        candidate.replaced(recovery=wrong or "empty")
+
+
+def test_equal_minutes_are_one_candidate() -> None:
+    candidate = changed(tiny("bert"), "torch")
+    assert candidate.replaced(recovery="distilled:2.50") == candidate.replaced(
+        recovery="distilled:2.5"
+    )
