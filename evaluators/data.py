@@ -112,7 +112,7 @@ def read_splits(source: DataSource, seed: int) -> dict[SplitName, Examples]:
         for name, size in sizes.items():
             splits[name] = pool.take(range(start, min(start + size, len(pool))))
             start += size
-        return splits
+        return _without_empty(splits)
     paths: dict[SplitName, str] = {
         "confirm": source.confirm,
         "search": source.search,
@@ -133,7 +133,11 @@ def read_splits(source: DataSource, seed: int) -> dict[SplitName, Examples]:
                 f"but `{name}` needs {least}.{advice}"
             )
         splits[name] = found.take(range(min(wanted, len(found))))
-    return splits
+    return _without_empty(splits)
+
+
+def _without_empty(splits: dict[SplitName, Examples]) -> dict[SplitName, Examples]:
+    return {name: each for name, each in splits.items() if len(each)}
 
 
 def _read(path: str, source: DataSource) -> Examples:

@@ -14,7 +14,7 @@ from paretoformer.spaces.recovery.teacher import Texts
 FIT_TOKENS = 16_384
 """Of the texts that a repair is solved from: some ten for each unknown of a row."""
 FIT_EXAMPLES = 512
-HELD_TOKENS = 4_096
+HELD_TOKENS = 8_192
 """Of the texts that tell whether a repair helped."""
 HELD_EXAMPLES = 128
 BATCH = 16
@@ -28,7 +28,7 @@ def recovery_texts(
     examples: to solve from, at most. skip: leave out so many first.
     """
     every = recovery_pool(workload)[skip:]
-    held = _first(workload, every, min(HELD_EXAMPLES, len(every) // 4), HELD_TOKENS)
+    held = _first(workload, every, _held(every), HELD_TOKENS)
     fit = _first(workload, every[held:], examples, FIT_TOKENS)
     return Texts(
         _batches(workload, every[held : held + fit], device),
@@ -41,6 +41,11 @@ def recovery_pool(workload: Workload) -> Sequence[Encoded]:
     own = workload.splits.get("recovery")
     enough = own is not None and len(own) >= RECOVERY_AT_LEAST
     return own.examples if own is not None and enough else workload.splits["train"].examples
+
+
+def _held(every: Sequence[Encoded]) -> int:
+    """How many are held out at most."""
+    return min(HELD_EXAMPLES, len(every) // 4)
 
 
 def _first(workload: Workload, examples: Sequence[Encoded], most: int, tokens: int) -> int:
@@ -69,7 +74,8 @@ def endless_batches(
     workload: Workload, device: str, seed: int
 ) -> Iterator[Mapping[str, torch.Tensor]]:
     """The texts again and again, each time in another order; but for those that are held out."""
-    pool = recovery_pool(workload)[HELD_EXAMPLES:]
+    every = recovery_pool(workload)
+    pool = every[_held(every) :]
     rng = np.random.default_rng(seed)
     while True:
         order = rng.permutation(len(pool))

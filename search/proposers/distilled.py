@@ -15,6 +15,7 @@ LEFT = (0.25, 0.35, 0.5, 0.7)
 """Shares of a candidate's loss of quality that distillation may leave, from hope to caution. On the
 built-in studies it left between a sixth and a half of what least squares had left."""
 LEAST_MINUTES = 1.0
+"""With less time than that for each, fewer candidates are distilled."""
 
 
 def is_distilled(record: TrialRecord) -> bool:
@@ -51,5 +52,8 @@ def to_distil(
                     continue  # the next slower one, then
                 picks[record.candidate] = None
                 break
-    each = max(LEAST_MINUTES, round(2 * minutes * slots / max(len(picks), slots)) / 2)
-    return [candidate.replaced(recovery=distilled(each)) for candidate in picks]
+    most = max(1, int(minutes * slots / LEAST_MINUTES))
+    some = list(picks)[:most]
+    each = minutes * slots / max(len(some), slots)
+    each = round(2 * each) / 2 if each >= LEAST_MINUTES else each
+    return [candidate.replaced(recovery=distilled(each)) for candidate in some]

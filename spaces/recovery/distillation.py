@@ -35,7 +35,7 @@ from paretoformer.spaces.recovery.report import Recovered
 from paretoformer.spaces.recovery.teacher import Teacher
 from paretoformer.spaces.runtimes.torch_runtime import slow_precision
 
-LEARNING_RATE = 5e-4
+LEARNING_RATE = 2e-4
 WARM_UP = 0.05
 """Share of the time in which the learning rate rises."""
 WEIGHT_DECAY = 0.01
@@ -44,7 +44,7 @@ TEMPERATURE = 2.0
 CHECKPOINT_SECONDS = 30.0
 LOOKS = 16
 """Times that the divergence of held-out texts is looked at."""
-PATIENCE = 5
+PATIENCE = 8
 """Looks without a better divergence after which it ends early."""
 CHECKPOINT = "checkpoint.safetensors"
 PROGRESS = "progress.json"

@@ -33,7 +33,7 @@ RIDGES = (1e-3, 1e-2, 1e-1, 1.0, 10.0)
 its inputs."""
 CHECKED = 4
 """Every so many batches one serves to choose the ridge, and not to solve."""
-STRENGTHS = (1.0, 0.75, 0.5, 0.25)
+STRENGTHS = (1.0, 0.75, 0.5)
 """Shares of the repair that are tried."""
 EXACT = 1e-5
 """Sums that are this close to dense, relative to their size, are left alone."""
