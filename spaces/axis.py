@@ -323,6 +323,10 @@ class Axis(ABC, Generic[V]):
         """The value layer by layer, for the report; empty when layers do not differ by it."""
         return ()
 
+    def told(self, value: V, folder: Path) -> str:
+        """What building it found out, for the report; from the files that `save` wrote."""
+        return ""
+
     @abstractmethod
     def techniques(self, value: V) -> Sequence[str]:
         """What the value uses that the uncompressed model does not."""

@@ -9,14 +9,15 @@ import optuna
 import pytest
 
 from paretoformer.evaluators.formula import FormulaEvaluator, formula
+from paretoformer.evaluators.measurement import Measurement
 from paretoformer.evaluators.metrics.accuracy import Accuracy
 from paretoformer.evaluators.metrics.latency import Latency
-from paretoformer.evaluators.outcome import Outcome
+from paretoformer.evaluators.outcome import Outcome, Result
 from paretoformer.search.dispatch.dispatcher import InlineDispatcher
 from paretoformer.search.dispatch.pipeline import Pipeline
 from paretoformer.search.errors import StudyFailed
 from paretoformer.search.loop import DUPLICATE, PLANTED, Search, stored_records
-from paretoformer.search.proposers import Unseen, standard_proposers
+from paretoformer.search.proposers import Planted, Unseen, standard_proposers, to_distil
 from paretoformer.search.proposers.standard import structures
 from paretoformer.search.results.choose import chosen
 from paretoformer.search.results.confirm import confirm
@@ -272,3 +273,48 @@ def test_what_its_runtime_cannot_run_does_not_count_as_a_trial(tmp_path: Path) -
     records = new_search(tmp_path / "second", failing=unsuitable).run(20)
     assert sum(record.counts for record in records) == 20
     assert sum(not record.counts for record in records) >= 4
+
+
+def test_candidate_that_no_parameters_can_say_is_tried_as_it_is(tmp_path: Path) -> None:
+    search = new_search(tmp_path)
+    search.run(12)
+    other = Candidate(HeadMask.all(3, 4), runtime="onnxruntime")
+    assert search.space.suggest(optuna.trial.FixedTrial(search.space.params(other))) != other
+    search.proposers = [Planted((other,))]
+    records = search.run(13)
+    assert records[-1].candidate == other
+    assert TrialRecord.from_json(records[-1].to_json()).candidate == other
+
+
+def recovered(trial: int, accuracy: float, latency: float, recovery: str) -> TrialRecord:
+    heads = HeadMask.ranked([4, 3, max(1, trial % 4)], SCORES)
+    candidate = Candidate(heads, recovery=recovery) if trial else Candidate.dense(3, 4)
+    measured = {
+        "accuracy": Measurement.exact(accuracy, "fraction"),
+        "latency_ms": Measurement.exact(latency, "ms"),
+    }
+    return TrialRecord(trial, candidate, Result(Outcome.OK, measured))
+
+
+def test_distilled_are_the_fastest_that_may_come_to_satisfy_the_requirement() -> None:
+    """Dense has 0.90; with a quarter of the loss left, 0.87 would become 0.8925: enough."""
+    records = [
+        recovered(0, 0.90, 10.0, "none"),
+        recovered(1, 0.895, 8.0, "least_squares"),
+        recovered(2, 0.87, 5.0, "least_squares"),
+        recovered(3, 0.60, 2.0, "least_squares"),
+    ]
+    picks = to_distil(records, OBJECTIVES, minutes=6, slots=2)
+    assert [pick.replaced(recovery="least_squares") for pick in picks] == [
+        records[2].candidate,
+        records[1].candidate,
+    ]
+    assert {pick.recovery for pick in picks} == {"distilled:6"}
+    again = [*records, recovered(4, 0.89, 5.0, "distilled:6")]
+    assert to_distil(again, OBJECTIVES, minutes=6, slots=2) == picks
+    assert len(to_distil(records, OBJECTIVES, minutes=0.5, slots=1)) == 1
+
+
+def test_nothing_is_distilled_where_nothing_was_repaired() -> None:
+    records = [recovered(0, 0.9, 10.0, "none"), recovered(2, 0.87, 5.0, "none")]
+    assert not to_distil(records, OBJECTIVES, minutes=6, slots=2)

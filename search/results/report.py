@@ -61,7 +61,7 @@ def write_report(folder: RunFolder) -> Path:
         files("paretoformer.search.results").joinpath("report.html.jinja").read_text("utf-8")
     )
     shown = frame[frame["role"] != "dominated"]
-    points = [_point(row, facts) for _, row in shown.iterrows()]
+    points = [_point(row, facts, folder) for _, row in shown.iterrows()]
     used = dict.fromkeys(row["colour"] for point in points for row in point["layers"])
     colours = dict(zip(used, itertools.cycle(PALETTE)))
     page = template.render(
@@ -87,10 +87,13 @@ def write_report(folder: RunFolder) -> Path:
     return folder.report
 
 
-def _point(row: pd.Series, facts: RunFacts) -> dict[str, Any]:
+def _point(row: pd.Series, facts: RunFacts, folder: RunFolder) -> dict[str, Any]:
     """One row of the front, as the page shows it."""
     candidate = Candidate.from_json(row["candidate"])
+    kept = folder.models / candidate.id
+    told = (axis.told(candidate[axis.name], kept) for axis in axes())
     return {
+        "told": [each for each in told if each],
         "trial": row["trial"],
         "role": row["role"],
         "id": row["candidate_id"],

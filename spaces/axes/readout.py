@@ -82,6 +82,19 @@ class Readout(Axis[str]):
     def cell(self, value: str) -> str:
         return value
 
+    def catalogue(self) -> list[dict[str, Json]]:
+        from paretoformer.spaces.families import FAMILIES
+
+        legal = [name for name, family in FAMILIES.items() if family.reads_first]
+        return [
+            {
+                "name": FIRST,
+                "summary": "the last layer computes only the token that is read; lossless",
+                "here": "yes",
+                "source": f"classifiers of {', '.join(legal)}",
+            }
+        ]
+
     def techniques(self, value: str) -> Sequence[str]:
         return [] if value == ALL else ["first-token readout"]
 

@@ -139,6 +139,30 @@ class Recovery(Axis[str]):
             return f"{DISTILLED} {minutes:g} min"
         return value.replace("_", " ")
 
+    def told(self, value: str, folder: Path) -> str:
+        from paretoformer.spaces.recovery.report import Recovered
+
+        found = None if value == NONE else Recovered.read(folder)
+        if found is None:
+            return ""
+        if not found.strength:
+            return f"no repair was better than none: {found.before:.3f} nats from dense"
+        return (
+            f"{self.cell(value)}: from {found.before:.3f} to {found.after:.3f} nats from dense, "
+            f"in {found.seconds:.0f} s"
+        )
+
+    def catalogue(self) -> list[dict[str, Json]]:
+        rows = {
+            LEAST_SQUARES: "projections behind a cut solved again; seconds a candidate",
+            f"{DISTILLED}:MINUTES": "trained to do as dense does; [recovery] distill_minutes",
+        }
+        sources = ("2204.09656, section 4.3", "1503.02531, 2204.00408")
+        return [
+            {"name": name, "summary": summary, "here": "yes", "source": f"arXiv:{source}"}
+            for (name, summary), source in zip(rows.items(), sources, strict=True)
+        ]
+
     def techniques(self, value: str) -> Sequence[str]:
         if value == NONE:
             return []

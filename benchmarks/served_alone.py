@@ -1,0 +1,94 @@
+"""An exported model served without paretoformer: onnxruntime or openvino, numpy and tokenizers.
+
+Times it alone at the study's length, and scores it on a csv of `text,label`.
+
+    python benchmarks/served_alone.py DIR [examples.csv] [--threads 2] [--seconds 5]
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tokenizers import Tokenizer
+
+Run = Callable[[dict[str, np.ndarray]], np.ndarray]
+
+
+def opened(folder: Path, threads: int) -> tuple[Run, list[str]]:
+    """What answers logits, and the names of its inputs."""
+    onnx, openvino = folder / "onnx" / "model.onnx", folder / "openvino" / "openvino_model.xml"
+    if onnx.exists():
+        import onnxruntime
+
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads
+        session = onnxruntime.InferenceSession(str(onnx), options, ["CPUExecutionProvider"])
+        return lambda feed: session.run(None, feed)[0], [i.name for i in session.get_inputs()]
+    if openvino.exists():
+        import openvino as ov
+
+        settings = {"INFERENCE_NUM_THREADS": threads, "PERFORMANCE_HINT": "LATENCY"}
+        # Without this a CPU that has bfloat16 would use it for what is not quantised.
+        precision = json.loads((folder / "measured.json").read_text())
+        if not str(precision.get("runtime", "")).endswith("bfloat16"):
+            settings["INFERENCE_PRECISION_HINT"] = "f32"
+        model = ov.Core().compile_model(str(openvino), "CPU", settings)
+        request = model.create_infer_request()
+        return (
+            lambda feed: np.array(next(iter(request.infer(feed).values()))),
+            [i.get_any_name() for i in model.inputs],
+        )
+    raise SystemExit(f"{folder} has no onnx/model.onnx and no openvino/openvino_model.xml.")
+
+
+def inputs(tokenizer: Tokenizer, names: list[str], texts: list[str]) -> dict[str, np.ndarray]:
+    found = tokenizer.encode_batch(texts)
+    every: dict[str, Any] = {
+        "input_ids": [each.ids for each in found],
+        "attention_mask": [each.attention_mask for each in found],
+        "token_type_ids": [each.type_ids for each in found],
+    }
+    return {name: np.array(every[name], dtype=np.int64) for name in names}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("examples", type=Path, nargs="?")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--seconds", type=float, default=5.0)
+    arguments = parser.parse_args()
+    run, names = opened(arguments.folder, arguments.threads)
+    measured = json.loads((arguments.folder / "measured.json").read_text())
+    length = measured["study"]["target"]["sequence_length"]
+    tokenizer = Tokenizer.from_file(str(arguments.folder / "tokenizer.json"))
+    tokenizer.no_padding()
+    tokenizer.enable_truncation(length)
+    feed = {name: np.ones((1, length), dtype=np.int64) for name in names}
+    times, until = [], time.perf_counter() + arguments.seconds
+    while time.perf_counter() < until:
+        start = time.perf_counter()
+        run(feed)
+        times.append(1e3 * (time.perf_counter() - start))
+    front = measured["metrics"]["latency_ms"]["value"]
+    print(f"latency at (1, {length}): {np.median(times[10:]):.3f} ms; the front says {front:.3f}")
+    if arguments.examples:
+        with arguments.examples.open(newline="", encoding="utf-8") as file:
+            rows = list(csv.DictReader(file))
+        answers = [int(run(inputs(tokenizer, names, [row["text"]])).argmax()) for row in rows]
+        right = np.mean(
+            [answer == int(row["label"]) for answer, row in zip(answers, rows, strict=True)]
+        )
+        front = measured["metrics"]["accuracy"]["value"]
+        print(f"accuracy on {len(rows)} examples: {right:.4f}; the front says {front:.4f}")
+
+
+if __name__ == "__main__":
+    main()
