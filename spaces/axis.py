@@ -99,7 +99,8 @@ class Domain(ABC, Generic[V]):
     Laws, checked for every registered axis by `paretoformer.testing.check_domain`:
 
     - equal parameters suggest equal values, and `params` of a value suggest that value again;
-    - the uncompressed model's value is the first of `starts`, and all of them can be suggested;
+    - the uncompressed model's value is the first of `starts`, and all of them can be suggested; a
+      `Fixed` domain may have another value, which everything has that the search changes;
     - `values` yields exactly `size` different values.
     """
 

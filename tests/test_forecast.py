@@ -214,7 +214,8 @@ def test_evidence_is_kept_with_the_run_and_its_loss_is_noticed(tmp_path: Path) -
     here, study, folder = load_subject(spec), new_study(), run_folder(tmp_path)
     begin = prepare(study, spec, here, folder, silent).space.forecasts
     kept = json.loads(folder.evidence.read_text())
-    assert [Candidate.from_json(text) for text in kept["forecasts"]] == list(begin)
+    cut = [Candidate.from_json(text) for text in kept["forecasts"]]
+    assert [each.replaced(recovery="least_squares", readout="first") for each in cut] == list(begin)
     study.ask()
     folder.evidence.write_text("{")
     with pytest.raises(RunError, match=r"evidence\.json is damaged"):
