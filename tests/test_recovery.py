@@ -21,7 +21,7 @@ from paretoformer.spaces.recovery.least_squares import Moments, best_change
 from paretoformer.spaces.recovery.teacher import Texts
 from paretoformer.spaces.runtimes import Tools
 from tests.test_cutting import LAYERS, tiny
-from tests.test_every_axis import changed
+from tests.test_every_axis import changed as every_axis_changed
 from tests.test_surgery import every_family
 
 
@@ -56,6 +56,11 @@ def divergence(output: Any, dense: Any) -> torch.Tensor:
 def teacher(model: Any, count: int = 12) -> Teacher:
     every = batches(model, count + 4)
     return Teacher(model, Texts(every[:count], every[count:]), divergence)
+
+
+def changed(dense: Any, runtime: str) -> Candidate:
+    """Every axis but those that come after recovery."""
+    return every_axis_changed(dense, runtime).replaced(readout="all")
 
 
 def kept_of(candidate: Candidate) -> list[int]:
@@ -152,7 +157,7 @@ def test_compressing_by_hand_says_that_a_repair_needs_a_study() -> None:
 @every_family
 def test_repaired_weights_are_kept_and_come_back(family: str, tmp_path: Any) -> None:
     dense = tiny(family)
-    candidate = changed(dense, "torch").replaced(recovery="least_squares")
+    candidate = every_axis_changed(dense, "torch").replaced(recovery="least_squares")
     tools = Tools(threads=1, teacher=lambda: teacher(dense))
     made = build(candidate, dense, tools)
     made.save(candidate, tmp_path)
