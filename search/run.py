@@ -235,7 +235,10 @@ class _Run:
                 )
                 records = search.run(wanted)
                 if picks := self._to_distil(records, objectives, workers.slots):
-                    wanted += len(picks)
+                    # More than were wanted, where an interrupted run had begun more.
+                    known = {record.candidate for record in records}
+                    wanted = sum(record.counts for record in records)
+                    wanted += sum(pick not in known for pick in picks)
                     search.proposers = [Planted(tuple(picks))]
                     with self.display.watching("Distilling, seconds", self._look(picks)):
                         records = search.run(wanted)

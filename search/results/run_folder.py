@@ -16,6 +16,9 @@ from filelock import FileLock, Timeout
 from paretoformer.search.errors import RunError
 from paretoformer.search.results.whole import write_whole
 
+MAY_CHANGE = ("trials", "search.trial_seconds", "recovery.distill_minutes")
+"""Keys of a study file that change no number that was measured."""
+
 
 class RunFolder:
     """The files of one study, by name."""
@@ -79,7 +82,7 @@ class RunFolder:
         changed = [
             f"{key} is {old!r} there and {new!r} here"
             for key, old, new in _differences(there, here)
-            if key not in ("trials", "search.trial_seconds")
+            if key not in MAY_CHANGE
         ]
         if changed:
             raise RunError(
