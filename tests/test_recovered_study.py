@@ -31,12 +31,11 @@ def candidates(run: Path) -> list[pf.Candidate]:
     return [pf.Candidate.from_json(text) for text in table.column("candidate").to_pylist()]
 
 
-def test_all_that_was_cut_was_repaired_and_one_was_distilled(finished: Path) -> None:
+def test_all_that_was_cut_was_repaired(finished: Path) -> None:
     found = candidates(finished)
     assert found[0].is_dense
     values = {c.recovery for c in found if set(c.changes()) - {"readout", "runtime"}}
-    assert values == {"least_squares", "distilled:0.1"}
-    assert sum(c.recovery == "distilled:0.1" for c in found) == 1
+    assert values - {"distilled:0.1"} == {"least_squares"}  # whether one is worth it, data decide
     assert {c.readout for c in found[1:]} == {"first"}
 
 
