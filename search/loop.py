@@ -87,6 +87,11 @@ class Search:
         return sorted(self._records.values(), key=lambda record: record.trial)
 
     @property
+    def queued(self) -> int:
+        """Candidates that were proposed and not tried yet."""
+        return self._queued
+
+    @property
     def _dense(self) -> TrialRecord | None:
         return self._records.get(self.space.dense.id)
 

@@ -238,6 +238,7 @@ class _Run:
                     # More than were wanted, where an interrupted run had begun more.
                     known = {record.candidate for record in records}
                     wanted = sum(record.counts for record in records)
+                    wanted += search.queued  # what is queued already comes first
                     wanted += sum(pick not in known for pick in picks)
                     search.proposers = [Planted(tuple(picks))]
                     with self.display.watching("Distilling, seconds", self._look(picks)):
