@@ -18,16 +18,16 @@ HELD_TOKENS = 8_192
 """Of the texts that tell whether a repair helped."""
 HELD_EXAMPLES = 128
 BATCH = 16
+BATCHES = 8
+"""At least so many, where there are the texts: some of them choose the ridge."""
 
 
-def recovery_texts(
-    workload: Workload, device: str, examples: int = FIT_EXAMPLES, skip: int = 0
-) -> Texts:
+def recovery_texts(workload: Workload, device: str, examples: int = FIT_EXAMPLES) -> Texts:
     """The first of the split `recovery`, or of the training split where that is too small.
 
-    examples: to solve from, at most. skip: leave out so many first.
+    examples: to solve from, at most.
     """
-    every = recovery_pool(workload)[skip:]
+    every = recovery_pool(workload)
     held = _first(workload, every, _held(every), HELD_TOKENS)
     fit = _first(workload, every[held:], examples, FIT_TOKENS)
     return Texts(
@@ -62,7 +62,8 @@ def _first(workload: Workload, examples: Sequence[Encoded], most: int, tokens: i
 def _batches(
     workload: Workload, examples: Sequence[Encoded], device: str
 ) -> list[dict[str, torch.Tensor]]:
-    return [batch for _, batch in workload.batches_of(examples, device, BATCH)]
+    size = min(BATCH, max(1, len(examples) // BATCHES))
+    return [batch for _, batch in workload.batches_of(examples, device, size)]
 
 
 CHUNK = 16

@@ -235,3 +235,30 @@ def test_equal_minutes_are_one_candidate() -> None:
     assert candidate.replaced(recovery="distilled:2.50") == candidate.replaced(
         recovery="distilled:2.5"
     )
+
+
+@pytest.mark.parametrize("count", [2, 3, 9])
+def test_ridge_is_chosen_on_texts_that_were_not_solved_for(
+    count: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where long texts leave few batches."""
+    tokens = []
+
+    def watched(moments: Moments, checks: Moments, biased: bool) -> torch.Tensor:
+        tokens.append((moments.tokens, checks.tokens))
+        return best_change(moments, checks, biased)
+
+    monkeypatch.setattr("paretoformer.spaces.recovery.least_squares.best_change", watched)
+    dense = tiny("bert")
+    candidate = changed(dense, "torch")
+    first = teacher(dense, count)
+    repair(build(candidate, dense).model, kept_of(candidate), first)
+    assert tokens
+    assert all(solved and checked for solved, checked in tokens)
+    assert {sum(each) for each in tokens} == {sum(int(mask.sum()) for mask in first.masks)}
+
+
+def test_one_batch_of_texts_is_too_few() -> None:
+    (batch,) = batches(tiny("bert"), 1)
+    with pytest.raises(ValueError, match="two batches"):
+        Texts([batch], [batch])

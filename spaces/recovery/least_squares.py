@@ -32,7 +32,7 @@ RIDGES = (1e-3, 1e-2, 1e-1, 1.0, 10.0)
 """How strongly a solution is drawn to the weights that are there, in units of the mean square of
 its inputs."""
 CHECKED = 4
-"""Every so many batches one serves to choose the ridge, and not to solve."""
+"""Every so many batches one serves to choose the ridge, and not to solve; of fewer, the last."""
 STRENGTHS = (1.0, 0.75, 0.5)
 """Shares of the repair that are tried."""
 EXACT = 1e-5
@@ -60,8 +60,8 @@ def repair(model: nn.Module, kept: Sequence[int], teacher: Teacher) -> tuple[Wei
             if parameter is not old[name]
         }
         after, strength = _best_strength(model, old, new, teacher, before)
-    taken = {name: _between(old[name], each, strength) for name, each in new.items()}
-    put(model, taken)
+        taken = {name: _between(old[name], each, strength) for name, each in new.items()}
+        put(model, taken if strength else {name: old[name].detach() for name in new})
     seconds = time.perf_counter() - begun
     return (taken if strength else {}), Recovered(before, after, seconds, strength)
 
@@ -113,18 +113,19 @@ def _solve(
     inputs = 0 if isinstance(projection, ConstantOutput) else _matrix(projection).shape[1]
     biased = cast(torch.Tensor | None, projection.bias) is not None
     moments, checks, seen = Moments(), Moments(), []
+    every = min(CHECKED, len(teacher.masks))
     for index, each in enumerate(walk.of(block, part)):
         mask = teacher.masks[index]
         missing = teacher.sums(layer, part, index).to(each.total.device) - each.total[mask].float()
         rows = each.inputs[mask].float() if inputs else missing[:, :0]
-        own = checks if index % CHECKED == CHECKED - 1 else moments
+        own = checks if index % every == every - 1 else moments
         weights = teacher.weights(layer, part, index).to(rows.device)
         own.add(rows, missing, weights, size=float(each.total[mask].float().square().sum()))
         if part is Part.FEED_FORWARD:
             seen.append(each)
     if moments.is_exact and checks.is_exact:
         return [each.total for each in seen]
-    change = best_change(moments, checks if checks.tokens else moments, biased)
+    change = best_change(moments, checks, biased)
     _apply(projection, change)
     return [_changed(each, change, inputs) for each in seen]
 

@@ -21,15 +21,23 @@ from paretoformer.spaces.recovery.layerwise import (
     without_cache,
 )
 
-PAIR = tuple[int, Part]
+Key = tuple[int, Part]
 
 
 @dataclass(frozen=True)
 class Texts:
-    """Inputs of the model in batches. fit: to repair from. held: to see whether it helped."""
+    """Inputs of the model in batches. fit: to repair from. held: to see whether it helped.
+
+    Raises:
+        ValueError: there are not two batches to repair from, of which one is to choose by.
+    """
 
     fit: Sequence[Batch]
     held: Sequence[Batch]
+
+    def __post_init__(self) -> None:
+        if len(self.fit) < 2 or not self.held:
+            raise ValueError("a repair needs texts in two batches, and some to judge it by.")
 
 
 class Teacher:
@@ -60,8 +68,8 @@ class Teacher:
         self._generator = torch.Generator().manual_seed(seed)
         self._folder = Path(mkdtemp(prefix="paretoformer-"))
         weakref.finalize(self, shutil.rmtree, self._folder, ignore_errors=True)
-        self._sums: dict[PAIR, torch.Tensor] = {}
-        self._weights: dict[PAIR, torch.Tensor] = {}
+        self._sums: dict[Key, torch.Tensor] = {}
+        self._weights: dict[Key, torch.Tensor] = {}
         self._starts = [0]
         self.masks: list[torch.Tensor] = []
         self._watch()
@@ -77,14 +85,9 @@ class Teacher:
         return self._weights[layer, part][self._starts[batch] : self._starts[batch + 1]]
 
     @property
-    def known(self) -> Iterable[PAIR]:
+    def known(self) -> Iterable[Key]:
         """Every block of the dense model."""
         return self._sums.keys()
-
-    @property
-    def dense_answers(self) -> Sequence[Any]:
-        """The dense model's outputs on the held-out texts."""
-        return self._answers
 
     def divergence(self, model: nn.Module) -> float:
         """Mean nats between a model's answers and the dense model's, on the held-out texts."""
@@ -100,7 +103,7 @@ class Teacher:
         return model(**without_cache(model, batch))
 
     def _watch(self) -> None:
-        weights: dict[PAIR, list[torch.Tensor]] = {}
+        weights: dict[Key, list[torch.Tensor]] = {}
         width = 0
         for _, mask, found, gradients in self._passes():
             self.masks.append(mask)
@@ -116,12 +119,12 @@ class Teacher:
             path, size = str(self._file(key)), tokens * width
             self._sums[key] = torch.from_file(path, shared=True, size=size).view(tokens, width)
 
-    def _file(self, key: PAIR) -> Path:
+    def _file(self, key: Key) -> Path:
         return self._folder / f"{key[0]}.{key[1].name.lower()}"
 
     def _passes(
         self,
-    ) -> Iterator[tuple[Batch, torch.Tensor, dict[PAIR, torch.Tensor], dict[PAIR, Any]]]:
+    ) -> Iterator[tuple[Batch, torch.Tensor, dict[Key, torch.Tensor], dict[Key, Any]]]:
         """Each batch with its mask, the sums, and the gradients of the answer by them."""
         with watched_sums(self.model) as found, torch.enable_grad():
             for batch in self.texts.fit:
