@@ -24,7 +24,6 @@ from paretoformer.evaluators.tasks import Task
 from paretoformer.evaluators.timing.conditions import set_threads
 from paretoformer.evaluators.timing.protocol import TimingProtocol
 from paretoformer.evaluators.workload import Workload
-from paretoformer.spaces.axes import axes
 from paretoformer.spaces.axis import Unsuitable
 from paretoformer.spaces.candidate import Candidate
 
@@ -48,7 +47,7 @@ class Job:
         """How long it takes on purpose, which no time limit may end."""
         if self.phase is not Phase.BUILD:
             return 0.0
-        return 2 * sum(axis.seconds(self.candidate[axis.name]) for axis in axes())
+        return 2 * self.candidate.seconds
 
     @property
     def exclusive(self) -> bool:

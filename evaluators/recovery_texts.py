@@ -38,9 +38,12 @@ def recovery_texts(workload: Workload, device: str, examples: int = FIT_EXAMPLES
 
 def recovery_pool(workload: Workload) -> Sequence[Encoded]:
     """The examples of the split `recovery`, or where those are too few, of the training split."""
-    own = workload.splits.get("recovery")
-    enough = own is not None and len(own) >= RECOVERY_AT_LEAST
-    return own.examples if own is not None and enough else workload.splits["train"].examples
+    return workload.splits["recovery" if has_own_texts(workload) else "train"].examples
+
+
+def has_own_texts(workload: Workload) -> bool:
+    """Whether recovery has enough texts that nothing else uses."""
+    return "recovery" in workload.splits and len(workload.splits["recovery"]) >= RECOVERY_AT_LEAST
 
 
 def _held(every: Sequence[Encoded]) -> int:

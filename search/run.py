@@ -14,6 +14,7 @@ from optuna.trial import TrialState
 from paretoformer.evaluators.artifact import workspace
 from paretoformer.evaluators.evaluator import Evaluator
 from paretoformer.evaluators.metrics import Metric
+from paretoformer.evaluators.recovery_texts import has_own_texts
 from paretoformer.evaluators.target import machine_facts, physical_cores
 from paretoformer.evaluators.timing.protocol import TimingProtocol
 from paretoformer.search.dispatch.artifacts import ArtifactFolder
@@ -46,7 +47,6 @@ from paretoformer.search.study.optuna_study import check_storage, open_study
 from paretoformer.search.study.prepare import Prepared, prepare
 from paretoformer.search.study.spec import Spec, load_spec, parse_spec
 from paretoformer.search.study.subject import Subject, load_subject
-from paretoformer.spaces.axes.recovery import minutes_of
 from paretoformer.spaces.candidate import Candidate
 from paretoformer.spaces.recovery.distillation import read_progress
 
@@ -128,6 +128,10 @@ class _Run:
             self.folder.write_study(self.spec.to_toml())
             prepared = prepare(study, self.spec, subject, self.folder, self.display.progress)
             self._tell_what_is_left_out(prepared)
+            if self.spec.recovery.least_squares and not has_own_texts(subject.workload):
+                self.display.note(
+                    "Repairs use the texts that ranked the heads: there are too few others."
+                )
             records = self._measure(stack, study, subject, prepared)
             self._publish(study, subject, prepared, records)
 
@@ -207,12 +211,12 @@ class _Run:
         """Measure candidates until there are as many as the study wants."""
         space, objectives = prepared.space, subject.objectives
         wanted = min(self.spec.trials, space.size)
-        distilled = sum(map(is_distilled, stored_records(study)))
         facts = self._facts(subject, prepared)
         file = TrialsFile(self.folder.trials, list(subject.metrics), subject.sampled, facts)
         records = stored_records(study)
         begun = study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
         searched = [record for record in records if record.counts and not is_distilled(record)]
+        distilled = sum(map(is_distilled, records))
         undistilled = len(self._to_distil(records, objectives, slots=1)) > distilled
         if len(searched) < wanted or begun or undistilled:
             self.display.trials(records, wanted, objectives)
@@ -243,6 +247,11 @@ class _Run:
                     search.proposers = [Planted(tuple(picks))]
                     with self.display.watching("Distilling, seconds", self._look(picks)):
                         records = search.run(wanted)
+        if self.spec.recovery.distill_minutes and not any(map(is_distilled, records)):
+            self.display.note(
+                "Nothing was distilled: no repaired candidate on the search's front might come to "
+                "satisfy the requirement."
+            )
         file.update(records, now=True)
         return records
 
@@ -259,7 +268,7 @@ class _Run:
             found = filter(None, (read_progress(workspace(self.folder.models, p)) for p in picks))
             each = list(found)
             nats = ", ".join(f"{progress['divergence']:.3f}" for progress in each)
-            total = sum(60 * minutes_of(pick.recovery) for pick in picks)
+            total = sum(pick.seconds for pick in picks)
             done = sum(progress["seconds"] for progress in each)
             return round(done), round(total) if each else 0, f"{nats} nats"
 

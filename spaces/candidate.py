@@ -80,6 +80,17 @@ class Candidate:
         """The same candidate with other values of some axes."""
         return Candidate(**{**self.values, **values})
 
+    @property
+    def seconds(self) -> float:
+        """How long building it takes on purpose, such as training it."""
+        return sum(axis.seconds(self.values[axis.name]) for axis in axes())
+
+    def given(self, minutes: float) -> Candidate:
+        """The candidate built with so much time; itself where time buys nothing."""
+        return self.replaced(
+            **{axis.name: axis.given(self.values[axis.name], minutes) for axis in axes()}
+        )
+
     def of_stage(self, stage: Stage) -> dict[str, Any]:
         """The values of the axes of one stage."""
         return {axis.name: self.values[axis.name] for axis in axes() if axis.stage is stage}

@@ -35,7 +35,7 @@ class ConstantOutput(nn.Module):
         super().__init__()
         bias = cast(nn.Parameter | None, projection.bias)
         self.bias = bias
-        self.width = _weight(projection).shape[0]
+        self.width = matrix_of(projection).shape[0]
 
     def forward(self, hidden: torch.Tensor) -> torch.Tensor:
         """(batch, length, anything) -> (batch, length, out_features)."""
@@ -148,8 +148,8 @@ def keep_neurons(block: Block, kept: tuple[int, ...], neurons: int) -> None:
         return
     paths = block.family.feed_forward
     for path in paths.inputs:
-        _weight(block.get(path), path)
-    width = _weight(block.feed_forward_output, paths.output).shape[1]
+        matrix_of(block.get(path), path)
+    width = matrix_of(block.feed_forward_output, paths.output).shape[1]
     if width != neurons:
         raise ValueError(f"the block should have {neurons} neurons, but has {width}.")
     if kept:
@@ -226,13 +226,13 @@ def _keep_units(
     """
     for path, parts in inputs.items():
         projection = block.get(path)
-        weight = _weight(projection, path)
+        weight = matrix_of(projection, path)
         rows = _positions(kept, units, len(weight), parts)
         bias = cast(torch.Tensor | None, projection.bias)
         bias = None if bias is None else bias[rows]
         block.set(path, _resized(projection, weight[rows], bias))
     projection = block.get(output)
-    weight = _weight(projection, output)
+    weight = matrix_of(projection, output)
     columns = _positions(kept, units, weight.shape[1])
     bias = cast(torch.Tensor | None, projection.bias)
     block.set(output, _resized(projection, weight[:, columns], bias))
@@ -242,7 +242,7 @@ def _keep_units(
 def _behead(block: Block) -> None:
     """Leave of an attention block only what its output projection adds to zeros."""
     family = block.family
-    _weight(block.output, family.output)
+    matrix_of(block.output, family.output)
     constant = ConstantOutput(block.output)
     layer = getattr(block.attention, "layer_idx", None) if family.causal else None
     inside = family.output.removeprefix(f"{family.attention}.")
@@ -259,7 +259,7 @@ def _positions(kept: tuple[int, ...], units: int, width: int, parts: int = 1) ->
     return positions[:, list(kept)].flatten()
 
 
-def _weight(projection: nn.Module, path: str = "") -> torch.Tensor:
+def matrix_of(projection: nn.Module, path: str = "") -> torch.Tensor:
     """The weight of a projection as (out_features, in_features).
 
     Raises:

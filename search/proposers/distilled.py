@@ -8,7 +8,6 @@ from paretoformer.evaluators.metrics import Metric
 from paretoformer.search.proposers.standard import nondominated_records
 from paretoformer.search.results.record import TrialRecord
 from paretoformer.search.results.requirement import Requirement
-from paretoformer.spaces.axes.recovery import NONE, distilled, minutes_of
 from paretoformer.spaces.candidate import Candidate
 
 LEFT = (0.25, 0.35, 0.5, 0.7)
@@ -19,7 +18,7 @@ LEAST_MINUTES = 1.0
 
 
 def is_distilled(record: TrialRecord) -> bool:
-    return minutes_of(record.candidate.recovery) > 0
+    return record.candidate.seconds > 0
 
 
 def to_distil(
@@ -37,7 +36,7 @@ def to_distil(
     if quality is None or cost is None or dense is None:
         return []
     front = nondominated_records(searched, objectives)
-    front = [record for record in front if record.candidate.recovery != NONE]
+    front = [record for record in front if record.candidate.given(minutes) != record.candidate]
     front.sort(key=lambda record: record.measurements[cost.name].value)
     requirement, reference = (
         Requirement.parse(quality.requirement),
@@ -52,8 +51,8 @@ def to_distil(
                     continue  # the next slower one, then
                 picks[record.candidate] = None
                 break
-    most = max(1, int(minutes * slots / LEAST_MINUTES))
+    most = max(1, int(minutes / LEAST_MINUTES))
     some = list(picks)[:most]
     each = minutes * slots / max(len(some), slots)
     each = round(2 * each) / 2 if each >= LEAST_MINUTES else each
-    return [candidate.replaced(recovery=distilled(each)) for candidate in some]
+    return [candidate.given(each) for candidate in some]

@@ -64,10 +64,16 @@ SpaceSection: Any = create_model(
 """The `[space]` section: one key for each axis that has none elsewhere."""
 
 
-class RecoverySection(_Section):
-    least_squares: bool = Field(
-        default=axis_of("recovery").setting_default, description=axis_of("recovery").setting_help
-    )
+def _section(name: str) -> dict[str, Any]:
+    """The keys of the axes that have theirs in this section."""
+    placed = ((axis.setting_key, axis) for axis in axes())
+    return {place[1]: _key(axis) for place, axis in placed if place and place[0] == name}
+
+
+_OfRecovery: Any = create_model("_OfRecovery", __base__=_Section, **_section("recovery"))
+
+
+class RecoverySection(_OfRecovery):  # type: ignore[misc]
     distill_minutes: float = Field(
         default=0,
         ge=0,

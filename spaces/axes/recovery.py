@@ -131,6 +131,9 @@ class Recovery(Axis[str]):
     def seconds(self, value: str) -> float:
         return 60 * minutes_of(value)
 
+    def given(self, value: str, minutes: float) -> str:
+        return value if value == NONE else distilled(minutes)
+
     def rebuilt(self, value: str) -> bool:
         return value == NONE
 

@@ -26,7 +26,7 @@ from paretoformer.spaces.families import Block, blocks_of
 from paretoformer.spaces.recovery.layerwise import Layerwise, Part
 from paretoformer.spaces.recovery.report import Recovered
 from paretoformer.spaces.recovery.teacher import Teacher
-from paretoformer.spaces.surgery import ConstantOutput
+from paretoformer.spaces.surgery import ConstantOutput, matrix_of
 
 RIDGES = (1e-3, 1e-2, 1e-1, 1.0, 10.0)
 """How strongly a solution is drawn to the weights that are there, in units of the mean square of
@@ -110,7 +110,7 @@ def _solve(
     layer: of the dense model, whose sums are to be met.
     """
     projection = part.projection(block)
-    inputs = 0 if isinstance(projection, ConstantOutput) else _matrix(projection).shape[1]
+    inputs = 0 if isinstance(projection, ConstantOutput) else matrix_of(projection).shape[1]
     biased = cast(torch.Tensor | None, projection.bias) is not None
     moments, checks, seen = Moments(), Moments(), []
     every = min(CHECKED, len(teacher.masks))
@@ -202,12 +202,6 @@ def _ridge(moments: Moments, inputs: int, biased: bool, ridge: float) -> torch.T
     factor = torch.linalg.cholesky(inner)
     change[:size] = torch.cholesky_solve(moments.outer[:size], factor)
     return change
-
-
-def _matrix(projection: nn.Module) -> torch.Tensor:
-    """(out_features, in_features)."""
-    weight = cast(torch.Tensor, projection.weight)
-    return weight.T if isinstance(projection, Conv1D) else weight
 
 
 def _apply(projection: nn.Module, change: torch.Tensor) -> None:
