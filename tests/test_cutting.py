@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,8 @@ from paretoformer.spaces.surgery import (
 from tests import test_surgery
 from tests.test_surgery import CAUSAL, every_family, inputs, logits
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 LAYERS, HEADS, NEURONS = 5, 4, 64
 SOME = (0, 3, 4, 17, 30, 63)
 WIDTHS = (SOME, (), tuple(range(NEURONS)), (5,), tuple(range(0, NEURONS, 3)))
@@ -44,15 +46,6 @@ POST_NORM = {"bert", "roberta", "xlm-roberta", "electra", "distilbert"}
 GATED = {"llama", "qwen2"}
 NEURON_PARAMETERS = {family: 3 * 32 if family in GATED else 2 * 32 + 1 for family in FAMILIES}
 """Input rows, their biases, output columns."""
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> Iterator[None]:
-    """Threads of tiny products mostly wait for each other."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def tiny(family: str, head: str = "", **settings: Any) -> Any:

@@ -24,14 +24,7 @@ from tests.test_cutting import LAYERS, tiny
 from tests.test_every_axis import changed as every_axis_changed
 from tests.test_surgery import every_family
 
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> Iterator[None]:
-    """Threads of tiny products mostly wait for each other."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def batches(model: Any, count: int, seed: int = 0) -> list[dict[str, torch.Tensor]]:
@@ -63,6 +56,10 @@ def changed(dense: Any, runtime: str) -> Candidate:
     return every_axis_changed(dense, runtime).replaced(readout="all")
 
 
+def copied(model: torch.nn.Module) -> dict[str, torch.Tensor]:
+    return {name: each.clone() for name, each in model.state_dict().items()}
+
+
 def kept_of(candidate: Candidate) -> list[int]:
     return [layer for layer, stays in enumerate(candidate.layers) if stays]
 
@@ -70,7 +67,7 @@ def kept_of(candidate: Candidate) -> list[int]:
 @every_family
 def test_repair_lowers_the_divergence_and_leaves_dense_alone(family: str) -> None:
     dense = tiny(family)
-    before = {name: each.clone() for name, each in dense.state_dict().items()}
+    before = copied(dense)
     candidate = changed(dense, "torch")
     cut = build(candidate, dense).model
     first = teacher(dense)
@@ -78,7 +75,7 @@ def test_repair_lowers_the_divergence_and_leaves_dense_alone(family: str) -> Non
     assert weights
     assert report.after < report.before
     assert report.after == pytest.approx(first.divergence(cut), rel=1e-4)
-    assert all(torch.equal(before[name], each) for name, each in dense.state_dict().items())
+    assert all(torch.equal(each, copied(dense)[name]) for name, each in before.items())
 
 
 def test_repair_gives_the_same_weights_again() -> None:
@@ -178,7 +175,7 @@ def endless(model: Any) -> Iterator[dict[str, torch.Tensor]]:
 @pytest.mark.parametrize("family", ["bert", "gpt2", "vit"])
 def test_distillation_lowers_the_divergence_and_leaves_dense_alone(family: str) -> None:
     dense = tiny(family)
-    before = {name: each.clone() for name, each in dense.state_dict().items()}
+    before = copied(dense)
     candidate = changed(dense, "torch")
     cut = build(candidate, dense).model
     first = teacher(dense)
@@ -188,7 +185,7 @@ def test_distillation_lowers_the_divergence_and_leaves_dense_alone(family: str) 
     assert report.after < 0.8 * report.before
     assert report.after == pytest.approx(first.divergence(cut), rel=1e-4)
     assert weights.keys() <= dict(cut.named_parameters()).keys()
-    assert all(torch.equal(before[name], each) for name, each in dense.state_dict().items())
+    assert all(torch.equal(each, copied(dense)[name]) for name, each in before.items())
 
 
 def test_distillation_that_was_cut_off_goes_on_where_it_was(tmp_path: Path) -> None:
