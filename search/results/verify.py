@@ -10,6 +10,7 @@ from typing import Any
 from paretoformer.evaluators.measurement import Measurements
 from paretoformer.evaluators.metrics import Bench
 from paretoformer.evaluators.progress import Progress, silent
+from paretoformer.evaluators.target import physical_cores
 from paretoformer.evaluators.timing.conditions import set_threads
 from paretoformer.evaluators.timing.protocol import TimingProtocol
 from paretoformer.search.errors import UserError
@@ -48,6 +49,8 @@ def verify(directory: Path, progress: Progress = silent) -> Verified:
         spec = Spec.model_validate(facts["study"])
     except (OSError, ValueError, KeyError, TypeError):
         raise UserError(f"{directory} is no export: it has no readable {MEASURED}.") from None
+    # Before anything is loaded: a runtime takes its threads from torch's when it is opened.
+    set_threads(spec.target.threads or physical_cores())
     try:
         model = load_compressed(directory)
     except (ValueError, FileNotFoundError, ImportError) as error:
@@ -55,7 +58,6 @@ def verify(directory: Path, progress: Progress = silent) -> Verified:
     subject = load_subject(spec, progress)
     if facts["model_digest"] and facts["model_digest"] != subject.model_digest:
         raise UserError(f"{spec.model.path} is not the model that {directory} was made from.")
-    set_threads(subject.target.threads)
     steps = ("the uncompressed model", "the compressed model")
     found: list[Measurements] = []
     for done, what in enumerate(steps):
