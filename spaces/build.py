@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
+import torch
 from torch import nn
 
 from paretoformer.spaces.axes import axes
@@ -39,6 +40,11 @@ class Compressed:
             axis.save(self.built, candidate[axis.name], folder)
 
 
+def here() -> Tools:
+    """Conversion for this process: its own number of threads."""
+    return Tools(threads=torch.get_num_threads())
+
+
 def build(candidate: Candidate, model: nn.Module, tools: Tools | None = None) -> Compressed:
     """The candidate's torch model and what runs it; `model` itself is not changed.
 
@@ -50,7 +56,7 @@ def build(candidate: Candidate, model: nn.Module, tools: Tools | None = None) ->
     """
     built = Built(shaped(candidate, model))
     for axis in axes():
-        built = axis.apply(built, candidate[axis.name], tools or Tools())
+        built = axis.apply(built, candidate[axis.name], tools or here())
     return _finished(candidate, built, cast(Any, model).config)
 
 
@@ -64,7 +70,7 @@ def load_built(
     """
     built = Built(shaped(candidate, model))
     for axis in axes():
-        built = axis.restore(built, candidate[axis.name], folder, tools or Tools())
+        built = axis.restore(built, candidate[axis.name], folder, tools or here())
     return _finished(candidate, built, cast(Any, model).config)
 
 

@@ -22,7 +22,7 @@ from torch import nn
 
 from paretoformer.spaces.axes import axes
 from paretoformer.spaces.axis import Stage
-from paretoformer.spaces.build import CANDIDATE, DENSE_CONFIG, Compressed, build, serve_saved
+from paretoformer.spaces.build import CANDIDATE, DENSE_CONFIG, Compressed, build, here, serve_saved
 from paretoformer.spaces.candidate import Candidate
 from paretoformer.spaces.runtimes import Runnable, Tools
 
@@ -49,11 +49,6 @@ def compress(model: nn.Module, candidate: Candidate, *, tools: Tools | None = No
         ImportError: the runtime is not installed; the message names the extra.
     """
     return served(build(candidate, model, tools or here()), candidate)
-
-
-def here() -> Tools:
-    """Conversion for this process: its own number of threads."""
-    return Tools(threads=torch.get_num_threads())
 
 
 def served(compressed: Compressed, candidate: Candidate) -> Any:

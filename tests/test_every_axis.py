@@ -83,3 +83,16 @@ def test_every_axis_changed_saved_and_loaded_in_another_process(tmp_path: Path) 
     for folder, before in expected.items():
         again = torch.load(folder / "again.pt", weights_only=True)
         torch.testing.assert_close(again, before, atol=tolerance[folder], rtol=0, msg=folder.name)
+
+
+def test_building_and_loading_leave_the_threads_of_the_process(tmp_path: Path) -> None:
+    """Else a model would be slower in the hands of whoever loads it than it was measured."""
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(2)
+        compressed = pf.compress(tiny("bert"), changed(tiny("bert"), "torch"))
+        pf.save_compressed(compressed, tmp_path)
+        pf.load_compressed(tmp_path)
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
