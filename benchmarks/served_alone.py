@@ -36,8 +36,8 @@ def opened(folder: Path, threads: int) -> tuple[Run, list[str]]:
 
         settings = {"INFERENCE_NUM_THREADS": threads, "PERFORMANCE_HINT": "LATENCY"}
         # Without this a CPU that has bfloat16 would use it for what is not quantised.
-        precision = json.loads((folder / "measured.json").read_text())
-        if not str(precision.get("runtime", "")).endswith("bfloat16"):
+        candidate = json.loads((folder / "compression.json").read_text())["candidate"]
+        if not candidate.get("runtime", "").endswith("bfloat16"):
             settings["INFERENCE_PRECISION_HINT"] = "f32"
         model = ov.Core().compile_model(str(openvino), "CPU", settings)
         request = model.create_infer_request()
