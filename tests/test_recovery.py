@@ -201,7 +201,7 @@ def test_distillation_that_was_cut_off_goes_on_where_it_was(tmp_path: Path) -> N
     first.run()
     first._checkpoint()
     second = begin(0.1, endless(dense))
-    assert second._resume()
+    assert second._resume(first._state.before)
     assert second._state == first._state
     for name, parameter in second._parameters.items():
         moments = second._optimizer.state[parameter]
@@ -217,7 +217,57 @@ def test_damaged_checkpoint_is_not_gone_on_with(tmp_path: Path) -> None:
     (tmp_path / "checkpoint.safetensors").write_bytes(b"\0" * 100)
     cut = build(changed(dense, "torch"), dense).model
     kept = kept_of(changed(dense, "torch"))
-    assert not Distillation(cut, kept, teacher(dense), endless(dense), 1, tmp_path)._resume()
+    assert not Distillation(cut, kept, teacher(dense), endless(dense), 1, tmp_path)._resume(0.1)
+
+
+def test_checkpoint_of_another_model_is_not_gone_on_with(tmp_path: Path) -> None:
+    dense = tiny("bert")
+    candidate = changed(dense, "torch")
+    cut = build(candidate, dense).model
+    begun = Distillation(cut, kept_of(candidate), teacher(dense), endless(dense), 0.02, tmp_path)
+    begun.run()
+    begun._checkpoint()
+    assert not begun._resume(2 * begun._state.before)
+    assert begun._resume(begun._state.before)
+
+
+def test_what_cannot_be_kept_ends_no_distillation(tmp_path: Path) -> None:
+    dense = tiny("bert")
+    candidate = changed(dense, "torch")
+    cut = build(candidate, dense).model
+    (tmp_path / "file").touch()
+    work = tmp_path / "file" / "work"
+    begun = Distillation(cut, kept_of(candidate), teacher(dense), endless(dense), 0.02, work)
+    _, report = begun.run()
+    begun._checkpoint()
+    assert report.after <= report.before
+
+
+def test_embeddings_are_not_trained_and_get_no_gradients() -> None:
+    dense = tiny("bert")
+    candidate = changed(dense, "torch")
+    cut = build(candidate, dense).model
+    weights, _ = Distillation(
+        cut, kept_of(candidate), teacher(dense), endless(dense), minutes=0.02
+    ).run()
+    table = dense.get_input_embeddings().weight
+    assert table.grad is None
+    assert table.requires_grad
+    assert torch.equal(cut.get_input_embeddings().weight, table)
+    assert not any(name.endswith("word_embeddings.weight") for name in weights)
+
+
+def test_model_of_half_precision_is_trained_in_single_and_handed_back_in_half() -> None:
+    dense = tiny("bert").to(torch.bfloat16)
+    candidate = changed(dense, "torch")
+    cut = build(candidate, dense).model
+    weights, report = Distillation(
+        cut, kept_of(candidate), teacher(dense), endless(dense), minutes=0.1
+    ).run()
+    assert report.after < report.before
+    assert {each.dtype for each in weights.values()} == {torch.bfloat16}
+    assert {each.dtype for each in cut.parameters()} == {torch.bfloat16}
+    assert {each.dtype for each in dense.parameters()} == {torch.bfloat16}
 
 
 @pytest.mark.parametrize("wrong", ["", "distilled", "distilled:", "distilled:x", "ridge", 3])

@@ -16,8 +16,8 @@ import json
 import math
 import os
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -60,6 +60,7 @@ class _State:
     best: float = math.inf
     looks: int = 0
     since_best: int = 0
+    before: float = math.inf
 
 
 class Distillation:
@@ -67,7 +68,7 @@ class Distillation:
 
     model: cut, and repaired as far as that goes without training; in evaluation mode, in which it
     is trained too, for dropout would cost more than it brings in so short a time. Its embeddings
-    stay as they are.
+    stay as they are. A model of half precision is trained in single precision.
     kept: of each of its layers, which layer of the dense model it was.
     batches: endless. workspace: where checkpoints go, and a distillation that was cut off goes on.
     """
@@ -88,7 +89,9 @@ class Distillation:
         self.model, self._teacher, self._batches = model, teacher, batches
         self._limit = 60 * minutes
         self._workspace = workspace
+        self._dtype = next(model.parameters()).dtype
         self._parameters = _own_parameters(model)
+        model.float()
         self._optimizer = torch.optim.AdamW(
             self._parameters.values(), lr=LEARNING_RATE, weight_decay=WEIGHT_DECAY
         )
@@ -101,7 +104,8 @@ class Distillation:
         Returns the trained tensors by name.
         """
         before = self._teacher.divergence(self.model)
-        if not self._resume():
+        if not self._resume(before):
+            self._state.before = before
             self._look(before)
         state, saved = self._state, time.monotonic()
         while state.seconds < self._limit and state.since_best < PATIENCE:
@@ -115,9 +119,11 @@ class Distillation:
                 self._checkpoint()
                 saved = time.monotonic()
         put(self.model, self._best)
+        self.model.to(self._dtype)
         for parameter in self.model.parameters():
             parameter.grad = None
-        return self._best, Recovered(before, state.best, state.seconds)
+        best = {name: each.to(self._dtype) for name, each in self._best.items()}
+        return best, Recovered(before, state.best, state.seconds)
 
     def _step(self, batch: Batch) -> None:
         share = min(self._state.seconds / self._limit, 1.0)
@@ -127,8 +133,8 @@ class Distillation:
         loss = self._loss(batch)
         self._optimizer.zero_grad(set_to_none=True)
         loss.backward()
-        nn.utils.clip_grad_norm_(self._parameters.values(), CLIP)
-        self._optimizer.step()
+        if nn.utils.clip_grad_norm_(self._parameters.values(), CLIP).isfinite():
+            self._optimizer.step()
 
     def _loss(self, batch: Batch) -> torch.Tensor:
         arguments = without_cache(self.model, batch)
@@ -158,33 +164,48 @@ class Distillation:
         if divergence < state.best:
             state.best, state.since_best = divergence, 0
             self._best = {name: p.detach().clone() for name, p in self._parameters.items()}
-        if self._workspace is not None:
-            facts = {"seconds": state.seconds, "of": self._limit, "divergence": state.best}
-            _write_whole(self._workspace / PROGRESS, json.dumps(facts).encode())
+        facts = {"seconds": state.seconds, "of": self._limit, "divergence": state.best}
+        self._keep(lambda workspace: _write_whole(workspace / PROGRESS, json.dumps(facts).encode()))
 
-    def _checkpoint(self) -> None:
+    def _keep(self, write: Callable[[Path], None]) -> None:
+        """Have something written; what cannot be, as on a full disk, ends no training."""
         if self._workspace is None:
             return
+        with suppress(OSError, SafetensorError):
+            self._workspace.mkdir(parents=True, exist_ok=True)
+            write(self._workspace)
+
+    def _checkpoint(self) -> None:
         tensors = {f"now.{name}": p.detach() for name, p in self._parameters.items()}
         tensors |= {f"best.{name}": each for name, each in self._best.items()}
         for name, parameter in self._parameters.items():
             for key, value in self._optimizer.state[parameter].items():
                 tensors[f"{key}.{name}"] = torch.as_tensor(value)
-        beside = self._workspace / f".{CHECKPOINT}"
         contiguous = {name: each.contiguous() for name, each in tensors.items()}
-        save_file(contiguous, str(beside), metadata={_FACTS: json.dumps(self._state.__dict__)})
-        os.replace(beside, self._workspace / CHECKPOINT)
+        facts = {_FACTS: json.dumps(self._state.__dict__)}
 
-    def _resume(self) -> bool:
-        """Go on from a checkpoint; whether there was one."""
+        def write(workspace: Path) -> None:
+            beside = workspace / f".{CHECKPOINT}"
+            save_file(contiguous, str(beside), metadata=facts)
+            os.replace(beside, workspace / CHECKPOINT)
+
+        self._keep(write)
+
+    def _resume(self, before: float) -> bool:
+        """Go on from a checkpoint; whether there was one.
+
+        before: the divergence from which this one begins, by which a checkpoint of another model or
+        of other texts is known.
+        """
         if self._workspace is None:
             return False
-        self._workspace.mkdir(parents=True, exist_ok=True)
         try:
             with safe_open(str(self._workspace / CHECKPOINT), "pt") as file:
                 facts = json.loads((file.metadata() or {})[_FACTS])
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         except (OSError, SafetensorError, KeyError, ValueError):
+            return False
+        if not math.isclose(facts.get("before", math.inf), before, rel_tol=1e-3):
             return False
         self._state = _State(**facts)
         for name, parameter in self._parameters.items():
@@ -218,12 +239,23 @@ def _own_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
     }
     # A tensor under two names is trained under the first.
     own = {name: p for name, p in model.named_parameters() if id(p) not in fixed}
+    _freeze(model, fixed)
     put(model, {name: p.detach().clone() for name, p in own.items()})
     every = dict(model.named_parameters())
     found = {name: every[name] for name in own}
     for parameter in found.values():
         parameter.requires_grad_()
     return found
+
+
+def _freeze(model: nn.Module, fixed: set[int]) -> None:
+    """The same numbers without gradients in place of these; the dense model keeps its own."""
+    frozen: dict[int, nn.Parameter] = {}
+    for module in model.modules():
+        for name, parameter in list(module.named_parameters(recurse=False)):
+            if id(parameter) in fixed:
+                wrapper = nn.Parameter(parameter.detach(), requires_grad=False)
+                setattr(module, name, frozen.setdefault(id(parameter), wrapper))
 
 
 @contextmanager

@@ -49,8 +49,9 @@ class Teacher:
     is that of √p·v - p(√p·v), with p the probabilities and v drawn from N(0, 1), whose square is in
     expectation the curvature of the divergence (the Fisher information).
 
-    The sums lie in a file that is mapped into memory, and goes with this object: of L layers, N
-    tokens and a width of D they take 8·L·N·D bytes.
+    The sums lie in files that are mapped into memory: of L layers, N tokens and a width of D they
+    take 8·L·N·D bytes. The files have no names any more, so they go with the process however it
+    ends.
 
     model: dense, in evaluation mode. divergence: (output, dense output) -> (rows,) nats.
     """
@@ -118,6 +119,7 @@ class Teacher:
         for key in weights:
             path, size = str(self._file(key)), tokens * width
             self._sums[key] = torch.from_file(path, shared=True, size=size).view(tokens, width)
+        shutil.rmtree(self._folder, ignore_errors=True)  # what is mapped stays
 
     def _file(self, key: Key) -> Path:
         return self._folder / f"{key[0]}.{key[1].name.lower()}"
