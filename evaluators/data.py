@@ -13,10 +13,12 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from paretoformer.spaces.suggestions import did_you_mean
 
-SplitName = Literal["train", "search", "confirm", "recovery"]
+SplitName = Literal["train", "search", "confirm", "steer", "recovery"]
 TRAIN_EXAMPLES = 256
 """Training examples that rank the heads; more are not read."""
 TRAIN_AT_LEAST = 32
+STEER_EXAMPLES = 256
+"""Further training examples, on which a search sees how far answers are from the dense model's."""
 RECOVERY_EXAMPLES = 20_000
 """Further texts that candidates are repaired from, and distilled on; more are not read."""
 RECOVERY_AT_LEAST = 128
@@ -28,6 +30,7 @@ READERS = {
     ".jsonl": "json",
     ".json": "json",
     ".parquet": "parquet",
+    ".txt": "text",
 }
 
 
@@ -42,14 +45,16 @@ class DataSource(BaseModel):
 
     path: str = Field(
         default="",
-        description="Hub id, or a csv, jsonl or Parquet file, to be split into disjoint parts.",
+        description="Hub id, or a csv, jsonl, Parquet or txt file, split into disjoint parts.",
     )
     train: str = Field(default="", description="File that ranks the heads.")
     search: str = Field(default="", description="File that the search measures on.")
     confirm: str = Field(default="", description="File that the front is confirmed on.")
     text: str = Field(default="text", description="Column of the text.")
     text_pair: str = Field(default="", description="Column of the second text, for pairs.")
-    label: str = Field(default="label", description="Column of the label.")
+    label: str = Field(
+        default="label", description='Column of the label; "" for none: dense sets the answers.'
+    )
     subset: str = Field(default="", description="Configuration of a Hub data set.")
     split: str = Field(default="train", description="Split of a Hub data set.")
     search_examples: int = Field(default=500, ge=1)
@@ -58,7 +63,7 @@ class DataSource(BaseModel):
 
 @dataclass(frozen=True)
 class Examples:
-    """Raw rows: texts, second texts ("" where there is none) and labels."""
+    """Raw rows: texts, second texts ("" where there is none) and labels (None where unknown)."""
 
     texts: tuple[str, ...]
     pairs: tuple[str, ...]
@@ -66,6 +71,14 @@ class Examples:
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    @property
+    def labelled(self) -> bool:
+        """Whether every label is known."""
+        return all(label is not None for label in self.labels)
+
+    def joined(self, more: Examples) -> Examples:
+        return Examples(self.texts + more.texts, self.pairs + more.pairs, self.labels + more.labels)
 
     def take(self, indices: Sequence[int]) -> Examples:
         return Examples(
@@ -82,21 +95,39 @@ class Examples:
         ]
 
 
-def read_splits(source: DataSource, seed: int) -> dict[SplitName, Examples]:
+def read_splits(
+    source: DataSource, seed: int, recovery_texts: str = ""
+) -> dict[SplitName, Examples]:
     """The splits, shuffled by `seed`, without duplicates within or across them.
 
-    What is left over, or is left of the training file, is for recovery.
+    What is left over, or is left of the training file, steers the search and is for recovery.
+
+    recovery_texts: a file of further texts for recovery, which needs no labels.
 
     Raises:
         DataError: a file is missing, unreadable or empty, lacks a column, or has too few examples.
     """
+    seen: set[str] = set()
+    splits, left = _measured_splits(source, seed, seen)
+    steer = min(STEER_EXAMPLES, len(left) // 4)
+    splits["steer"] = left.take(range(steer))
+    recovery = left.take(range(steer, len(left)))
+    if recovery_texts:
+        more = _read(recovery_texts, source.model_copy(update={"label": ""}))
+        recovery = _shuffled(_unseen(more, seen), seed).joined(recovery)
+    splits["recovery"] = recovery.take(range(min(RECOVERY_EXAMPLES, len(recovery))))
+    return {name: each for name, each in splits.items() if len(each)}
+
+
+def _measured_splits(
+    source: DataSource, seed: int, seen: set[str]
+) -> tuple[dict[SplitName, Examples], Examples]:
+    """What is ranked and measured on; and what is left over. Adds all of them to `seen`."""
     sizes: dict[SplitName, int] = {
         "confirm": source.confirm_examples,
         "search": source.search_examples,
         "train": TRAIN_EXAMPLES,
-        "recovery": RECOVERY_EXAMPLES,
     }
-    seen: set[str] = set()
     if source.path:
         pool = _shuffled(_unseen(_read(source.path, source), seen), seed)
         needed = source.search_examples + source.confirm_examples + TRAIN_AT_LEAST
@@ -112,18 +143,15 @@ def read_splits(source: DataSource, seed: int) -> dict[SplitName, Examples]:
         for name, size in sizes.items():
             splits[name] = pool.take(range(start, min(start + size, len(pool))))
             start += size
-        return _without_empty(splits)
+        return splits, pool.take(range(min(start, len(pool)), len(pool)))
     paths: dict[SplitName, str] = {
         "confirm": source.confirm,
         "search": source.search,
         "train": source.train,
     }
     splits = {}
-    for name, path in paths.items():
+    for name, path in paths.items():  # the training file last, which gives way to the others
         found = _shuffled(_unseen(_read(path, source), seen), seed)
-        if name == "train":
-            more = range(TRAIN_EXAMPLES, min(TRAIN_EXAMPLES + RECOVERY_EXAMPLES, len(found)))
-            splits["recovery"] = found.take(more)
         wanted = sizes[name]
         least = TRAIN_AT_LEAST if name == "train" else wanted
         if len(found) < least:
@@ -133,11 +161,7 @@ def read_splits(source: DataSource, seed: int) -> dict[SplitName, Examples]:
                 f"but `{name}` needs {least}.{advice}"
             )
         splits[name] = found.take(range(min(wanted, len(found))))
-    return _without_empty(splits)
-
-
-def _without_empty(splits: dict[SplitName, Examples]) -> dict[SplitName, Examples]:
-    return {name: each for name, each in splits.items() if len(each)}
+    return splits, found.take(range(len(splits["train"]), len(found)))
 
 
 def _read(path: str, source: DataSource) -> Examples:
@@ -172,8 +196,10 @@ def _reason(error: BaseException) -> str:
 
 
 def _columns(table: Any, path: str, source: DataSource) -> Examples:
-    """The rows that have text and label."""
-    columns = {"text": source.text, "label": source.label}
+    """The rows that have text and label, or text where no label is wanted."""
+    columns = {"text": source.text}
+    if source.label:
+        columns["label"] = source.label
     if source.text_pair:
         columns["text_pair"] = source.text_pair
     for key, column in columns.items():
@@ -183,15 +209,19 @@ def _columns(table: Any, path: str, source: DataSource) -> Examples:
                 f"It has: {', '.join(table.column_names)}. Name yours as data.{key}."
             )
     texts = table[source.text][:]
-    labels = table[source.label][:]
+    labels = table[source.label][:] if source.label else [None] * len(texts)
     pairs = table[source.text_pair][:] if source.text_pair else [""] * len(texts)
     rows = [
         (str(text), str(pair), label)
         for text, pair, label in zip(texts, pairs, labels, strict=True)
-        if text is not None and str(text).strip() and pair is not None and label is not None
+        if text is not None
+        and str(text).strip()
+        and pair is not None
+        and (label is not None or not source.label)
     ]
     if not rows:
-        raise DataError(f"{path} has no row with both {source.text!r} and {source.label!r}.")
+        wanted = " and ".join(repr(column) for column in columns.values())
+        raise DataError(f"{path} has no row with {wanted}.")
     return Examples(*(tuple(column) for column in zip(*rows, strict=True)))
 
 

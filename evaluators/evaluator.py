@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 import platform
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import nn
@@ -69,6 +69,7 @@ class Evaluator:
 
     protocols: how long to time in the search and in the confirmation.
     workspaces: folder in which building that was cut off goes on.
+    confirmed: names of the metrics that a confirmation measures; None: of all.
 
     Travels to a worker once and is used there for every job.
     """
@@ -82,6 +83,7 @@ class Evaluator:
         metrics: Mapping[str, Metric],
         protocols: Mapping[SplitName, TimingProtocol] | None = None,
         workspaces: Path | None = None,
+        confirmed: Collection[str] | None = None,
     ) -> None:
         self.model = model
         self.task = task
@@ -90,7 +92,9 @@ class Evaluator:
         self.metrics = dict(metrics)
         self.protocols = dict(protocols or {})
         self.workspaces = workspaces
+        self.confirmed = frozenset(self.metrics if confirmed is None else confirmed)
         self._builder: Builder | None = None
+        self._dense_outputs: dict[tuple[int, int], list[Any]] = {}
 
     def prepare(self, threads: int) -> None:
         """Set the threads of this process and move the model to the target."""
@@ -133,8 +137,12 @@ class Evaluator:
             workload=self.workload,
             target=self.target,
             protocol=self.protocols.get(job.split, TimingProtocol()),
+            steering=self.workload.steering if job.split == "search" else None,
+            dense_outputs=self._dense_outputs,
         )
-        chosen = {n: m for n, m in self.metrics.items() if m.exclusive == job.exclusive}
+        wanted = self.confirmed if job.split == "confirm" else self.metrics.keys()
+        chosen = {n: m for n, m in self.metrics.items() if n in wanted}
+        chosen = {n: m for n, m in chosen.items() if m.exclusive == job.exclusive}
         found = {name: metric.measure(bench) for name, metric in chosen.items()}
         return {name: measured for name, measured in found.items() if measured is not None}
 

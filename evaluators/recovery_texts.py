@@ -29,7 +29,7 @@ def recovery_texts(workload: Workload, device: str, examples: int = FIT_EXAMPLES
     """
     every = recovery_pool(workload)
     held = _first(workload, every, _held(every), HELD_TOKENS)
-    fit = _first(workload, every[held:], examples, FIT_TOKENS)
+    fit = _first(workload, every[held:], examples, FIT_TOKENS, least=2)
     return Texts(
         _batches(workload, every[held : held + fit], device),
         _batches(workload, every[:held], device),
@@ -51,12 +51,14 @@ def _held(every: Sequence[Encoded]) -> int:
     return min(HELD_EXAMPLES, len(every) // 4)
 
 
-def _first(workload: Workload, examples: Sequence[Encoded], most: int, tokens: int) -> int:
-    """How many examples have at most so many tokens, at least one."""
+def _first(
+    workload: Workload, examples: Sequence[Encoded], most: int, tokens: int, least: int = 1
+) -> int:
+    """How many examples have at most so many tokens, but no fewer than `least`."""
     count = total = 0
     for example in examples[:most]:
         total += workload.inputs.size(example)
-        if count and total > tokens:
+        if count >= least and total > tokens:
             break
         count += 1
     return count

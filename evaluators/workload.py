@@ -22,7 +22,7 @@ SCORING_BATCH = 32
 
 @dataclass(frozen=True)
 class Split:
-    """Encoded examples and their labels."""
+    """Encoded examples and their labels, all of them -1 where they are not known."""
 
     examples: tuple[Encoded, ...]
     labels: np.ndarray  # (examples,)
@@ -55,13 +55,19 @@ class Workload:
     inputs: Inputs
 
     @property
+    def steering(self) -> Split:
+        """The examples that steer a search: its own, or those that it measures on."""
+        return self.splits.get("steer", self.splits["search"])
+
+    @property
     def digest(self) -> str:
         """SHA-256 over every number and label, to notice data that changed under a run.
 
-        Not of the texts for recovery: what was made of them is kept with the run.
+        Not of the texts that steer, which only lead the search, nor of those for recovery: what
+        was made of them is kept with the run.
         """
         digest = hashlib.sha256()
-        for name in sorted(self.splits.keys() - {"recovery"}):
+        for name in sorted(self.splits.keys() - {"steer", "recovery"}):
             split = self.splits[name]
             for example in split.examples:
                 for key in sorted(example):

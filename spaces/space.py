@@ -54,6 +54,10 @@ class Space:
             params |= domain.params(candidate[name])
         return params
 
+    def holds(self, candidate: Candidate) -> bool:
+        """Whether parameters can say it: what the search changes, it need not say of dense."""
+        return self.suggest(_Given(self.params(candidate))) == candidate
+
     @property
     def dense(self) -> Candidate:
         return Candidate.dense(self.shape.layers, self.shape.heads)
@@ -95,6 +99,19 @@ def spread_evenly(candidates: Sequence[Candidate], count: int) -> list[Candidate
     if len(candidates) <= count:
         return list(candidates)
     return [candidates[i] for i in np.linspace(0, len(candidates) - 1, count).round().astype(int)]
+
+
+@dataclass(frozen=True)
+class _Given:
+    """A trial whose parameters are there."""
+
+    params: Params
+
+    def suggest_int(self, name: str, low: int, high: int) -> int:
+        return int(self.params[name])
+
+    def suggest_categorical(self, name: str, choices: Sequence[str]) -> str:
+        return str(self.params[name])
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ from paretoformer.evaluators.outcome import Outcome, Result
 from paretoformer.search.proposers import alternatives, standard_proposers
 from paretoformer.search.proposers.standard import structures
 from paretoformer.search.results.record import TrialRecord
+from paretoformer.search.results.requirement import Requirement
 from paretoformer.spaces import AttentionChoice, Candidate, HeadMask
 from paretoformer.spaces.attention.menu import left_out, menu
 from paretoformer.spaces.axes import heads
@@ -90,7 +91,9 @@ def test_planted_candidates_are_in_the_space_with_dense_first(kind: str) -> None
 
 def test_planted_candidates_are_what_the_first_proposers_propose() -> None:
     here = space("ranked")
-    first, second, _ = standard_proposers(here, OBJECTIVES)
+    first, second, _ = standard_proposers(
+        here, OBJECTIVES, [Requirement.parse(Accuracy.requirement)]
+    )
     assert first.propose({}) == (here.dense, *alternatives(here))
     assert not second.propose({})  # until the dense model was measured
     measured = {

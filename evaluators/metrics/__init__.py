@@ -1,7 +1,15 @@
 """Metrics, one file each; importing this package registers them all."""
 
 from paretoformer.evaluators.directions import Direction, Role
-from paretoformer.evaluators.metrics import accuracy, counts, disk, energy, latency, memory
+from paretoformer.evaluators.metrics import (
+    accuracy,
+    counts,
+    disk,
+    energy,
+    latency,
+    likeness,
+    memory,
+)
 from paretoformer.evaluators.metrics.metric import Bench, Metric
 from paretoformer.evaluators.metrics.registry import available, metric_of, metrics_of, register
 
@@ -16,6 +24,7 @@ __all__ = [
     "disk",
     "energy",
     "latency",
+    "likeness",
     "memory",
     "metric_of",
     "metrics_of",

@@ -8,11 +8,11 @@ import numpy as np
 from scipy.stats import binomtest
 from sklearn.metrics import accuracy_score
 
+from paretoformer.evaluators.answers import predictions
 from paretoformer.evaluators.directions import Direction, Role
 from paretoformer.evaluators.measurement import Measurement
 from paretoformer.evaluators.metrics.metric import Bench, Metric
 from paretoformer.evaluators.metrics.registry import register
-from paretoformer.evaluators.predictions import predictions
 
 
 class Accuracy(Metric):

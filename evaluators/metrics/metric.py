@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 from torch import nn
@@ -26,6 +26,8 @@ class Bench:
     dense: the uncompressed torch model with `sdpa`.
     reference: the dense model's measurements in this run; None while they are being made.
     protocol: how long a timing goes on.
+    steering: the examples that answers are compared with the dense model's on; None: the split.
+    dense_outputs: what the dense model said before in this process; memo: what was found out.
     """
 
     runnable: Runnable
@@ -37,6 +39,9 @@ class Bench:
     workload: Workload
     target: Target
     protocol: TimingProtocol
+    steering: Split | None = None
+    dense_outputs: dict[tuple[int, int], list[Any]] = field(default_factory=dict, repr=False)
+    memo: dict[str, Any] = field(default_factory=dict, repr=False)
 
 
 class Metric(ABC):
@@ -52,6 +57,8 @@ class Metric(ABC):
     role: ClassVar[Role]
     requirement: ClassVar[str] = ""
     """Of a quality metric: what `best` asks for by default, such as `accuracy>=dense-0.01`."""
+    likeness: ClassVar[bool] = False
+    """Whether it compares answers with the dense model's own, and needs no labels."""
     exclusive: ClassVar[bool] = False
     """Whether it must be measured alone on the machine, as a timing must."""
 

@@ -24,14 +24,16 @@ def metric_of(name: str) -> Metric:
     return _REGISTRY[name]
 
 
-def metrics_of(task: Task) -> dict[str, Metric]:
-    """Every metric that a study of this task knows, by name: its own scores, then all costs."""
-    costs = (metric for metric in _REGISTRY.values() if metric.role == "cost")
-    own = (_REGISTRY[name] for name in task.scores)
-    return {metric.name: metric for metric in (*own, *costs)}
+def metrics_of(task: Task, *, labelled: bool = True) -> dict[str, Metric]:
+    """Every metric that a study of this task knows, by name: its own scores, where its examples
+    are labelled; likeness to the dense model's answers; then all costs."""
+    costs = [metric for metric in _REGISTRY.values() if metric.role == "cost"]
+    own = [_REGISTRY[name] for name in task.scores if labelled]
+    like = [metric for metric in _REGISTRY.values() if metric.likeness]
+    return {metric.name: metric for metric in (*own, *like, *costs)}
 
 
-def available(task: Task, target: Target) -> dict[str, Metric]:
+def available(task: Task, target: Target, *, labelled: bool = True) -> dict[str, Metric]:
     """Those that this machine can measure."""
-    known = metrics_of(task)
+    known = metrics_of(task, labelled=labelled)
     return {name: metric for name, metric in known.items() if not metric.unavailable(target)}

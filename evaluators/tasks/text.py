@@ -47,6 +47,11 @@ def _padded(tokens: np.ndarray, length: int, filler: int) -> np.ndarray:
     return np.pad(tokens, (0, length - len(tokens)), constant_values=filler)
 
 
+def unlabelled(examples: Examples) -> np.ndarray:
+    """The labels of examples that have none."""
+    return np.full(len(examples), -1, dtype=np.int64)
+
+
 def tokenize(
     splits: Mapping[SplitName, Examples],
     labels: Mapping[SplitName, np.ndarray],

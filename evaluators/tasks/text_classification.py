@@ -14,7 +14,7 @@ from transformers.models.auto import modeling_auto
 from paretoformer.evaluators.data import DataError, Examples, SplitName
 from paretoformer.evaluators.target import Target
 from paretoformer.evaluators.tasks.task import Task, register
-from paretoformer.evaluators.tasks.text import tokenize
+from paretoformer.evaluators.tasks.text import tokenize, unlabelled
 from paretoformer.evaluators.workload import Workload
 
 
@@ -31,7 +31,10 @@ class TextClassification(Task):
     def encode(
         self, splits: Mapping[SplitName, Examples], tokenizer: Any, config: Any, target: Target
     ) -> Workload:
-        labels = {name: class_numbers(each.labels, config) for name, each in splits.items()}
+        labels = {
+            name: class_numbers(each.labels, config) if each.labelled else unlabelled(each)
+            for name, each in splits.items()
+        }
         return tokenize(splits, labels, tokenizer, target)
 
     def loss(self, output: Any, labels: torch.Tensor) -> torch.Tensor:
@@ -42,8 +45,8 @@ class TextClassification(Task):
         return answers
 
     def divergence(self, output: Any, dense: Any) -> torch.Tensor:
-        wanted = F.log_softmax(dense.logits.float(), dim=-1)
-        given = F.log_softmax(output.logits.float(), dim=-1)
+        wanted = F.log_softmax(dense.logits.double(), dim=-1)
+        given = F.log_softmax(output.logits.double(), dim=-1)
         return F.kl_div(given, wanted, reduction="none", log_target=True).sum(dim=-1)
 
 

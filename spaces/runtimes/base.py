@@ -8,15 +8,12 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 import torch
 from torch import nn
 
 from paretoformer.spaces.suggestions import did_you_mean
-
-if TYPE_CHECKING:
-    from paretoformer.spaces.recovery.teacher import Teacher
 
 Batch = Mapping[str, torch.Tensor]
 """Inputs of a model by name, as transformers names them; each (batch, ...)."""
@@ -35,8 +32,8 @@ class Tools:
     inputs the model takes; no result depends on its values."""
     calibration: Callable[[], Iterable[Batch]] | None = None
     """Gives batches of training inputs to a quantiser that calibrates; None: there are none."""
-    teacher: Callable[[], Teacher] | None = None
-    """Gives what a repair compares with; None: there is no study."""
+    teacher: Callable[[], Any] | None = None
+    """Gives the `recovery.Teacher` that a repair compares with; None: there is no study."""
     texts: Callable[[], Iterator[Batch]] | None = None
     """Gives endless batches of unlabelled texts to distil on; None: there is no study."""
     workspace: Path | None = None

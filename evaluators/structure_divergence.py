@@ -1,4 +1,4 @@
-"""Divergence: how far a candidate's answers are from the dense model's, on training examples."""
+"""How far the answers of a candidate's structure are from the dense model's, as torch runs both."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from paretoformer.spaces.build import build
 from paretoformer.spaces.candidate import Candidate
 
 
-class Divergence:
+class StructureDivergence:
     """Mean nats between a torch candidate's answers and the dense model's; needs no labels.
 
     The dense model's own answers are computed once.

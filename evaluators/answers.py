@@ -1,0 +1,76 @@
+"""Answers: what a candidate says to each example, and how far that is from what dense says."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from paretoformer.evaluators.metrics.metric import Bench
+from paretoformer.evaluators.workload import SCORING_BATCH, Split
+
+
+def predictions(bench: Bench) -> np.ndarray:
+    """(examples,) the candidate's answers, as the split's labels are written."""
+    answers = np.empty_like(bench.split.labels)
+    with torch.inference_mode():
+        for indices, batch in _batches(bench, bench.split):
+            answers[indices] = bench.task.predict(bench.runnable(**batch))
+    return answers
+
+
+@dataclass(frozen=True)
+class Compared:
+    """A candidate's answers against the dense model's. same: (examples,) whether they are equal.
+    nats: (examples,) the divergence of their distributions."""
+
+    same: npt.NDArray[np.bool_]
+    nats: npt.NDArray[np.float64]
+
+
+def compared(bench: Bench) -> Compared:
+    """On the examples that steer the search, or those of the confirmation; computed once."""
+    if "compared" not in bench.memo:
+        split = bench.split if bench.steering is None else bench.steering
+        with torch.inference_mode():
+            bench.memo["compared"] = _compared(bench, split)
+    found: Compared = bench.memo["compared"]
+    return found
+
+
+def _compared(bench: Bench, split: Split) -> Compared:
+    same = np.empty(len(split), dtype=bool)
+    nats = np.empty(len(split))
+    task = bench.task
+    for (indices, batch), dense in zip(
+        _batches(bench, split), _dense_outputs(bench, split), strict=True
+    ):
+        output = bench.runnable(**batch)
+        same[indices] = task.predict(output) == task.predict(dense)
+        nats[indices] = task.divergence(output, dense).double().cpu().numpy()
+    return Compared(same, nats.clip(min=0.0))  # but for rounding there is none below
+
+
+def _dense_outputs(bench: Bench, split: Split) -> list[Any]:
+    """In the batches that the bench's candidate is asked in; computed once in a process."""
+    kept, key = bench.dense_outputs, (id(split), _size(bench))
+    if key not in kept:
+        kept[key] = [bench.dense(**batch) for _, batch in _batches(bench, split)]
+    return kept[key]
+
+
+def _batches(bench: Bench, split: Split) -> Iterator[tuple[np.ndarray, dict[str, torch.Tensor]]]:
+    return bench.workload.batches(split, bench.target.device, _size(bench))
+
+
+def _size(bench: Bench) -> int:
+    """Examples of a batch.
+
+    Where a row's answer depends on the rest of its batch, as with dynamic quantisation, batches are
+    those of the target: so the model answers as it will when it serves.
+    """
+    return bench.target.batch_size if bench.runnable.couples_rows else SCORING_BATCH
