@@ -67,6 +67,22 @@ def search(
         typer.Option(help="Candidates to measure; overrides the file, may grow on a resumed run."),
     ] = None,
     seed: Annotated[int | None, typer.Option(help="Overrides the file.")] = None,
+    require: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Search where this holds, such as 'memory_mb<=50'; may be repeated; overrides "
+            "search.require.",
+            show_default="that of the task",
+        ),
+    ] = None,
+    minutes: Annotated[
+        float | None,
+        typer.Option(help="Time for the whole study, in place of a number of trials."),
+    ] = None,
+    dry_run: Annotated[
+        bool,
+        typer.Option("--dry-run", help="Check everything, measure nothing, print the plan."),
+    ] = False,
     address: Annotated[
         str | None,
         typer.Option(help="An existing Ray cluster; default: a local one, started and stopped."),
@@ -95,8 +111,21 @@ def search(
     from paretoformer.search.results.tables import front_table, optimism, print_table
     from paretoformer.search.run import search as run_search
 
+    if dry_run:
+        from paretoformer.search.plan import planned
+
+        typer.echo(planned(study, out, trials, seed, require or (), minutes))
+        return
     try:
-        folder = run_search(study, out=out, trials=trials, seed=seed, address=address)
+        folder = run_search(
+            study,
+            out=out,
+            trials=trials,
+            seed=seed,
+            require=require or (),
+            minutes=minutes,
+            address=address,
+        )
     except Interrupted as interrupted:  # Typer would end without a word
         raise Stopped(interrupted) from None
     frame, facts = read_front(folder)

@@ -13,6 +13,7 @@ from paretoformer.search.dispatch.pipeline import Pipeline
 from paretoformer.search.errors import StudyFailed
 from paretoformer.search.proposers import Proposer
 from paretoformer.search.results.record import TrialRecord
+from paretoformer.search.results.requirement import Requirement
 from paretoformer.search.study.optuna_study import belongs_to_population, unfinished
 from paretoformer.spaces.candidate import Candidate
 from paretoformer.spaces.space import Space
@@ -25,6 +26,8 @@ CANDIDATE = "candidate"
 """User attribute of a trial whose candidate no parameters of the space can say: its JSON text."""
 PLANTED = "planted"
 """User attribute of the study: ids of the candidates that were put in its queue."""
+UNTOLD = 1e6
+"""By how much a requirement is missed on what a runtime cannot tell."""
 PATIENCE = 20
 """Duplicates in a row after which the loop asks `spare` for a candidate."""
 
@@ -37,6 +40,8 @@ class Search:
     spare: asked when the sampler keeps repeating itself.
     names: the objectives, in the study's order.
     on_record: called with all records so far, after each candidate.
+    requirements: what the sampler is to keep to.
+    is_over: whether the time is over, so that nothing more is begun.
     """
 
     study: optuna.Study
@@ -46,6 +51,8 @@ class Search:
     pipeline: Pipeline
     names: Sequence[str]
     on_record: Callable[[Sequence[TrialRecord]], None] = lambda records: None
+    requirements: Sequence[Requirement] = ()
+    is_over: Callable[[], bool] = lambda: False
     _records: dict[str, TrialRecord] = field(default_factory=dict)
     _asked: dict[int, tuple[optuna.Trial, Candidate]] = field(default_factory=dict)
     _parked: dict[str, list[optuna.Trial]] = field(default_factory=dict)
@@ -54,7 +61,7 @@ class Search:
     _exhausted: bool = False
 
     def run(self, trials: int) -> list[TrialRecord]:
-        """Measure candidates until there are `trials`, or until the space has no more.
+        """Measure candidates until there are `trials`, the space has no more, or time is over.
 
         Those that their runtime turned out to be unable to run do not count.
 
@@ -86,10 +93,28 @@ class Search:
     def records(self) -> list[TrialRecord]:
         return sorted(self._records.values(), key=lambda record: record.trial)
 
-    @property
-    def queued(self) -> int:
-        """Candidates that were proposed and not tried yet."""
-        return self._queued
+    def measure(self, candidates: Iterable[Candidate]) -> list[TrialRecord]:
+        """Measure these besides the trials that were asked for, whatever else is queued.
+
+        Those that an interrupted run had begun go on where they were.
+        """
+        self._records = {r.candidate.id: r for r in stored_records(self.study)}
+        begun = [self._candidate(trial).id for trial in unfinished(self.study)]
+        for candidate in candidates:
+            if candidate.id not in self._records and candidate.id not in begun:
+                self.study.add_trial(
+                    optuna.trial.create_trial(
+                        state=TrialState.RUNNING,
+                        user_attrs={CANDIDATE: candidate.to_json()},
+                        system_attrs={"fixed_params": self.space.params(candidate)},
+                    )
+                )
+        for trial in unfinished(self.study):
+            self._take(trial)
+        while finished := self.pipeline.finished():
+            for number, result in finished:
+                self._finish(number, result)
+        return self.records
 
     @property
     def _dense(self) -> TrialRecord | None:
@@ -106,10 +131,8 @@ class Search:
 
     def _enqueue(self, candidates: Iterable[Candidate]) -> None:
         for candidate in candidates:
-            params = self.space.params(candidate)
-            same = self.space.suggest(optuna.trial.FixedTrial(params)) == candidate
-            attributes = {} if same else {CANDIDATE: candidate.to_json()}
-            self.study.enqueue_trial(params, user_attrs=attributes)
+            attributes = {} if self.space.holds(candidate) else {CANDIDATE: candidate.to_json()}
+            self.study.enqueue_trial(self.space.params(candidate), user_attrs=attributes)
             self._queued += 1
 
     def _measure_dense(self) -> None:
@@ -131,8 +154,19 @@ class Search:
         known = len(self._records) - min(failed, trials) + underway
         parked = sum(len(each) for each in self._parked.values())
         room = underway + parked < self.pipeline.capacity
-        left = known < trials and len(self._records) + underway < self.space.size
-        return left and room and not self._exhausted and not self._waits()
+        if self.is_over() and self._dense is not None:
+            return False
+        more = self._queued or (self._unseen and not self._exhausted)
+        return bool(known < trials and more) and room and not self._waits()
+
+    @property
+    def _unseen(self) -> bool:
+        """Whether the space has candidates that nobody asked for yet."""
+        if len(self._records) + len(self._asked) < self.space.size:
+            return True
+        seen = [record.candidate for record in self._records.values()]
+        seen += [candidate for _, candidate in self._asked.values()]
+        return sum(map(self.space.holds, seen)) < self.space.size
 
     def _waits(self) -> bool:
         """Whether it is better to wait for what is under way than to ask the sampler."""
@@ -157,9 +191,7 @@ class Search:
             self._tell(trial, TrialRecord.from_json(trial.user_attrs[RECORD]))
             return
         belongs_to_population(self.study, trial)
-        candidate = self.space.suggest(trial)
-        if CANDIDATE in trial.user_attrs:
-            candidate = Candidate.from_json(trial.user_attrs[CANDIDATE])
+        candidate = self._candidate(trial)
         known = self._records.get(candidate.id)
         if known is not None:
             self._duplicates += 1
@@ -172,6 +204,11 @@ class Search:
             self._asked[trial.number] = trial, candidate
             dense = self._dense
             self.pipeline.start(trial.number, candidate, dense.measurements if dense else None)
+
+    def _candidate(self, trial: optuna.Trial) -> Candidate:
+        suggested = self.space.suggest(trial)
+        told = trial.user_attrs.get(CANDIDATE)
+        return suggested if told is None else Candidate.from_json(told)
 
     def _finish(self, number: int, result: Result) -> None:
         trial, candidate = self._asked.pop(number)
@@ -186,9 +223,19 @@ class Search:
     def _tell(self, trial: optuna.Trial, record: TrialRecord) -> None:
         values = record.values(self.names)
         if record.ok and all(value == value for value in values):  # NaN: an objective is not there
+            for requirement in self.requirements:
+                trial.set_constraint(requirement.text, self._excess(requirement, record))
             self.study.tell(trial, values)
         else:
             self.study.tell(trial, state=TrialState.FAIL)
+
+    def _excess(self, requirement: Requirement, record: TrialRecord) -> float:
+        """As Optuna takes it: 0 where the requirement is satisfied, else by how much it is not."""
+        dense = self._dense or record  # which is the first
+        if requirement.metric not in record.measurements:
+            return UNTOLD
+        found, reference = (r.measurements[requirement.metric].value for r in (record, dense))
+        return requirement.shortfall(found, reference)
 
     def _tell_duplicate(self, trial: optuna.Trial, known: TrialRecord) -> None:
         trial.set_user_attr(DUPLICATE, known.trial)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
@@ -11,12 +11,11 @@ from typing import Any
 import optuna
 from optuna.trial import TrialState
 
-from paretoformer.evaluators.artifact import workspace
 from paretoformer.evaluators.evaluator import Evaluator
-from paretoformer.evaluators.metrics import Metric
 from paretoformer.evaluators.recovery_texts import has_own_texts
 from paretoformer.evaluators.target import machine_facts, physical_cores
 from paretoformer.evaluators.timing.protocol import TimingProtocol
+from paretoformer.search.budget import Budget
 from paretoformer.search.dispatch.artifacts import ArtifactFolder
 from paretoformer.search.dispatch.dispatcher import Dispatcher
 from paretoformer.search.dispatch.pipeline import Pipeline
@@ -24,17 +23,16 @@ from paretoformer.search.dispatch.placement import places, run_on
 from paretoformer.search.dispatch.ray_dispatcher import RayDispatcher
 from paretoformer.search.dispatch.ray_session import import_ray, ray_session
 from paretoformer.search.dispatch.signals import interruptible
+from paretoformer.search.distilling import Distilling, progress_of
 from paretoformer.search.errors import RunError, StudyError
 from paretoformer.search.loop import Search, stored_records
 from paretoformer.search.proposers import (
-    Planted,
     Unseen,
     alternatives,
     is_distilled,
     standard_proposers,
-    to_distil,
 )
-from paretoformer.search.results.choose import chosen, unchosen
+from paretoformer.search.results.choose import by_importance, chosen, unchosen
 from paretoformer.search.results.confirm import confirm, confirmations
 from paretoformer.search.results.display import Display
 from paretoformer.search.results.facts import MetricFacts, RunFacts
@@ -47,8 +45,6 @@ from paretoformer.search.study.optuna_study import check_storage, open_study
 from paretoformer.search.study.prepare import Prepared, prepare
 from paretoformer.search.study.spec import Spec, load_spec, parse_spec
 from paretoformer.search.study.subject import Subject, load_subject
-from paretoformer.spaces.candidate import Candidate
-from paretoformer.spaces.recovery.distillation import read_progress
 
 RUN = "run"
 """User attribute of the study: the id of its run folder, as in `machine.json`."""
@@ -64,13 +60,16 @@ def search(
     out: str | Path | None = None,
     trials: int | None = None,
     seed: int | None = None,
+    require: Sequence[str] = (),
+    minutes: float | None = None,
     address: str | None = None,
     quiet: bool = False,
 ) -> Path:
     """Run a study, or go on with it where an interrupted run left it.
 
     study: a .toml file or a built-in name. out: the run folder; default `runs/<name>`.
-    trials, seed: override the file. address: an existing Ray cluster; default a local one.
+    trials, seed, require, minutes: override the file; minutes stand in place of trials.
+    address: an existing Ray cluster; default a local one.
 
     Returns the run folder, with `trials.parquet`, `front.parquet` and `report.html`.
 
@@ -80,7 +79,7 @@ def search(
         Interrupted: SIGINT or SIGTERM; what was finished is kept.
     """
     with interruptible(), Display(quiet=quiet) as display:
-        spec = load_spec(study, trials=trials, seed=seed)
+        spec = load_spec(study, trials=trials, seed=seed, require=require, minutes=minutes)
         folder = RunFolder(out if out is not None else Path("runs") / spec.name)
         _Run(spec, folder, address, display).execute()
     return folder.path
@@ -97,6 +96,7 @@ class _Run:
 
     def execute(self) -> None:
         """Check everything, then write; measure; publish."""
+        begun = time.monotonic()
         self._check_folder()
         if self.spec.target.resource and not self.address:
             raise StudyError(
@@ -125,6 +125,7 @@ class _Run:
                 self.spec.seed,
             )
             self._claim(study, subject)
+            budget = Budget(self.spec, study, begun)
             self.folder.write_study(self.spec.to_toml())
             prepared = prepare(study, self.spec, subject, self.folder, self.display.progress)
             self._tell_what_is_left_out(prepared)
@@ -132,8 +133,16 @@ class _Run:
                 self.display.note(
                     "Repairs use the texts that ranked the heads: there are too few others."
                 )
-            records = self._measure(stack, study, subject, prepared)
+            if "steer" not in subject.workload.splits:
+                self.display.note(
+                    "Fidelity and divergence are those on the search examples: there are too few "
+                    "others."
+                )
+            artifacts = ArtifactFolder(self.folder.models, subject.model_digest)
+            records = self._measure(stack, study, subject, prepared, artifacts, budget)
             self._publish(study, subject, prepared, records)
+            picked = chosen(records, subject.objectives, alternatives(prepared.space))
+            artifacts.drop(unchosen(records, picked))
 
     def _tell_what_is_left_out(self, prepared: Prepared) -> None:
         for axis in prepared.begun_without:
@@ -183,21 +192,36 @@ class _Run:
             )
 
     def _measure(
-        self, stack: ExitStack, study: optuna.Study, subject: Subject, prepared: Prepared
+        self,
+        stack: ExitStack,
+        study: optuna.Study,
+        subject: Subject,
+        prepared: Prepared,
+        artifacts: ArtifactFolder,
+        budget: Budget,
     ) -> list[TrialRecord]:
         """Search, then confirm."""
-        artifacts = ArtifactFolder(self.folder.models, subject.model_digest)
         dispatcher = self._dispatchers(stack, subject)
-        records = self._search(study, subject, prepared, dispatcher, artifacts)
-        picked = chosen(records, subject.objectives, alternatives(prepared.space))
-        artifacts.drop(unchosen(records, picked))
-        confirm(
+        records = self._search(study, subject, prepared, dispatcher, artifacts, budget)
+        others = alternatives(prepared.space)
+        picked = chosen(records, subject.objectives, others)
+        limited = self.spec.search.minutes is not None
+        if limited:
+            picked = by_importance(picked, subject.objectives, subject.requirements, others)
+        confirmed = confirm(
             study,
             picked,
             lambda: Pipeline(stack.enter_context(dispatcher(fresh=True)), "confirm", artifacts),
-            self.spec.seed,
+            None if limited else self.spec.seed,
             self.display.progress,
+            lambda: budget.is_over,
         )
+        budget.keep()
+        if missing := sum(each.candidate.id not in confirmed for each in picked):
+            self.display.note(
+                f"The {budget.minutes:g} minutes are over: {missing} points of the search's front "
+                "were not confirmed, and are left out. More --minutes go on."
+            )
         return records
 
     def _search(
@@ -207,72 +231,65 @@ class _Run:
         prepared: Prepared,
         dispatcher: Callable[..., Any],
         artifacts: ArtifactFolder,
+        budget: Budget,
     ) -> list[TrialRecord]:
         """Measure candidates until there are as many as the study wants."""
         space, objectives = prepared.space, subject.objectives
-        wanted = min(self.spec.trials, space.size)
-        facts = self._facts(subject, prepared)
+        beyond = sum(not space.holds(each) for each in (space.dense, *alternatives(space)))
+        wanted = min(self.spec.trials, space.size + beyond)
+        facts = self._facts(subject, prepared, subject.metrics)
         file = TrialsFile(self.folder.trials, list(subject.metrics), subject.sampled, facts)
         records = stored_records(study)
-        begun = study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
-        searched = [record for record in records if record.counts and not is_distilled(record)]
-        distilled = sum(map(is_distilled, records))
-        undistilled = len(self._to_distil(records, objectives, slots=1)) > distilled
-        if len(searched) < wanted or begun or undistilled:
-            self.display.trials(records, wanted, objectives)
+        running = study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
+        distilling = Distilling(study, subject, budget.distill_minutes)
+        searched = sum(record.counts for record in records)
+        more = searched < wanted and not budget.is_searched
+        if more or running or distilling.is_left(records):
+
+            def show(records: Sequence[TrialRecord]) -> None:
+                seconds = None
+                if self.spec.search.minutes is not None:
+                    seconds = budget.spent, budget.search_seconds
+                self.display.trials(records, wanted, objectives, seconds)
+
+            show(records)
+
+            published = confirmations(study).keys()  # which stays whole until the next one is
 
             def on_record(records: Sequence[TrialRecord]) -> None:
                 file.update(records)
                 picked = chosen(records, objectives, alternatives(space))
-                artifacts.drop(unchosen(records, picked))  # those under way are not among them
-                self.display.trials(records, wanted, objectives)
+                others = unchosen(records, picked)  # those under way are not among them
+                artifacts.drop(each for each in others if each.id not in published)
+                budget.keep()
+                show(records)
 
             with dispatcher(fresh=False) as workers:
                 search = Search(
                     study,
                     space,
-                    standard_proposers(space, objectives),
+                    standard_proposers(space, objectives, subject.requirements),
                     Unseen(space, self.spec.seed),
                     Pipeline(workers, "search", artifacts),
                     [metric.name for metric in objectives],
                     on_record,
+                    subject.requirements if subject.required else (),
+                    lambda: budget.is_searched,
                 )
-                records = search.run(wanted)
-                if picks := self._to_distil(records, objectives, workers.slots):
-                    # More than were wanted, where an interrupted run had begun more.
-                    known = {record.candidate for record in records}
-                    wanted = sum(record.counts for record in records)
-                    wanted += search.queued  # what is queued already comes first
-                    wanted += sum(pick not in known for pick in picks)
-                    search.proposers = [Planted(tuple(picks))]
-                    with self.display.watching("Distilling, seconds", self._look(picks)):
-                        records = search.run(wanted)
-        if self.spec.recovery.distill_minutes and not any(map(is_distilled, records)):
+                begun = progress_of(distilling.begun(records), self.folder.models)
+                with self.display.watching("Distilling, seconds", begun):
+                    records = search.run(wanted)
+                if picks := distilling.left(records, workers.slots):
+                    look = progress_of(picks, self.folder.models)
+                    with self.display.watching("Distilling, seconds", look):
+                        records = search.measure(picks)
+        if budget.distill_minutes and not any(map(is_distilled, records)):
             self.display.note(
                 "Nothing was distilled: no repaired candidate on the search's front might come to "
                 "satisfy the requirement."
             )
         file.update(records, now=True)
         return records
-
-    def _to_distil(
-        self, records: Sequence[TrialRecord], objectives: Sequence[Metric], slots: int
-    ) -> list[Candidate]:
-        minutes = self.spec.recovery.distill_minutes
-        return to_distil(records, objectives, minutes, slots) if minutes else []
-
-    def _look(self, picks: Sequence[Candidate]) -> Callable[[], tuple[int, int, str]]:
-        """What those who distil these candidates say of where they stand."""
-
-        def look() -> tuple[int, int, str]:
-            found = filter(None, (read_progress(workspace(self.folder.models, p)) for p in picks))
-            each = list(found)
-            nats = ", ".join(f"{progress['divergence']:.3f}" for progress in each)
-            total = sum(pick.seconds for pick in picks)
-            done = sum(progress["seconds"] for progress in each)
-            return round(done), round(total) if each else 0, f"{nats} nats"
-
-        return look
 
     def _publish(
         self,
@@ -283,29 +300,39 @@ class _Run:
     ) -> None:
         """Write the front and the report."""
         others = alternatives(prepared.space)
+        confirmed = confirmations(study)
+        picked = chosen(records, subject.objectives, others)
         table = published_table(
-            chosen(records, subject.objectives, others),
-            confirmations(study),
+            [each for each in picked if each.candidate.id in confirmed],
+            confirmed,
             subject.objectives,
-            list(subject.metrics),
+            subject.confirmed,
             subject.sampled,
             others,
         )
-        write_table(table, self.folder.front, self._facts(subject, prepared))
+        facts = self._facts(subject, prepared, subject.confirmed)
+        write_table(table, self.folder.front, facts)
         write_report(self.folder)
 
-    def _facts(self, subject: Subject, prepared: Prepared) -> RunFacts:
-        """The metadata of the Parquet files."""
+    def _facts(self, subject: Subject, prepared: Prepared, metrics: Collection[str]) -> RunFacts:
+        """The metadata of a Parquet file that holds these metrics."""
+        found = {name: subject.metrics[name] for name in metrics}
         return RunFacts(
             study=self.spec.model_dump(),
             machine=self.folder.read_machine(),
             objectives=tuple(metric.name for metric in subject.objectives),
             metrics={
-                name: MetricFacts(m.unit, m.direction, m.role, m.requirement)
-                for name, m in subject.metrics.items()
+                name: MetricFacts(
+                    m.unit,
+                    m.direction,
+                    m.role,
+                    m.requirement if name in subject.reported else "",
+                )
+                for name, m in found.items()
             },
             model_digest=subject.model_digest,
             left_out=prepared.left_out,
+            required=tuple(each.text for each in subject.requirements) if subject.required else (),
         )
 
     def _dispatchers(self, stack: ExitStack, subject: Subject) -> Callable[..., Any]:
@@ -323,6 +350,7 @@ class _Run:
                 "confirm": TimingProtocol(timing.width, timing.confirm_seconds),
             },
             self.folder.models.resolve(),
+            subject.confirmed,
         )
         cores = physical_cores()
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import optuna
 import pytest
+from optuna.trial import TrialState
 
 from paretoformer.evaluators.formula import FormulaEvaluator, formula
 from paretoformer.evaluators.measurement import Measurement
@@ -15,6 +17,7 @@ from paretoformer.evaluators.metrics.latency import Latency
 from paretoformer.evaluators.outcome import Outcome, Result
 from paretoformer.search.dispatch.dispatcher import InlineDispatcher
 from paretoformer.search.dispatch.pipeline import Pipeline
+from paretoformer.search.distilling import Distilling
 from paretoformer.search.errors import StudyFailed
 from paretoformer.search.loop import DUPLICATE, PLANTED, Search, stored_records
 from paretoformer.search.proposers import Planted, Unseen, standard_proposers, to_distil
@@ -24,14 +27,16 @@ from paretoformer.search.results.confirm import confirm
 from paretoformer.search.results.front import nondominated
 from paretoformer.search.results.published import published_table
 from paretoformer.search.results.record import TrialRecord
+from paretoformer.search.results.requirement import Requirement
 from paretoformer.search.study.optuna_study import open_study
 from paretoformer.spaces import AttentionChoice, Candidate, HeadMask
 from paretoformer.spaces.axes.attention import ChoicePerLayer
 from paretoformer.spaces.axes.heads import RankedHeads
-from paretoformer.spaces.axis import Shape
+from paretoformer.spaces.axis import Fixed, Shape
 from paretoformer.spaces.space import Space
 
 OBJECTIVES = [Accuracy(), Latency()]
+REQUIREMENT = Requirement.parse(Accuracy.requirement)
 NAMES = ["accuracy", "latency_ms"]
 SCORES = np.random.default_rng(0).random((3, 4))
 WINDOW = AttentionChoice.of("window", window=16, global_tokens=1)
@@ -58,7 +63,7 @@ def new_search(folder: Path, space: Space | None = None, **evaluator: object) ->
 
 
 def search_of(study: optuna.Study, space: Space, evaluator: FormulaEvaluator) -> Search:
-    proposers = standard_proposers(space, OBJECTIVES)
+    proposers = standard_proposers(space, OBJECTIVES, [REQUIREMENT])
     pipeline = Pipeline(InlineDispatcher(evaluator), "search")
     return Search(study, space, proposers, Unseen(space, 0), pipeline, NAMES)
 
@@ -286,6 +291,122 @@ def test_candidate_that_no_parameters_can_say_is_tried_as_it_is(tmp_path: Path) 
     assert TrialRecord.from_json(records[-1].to_json()).candidate == other
 
 
+OTHER = Candidate(HeadMask.all(3, 4), runtime="onnxruntime")
+
+
+def test_what_is_measured_besides_is_no_trial_and_waits_for_no_queue(tmp_path: Path) -> None:
+    search = new_search(tmp_path)
+    search.run(3)
+    queued = len(search.study.get_trials(states=(TrialState.WAITING,)))
+    assert queued
+    records = search.measure([OTHER])
+    assert [record.candidate for record in records[3:]] == [OTHER]
+    assert len(search.study.get_trials(states=(TrialState.WAITING,))) == queued
+    assert search.measure([OTHER]) == records
+    assert len(search.run(6)) == 6 + 1 - records[3].counts
+
+
+def test_what_was_begun_besides_is_finished_by_the_next_run(tmp_path: Path) -> None:
+    killed = new_search(tmp_path)
+    killed.run(3)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Pipeline, "finished", lambda self: [])
+        killed.measure([OTHER])
+    search = search_of(killed.study, killed.space, FormulaEvaluator())
+    assert OTHER in [record.candidate for record in search.run(3)]
+
+
+def test_space_is_searched_whole_though_dense_lies_outside(tmp_path: Path) -> None:
+    """Where all candidates have a value that dense has not, the space does not hold dense."""
+    domains = {**small_space(1).domains, "readout": Fixed("first")}
+    space = Space(Shape(1, 4), domains)
+    assert not space.holds(space.dense)
+    records = new_search(tmp_path, space).run(1000)
+    inside = [record.candidate for record in records if space.holds(record.candidate)]
+    assert len(set(inside)) == space.size
+    assert len(records) == space.size + 1
+
+
+def test_requirements_are_constraints_that_hold_where_they_are_satisfied(tmp_path: Path) -> None:
+    search = new_search(tmp_path)
+    search.requirements = [REQUIREMENT, Requirement.parse("latency_ms<=0.5*dense")]
+    records = {record.trial: record for record in search.run(20)}
+    dense = records[0].measurements
+    for trial in search.study.get_trials(states=(TrialState.COMPLETE,)):
+        record = records.get(trial.number)
+        if record is not None:
+            found = {each.text: each.holds(record.measurements, dense) for each in
+                     search.requirements}  # fmt: skip
+            assert {name: value <= 0 for name, value in trial.constraints.items()} == found
+
+
+def test_what_a_runtime_cannot_tell_misses_a_requirement(tmp_path: Path) -> None:
+    search = new_search(tmp_path)
+    search.requirements = [Requirement.parse("memory_mb<=50")]
+    search.run(5)
+    done = search.study.get_trials(states=(TrialState.COMPLETE,))
+    assert all(trial.constraints["memory_mb<=50"] > 0 for trial in done)
+
+
+def distilling(tmp_path: Path, minutes: float) -> Distilling:
+    study = open_study("test", storage(tmp_path), OBJECTIVES, "nsga2", 0)
+    subject = SimpleNamespace(
+        objectives=OBJECTIVES,
+        metrics={metric.name: metric for metric in OBJECTIVES},
+        requirements=(REQUIREMENT,),
+    )
+    return Distilling(study, subject, minutes)
+
+
+def test_what_is_distilled_is_decided_once(tmp_path: Path) -> None:
+    """What comes after the decision, as the distilled themselves, does not change it."""
+    records = [
+        recovered(0, 0.90, 10.0, "none"),
+        recovered(1, 0.895, 8.0, "least_squares"),
+        recovered(2, 0.87, 5.0, "least_squares"),
+    ]
+    assert distilling(tmp_path, 6).is_left(records)
+    picks = distilling(tmp_path, 6).left(records, slots=1)
+    assert len(picks) == 2
+    assert distilling(tmp_path, 6).left(records, slots=2) == picks
+    done = TrialRecord(3, picks[0], records[1].result)
+    assert distilling(tmp_path, 6).left([*records, done], slots=1) == picks[1:]
+    both = [*records, done, TrialRecord(4, picks[1], records[1].result)]
+    assert not distilling(tmp_path, 6).is_left(both)
+
+
+def test_more_minutes_or_trials_decide_anew(tmp_path: Path) -> None:
+    records = [recovered(0, 0.90, 10.0, "none"), recovered(1, 0.895, 8.0, "least_squares")]
+    (pick,) = distilling(tmp_path, 2).left(records, slots=1)
+    both = [*records, TrialRecord(2, pick, records[1].result)]
+    assert not distilling(tmp_path, 2).is_left(both)
+    assert distilling(tmp_path, 5).is_left(both)
+    assert distilling(tmp_path, 2).is_left([*both, recovered(3, 0.88, 4.0, "least_squares")])
+
+
+def test_only_what_satisfies_the_other_requirements_is_distilled() -> None:
+    records = [
+        recovered(0, 0.90, 10.0, "none"),
+        recovered(1, 0.895, 8.0, "least_squares"),
+        recovered(2, 0.87, 5.0, "least_squares"),
+    ]
+    faster = Requirement.parse("latency_ms<=6")
+    (pick,) = to_distil(records, OBJECTIVES, REQUIREMENT, minutes=6, slots=2, others=[faster])
+    assert pick.replaced(recovery="least_squares") == records[2].candidate
+
+
+def test_rounds_of_distillation_stay_within_the_minutes() -> None:
+    records = [
+        recovered(0, 0.90, 10.0, "none"),
+        *(recovered(i, 0.893 - 0.005 * i, 9.0 - i, "least_squares") for i in range(1, 4)),
+    ]
+    for slots in (1, 2, 3):
+        picks = to_distil(records, OBJECTIVES, REQUIREMENT, minutes=5, slots=slots)
+        rounds = -(-len(picks) // slots)
+        assert picks
+        assert sum(pick.seconds for pick in picks[:1]) * rounds <= 5 * 60
+
+
 def recovered(trial: int, accuracy: float, latency: float, recovery: str) -> TrialRecord:
     heads = HeadMask.ranked([4, 3, max(1, trial % 4)], SCORES)
     candidate = Candidate(heads, recovery=recovery) if trial else Candidate.dense(3, 4)
@@ -304,17 +425,17 @@ def test_distilled_are_the_fastest_that_may_come_to_satisfy_the_requirement() ->
         recovered(2, 0.87, 5.0, "least_squares"),
         recovered(3, 0.60, 2.0, "least_squares"),
     ]
-    picks = to_distil(records, OBJECTIVES, minutes=6, slots=2)
+    picks = to_distil(records, OBJECTIVES, REQUIREMENT, minutes=6, slots=2)
     assert [pick.replaced(recovery="least_squares") for pick in picks] == [
         records[2].candidate,
         records[1].candidate,
     ]
     assert {pick.recovery for pick in picks} == {"distilled:6"}
     again = [*records, recovered(4, 0.89, 5.0, "distilled:6")]
-    assert to_distil(again, OBJECTIVES, minutes=6, slots=2) == picks
-    assert len(to_distil(records, OBJECTIVES, minutes=0.5, slots=1)) == 1
+    assert to_distil(again, OBJECTIVES, REQUIREMENT, minutes=6, slots=2) == picks
+    assert len(to_distil(records, OBJECTIVES, REQUIREMENT, minutes=0.5, slots=1)) == 1
 
 
 def test_nothing_is_distilled_where_nothing_was_repaired() -> None:
     records = [recovered(0, 0.9, 10.0, "none"), recovered(2, 0.87, 5.0, "none")]
-    assert not to_distil(records, OBJECTIVES, minutes=6, slots=2)
+    assert not to_distil(records, OBJECTIVES, REQUIREMENT, minutes=6, slots=2)

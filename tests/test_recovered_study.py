@@ -34,6 +34,7 @@ def candidates(run: Path) -> list[pf.Candidate]:
 def test_all_that_was_cut_was_repaired_and_one_was_distilled(finished: Path) -> None:
     found = candidates(finished)
     assert found[0].is_dense
+    assert len(found) == 8 + 1  # the trials that were asked for, and what was distilled
     values = {c.recovery for c in found if set(c.changes()) - {"readout", "runtime"}}
     assert values == {"least_squares", "distilled:0.1"}
     assert sum(c.recovery == "distilled:0.1" for c in found) == 1

@@ -18,7 +18,7 @@ path = "org/data"
 
 
 def parse(text: str, **overrides: int):
-    return parse_spec(text, source=Path("mine.toml"), **overrides)
+    return parse_spec(text, source=Path("mine.toml"), overrides=overrides)
 
 
 @pytest.mark.parametrize("name", BUILTIN)

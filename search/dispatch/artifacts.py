@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from paretoformer.evaluators.artifact import Artifact, needs_artifact, workspace
+from paretoformer.search.errors import RunError
 from paretoformer.spaces.candidate import Candidate
 
 DIGEST = "artifact.json"
@@ -55,8 +56,10 @@ class ArtifactFolder(Artifacts):
         self._digest = digest
 
     def has(self, candidate: Candidate) -> bool:
+        """Whether it is there, whole, and of this model."""
         try:
             facts = json.loads((self.folder(candidate) / DIGEST).read_text("utf-8"))
+            read_artifact(self.folder(candidate))
         except (OSError, ValueError):
             return False
         return bool(facts["model"] == self._digest)
@@ -73,10 +76,13 @@ class ArtifactFolder(Artifacts):
         shutil.rmtree(workspace(self._path, candidate), ignore_errors=True)
 
     def of(self, candidate: Candidate) -> Artifact | None:
-        """Raises ValueError when its files were changed since."""
+        """Raises RunError when its files were changed since, or are gone."""
         if not needs_artifact(candidate):
             return None
-        return read_artifact(self.folder(candidate))
+        try:
+            return read_artifact(self.folder(candidate))
+        except ValueError as error:
+            raise RunError(f"{error} Run the same command again to build it again.") from None
 
     def folder(self, candidate: Candidate) -> Path:
         return self._path / candidate.id
@@ -85,6 +91,7 @@ class ArtifactFolder(Artifacts):
         """Remove what was built of these candidates."""
         for candidate in candidates:
             shutil.rmtree(self.folder(candidate), ignore_errors=True)
+            shutil.rmtree(workspace(self._path, candidate), ignore_errors=True)
 
 
 def read_artifact(folder: Path) -> Artifact:
@@ -95,11 +102,11 @@ def read_artifact(folder: Path) -> Artifact:
     """
     try:
         facts = json.loads((folder / DIGEST).read_text("utf-8"))
+        files = dict(Artifact.read(folder).files)
     except (OSError, ValueError):
         raise ValueError(f"{folder} holds no artifact.") from None
-    files = dict(Artifact.read(folder).files)
     files.pop(DIGEST)
     artifact = Artifact(files)
-    if artifact.digest != facts["artifact"]:
+    if artifact.digest != facts.get("artifact"):
         raise ValueError(f"the files in {folder} were changed since they were measured.")
     return artifact

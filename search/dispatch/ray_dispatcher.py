@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import shutil
+import tempfile
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -36,10 +38,13 @@ class _Worker:
     """The actor: one process with the model in it.
 
     boxed: a list around the reference to the evaluator, so that Ray does not fetch it (and import
-    torch) before the threads are set.
+    torch) before the threads are set. scratch: the folder of its temporary files, since it is ended
+    without a chance to remove them.
     """
 
-    def __init__(self, boxed: list[Any], threads: int) -> None:
+    def __init__(self, boxed: list[Any], threads: int, scratch: str) -> None:
+        os.makedirs(scratch, exist_ok=True)
+        tempfile.tempdir = scratch
         for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
             os.environ[name] = str(threads)
         import ray
@@ -65,12 +70,13 @@ class _Task:
 class _Slot:
     """A place for one worker process, and what it is doing.
 
-    node: the Ray node that its process runs on.
+    node: the Ray node that its process runs on. scratch: of its process' temporary files.
     """
 
     node: str
     threads: int
     exclusive: bool
+    scratch: str = ""
     actor: Any = None
     hello: Any = None
     task: _Task | None = None
@@ -117,6 +123,7 @@ class RayDispatcher(Dispatcher):
         self._separate_machines = where.separate_machines
         self._shared = [_Slot(node, 1, exclusive=False) for node in where.shared]
         self._timing = [_Slot(node, threads, exclusive=True) for node in where.timing]
+        self._scratch = tempfile.TemporaryDirectory(prefix="paretoformer-")
         self._queues: dict[bool, deque[_Task]] = {False: deque(), True: deque()}
         self._leased = False
         self._slots = (*self._shared, *self._timing)
@@ -159,8 +166,9 @@ class RayDispatcher(Dispatcher):
         INTERRUPTS.polled = False
         for slot in self._slots:
             if slot.actor is not None:
-                self._ray.kill(slot.actor)
-                slot.actor = slot.hello = None
+                self._replace(slot)
+        with suppress(OSError):  # a process that is ending may still write
+            self._scratch.cleanup()
 
     def _busy(self) -> list[_Slot]:
         return [slot for slot in self._slots if slot.task is not None]
@@ -236,7 +244,9 @@ class RayDispatcher(Dispatcher):
         # A timing worker reserves no CPU: the lease, not Ray, keeps the others away from it.
         cpus = 0 if slot.exclusive else 1
         options: dict[str, Any] = {"num_cpus": cpus, "scheduling_strategy": there}
-        slot.actor = self._actor_class.options(**options).remote(self._boxed, slot.threads)
+        slot.scratch = tempfile.mkdtemp(dir=self._scratch.name)
+        actor = self._actor_class.options(**options)
+        slot.actor = actor.remote(self._boxed, slot.threads, slot.scratch)
         slot.hello = slot.actor.process.remote()
 
     def _greet(self) -> None:
@@ -251,3 +261,4 @@ class RayDispatcher(Dispatcher):
         """End a slot's process; the next job starts another one."""
         self._ray.kill(slot.actor)
         slot.actor = slot.hello = None
+        shutil.rmtree(slot.scratch, ignore_errors=True)

@@ -22,37 +22,47 @@ def is_distilled(record: TrialRecord) -> bool:
 
 
 def to_distil(
-    records: Sequence[TrialRecord], objectives: Sequence[Metric], minutes: float, slots: int
+    records: Sequence[TrialRecord],
+    objectives: Sequence[Metric],
+    quality: Requirement,
+    minutes: float,
+    slots: int,
+    others: Sequence[Requirement] = (),
 ) -> list[Candidate]:
-    """The fastest candidates that would satisfy the requirement, at each share in `LEFT`.
+    """The fastest candidates that may come to satisfy `quality`, at each share in `LEFT`.
 
     Of the search's front only, so that each is the best of its speed. The minutes are wall time:
     `slots` candidates are distilled side by side.
+
+    others: what they must satisfy already, for distillation changes no cost.
     """
     searched = [record for record in records if record.ok and not is_distilled(record)]
-    quality = next((m for m in objectives if m.role == "quality" and m.requirement), None)
     cost = next((m for m in objectives if m.role == "cost"), None)
     dense = next((record for record in searched if record.candidate.is_dense), None)
-    if quality is None or cost is None or dense is None:
+    if cost is None or dense is None:
         return []
     front = nondominated_records(searched, objectives)
-    front = [record for record in front if record.candidate.given(minutes) != record.candidate]
+    front = [
+        record
+        for record in front
+        if record.candidate.given(minutes) != record.candidate
+        and all(each.holds(record.measurements, dense.measurements) for each in others)
+    ]
     front.sort(key=lambda record: record.measurements[cost.name].value)
-    requirement, reference = (
-        Requirement.parse(quality.requirement),
-        dense.measurements[quality.name].value,
-    )
+    reference = dense.measurements[quality.metric].value
     picks: dict[Candidate, None] = {}
     for left in LEFT:
         for record in front:
-            loss = reference - record.measurements[quality.name].value
-            if not requirement.shortfall(reference - left * loss, reference):
+            loss = reference - record.measurements[quality.metric].value
+            if not quality.shortfall(reference - left * loss, reference):
                 if record.candidate in picks:
                     continue  # the next slower one, then
                 picks[record.candidate] = None
                 break
     most = max(1, int(minutes / LEAST_MINUTES))
     some = list(picks)[:most]
-    each = minutes * slots / max(len(some), slots)
-    each = round(2 * each) / 2 if each >= LEAST_MINUTES else each
+    if not some:
+        return []
+    each = minutes / -(-len(some) // slots)  # as many rounds as it takes
+    each = int(2 * each) / 2 if each >= LEAST_MINUTES else each
     return [candidate.given(each) for candidate in some]

@@ -25,7 +25,9 @@ THINNED = 3
 """Starts of one axis that are combined with something else, at most."""
 
 
-def standard_proposers(space: Space, objectives: Sequence[Metric]) -> list[Proposer]:
+def standard_proposers(
+    space: Space, objectives: Sequence[Metric], requirements: Sequence[Requirement] = ()
+) -> list[Proposer]:
     """Dense and the alternatives; structures, served by the alternatives that did best; crosses.
 
     The uncut model in every runtime comes first, since a structure is worth measuring in the
@@ -35,11 +37,11 @@ def standard_proposers(space: Space, objectives: Sequence[Metric]) -> list[Propo
         Planted((space.dense, *alternatives(space))),
         Crossed(
             bases=lambda records: [space.dense, *alternatives(space)],
-            choose=partial(fastest, objectives=objectives),
+            choose=partial(fastest, objectives=objectives, requirements=requirements),
             cross=lambda base, place: [served(each, base) for each in structures(space, place)],
         ),
         Crossed(
-            bases=partial(_served_kinds, space, objectives),
+            bases=partial(_served_kinds, space, objectives, requirements),
             choose=partial(best_by_quality, objectives=objectives),
             cross=lambda base, place: _with_kind(space, base),
         ),
@@ -73,14 +75,17 @@ def served(structure: Candidate, base: Candidate) -> Candidate:
 
 
 def _served_kinds(
-    space: Space, objectives: Sequence[Metric], records: Records
+    space: Space,
+    objectives: Sequence[Metric],
+    requirements: Sequence[Requirement],
+    records: Records,
 ) -> Sequence[Candidate]:
     """The starts that differ in kind, such as mechanisms, in the runtime that did best."""
     servings = [space.dense, *alternatives(space)]
     if any(each.id not in records for each in servings):
         return ()
     measured = [records[each.id] for each in servings if records[each.id].ok]
-    chosen = fastest(measured, objectives) or measured
+    chosen = fastest(measured, objectives, requirements) or measured
     return [served(each, chosen[0].candidate) for each in space.kinds]
 
 
@@ -92,11 +97,15 @@ def _with_kind(space: Space, base: Candidate) -> list[Candidate]:
     return [each.replaced(**changed) for each in some]
 
 
-def fastest(records: Sequence[TrialRecord], objectives: Sequence[Metric]) -> list[TrialRecord]:
+def fastest(
+    records: Sequence[TrialRecord],
+    objectives: Sequence[Metric],
+    requirements: Sequence[Requirement],
+) -> list[TrialRecord]:
     """The best two by the first cost, of the non-dominated that satisfy the requirements."""
     dense = next(record for record in records if record.candidate.is_dense)
     front = nondominated_records(records, objectives)
-    fit = [record for record in front if _satisfies(record, dense, objectives)] or [dense]
+    fit = [record for record in front if _satisfies(record, dense, requirements)] or [dense]
     cost = next((m for m in objectives if m.role == "cost"), objectives[-1])
     return sorted(fit, key=lambda record: record.measurements[cost.name].value)[:BEST]
 
@@ -123,13 +132,15 @@ def _values(records: Sequence[TrialRecord], objectives: Sequence[Metric]) -> np.
     return np.array([record.values([m.name for m in objectives]) for record in records])
 
 
-def _satisfies(record: TrialRecord, dense: TrialRecord, objectives: Sequence[Metric]) -> bool:
+def _satisfies(
+    record: TrialRecord, dense: TrialRecord, requirements: Sequence[Requirement]
+) -> bool:
     """Within its interval: few examples must not rule out what more of them would let pass."""
-    for metric in objectives:
-        if metric.requirement:
-            requirement = Requirement.parse(metric.requirement)
-            found, reference = (r.measurements[metric.name] for r in (record, dense))
-            best = found.high if metric.direction == "maximize" else found.low
-            if requirement.shortfall(best, reference.value):
-                return False
+    for requirement in requirements:
+        if requirement.metric not in record.measurements:
+            return False
+        found, reference = (r.measurements[requirement.metric] for r in (record, dense))
+        best = found.high if requirement.operator.startswith(">") else found.low
+        if requirement.shortfall(best, reference.value):
+            return False
     return True

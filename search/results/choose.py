@@ -10,6 +10,7 @@ from paretoformer.evaluators.measurement import Measurement
 from paretoformer.evaluators.metrics.metric import Metric
 from paretoformer.search.results.front import Values, clearly_dominated
 from paretoformer.search.results.record import TrialRecord
+from paretoformer.search.results.requirement import Requirement
 from paretoformer.spaces.candidate import Candidate
 
 
@@ -30,6 +31,30 @@ def chosen(
         for record, dominated in zip(done, lost, strict=True)
         if (not dominated or record.candidate in always) and not record.candidate.is_dense
     ]
+
+
+def by_importance(
+    picked: Sequence[TrialRecord],
+    objectives: Sequence[Metric],
+    requirements: Sequence[Requirement],
+    alternatives: Collection[Candidate],
+) -> list[TrialRecord]:
+    """Dense; what may be the answer, and what that is compared with; then the others by cost.
+
+    picked: as `chosen` returns them.
+    """
+    dense, *others = picked
+    cost = next((m for m in objectives if m.role == "cost"), objectives[-1])
+    others.sort(key=lambda record: record.measurements[cost.name].value)
+
+    def fits(record: TrialRecord) -> bool:
+        return all(each.holds(record.measurements, dense.measurements) for each in requirements)
+
+    fit = [record for record in others if fits(record)]
+    cut = [record for record in fit if record.candidate not in alternatives]
+    uncut = [record for record in fit if record.candidate in alternatives]
+    ranked = (*cut[:1], *uncut[:1], *fit, *others)
+    return [dense, *{record.trial: record for record in ranked}.values()]
 
 
 def unchosen(records: Sequence[TrialRecord], picked: Sequence[TrialRecord]) -> list[Candidate]:

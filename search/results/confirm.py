@@ -18,6 +18,8 @@ from paretoformer.search.errors import StudyFailed
 from paretoformer.search.results.record import TrialRecord
 
 WHAT = "Confirming the front"
+FEW = 2
+"""Confirmations under way at once, where time may be over."""
 CONFIRMED = "confirmed:"
 """User attributes of the study: this and a candidate's id hold its confirmation."""
 
@@ -35,15 +37,17 @@ def confirm(
     study: optuna.Study,
     records: Sequence[TrialRecord],
     pipeline: Callable[[], Pipeline],
-    seed: int,
+    seed: int | None,
     progress: Progress = silent,
+    is_over: Callable[[], bool] = lambda: False,
 ) -> dict[str, TrialRecord]:
     """Measure these records' candidates again, the dense model first, the others in random order.
 
     What an interrupted run had confirmed is kept.
 
     pipeline: makes one on fresh workers and the split `confirm`; called only if work is left.
-    progress: told how many are done.
+    seed: of the order; None: as they come, few at a time, since time may be over before all are.
+    progress: told how many are done. is_over: whether to begin with no more of them.
 
     Returns candidate id -> its confirmation.
 
@@ -52,8 +56,9 @@ def confirm(
     """
     confirmed = confirmations(study)
     dense, *others = records
-    order = np.random.default_rng(seed).permutation(len(others))
-    missing = [r for r in (dense, *(others[i] for i in order)) if r.candidate.id not in confirmed]
+    if seed is not None:
+        others = [others[i] for i in np.random.default_rng(seed).permutation(len(others))]
+    missing = [each for each in (dense, *others) if each.candidate.id not in confirmed]
     progress(WHAT, len(records) - len(missing), len(records))
     if not missing:
         return confirmed
@@ -75,10 +80,13 @@ def confirm(
         while len(lane):
             collect()
     reference = confirmed[dense.candidate.id].measurements
+    most = FEW if seed is None else lane.capacity
     for record in missing:
         if record is not dense:
-            if len(lane) >= lane.capacity:  # a few at a time: what is whole is stored
+            if len(lane) >= most:  # a few at a time: what is whole is stored
                 collect()
+            if is_over():
+                break
             lane.start(record.trial, record.candidate, reference)
     while len(lane):
         collect()

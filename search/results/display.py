@@ -101,16 +101,28 @@ class Display:
             thread.join()
 
     def trials(
-        self, records: Sequence[TrialRecord], total: int, objectives: Sequence[Metric]
+        self,
+        records: Sequence[TrialRecord],
+        total: int,
+        objectives: Sequence[Metric],
+        seconds: tuple[float, float] | None = None,
     ) -> None:
-        """The search stands at these records; `total` are wanted."""
+        """The search stands at these records; `total` are wanted, or there is time for them.
+
+        seconds: spent, and in all.
+        """
         counted = [record for record in records if record.counts]
         failed, unsuitable = (sum(not r.ok for r in counted), len(records) - len(counted))
         if self._live:
             self._best = _tradeoffs(records, objectives)
         remarks = {"failed": failed, "not possible": unsuitable}
         remark = ", ".join(f"{count} {what}" for what, count in remarks.items() if count)
-        self.progress("Searching", len(counted), total, remark)
+        if seconds is None:
+            self.progress("Searching", len(counted), total, remark)
+            return
+        remark = ", ".join(filter(None, (f"{len(counted)} candidates", remark)))
+        spent, limit = map(round, seconds)
+        self.progress("Searching, seconds", min(spent, limit), limit, remark)
 
     def _refresh(self) -> None:
         if self._live:

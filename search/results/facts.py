@@ -41,6 +41,7 @@ class RunFacts:
     study: the resolved study file. machine: as in `machine.json`.
     model_digest: of the dense model's weights; empty in a run of before it was kept.
     left_out: axis -> what the study did not try -> why.
+    required: what the study asks of an answer; empty where the metrics say it.
     """
 
     study: Mapping[str, Any]
@@ -49,6 +50,7 @@ class RunFacts:
     metrics: Mapping[str, MetricFacts]
     model_digest: str = ""
     left_out: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    required: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON can hold it."""
@@ -65,6 +67,7 @@ class RunFacts:
                 metrics={n: MetricFacts.read(n, each) for n, each in data["metrics"].items()},
                 model_digest=data.get("model_digest", ""),
                 left_out=data.get("left_out", {}),
+                required=tuple(data.get("required", ())),
             )
         except (KeyError, TypeError, AttributeError) as error:
             raise RunError(f"the metadata of the run is damaged: {error!r}.") from None
@@ -76,7 +79,8 @@ class RunFacts:
     @property
     def requirements(self) -> tuple[str, ...]:
         """What `best` asks for by default."""
-        return tuple(m.requirement for m in self.metrics.values() if m.requirement)
+        default = tuple(m.requirement for m in self.metrics.values() if m.requirement)
+        return self.required or default
 
     @property
     def qualities(self) -> list[str]:

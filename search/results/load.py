@@ -38,8 +38,9 @@ def built_point(candidate: Candidate, run: Path, facts: RunFacts) -> Compressed:
     dense = checked_dense(run, facts)
     target = facts.study["target"]
     tools = Tools(device=target["device"], threads=_threads(facts))
+    dense = dense.to(target["device"])
     if not needs_artifact(candidate):
-        return build(candidate, dense.to(target["device"]), tools)
+        return build(candidate, dense, tools)
     return load_built(candidate, dense, artifact_folder(candidate, run), tools)
 
 

@@ -30,8 +30,12 @@ class TrialRecord:
 
     @property
     def counts(self) -> bool:
-        """Whether it is one of the trials that were asked for: there was something to measure."""
-        return self.result.outcome is not Outcome.UNSUITABLE
+        """Whether it is one of the trials that were asked for.
+
+        Where its runtime cannot run it, there was nothing to measure; what takes time on purpose
+        comes on top.
+        """
+        return self.result.outcome is not Outcome.UNSUITABLE and not self.candidate.seconds
 
     @property
     def measurements(self) -> Measurements:

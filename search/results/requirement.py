@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
+from paretoformer.evaluators.measurement import Measurements
 from paretoformer.search.errors import UserError
 
 _NUMBER = r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?"
@@ -52,6 +53,12 @@ class Requirement:
 
     def bound(self, dense: float) -> float:
         return self.factor * dense + self.constant
+
+    def holds(self, found: Measurements, dense: Measurements) -> bool:
+        """Whether it is satisfied; what was not measured does not satisfy."""
+        if self.metric not in found:
+            return False
+        return not self.shortfall(found[self.metric].value, dense[self.metric].value)
 
     def shortfall(self, value: float, dense: float) -> float:
         """0 where `value` satisfies; else how far it is off, as a share of the bound."""

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from torch import nn
+
 from paretoformer.evaluators.measurement import Measurements
 from paretoformer.evaluators.metrics import Bench
 from paretoformer.evaluators.progress import Progress, silent
@@ -58,6 +60,7 @@ def verify(directory: Path, progress: Progress = silent) -> Verified:
     subject = load_subject(spec, progress)
     if facts["model_digest"] and facts["model_digest"] != subject.model_digest:
         raise UserError(f"{spec.model.path} is not the model that {directory} was made from.")
+    model = _placed(model, subject)
     steps = ("the uncompressed model", "the compressed model")
     found: list[Measurements] = []
     for done, what in enumerate(steps):
@@ -84,9 +87,14 @@ def _measured(
         target=subject.target,
         protocol=TimingProtocol(spec.timing.width, spec.timing.confirm_seconds),
     )
-    found = {name: metric.measure(bench) for name, metric in subject.metrics.items()}
+    found = {name: subject.metrics[name].measure(bench) for name in subject.confirmed}
     return {name: measured for name, measured in found.items() if measured is not None}
 
 
 def _runnable(model: Any) -> Runnable:
     return model if isinstance(model, Runnable) else TorchRunnable(model)
+
+
+def _placed(model: Any, subject: Subject) -> Any:
+    """On the study's device, where torch serves it."""
+    return model.to(subject.target.device) if isinstance(model, nn.Module) else model

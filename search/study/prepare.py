@@ -11,8 +11,8 @@ import optuna
 import torch
 
 from paretoformer.evaluators.block_costs import block_costs
-from paretoformer.evaluators.divergence import Divergence
 from paretoformer.evaluators.progress import Progress
+from paretoformer.evaluators.structure_divergence import StructureDivergence
 from paretoformer.evaluators.target import physical_cores
 from paretoformer.search.errors import RunError
 from paretoformer.search.results.run_folder import RunFolder
@@ -150,7 +150,9 @@ def _forecast(
 ) -> tuple[tuple[Candidate, ...], tuple[Candidate, ...]]:
     """Along the front that sums over blocks predict; and the kinds that cost less than dense."""
     dense = Candidate.dense(shape.layers, shape.heads)
-    divergence = Divergence(subject.model, subject.task, subject.workload, SCALING_EXAMPLES)
+    divergence = StructureDivergence(
+        subject.model, subject.task, subject.workload, SCALING_EXAMPLES
+    )
     scales = []
     for done, block in enumerate(blocks, start=1):
         scales.append(_scale(block, dense, divergence) if len(blocks) > 1 else 1.0)
@@ -165,7 +167,7 @@ def _forecast(
     )
 
 
-def _scale(block: Block, dense: Candidate, divergence: Divergence) -> float:
+def _scale(block: Block, dense: Candidate, divergence: StructureDivergence) -> float:
     """Measured nats for each unit of predicted damage, where half of the block is cut."""
     options = block.halved()
     predicted = float(block.damage[range(len(options)), options].sum())
@@ -201,6 +203,10 @@ def _training_batches(subject: Subject, progress: Progress) -> Iterator[tuple[Ba
     train = subject.workload.splits["train"]
     done = 0
     for indices, inputs in subject.workload.batches(train, "cpu", BATCH):
-        yield inputs, torch.from_numpy(train.labels[indices])
+        labels = train.labels[indices]
+        if not subject.labelled:
+            with torch.inference_mode():
+                labels = subject.task.predict(subject.model(**inputs))
+        yield inputs, torch.from_numpy(labels)
         done += len(indices)
         progress("Ranking what may go", done, len(train))

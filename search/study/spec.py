@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tomllib
+from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, Literal
@@ -79,12 +80,22 @@ class RecoverySection(_OfRecovery):  # type: ignore[misc]
         ge=0,
         description="After the search, train the most promising candidates for so long in all.",
     )
+    texts: str = Field(
+        default="", description="File of further texts to repair from and to distil on; no labels."
+    )
 
 
 class SearchSection(_Section):
     sampler: Literal["nsga2", "tpe", "gp", "random"] = "nsga2"
     storage: str = Field(default="", description="SQLAlchemy URL; default: SQLite in the run.")
     trial_seconds: float = Field(default=600, gt=0, description="Time limit of one trial.")
+    minutes: float | None = Field(
+        default=None, gt=0, description="Time for the whole study, in place of a number of trials."
+    )
+    require: list[str] = Field(
+        default_factory=list,
+        description="What an answer must satisfy; the search keeps to where it does.",
+    )
 
 
 class TimingSection(_Section):
@@ -141,12 +152,24 @@ class Spec(_Section):
 
 
 BUILTIN = ("reviews", "long-reviews")
+NO_LIMIT = 1_000_000
+"""Trials of a study that has minutes instead."""
+UNLABELLED_OBJECTIVES = ("fidelity", "latency_ms")
+"""The default where there are no labels, and so no score."""
 
 
-def load_spec(study: str | Path, *, trials: int | None = None, seed: int | None = None) -> Spec:
+def load_spec(
+    study: str | Path,
+    *,
+    trials: int | None = None,
+    seed: int | None = None,
+    require: Sequence[str] = (),
+    minutes: float | None = None,
+) -> Spec:
     """The study of a built-in name or a .toml file, with paths made absolute.
 
-    Paths in the file are relative to the folder of the file. `trials` and `seed` override it.
+    Paths in the file are relative to the folder of the file. The other arguments override it where
+    they are given.
 
     Raises:
         StudyError: no such study, not TOML, or a key or value that does not fit; says which.
@@ -163,20 +186,38 @@ def load_spec(study: str | Path, *, trials: int | None = None, seed: int | None 
             f"no built-in study {str(study)!r}.{did_you_mean(str(study), BUILTIN)} "
             f"Built in: {', '.join(BUILTIN)}; or give a .toml file."
         )
-    return parse_spec(text, source=path, trials=trials, seed=seed)
+    overrides: dict[str, Any] = {"trials": trials, "seed": seed}
+    of_search = {"require": list(require) or None, "minutes": minutes}
+    return parse_spec(text, source=path, overrides=overrides, of_search=of_search)
 
 
 def parse_spec(
-    text: str, *, source: Path, trials: int | None = None, seed: int | None = None
+    text: str,
+    *,
+    source: Path,
+    overrides: Mapping[str, Any] | None = None,
+    of_search: Mapping[str, Any] | None = None,
 ) -> Spec:
-    """`load_spec` on text that was read already; `source` names it in errors."""
+    """`load_spec` on text that was read already; `source` names it in errors.
+
+    overrides, of_search: keys of the file, and of its section `search`, where they are not None.
+    """
     try:
         raw: dict[str, Any] = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise StudyError(f"{source} is not TOML: {error}.") from None
-    overrides = {"trials": trials, "seed": seed}
-    raw |= {key: value for key, value in overrides.items() if value is not None}
+    given = {k: value for k, value in (of_search or {}).items() if value is not None}
+    raw |= {k: value for k, value in (overrides or {}).items() if value is not None}
     raw.setdefault("name", source.stem)
+    if given and isinstance(raw.setdefault("search", {}), dict):
+        raw["search"] |= given
+    section = raw.get("search")
+    if isinstance(section, dict) and section.get("minutes") and not (overrides or {}).get("trials"):
+        if "minutes" in given:  # which stand for the trials of the file
+            raw.pop("trials", None)
+        raw.setdefault("trials", NO_LIMIT)
+    if isinstance(raw.get("data"), dict) and raw["data"].get("label") == "":
+        raw.setdefault("objectives", list(UNLABELLED_OBJECTIVES))
     try:
         spec = Spec.model_validate(raw)
     except ValidationError as error:
@@ -237,4 +278,11 @@ def _absolute(spec: Spec, base: Path) -> Spec:
     names = ("path", "train", "search", "confirm")
     found = {name: resolve(getattr(data, name), file=True) for name in names}
     model = spec.model.model_copy(update={"path": resolve(spec.model.path, file=False)})
-    return spec.model_copy(update={"data": data.model_copy(update=found), "model": model})
+    texts = resolve(spec.recovery.texts, file=True)
+    return spec.model_copy(
+        update={
+            "data": data.model_copy(update=found),
+            "model": model,
+            "recovery": spec.recovery.model_copy(update={"texts": texts}),
+        }
+    )

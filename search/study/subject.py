@@ -18,11 +18,14 @@ from paretoformer.evaluators.progress import Progress, silent
 from paretoformer.evaluators.target import Target, check_device, physical_cores
 from paretoformer.evaluators.tasks import Task, check_family, load_model, task_of
 from paretoformer.evaluators.workload import Workload
-from paretoformer.search.errors import StudyError
+from paretoformer.search.errors import StudyError, UserError
+from paretoformer.search.results.requirement import Requirement
 from paretoformer.search.study.spec import Spec
 from paretoformer.spaces.axes import axes
 from paretoformer.spaces.families import longest
 from paretoformer.spaces.suggestions import did_you_mean
+
+FIDELITY = "fidelity"
 
 
 @dataclass
@@ -35,6 +38,34 @@ class Subject:
     workload: Workload
     metrics: dict[str, Metric]
     objectives: list[Metric]
+    required: tuple[Requirement, ...] = ()
+    """What the study file asks of an answer."""
+
+    @property
+    def labelled(self) -> bool:
+        """Whether the examples have labels; else the dense model's answers take their place."""
+        return any(name in self.metrics for name in self.task.scores)
+
+    @property
+    def reported(self) -> tuple[str, ...]:
+        """The metrics of which `best` asks something by default: the task's own, or fidelity."""
+        return self.task.scores if self.labelled else (FIDELITY,)
+
+    @property
+    def requirements(self) -> tuple[Requirement, ...]:
+        """What an answer must satisfy: the default for what is reported, unless the study asks for
+        some quality itself, and what it asks for."""
+        asked = [each for each in self.required if self.metrics[each.metric].role == "quality"]
+        default = [] if asked else [self.metrics[name].requirement for name in self.reported]
+        return (*map(Requirement.parse, filter(None, default)), *self.required)
+
+    @property
+    def confirmed(self) -> list[str]:
+        """The metrics that a confirmation measures: it is not steered, so of the likeness to dense
+        only what is an objective or reported."""
+        asked = {metric.name for metric in self.objectives} | set(self.reported)
+        asked |= {each.metric for each in self.required}
+        return [n for n, metric in self.metrics.items() if n in asked or not metric.likeness]
 
     @property
     def sampled(self) -> list[str]:
@@ -90,16 +121,17 @@ def load_subject(spec: Spec, progress: Progress = silent) -> Subject:
             section.dtype,
         )
         objectives = _objectives(spec, task, target)
+        required = _required(spec, task, target)
         _check_settings(spec)
         if demo.is_demo(spec.model.path):
             demo.recipe_of(spec.model.path)
         else:
             _check_config(spec, task, _load_config(spec))
         if not demo.is_demo(spec.data.path):
-            splits = read_splits(spec.data, spec.seed)
+            splits = read_splits(spec.data, spec.seed, spec.recovery.texts)
         else:
             prepared = demo.prepare(spec.data.path, progress)
-            splits = read_splits(prepared.data(spec.data), spec.seed)
+            splits = read_splits(prepared.data(spec.data), spec.seed, spec.recovery.texts)
         path = spec.model.path
         if demo.is_demo(path):
             path = demo.prepare(path, progress).model
@@ -109,7 +141,8 @@ def load_subject(spec: Spec, progress: Progress = silent) -> Subject:
         _check_vocabulary(workload, model)
     except (ValueError, DataError, demo.DemoError) as error:
         raise StudyError(str(error)) from None
-    return Subject(task, target, model, workload, available(task, target), objectives)
+    metrics = available(task, target, labelled=bool(spec.data.label))
+    return Subject(task, target, model, workload, metrics, objectives, required)
 
 
 def load_dense(spec: Spec) -> nn.Module:
@@ -135,17 +168,31 @@ def _check_settings(spec: Spec, causal: bool | None = None) -> None:
 
 
 def _objectives(spec: Spec, task: Task, target: Target) -> list[Metric]:
-    known = metrics_of(task)
-    for name in spec.objectives:
-        if name not in known:
-            raise StudyError(
-                f"unknown objective {name!r}.{did_you_mean(name, known)} "
-                f"Known for {task.name}: {', '.join(known)}."
-            )
-        reason = known[name].unavailable(target)
-        if reason:
-            raise StudyError(f"objective {name!r} cannot be measured here: {reason}.")
-    return [known[name] for name in spec.objectives]
+    return [_metric(name, "objective", spec, task, target) for name in spec.objectives]
+
+
+def _required(spec: Spec, task: Task, target: Target) -> tuple[Requirement, ...]:
+    try:
+        found = tuple(map(Requirement.parse, spec.search.require))
+    except UserError as error:
+        raise StudyError(f"search.require: {error}") from None
+    for each in found:
+        _metric(each.metric, "required metric", spec, task, target)
+    return found
+
+
+def _metric(name: str, what: str, spec: Spec, task: Task, target: Target) -> Metric:
+    """The metric of that name, if this study can measure it."""
+    known = metrics_of(task, labelled=bool(spec.data.label))
+    if name not in known:
+        without = "" if spec.data.label else " without labels"
+        raise StudyError(
+            f"unknown {what} {name!r}.{did_you_mean(name, known)} "
+            f"Known for {task.name}{without}: {', '.join(known)}."
+        )
+    if reason := known[name].unavailable(target):
+        raise StudyError(f"{what} {name!r} cannot be measured here: {reason}.")
+    return known[name]
 
 
 def _load_config(spec: Spec) -> Any:

@@ -1,0 +1,87 @@
+"""The budget of a study that has minutes, not trials: how they are shared out, and what is left."""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import dataclass, field
+
+import optuna
+
+from paretoformer.search.study.spec import Spec
+
+CONFIRMATION = 0.3
+"""Share of the minutes that is kept for the confirmation."""
+DISTILLATION = 0.3
+"""Share that distillation may take at most."""
+SPENT = "spent_seconds"
+"""User attribute of the study: what earlier runs of it took."""
+
+
+@dataclass
+class Budget:
+    """The minutes of one study, over all its runs; without a limit where it has trials instead.
+
+    study: keeps what was spent. begun: when this run was, by `time.monotonic`.
+    """
+
+    spec: Spec
+    study: optuna.Study
+    begun: float
+    _before: float = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._before = float(self.study.user_attrs.get(SPENT, 0.0))
+
+    @property
+    def minutes(self) -> float:
+        return math.inf if self.spec.search.minutes is None else self.spec.search.minutes
+
+    @property
+    def distill_minutes(self) -> float:
+        """As the study wants, but no more than its share."""
+        return distill_minutes(self.spec)
+
+    @property
+    def spent(self) -> float:
+        """Seconds."""
+        return self._before + time.monotonic() - self.begun
+
+    @property
+    def search_seconds(self) -> float:
+        """By when the search must be over, counted from the begin of the study."""
+        return 60 * (self.minutes * (1 - CONFIRMATION) - self.distill_minutes)
+
+    @property
+    def is_searched(self) -> bool:
+        return self.spent >= self.search_seconds
+
+    @property
+    def is_over(self) -> bool:
+        return self.spent >= 60 * self.minutes
+
+    def keep(self) -> None:
+        """Remember what was spent."""
+        if math.isfinite(self.minutes):
+            self.study.set_user_attr(SPENT, self.spent)
+
+
+def distill_minutes(spec: Spec) -> float:
+    """Those of the study, but no more than the share of a budget."""
+    wanted = float(spec.recovery.distill_minutes)
+    limit = spec.search.minutes
+    return wanted if limit is None else min(wanted, DISTILLATION * limit)
+
+
+def plan(spec: Spec) -> str:
+    """How a study spends its time, in one line."""
+    distilling = distill_minutes(spec)
+    limit = spec.search.minutes
+    if limit is None:
+        then = f", then {distilling:g} minutes of distillation" if distilling else ""
+        return f"{spec.trials} trials{then}, then the confirmation of the front."
+    parts = [f"{limit * (1 - CONFIRMATION) - distilling:.1f} to prepare and to search"]
+    if distilling:
+        parts.append(f"{distilling:.1f} to distil")
+    parts.append(f"{limit * CONFIRMATION:.1f} to confirm")
+    return f"{limit:g} minutes: {', '.join(parts)}."

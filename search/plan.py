@@ -1,0 +1,80 @@
+"""The plan of a study: what would be done with what, once everything was checked."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from paretoformer.evaluators.target import cpu_name
+from paretoformer.search.budget import plan
+from paretoformer.search.results.run_folder import RunFolder
+from paretoformer.search.study.spec import Spec, load_spec, parse_spec
+from paretoformer.search.study.subject import Subject, load_subject
+from paretoformer.spaces.axes import axes
+from paretoformer.spaces.families import shape_of
+from paretoformer.spaces.runtimes import names, parse
+
+
+def planned(
+    study: str | Path,
+    out: str | Path | None,
+    trials: int | None,
+    seed: int | None,
+    require: Sequence[str],
+    minutes: float | None,
+) -> str:
+    """What `search` with the same arguments would do, some lines of text. Nothing is measured.
+
+    Raises:
+        UserError: as `search`.
+    """
+    spec = load_spec(study, trials=trials, seed=seed, require=require, minutes=minutes)
+    folder = RunFolder(out if out is not None else Path("runs") / spec.name)
+    if folder.exists:
+        there = parse_spec(folder.study.read_text("utf-8"), source=folder.study)
+        folder.check_study(spec.model_dump(), there.model_dump())
+    else:
+        folder.check_free()
+    subject = load_subject(spec)
+    return "\n".join(f"{name:<8} {text}" for name, text in _lines(spec, subject, folder).items())
+
+
+def _lines(spec: Spec, subject: Subject, folder: RunFolder) -> dict[str, str]:
+    model_type = getattr(subject.model.config, "model_type", "unknown")
+    layers, heads = shape_of(subject.model.config)
+    splits = subject.workload.splits
+    target = subject.target
+    varied = [axis.name for axis in axes() if spec.setting(axis.name) not in ("off", False)]
+    return {
+        "model": f"{spec.model.path}: {model_type}, {layers} layers x {heads} heads",
+        "data": ", ".join(f"{len(each)} to {_PURPOSE[name]}" for name, each in splits.items()),
+        "target": f"{target.device} ({cpu_name()}), {target.threads} threads, batch "
+        f"{target.batch_size}, {target.sequence_length} tokens",
+        "varied": ", ".join(varied),
+        "runtimes": ", ".join(_runtimes(spec.setting("runtime"), target.device)),
+        "answer": " and ".join(each.text for each in subject.requirements)
+        + f"; the front trades {', '.join(metric.name for metric in subject.objectives)}",
+        "plan": plan(spec),
+        "folder": f"{folder.path}, {'which goes on' if folder.exists else 'new'}",
+    }
+
+
+def _runtimes(setting: Any, device: str) -> list[str]:
+    """The runtimes and precisions of a setting that are installed and run on this machine."""
+    wanted = names() if setting == "all" else setting
+    parsed = {value: parse(value) for value in wanted}
+    return [
+        value
+        for value, (runtime, precision) in parsed.items()
+        if not runtime.unavailable(precision, device)
+    ]
+
+
+_PURPOSE = {
+    "confirm": "confirm",
+    "search": "search",
+    "train": "rank",
+    "steer": "steer",
+    "recovery": "repair",
+}
