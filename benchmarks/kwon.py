@@ -1,0 +1,407 @@
+"""Heads and neurons cut without training, under a limit of FLOPs: ours, and Kwon et al. 2022.
+
+Theirs is written from the paper (arXiv:2204.09656): the mask search of section 4.1, with diagonal
+Fisher information; the rearrangement of section 4.2, with a block for each layer; the tuning of
+section 4.3, a scale for each head and neuron. It has labels. Ours has none once the importance is
+known: the predicted front with FLOPs for costs, repaired by least squares; of several splits
+between heads and neurons, that whose answers diverge least on training texts.
+
+FLOPs are those of the encoder layers at the study's length, a multiply-add as two. No time counts.
+
+    python benchmarks/kwon.py [--study reviews] [--limits 0.9 0.8 ...] [--examples 2048]
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+from unittest import mock
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from recovery import Scores, cell, kept_of, made_teacher
+from torch import nn
+
+from paretoformer.evaluators.recovery_texts import has_own_texts
+from paretoformer.evaluators.structure_divergence import StructureDivergence
+from paretoformer.evaluators.target import cpu_name
+from paretoformer.search.study.spec import load_spec
+from paretoformer.search.study.subject import Subject, load_subject
+from paretoformer.spaces.axes import axis_of
+from paretoformer.spaces.axis import Evidence, Shape
+from paretoformer.spaces.block import Block
+from paretoformer.spaces.build import build
+from paretoformer.spaces.candidate import Candidate
+from paretoformer.spaces.families import blocks_of, neurons_of, shape_of
+from paretoformer.spaces.heads import HeadMask
+from paretoformer.spaces.neurons import NeuronMask
+from paretoformer.spaces.prediction import Priced, forecasts
+from paretoformer.spaces.recovery import Teacher, repair
+from paretoformer.spaces.recovery.layerwise import Layerwise, Part
+from paretoformer.spaces.recovery.least_squares import put
+from paretoformer.spaces.sensitivity import OutputProbe, sensitivity
+from paretoformer.spaces.surgery import ConstantOutput, matrix_of
+
+Floats = npt.NDArray[np.float64]
+Bits = npt.NDArray[np.bool_]
+
+DAMPING = 1.0
+SCALES = 10.0
+"""Mask tuning stops at the layer whose scales leave ±SCALES (section 4.3)."""
+SPLITS = (0.25, 0.5, 1.0, 2.0, 4.0)
+"""Of ours: factors on the predicted damage of heads, against that of neurons."""
+LOSS = 0.01
+
+
+@dataclass(frozen=True)
+class Encoder:
+    """The encoder layers of a model at a length."""
+
+    layers: int
+    heads: int
+    neurons: int
+    hidden: int
+    length: int
+
+    @property
+    def head_flops(self) -> float:
+        """Of a head in one layer: four projections, scores and their products with the values."""
+        width = self.hidden // self.heads
+        return 8.0 * self.length * self.hidden * width + 4.0 * self.length**2 * width
+
+    @property
+    def neuron_flops(self) -> float:
+        return 4.0 * self.length * self.hidden
+
+    @property
+    def dense_flops(self) -> float:
+        return self.layers * (self.heads * self.head_flops + self.neurons * self.neuron_flops)
+
+    def share(self, candidate: Candidate) -> float:
+        """FLOPs of a candidate over dense."""
+        widths = [candidate.feed_forward.width(layer) for layer in range(self.layers)]
+        kept = sum(self.neurons if width is None else width for width in widths)
+        flops = candidate.heads.total * self.head_flops + kept * self.neuron_flops
+        return flops / self.dense_flops
+
+
+def encoder_of(here: Subject) -> Encoder:
+    config: Any = here.model.config
+    return Encoder(
+        *shape_of(config), neurons_of(config), config.hidden_size, here.target.sequence_length
+    )
+
+
+# Theirs
+
+
+@dataclass(frozen=True)
+class Gradients:
+    """Of the loss of each example by each mask variable. heads: (examples, layers, heads).
+    neurons: (examples, layers, neurons)."""
+
+    heads: Floats
+    neurons: Floats
+
+
+def gradients(here: Subject, encoder: Encoder, examples: int) -> Gradients:
+    split = here.workload.splits["recovery" if has_own_texts(here.workload) else "train"]
+    some = type(split)(split.examples[:examples], split.labels[:examples])
+    found: dict[Part, list[Floats]] = {part: [] for part in Part}
+    groups = {Part.ATTENTION: encoder.heads, Part.FEED_FORWARD: encoder.neurons}
+    masks: dict[tuple[int, Part], torch.Tensor] = {}
+
+    def hook(key: tuple[int, Part]) -> Callable[[nn.Module, Any], Any]:
+        def multiply(module: nn.Module, arguments: Any) -> Any:
+            inputs = arguments[0]  # (batch, length, groups * width)
+            mask = torch.ones(len(inputs), groups[key[1]], requires_grad=True)
+            masks[key] = mask
+            split_up = inputs.unflatten(-1, (groups[key[1]], -1))
+            return ((split_up * mask[:, None, :, None]).flatten(-2),)
+
+        return multiply
+
+    handles = [
+        part.projection(block).register_forward_pre_hook(hook((layer, part)))
+        for layer, block in enumerate(blocks_of(here.model))
+        for part in Part
+    ]
+    for indices, inputs in here.workload.batches(some, "cpu", 16):
+        with torch.enable_grad():
+            loss = here.task.loss(here.model(**inputs), torch.from_numpy(some.labels[indices]))
+        each = dict(zip(masks, torch.autograd.grad(loss, list(masks.values())), strict=True))
+        for part in Part:
+            rows = [each[layer, part] for layer in range(encoder.layers)]
+            found[part].append(torch.stack(rows, dim=1).numpy())
+    for handle in handles:
+        handle.remove()
+    return Gradients(*(np.concatenate(found[part]) for part in Part))
+
+
+def searched(fisher: tuple[Floats, Floats], encoder: Encoder, limit: float) -> tuple[Bits, Bits]:
+    """Algorithm 1: for each number of heads, the most important of them, and as many of the most
+    important neurons as the limit leaves; of these, what loses least."""
+    orders = [np.argsort(-each, axis=None, kind="stable") for each in fisher]
+    kept = [
+        np.concatenate(([0.0], np.cumsum(each.ravel()[order])))
+        for each, order in zip(fisher, orders, strict=True)
+    ]
+    budget = limit * encoder.dense_flops
+    best, counts = -1.0, (0, 0)
+    for heads in range(1, fisher[0].size + 1):
+        left = budget - heads * encoder.head_flops
+        neurons = min(int(left // encoder.neuron_flops), fisher[1].size)
+        if neurons >= 0 and (gain := kept[0][heads] + kept[1][neurons]) > best:
+            best, counts = gain, (heads, neurons)
+    masks = []
+    for each, order, count in zip(fisher, orders, counts, strict=True):
+        mask = np.zeros(each.size, dtype=bool)
+        mask[order[:count]] = True
+        masks.append(mask.reshape(each.shape))
+    return masks[0], masks[1]
+
+
+def rearranged(mask: Bits, layer: Floats) -> Bits:
+    """Algorithm 2, for one layer: as many go, but those whose gradients together are shortest.
+
+    layer: (examples, variables). Each that stays is tried among those that go, the least important
+    first; then the one whose return shortens the sum of gradients most, returns.
+    """
+    if mask.all() or not mask.any():
+        return mask
+    products = layer.T @ layer
+    gone = ~mask
+    total = products[gone].sum(axis=0)  # of each variable with the sum of those that are gone
+    order = np.argsort(products.diagonal(), kind="stable")
+    for index in order[mask[order]]:
+        gone[index] = True
+        total = total + products[index]
+        lengths = np.where(gone, products.diagonal() - 2 * total, np.inf)
+        back = int(lengths.argmin())
+        gone[back] = False
+        total = total - products[back]
+    return ~gone
+
+
+def tune(model: nn.Module, kept: Sequence[int], teacher: Teacher, heads: Sequence[int]) -> None:
+    """Section 4.3: layer by layer, a scale for each head and each neuron that is left, by which the
+    sums of the layer come nearest to dense. In place.
+
+    heads: of each layer, how many are left.
+    """
+    walk = Layerwise(model, teacher.texts.fit)
+    running = True
+    for block, layer, count in zip(blocks_of(model), kept, heads, strict=True):
+        for part in Part:
+            projection = part.projection(block)
+            groups = count if part is Part.ATTENTION else 0
+            seen = list(walk.of(block, part))
+            totals = [each.total for each in seen]
+            if running and not isinstance(projection, ConstantOutput):
+                scales = _scales(projection, groups, layer, part, teacher, seen)
+                running = bool(scales.abs().max() <= SCALES)
+                if running:
+                    totals = _scale(projection, scales, seen)
+            if part is Part.FEED_FORWARD:
+                walk.advance(block, totals)
+
+
+def _scales(
+    projection: nn.Module, groups: int, layer: int, part: Part, teacher: Teacher, seen: Any
+) -> torch.Tensor:
+    """(inputs,) the scale of each input. groups: of equal width; 0: each input by itself."""
+    weight = matrix_of(projection).detach().double()  # (hidden, inputs)
+    inner = outer = torch.zeros(())
+    for index, each in enumerate(seen):
+        mask = teacher.masks[index]
+        rows = each.inputs[mask].double()
+        missing = (teacher.sums(layer, part, index) - each.total[mask].float()).double()
+        inner = inner + rows.T @ rows
+        outer = outer + rows.T @ missing
+    products, wanted = inner * (weight.T @ weight), (outer * weight.T).sum(dim=1)
+    if groups:
+        products = products.unflatten(0, (groups, -1)).unflatten(2, (groups, -1)).sum(dim=(1, 3))
+        wanted = wanted.unflatten(0, (groups, -1)).sum(dim=1)
+    products = products + DAMPING**2 * torch.eye(len(products), dtype=torch.float64)
+    scales = 1 + torch.linalg.solve(products, wanted)
+    return scales.repeat_interleave(weight.shape[1] // len(scales))
+
+
+def _scale(projection: nn.Module, scales: torch.Tensor, seen: Any) -> list[torch.Tensor]:
+    weight = matrix_of(projection).detach()
+    change = (weight.double() * (scales - 1)).float()
+    put(projection, {"weight": weight + change})
+    return [each.total + each.inputs @ change.T for each in seen]
+
+
+def theirs(encoder: Encoder, found: Gradients, limit: float) -> dict[str, Candidate]:
+    """After the search, and after the rearrangement."""
+    fisher = tuple(np.square(each).sum(axis=0) for each in (found.heads, found.neurons))
+    masks = searched((fisher[0], fisher[1]), encoder, limit)
+    better = [
+        np.stack([rearranged(mask[i], each[:, i]) for i in range(encoder.layers)])
+        for mask, each in zip(masks, (found.heads, found.neurons), strict=True)
+    ]
+    return {
+        "searched": _candidate(*masks),
+        "rearranged": _candidate(better[0], better[1]),
+    }
+
+
+def _candidate(heads: Bits, neurons: Bits) -> Candidate:
+    rows = tuple(np.packbits(row).tobytes() for row in neurons)
+    kept = HeadMask(tuple(tuple(row.tolist()) for row in heads))
+    return Candidate(kept, feed_forward=NeuronMask(rows, neurons.shape[1]))
+
+
+# Ours
+
+
+def blocks(here: Subject, encoder: Encoder) -> list[Priced]:
+    """With FLOPs for costs, and damages made comparable as a study does it."""
+    shape = Shape(encoder.layers, encoder.heads)
+    probes = {
+        "heads": OutputProbe(lambda block: block.output, encoder.heads),
+        "feed_forward": OutputProbe(lambda block: block.feed_forward_output, encoder.neurons),
+    }
+    train = here.workload.splits["train"]
+    batches = (
+        (inputs, torch.from_numpy(train.labels[indices]))
+        for indices, inputs in here.workload.batches(train, "cpu", 16)
+    )
+    evidence = Evidence(shape, sensitivity(here.model, batches, here.task.loss, probes))
+    dense = Candidate.dense(shape.layers, shape.heads)
+    divergence = StructureDivergence(here.model, here.task, here.workload, 64)
+    priced = []
+    for name in ("attention", "feed_forward"):
+        block = axis_of(name).block(evidence)
+        assert block is not None
+        options = block.halved()
+        predicted = float(block.damage[range(len(options)), options].sum())
+        measured = divergence.of(dense.replaced(**block.values(options)))
+        priced.append(Priced(block, _costs(block, dense, encoder), measured / predicted))
+    return priced
+
+
+def _costs(block: Block, dense: Candidate, encoder: Encoder) -> Any:
+    """FLOPs for milliseconds."""
+    whole = encoder.dense_flops / encoder.layers
+    return block.costs(
+        {o: whole * encoder.share(dense.replaced(**v)) for o, v in block.timed().items()}
+    )
+
+
+def ours(priced: Sequence[Priced], encoder: Encoder, limit: float) -> dict[float, Candidate]:
+    """Split between heads and neurons -> the largest forecast within the limit."""
+    dense = Candidate.dense(encoder.layers, encoder.heads)
+    found: dict[float, Candidate] = {}
+    for factor in SPLITS:
+        attention, feed_forward = priced
+        tilted = [Priced(attention.block, attention.costs, factor * attention.scale), feed_forward]
+        fitting = [f.candidate for f in forecasts(dense, tilted)]
+        fitting = [each for each in fitting if encoder.share(each) <= limit]
+        if fitting:
+            found[factor] = max(fitting, key=encoder.share)
+    return found
+
+
+# Both
+
+
+def row(
+    here: Subject,
+    limit: float,
+    scores: Scores,
+    teacher: Teacher,
+    more: tuple[Any, ...],
+    brief: bool,
+) -> dict[str, tuple[float, tuple[float, float]]]:
+    """Method -> (FLOPs, (accuracy, nats))."""
+    encoder, found, priced, tuning = more
+    result: dict[str, tuple[float, tuple[float, float]]] = {}
+
+    def note(name: str, candidate: Candidate, model: nn.Module) -> None:
+        result[name] = (encoder.share(candidate), scores.of(model))
+
+    masks = theirs(encoder, found, limit)
+    if not brief:
+        for name, candidate in masks.items():
+            note(f"theirs, {name}", candidate, build(candidate, here.model).model)
+    candidate = masks["rearranged"]
+    model = build(candidate, here.model).model
+    with torch.no_grad():
+        tune(model, kept_of(candidate), tuning, candidate.heads.counts)
+    note("theirs", candidate, model)
+    model = build(candidate, here.model).model
+    repair(model, kept_of(candidate), teacher)
+    note("their masks, our repair", candidate, model)
+
+    best, plain = (np.inf, candidate, model), None
+    for factor, candidate in ours(priced, encoder, limit).items():
+        model = build(candidate, here.model).model
+        _, report = repair(model, kept_of(candidate), teacher)
+        if factor == 1.0:
+            plain = (candidate, model)
+        if report.after < best[0]:
+            best = (report.after, candidate, model)
+    if plain is not None:
+        note("ours, one forecast", *plain)
+        note("ours", best[1], best[2])
+    return result
+
+
+def crossing(points: Sequence[tuple[float, float]], least: float) -> float:
+    """The FLOPs, interpolated, at which the accuracy first falls below `least`.
+
+    points: (FLOPs, accuracy), the largest first.
+    """
+    before = points[0]
+    for share, accuracy in points:
+        if accuracy < least:
+            if before[1] <= accuracy:
+                return share
+            part = (before[1] - least) / (before[1] - accuracy)
+            return before[0] + part * (share - before[0])
+        before = (share, accuracy)
+    return before[0]
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--study", default="reviews")
+    parser.add_argument(
+        "--limits", type=float, nargs="*", default=[0.9 - 0.1 * i for i in range(8)]
+    )
+    parser.add_argument("--examples", type=int, default=2048, help="of theirs; labelled")
+    parser.add_argument(
+        "--brief", action="store_true", help="leave out their steps before the last"
+    )
+    arguments = parser.parse_args(argv)
+    here = load_subject(load_spec(arguments.study))
+    torch.set_num_threads(here.target.threads)
+    print(f"{arguments.study}; {cpu_name()}, {torch.get_num_threads()} threads")
+    encoder, scores, teacher = encoder_of(here), Scores(here), made_teacher(here)
+    with mock.patch("paretoformer.evaluators.recovery_texts.FIT_TOKENS", 10**9):
+        tuning = made_teacher(here, arguments.examples)
+    more = (encoder, gradients(here, encoder, arguments.examples), blocks(here, encoder), tuning)
+    dense = scores.of(here.model)
+    print(f"dense {cell(dense)} on {len(here.workload.splits['confirm'])} examples", flush=True)
+    table: dict[str, list[tuple[float, float]]] = {}
+    for limit in arguments.limits:
+        found = row(here, limit, scores, teacher, more, arguments.brief)
+        if not table:
+            print(" | ".join(("limit", *found)))
+        print(" | ".join([f"{limit:.2f}", *(f"{s:.2f}: {cell(a)}" for s, a in found.values())]),
+              flush=True)  # fmt: skip
+        for name, (share, (accuracy, _)) in found.items():
+            table.setdefault(name, [(1.0, dense[0])]).append((share, accuracy))
+    print(f"FLOPs at a loss of {LOSS:g}, interpolated:")
+    for name, points in table.items():
+        print(f"  {name:<24} {crossing(points, dense[0] - LOSS):.3f}")
+
+
+if __name__ == "__main__":
+    main()
