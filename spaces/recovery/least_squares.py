@@ -126,7 +126,7 @@ def _solve(
     if moments.is_exact and checks.is_exact:
         return [each.total for each in seen]
     change = best_change(moments, checks, biased)
-    _apply(projection, change)
+    apply_change(projection, change)
     return [_changed(each, change, inputs) for each in seen]
 
 
@@ -146,6 +146,13 @@ class Moments:
         self.inner = self.outer = torch.zeros(0)
         self.tokens = 0
         self._missing = self._size = 0.0
+
+    @classmethod
+    def of(cls, inner: torch.Tensor, outer: torch.Tensor) -> Moments:
+        """Those with these sums already: (inputs + 1, inputs + 1), (inputs + 1, hidden)."""
+        moments = cls()
+        moments.inner, moments.outer, moments.tokens = inner, outer, 1
+        return moments
 
     def add(
         self, inputs: torch.Tensor, missing: torch.Tensor, weights: torch.Tensor, size: float
@@ -204,7 +211,7 @@ def _ridge(moments: Moments, inputs: int, biased: bool, ridge: float) -> torch.T
     return change
 
 
-def _apply(projection: nn.Module, change: torch.Tensor) -> None:
+def apply_change(projection: nn.Module, change: torch.Tensor) -> None:
     """Add (inputs + 1, hidden) to weights and bias, as new tensors."""
     found: Weights = {}
     if not isinstance(projection, ConstantOutput) and change[:-1].any():

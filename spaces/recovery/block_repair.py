@@ -1,0 +1,169 @@
+"""Block repair: any cut of any block mended at once, from sums that were taken over dense inputs.
+
+`repair` takes seconds for each candidate, since it runs every text through every layer again. Here
+each block is taken by itself, behind a dense model: the moments of its inputs, summed once, hold
+the solution for every subset of its heads or neurons, a small linear system each. A search can so
+compare thousands of candidates; what is handed over is mended by `repair`.
+
+Sources: the database of blocks, each solved by itself and stitched together, of ZipLM (Kurtic et
+al. 2023, arXiv:2302.04089, section 3) and of SPDY (Frantar & Alistarh 2022, arXiv:2201.13096).
+Differs in: blocks are not stored, but solved when they are asked for; mechanisms are options too; a
+layer in front of removed ones is solved for the sums of the last of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import nn
+
+from paretoformer.spaces.axis import Shape
+from paretoformer.spaces.build import build
+from paretoformer.spaces.candidate import Candidate
+from paretoformer.spaces.choice import FULL, AttentionChoice
+from paretoformer.spaces.families import blocks_of, neurons_of, shape_of
+from paretoformer.spaces.recovery.layerwise import Layerwise, Part
+from paretoformer.spaces.recovery.least_squares import CHECKED, Moments, apply_change, best_change
+from paretoformer.spaces.recovery.teacher import Teacher
+from paretoformer.spaces.surgery import matrix_of
+
+AHEAD = 2
+"""Removed layers in a row that the layer in front of them makes up for, at most."""
+
+
+@dataclass
+class _Sums:
+    """Moments of one block's inputs, with what is missing of this layer's sums, and of later ones.
+
+    outer: layers further on -> (inputs + 1, hidden).
+    """
+
+    inner: torch.Tensor
+    outer: dict[int, torch.Tensor] = field(default_factory=dict)
+
+    def add(self, rows: torch.Tensor, weights: torch.Tensor, missing: dict[int, Any]) -> None:
+        """rows: (tokens, inputs). weights: (tokens,). missing: of each of `outer`, (tokens,
+        hidden)."""
+        rows = torch.cat((rows, rows.new_ones(len(rows), 1)), dim=1)
+        weighted = (rows * weights[:, None]).T
+        self.inner = self.inner + (weighted @ rows).double()
+        for ahead, each in missing.items():
+            more = (weighted @ each).double()
+            self.outer[ahead] = self.outer[ahead] + more if ahead in self.outer else more
+
+    def of(self, kept: Sequence[int], weight: torch.Tensor, ahead: int) -> Moments:
+        """The moments of a block with these inputs alone.
+
+        weight: (inputs, hidden), whose other rows are missing too.
+        """
+        inputs = len(self.inner) - 1
+        stays = torch.zeros(inputs + 1, dtype=torch.bool)
+        stays[[*kept, inputs]] = True
+        gone = ~stays
+        outer = self.outer[ahead][stays]
+        lost = self.inner[stays][:, gone] @ weight[gone[:-1]].double()
+        return Moments.of(self.inner[stays][:, stays], outer + lost)
+
+
+Change = torch.Tensor
+"""(inputs + 1, hidden): what is added to the weights and, last, to the bias."""
+
+
+class BlockRepairs:
+    """Mends candidates of one dense model, each block by itself.
+
+    teacher: of that model, whose texts to solve from are taken. choices: mechanisms that may stand
+    in a layer; `full` first. They take, of L layers, H units of width and N neurons, about
+    16·L·(choices·H² + N²) bytes.
+    """
+
+    def __init__(self, teacher: Teacher, choices: Iterable[AttentionChoice] = (FULL,)) -> None:
+        self._teacher = teacher
+        self._model = teacher.model
+        config: Any = self._model.config
+        self.shape = Shape(*shape_of(config))
+        self._neurons = neurons_of(config)
+        self._blocks = blocks_of(self._model)
+        self._sums: dict[tuple[Hashable, ...], tuple[_Sums, _Sums]] = {}
+        self._changes: dict[tuple[Hashable, ...], Change] = {}
+        with torch.no_grad():
+            self._gather(list(choices))
+
+    def mend(self, model: nn.Module, candidate: Candidate) -> None:
+        """In place. model: the candidate's, cut and not mended."""
+        kept = [layer for layer, stays in enumerate(candidate.layers) if stays]
+        ends = [*(layer - 1 for layer in kept[1:]), self.shape.layers - 1]
+        for block, layer, end in zip(blocks_of(model), kept, ends, strict=True):
+            for part, ahead in ((Part.ATTENTION, 0), (Part.FEED_FORWARD, min(end - layer, AHEAD))):
+                change = self._change(candidate, layer, part, ahead)
+                if change is not None:
+                    apply_change(part.projection(block), change)
+
+    def _change(
+        self, candidate: Candidate, layer: int, part: Part, ahead: int
+    ) -> torch.Tensor | None:
+        """Of one block; None where nothing is missing."""
+        whole = matrix_of(part.projection(self._blocks[layer])).shape[1]
+        choice: Hashable = None
+        if part is Part.ATTENTION:
+            choice = candidate.attention[layer]
+            width = whole // self.shape.heads
+            heads = candidate.heads.indices(layer)
+            units = [head * width + i for head in heads for i in range(width)]
+            choice = choice if units else FULL
+        else:
+            units = list(candidate.feed_forward.indices(layer, self._neurons))
+        if len(units) == whole and not ahead and choice in (None, FULL):
+            return None
+        key = (layer, part, choice, ahead, tuple(units))
+        if key not in self._changes:
+            projection = part.projection(self._blocks[layer])
+            weight = matrix_of(projection).detach().T
+            sums = self._sums[layer, part, choice]
+            fit, checks = (each.of(units, weight, ahead) for each in sums)
+            bias: Any = projection.bias
+            self._changes[key] = best_change(fit, checks, bias is not None)
+        return self._changes[key]
+
+    def _gather(self, choices: Sequence[AttentionChoice]) -> None:
+        """One walk through the dense model, with each mechanism in place of its own."""
+        dense = Candidate.dense(self.shape.layers, self.shape.heads)
+        walk = Layerwise(self._model, self._teacher.texts.fit)
+        others = {}
+        for choice in dict.fromkeys((FULL, *choices)):
+            candidate = dense.replaced(attention=(choice,) * self.shape.layers)
+            model = build(candidate, self._model).model
+            # A layer with another mechanism takes another mask.
+            others[choice] = blocks_of(model), Layerwise(model, self._teacher.texts.fit)
+        for layer, block in enumerate(self._blocks):
+            for choice, (blocks, other) in others.items():
+                other.hidden = walk.hidden
+                self._watch(other, blocks[layer], layer, Part.ATTENTION, choice)
+            walk.advance(block, self._watch(walk, block, layer, Part.FEED_FORWARD, None))
+
+    def _watch(
+        self, walk: Layerwise, block: Any, layer: int, part: Part, choice: Hashable
+    ) -> list[torch.Tensor]:
+        """Sum one block's moments up; returns its own sums of each batch."""
+        fit, checks = (_Sums(torch.zeros(())) for _ in range(2))
+        further = [0]
+        if part is Part.FEED_FORWARD:
+            further = list(range(min(AHEAD, self.shape.layers - 1 - layer) + 1))
+        teacher, totals = self._teacher, []
+        every = min(CHECKED, len(teacher.masks))
+        for index, seen in enumerate(walk.of(block, part)):
+            mask = teacher.masks[index]
+            total = seen.total[mask].float()
+            missing = {
+                ahead: teacher.sums(layer + ahead, part, index).to(total.device) - total
+                for ahead in further
+            }
+            weights = teacher.weights(layer, part, index).to(total.device)
+            own = checks if index % every == every - 1 else fit
+            own.add(seen.inputs[mask].float(), weights, missing)
+            totals.append(seen.total)
+        self._sums[layer, part, choice] = (fit, checks)
+        return totals
