@@ -33,12 +33,13 @@ def block_costs(
     target: Target,
     blocks: Sequence[Block],
     progress: Progress = silent,
-) -> list[Costs]:
+) -> tuple[list[Costs], float]:
     """Time the model's first layer with the options of each block that are to be timed.
 
     Each figure is the median over rounds in which every variant runs once.
 
-    model: left as it was. Returns the costs of each block, (options,) milliseconds.
+    model: left as it was. Returns the costs of each block, (options,) milliseconds, and those of
+    what is left of a layer without any of its blocks.
     """
     model = copy.deepcopy(model).to(device=target.device, dtype=target.torch_dtype).eval()
     dense = Candidate.dense(*shape_of(model.config))
@@ -49,10 +50,13 @@ def block_costs(
         for option, values in block.timed().items()
     }
     medians = _medians(calls, target, progress)
-    return [
+    costs = [
         block.costs({option: ms for (i, option), ms in medians.items() if i == index})
         for index, block in enumerate(blocks)
     ]
+    whole = np.median([medians[index, block.uncut] for index, block in enumerate(blocks)])
+    full = sum(each[block.uncut] for each, block in zip(costs, blocks, strict=True))
+    return costs, max(0.0, float(whole - full))
 
 
 def _medians(

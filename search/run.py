@@ -27,9 +27,11 @@ from paretoformer.search.distilling import Distilling, progress_of
 from paretoformer.search.errors import RunError, StudyError
 from paretoformer.search.loop import Search, stored_records
 from paretoformer.search.proposers import (
+    Proposer,
     Unseen,
     alternatives,
     is_distilled,
+    solved_proposers,
     standard_proposers,
 )
 from paretoformer.search.results.choose import by_importance, chosen, unchosen
@@ -268,7 +270,7 @@ class _Run:
                 search = Search(
                     study,
                     space,
-                    standard_proposers(space, objectives, subject.requirements),
+                    self._proposers(prepared, subject),
                     Unseen(space, self.spec.seed),
                     Pipeline(workers, "search", artifacts),
                     [metric.name for metric in objectives],
@@ -290,6 +292,13 @@ class _Run:
             )
         file.update(records, now=True)
         return records
+
+    def _proposers(self, prepared: Prepared, subject: Subject) -> Sequence[Proposer]:
+        """What is solved from the block table, where the study has one."""
+        space, wanted = prepared.space, (subject.objectives, subject.requirements)
+        if prepared.programme is None:
+            return standard_proposers(space, *wanted)
+        return solved_proposers(space, prepared.programme, *wanted)
 
     def _publish(
         self,

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -14,6 +15,7 @@ import numpy.typing as npt
 Values = Mapping[str, object]
 """Axis name -> its value."""
 Costs = npt.NDArray[np.float64]
+Damage = npt.NDArray[np.float64]
 
 
 class Block(ABC):
@@ -24,6 +26,11 @@ class Block(ABC):
     """
 
     damage: npt.NDArray[np.float64]
+
+    @property
+    @abstractmethod
+    def uncut(self) -> int:
+        """The option of the uncompressed model."""
 
     @abstractmethod
     def timed(self) -> Mapping[int, Values]:
@@ -37,6 +44,21 @@ class Block(ABC):
     def halved(self) -> Sequence[int]:
         """An option for each layer, with which about half of the block is cut."""
 
+    @abstractmethod
+    def options(self, values: Mapping[str, Any]) -> Sequence[int] | None:
+        """The options of a candidate with these values, or the nearest; None where it has others.
+
+        The inverse of `values`.
+        """
+
+    @abstractmethod
+    def measured(self) -> Sequence[int]:
+        """The options whose damage is measured in each layer; the others lie between them."""
+
+    @abstractmethod
+    def filled(self, nats: Mapping[int, Damage]) -> Damage:
+        """(layers, options) nats of every option, from (layers,) nats of the measured ones."""
+
     def kinds(self, costs: Costs) -> Sequence[Values]:
         """Options of another kind in every layer, such as a mechanism, that cost less here."""
         return ()
@@ -44,6 +66,21 @@ class Block(ABC):
     @abstractmethod
     def values(self, chosen: Sequence[int]) -> Values:
         """The values of the axes that this block decides, for one option a layer."""
+
+
+def between(sizes: Sequence[int], nats: Sequence[Damage], wanted: Sequence[int]) -> Damage:
+    """(layers, wanted): the damage of cuts to these sizes, from those of a few.
+
+    What is larger damages no more: noise that says otherwise is taken out. Between the sizes the
+    curve is a monotone cubic (Fritsch & Carlson 1980).
+
+    sizes: increasing, the uncut one last. nats: of each, (layers,).
+    """
+    from scipy.interpolate import PchipInterpolator
+
+    curve = np.maximum.accumulate(np.stack(nats)[::-1].clip(min=0), axis=0)[::-1]
+    found: Damage = PchipInterpolator(sizes, curve, axis=0)(np.asarray(wanted)).T
+    return found
 
 
 def normalised(scores: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:

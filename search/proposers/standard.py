@@ -34,7 +34,7 @@ def standard_proposers(
     runtime that will serve it.
     """
     return [
-        Planted((space.dense, *alternatives(space))),
+        begin(space),
         Crossed(
             bases=lambda records: [space.dense, *alternatives(space)],
             choose=partial(fastest, objectives=objectives, requirements=requirements),
@@ -46,6 +46,25 @@ def standard_proposers(
             cross=lambda base, place: _with_kind(space, base),
         ),
     ]
+
+
+def begin(space: Space) -> Planted:
+    """Dense, and the uncut model in every other runtime."""
+    return Planted((space.dense, *alternatives(space)))
+
+
+def best_servings(
+    space: Space,
+    objectives: Sequence[Metric],
+    requirements: Sequence[Requirement],
+    records: Records,
+) -> Sequence[Candidate]:
+    """The uncut model in the runtimes that did best, once all were measured."""
+    servings = [space.dense, *alternatives(space)]
+    if any(each.id not in records for each in servings):
+        return ()
+    measured = [records[each.id] for each in servings if records[each.id].ok]
+    return [each.candidate for each in fastest(measured, objectives, requirements) or measured]
 
 
 def alternatives(space: Space) -> list[Candidate]:
@@ -81,12 +100,8 @@ def _served_kinds(
     records: Records,
 ) -> Sequence[Candidate]:
     """The starts that differ in kind, such as mechanisms, in the runtime that did best."""
-    servings = [space.dense, *alternatives(space)]
-    if any(each.id not in records for each in servings):
-        return ()
-    measured = [records[each.id] for each in servings if records[each.id].ok]
-    chosen = fastest(measured, objectives, requirements) or measured
-    return [served(each, chosen[0].candidate) for each in space.kinds]
+    bases = best_servings(space, objectives, requirements, records)[:1]
+    return [served(each, base) for base in bases for each in space.kinds]
 
 
 def _with_kind(space: Space, base: Candidate) -> list[Candidate]:

@@ -11,7 +11,16 @@ import optuna
 import torch
 
 from paretoformer.evaluators.block_costs import block_costs
+from paretoformer.evaluators.block_table import (
+    BlockTable,
+    KnownRows,
+    Screen,
+    block_table,
+    table_key,
+)
+from paretoformer.evaluators.demo import cache_folder
 from paretoformer.evaluators.progress import Progress
+from paretoformer.evaluators.recovery_texts import recovery_texts
 from paretoformer.evaluators.structure_divergence import StructureDivergence
 from paretoformer.evaluators.target import physical_cores
 from paretoformer.search.errors import RunError
@@ -19,19 +28,25 @@ from paretoformer.search.results.run_folder import RunFolder
 from paretoformer.search.results.whole import write_whole
 from paretoformer.search.study.spec import Spec
 from paretoformer.search.study.subject import Subject
+from paretoformer.spaces import solver
 from paretoformer.spaces.axes import axes
 from paretoformer.spaces.axis import Context, Evidence, Shape
 from paretoformer.spaces.block import Block
 from paretoformer.spaces.candidate import Candidate
 from paretoformer.spaces.families import shape_of
 from paretoformer.spaces.prediction import Priced, forecasts, spread
+from paretoformer.spaces.recovery import Teacher
+from paretoformer.spaces.recovery.block_repair import BlockRepairs
 from paretoformer.spaces.sensitivity import Batch, sensitivity
+from paretoformer.spaces.solver import Kind, Programme
 from paretoformer.spaces.space import Space
 
 FORECASTS = 10
-BATCH = 16
 SCALING_EXAMPLES = 64
 """Training examples on which the damage of a block is measured once, to compare it with others'."""
+ROUNDS = 6
+"""In which candidates that the sums predict are tried as a whole, to correct the sums."""
+BATCH = 16
 
 VERSION_1 = {"attention": "attention", "importance": "importance", "forecast": "forecast"}
 """User attributes of the study in which runs of version 1 kept what is now in `evidence.json`."""
@@ -41,11 +56,13 @@ VERSION_1 = {"attention": "attention", "importance": "importance", "forecast": "
 class Prepared:
     """The space of a study, and what was left out of it: axis -> value -> why.
 
+    programme: predicts candidates; None where there is nothing to sum up.
     begun_without: axes that did not exist yet when the run was begun.
     """
 
     space: Space
     left_out: dict[str, dict[str, str]]
+    programme: Programme | None = None
     begun_without: tuple[str, ...] = ()
 
 
@@ -68,13 +85,14 @@ def prepare(
     elif study.get_trials(deepcopy=False):
         raise RunError(f"{folder.evidence} is lost, without which the run cannot go on.")
     else:
-        found = _gather(spec, subject, shape, progress)
+        found = _gather(spec, subject, shape, folder, progress)
         _write(folder, found)
     evidence = found.evidence
     domains = {axis.name: axis.domain(spec.setting(axis.name), evidence) for axis in axes()}
     return Prepared(
         Space(shape, domains, found.forecasts, found.kinds),
         {axis.name: dict(axis.left_out(evidence.of(axis.name))) for axis in axes()},
+        found.programme,
         tuple(axis.name for axis in axes() if axis.name not in evidence.facts),
     )
 
@@ -86,6 +104,7 @@ class _Found:
     evidence: Evidence
     forecasts: tuple[Candidate, ...]
     kinds: tuple[Candidate, ...]
+    programme: Programme | None
 
 
 def _write(folder: RunFolder, found: _Found) -> None:
@@ -93,6 +112,7 @@ def _write(folder: RunFolder, found: _Found) -> None:
         "facts": found.evidence.facts,
         "forecasts": [each.to_json() for each in found.forecasts],
         "kinds": [each.to_json() for each in found.kinds],
+        "programme": None if found.programme is None else found.programme.to_dict(),
     }
     write_whole(folder.evidence, json.dumps(kept) + "\n")
 
@@ -103,7 +123,15 @@ def _read(folder: RunFolder, shape: Shape) -> _Found:
         forecasts, kinds = (
             tuple(map(Candidate.from_json, kept[name])) for name in ("forecasts", "kinds")
         )
-        return _Found(Evidence(shape, kept["facts"]), forecasts, kinds)
+        evidence = Evidence(shape, kept["facts"])
+        blocks = blocks_of_axes(evidence)
+        programme = kept.get("programme")  # runs of before there was one have none
+        return _Found(
+            evidence,
+            forecasts,
+            kinds,
+            None if programme is None else Programme.from_dict(programme, shape, blocks),
+        )
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise RunError(f"{folder.evidence} is damaged: {error}.") from None
 
@@ -120,12 +148,13 @@ def _read_version_1(attributes: dict[str, Any], shape: Shape) -> _Found:
     kinds = tuple(
         dense.replaced(**{name: value}) for name, each in domains.items() for value in each.kinds()
     )
-    return _Found(
-        evidence, tuple(map(Candidate.from_json, attributes[VERSION_1["forecast"]])), kinds
-    )
+    forecasts = tuple(map(Candidate.from_json, attributes[VERSION_1["forecast"]]))
+    return _Found(evidence, forecasts, kinds, None)
 
 
-def _gather(spec: Spec, subject: Subject, shape: Shape, progress: Progress) -> _Found:
+def _gather(
+    spec: Spec, subject: Subject, shape: Shape, folder: RunFolder, progress: Progress
+) -> _Found:
     """What each axis finds out, and the candidates that should trade well."""
     torch.set_num_threads(physical_cores())
     context = _context(subject, shape, progress)
@@ -140,30 +169,81 @@ def _gather(spec: Spec, subject: Subject, shape: Shape, progress: Progress) -> _
     for name, found in sensitivity(subject.model, batches, subject.task.loss, probes).items():
         facts[name] |= found
     evidence = Evidence(shape, facts)
-    blocks = [block for axis in axes() if (block := axis.block(evidence)) is not None]
-    begin, kinds = _forecast(subject, shape, blocks, progress)
-    return _Found(evidence, begin, kinds)
+    blocks = blocks_of_axes(evidence)
+    if not blocks:
+        return _Found(evidence, (), (), None)
+    if not spec.search.table:
+        return _first_order(subject, evidence, blocks, progress)
+    return _forecast(subject, evidence, blocks, folder, progress)
+
+
+def blocks_of_axes(evidence: Evidence) -> dict[str, Block]:
+    """The kinds of blocks that a study may change, by the axis that speaks for each."""
+    found = {axis.name: axis.block(evidence) for axis in axes()}
+    return {name: block for name, block in found.items() if block is not None}
 
 
 def _forecast(
-    subject: Subject, shape: Shape, blocks: list[Block], progress: Progress
-) -> tuple[tuple[Candidate, ...], tuple[Candidate, ...]]:
-    """Along the front that sums over blocks predict; and the kinds that cost less than dense."""
-    dense = Candidate.dense(shape.layers, shape.heads)
+    subject: Subject,
+    evidence: Evidence,
+    blocks: dict[str, Block],
+    folder: RunFolder,
+    progress: Progress,
+) -> _Found:
+    """The best candidates that sums over blocks predict, tried as a whole before they are timed."""
+    dense = Candidate.dense(evidence.shape.layers, evidence.shape.heads)
+    torch.set_num_threads(subject.target.threads)
+    costs, layer = block_costs(
+        subject.model, subject.workload, subject.target, list(blocks.values()), progress
+    )
+    torch.set_num_threads(physical_cores())
+    screen, table = _measured(subject, evidence, blocks, folder, progress)
+    kinds = tuple(
+        Kind(block, table.nats[name], each)
+        for (name, block), each in zip(blocks.items(), costs, strict=True)
+    )
+    programme, found = solver.search(
+        Programme(dense, kinds, layer, table.removed),
+        screen.of,
+        ROUNDS,
+        FORECASTS,
+        progress=lambda done, total: progress("Trying what is predicted", done, total),
+    )
+    other = (values for each in kinds for values in each.block.kinds(each.costs))
+    return _Found(
+        evidence,
+        tuple(solver.front(found, FORECASTS)),
+        tuple(dense.replaced(**values) for values in other),
+        programme,
+    )
+
+
+def _first_order(
+    subject: Subject, evidence: Evidence, blocks: dict[str, Block], progress: Progress
+) -> _Found:
+    """Along the front that sums of first-order damage predict; the kinds that cost less than dense.
+
+    Seconds, where the table takes a minute or more.
+    """
+    dense = Candidate.dense(evidence.shape.layers, evidence.shape.heads)
     divergence = StructureDivergence(
         subject.model, subject.task, subject.workload, SCALING_EXAMPLES
     )
     scales = []
-    for done, block in enumerate(blocks, start=1):
+    for done, block in enumerate(blocks.values(), start=1):
         scales.append(_scale(block, dense, divergence) if len(blocks) > 1 else 1.0)
         progress("Comparing blocks", done, len(blocks))
     torch.set_num_threads(subject.target.threads)
-    costs = block_costs(subject.model, subject.workload, subject.target, blocks, progress)
-    priced = [Priced(*each) for each in zip(blocks, costs, scales, strict=True)]
+    costs, _ = block_costs(
+        subject.model, subject.workload, subject.target, list(blocks.values()), progress
+    )
+    priced = [Priced(*each) for each in zip(blocks.values(), costs, scales, strict=True)]
     kinds = (values for each in priced for values in each.block.kinds(each.costs))
-    return (
+    return _Found(
+        evidence,
         tuple(spread(forecasts(dense, priced), FORECASTS)),
         tuple(dense.replaced(**values) for values in kinds),
+        None,
     )
 
 
@@ -173,6 +253,30 @@ def _scale(block: Block, dense: Candidate, divergence: StructureDivergence) -> f
     predicted = float(block.damage[range(len(options)), options].sum())
     measured = divergence.of(dense.replaced(**block.values(options)))
     return measured / predicted if predicted > 0 and measured > 0 else 1.0
+
+
+def _measured(
+    subject: Subject,
+    evidence: Evidence,
+    blocks: dict[str, Block],
+    folder: RunFolder,
+    progress: Progress,
+) -> tuple[Screen, BlockTable]:
+    """What each option damages by itself; from another run's table where that is of the same."""
+    mends = evidence.of("recovery").get("method", "none") != "none"
+    texts = recovery_texts(subject.workload, "cpu")
+    teacher = Teacher(subject.model, texts, subject.task.divergence)
+    attention = blocks.get("attention")
+    choices = getattr(attention, "choices", ())
+    screen = Screen(teacher, BlockRepairs(teacher, choices) if mends else None)
+    facts = json.dumps(evidence.facts, sort_keys=True)
+    used = [tensor for batch in (*texts.fit, *texts.held) for tensor in batch.values()]
+    key = table_key((subject.digest, str(mends), facts, torch.__version__), used)
+    known = KnownRows(cache_folder() / "blocks" / f"{key}.parquet", key)
+    removable = "removal" in evidence.of("layers")
+    table = block_table(screen, subject.model, blocks, removable, known, progress)
+    known.write(folder.blocks)
+    return screen, table
 
 
 def _context(subject: Subject, shape: Shape, progress: Progress) -> Context:

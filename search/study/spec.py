@@ -87,6 +87,9 @@ class RecoverySection(_OfRecovery):  # type: ignore[misc]
 
 class SearchSection(_Section):
     sampler: Literal["nsga2", "tpe", "gp", "random"] = "nsga2"
+    table: bool = Field(
+        default=True, description="Measure what each block's options damage, and solve for budgets."
+    )
     storage: str = Field(default="", description="SQLAlchemy URL; default: SQLite in the run.")
     trial_seconds: float = Field(default=600, gt=0, description="Time limit of one trial.")
     minutes: float | None = Field(

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from paretoformer.spaces.block import Block, Costs, Values, normalised
+from paretoformer.spaces.block import Block, Costs, Damage, Values, between, normalised
 from paretoformer.spaces.choice import AttentionChoice
 from paretoformer.spaces.heads import HeadMask
 
 FASTER = 0.95
 """Share of full attention's time, with its projections, below which a mechanism is worth a try."""
+
+MEASURED = (1 / 8, 1 / 4, 1 / 2, 3 / 4)
+"""Shares of a layer's heads whose damage is measured."""
 
 
 @dataclass(frozen=True)
@@ -46,6 +50,10 @@ class AttentionBlock(Block):
     def heads(self) -> int:
         return int(self.scores.shape[1])
 
+    @property
+    def uncut(self) -> int:
+        return self.heads
+
     def timed(self) -> Mapping[int, Values]:
         layers, heads = self.scores.shape
         counts = sorted({max(1, heads // 4), max(1, heads // 2), heads})
@@ -72,9 +80,39 @@ class AttentionBlock(Block):
     def halved(self) -> Sequence[int]:
         """Half of the heads; or where none may go, another mechanism."""
         layers, heads = self.scores.shape
-        if np.isfinite(self.damage[:, 0]).all():
+        if self._prunes:
             return HeadMask.most_important(layers * heads // 2, self.scores).counts
         return [(len(self.choices) - 1) * (heads + 1) + heads] * layers
+
+    @property
+    def _prunes(self) -> bool:
+        return bool(np.isfinite(self.damage[:, 0]).all())
+
+    def options(self, values: Mapping[str, Any]) -> Sequence[int] | None:
+        if not set(values["attention"]) <= set(self.choices):
+            return None
+        which = (self.choices.index(choice) for choice in values["attention"])
+        counts = values["heads"].counts
+        return [i * (self.heads + 1) + n for i, n in zip(which, counts, strict=True)]
+
+    def measured(self) -> Sequence[int]:
+        """Some numbers of heads with full attention; each mechanism with all heads."""
+        heads = self.heads
+        some = sorted({0, *(round(heads * share) for share in MEASURED)} - {heads})
+        others = [index * (heads + 1) + heads for index in range(1, len(self.choices))]
+        return [*(some if self._prunes else ()), *others]
+
+    def filled(self, nats: Mapping[int, Damage]) -> Damage:
+        """A mechanism with fewer heads damages as much as the two by themselves."""
+        layers, heads = self.scores.shape
+        cut = np.full((layers, heads + 1), np.inf)
+        cut[:, heads] = 0.0
+        if self._prunes:
+            counts = [option for option in nats if option < heads]
+            known = [*(nats[count] for count in counts), np.zeros(layers)]
+            cut = between([*counts, heads], known, range(heads + 1))
+        last = [index * (heads + 1) + heads for index in range(len(self.choices))]
+        return np.concatenate([cut + nats[o][:, None] if o in nats else cut for o in last], axis=1)
 
     def kinds(self, costs: Costs) -> Sequence[Values]:
         """The first setting of each mechanism that is faster than full attention here."""

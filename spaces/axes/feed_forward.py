@@ -28,7 +28,7 @@ from paretoformer.spaces.axis import (
     Values,
     register,
 )
-from paretoformer.spaces.block import Block, Costs, normalised
+from paretoformer.spaces.block import Block, Costs, Damage, between, normalised
 from paretoformer.spaces.neurons import ALL, NeuronMask, NeuronScores
 
 if TYPE_CHECKING:
@@ -40,6 +40,8 @@ STEPS = 16
 """Widths that a layer may have besides none, about: finer ones differ by less than the noise."""
 STARTS = (0.75, 0.5, 0.25)
 """Shares of all neurons that are planted."""
+MEASURED = (1 / 16, 1 / 8, 1 / 4, 1 / 2, 3 / 4)
+"""Shares of a layer's neurons whose damage is measured."""
 
 
 class FeedForward(Axis[NeuronMask]):
@@ -204,6 +206,10 @@ class NeuronBlock(Block):
         kept = np.concatenate((np.zeros((len(scores), 1)), np.cumsum(ordered, axis=1)), axis=1)
         return cls(scores, widths, (kept[:, -1:] - kept)[:, list(widths)])
 
+    @property
+    def uncut(self) -> int:
+        return len(self.widths) - 1
+
     @cached_property
     def _quarters(self) -> dict[int, int]:
         """Option -> its width, of none, a quarter, half and all."""
@@ -227,6 +233,22 @@ class NeuronBlock(Block):
         counts = global_counts(self.scores, 0.5)
         nearest = np.abs(np.asarray(self.widths)[None] - counts[:, None]).argmin(axis=1)
         return [int(option) for option in nearest]
+
+    def options(self, values: Mapping[str, Any]) -> Sequence[int] | None:
+        widths = map(values["feed_forward"].width, range(len(self.scores)))
+        wanted = np.array([self.widths[-1] if each is None else each for each in widths])
+        nearest = np.abs(np.asarray(self.widths)[None] - wanted[:, None]).argmin(axis=1)
+        return [int(option) for option in nearest]
+
+    def measured(self) -> Sequence[int]:
+        last = len(self.widths) - 1
+        return sorted({0, *(round(last * share) for share in MEASURED)} - {last})
+
+    def filled(self, nats: Mapping[int, Damage]) -> Damage:
+        options = sorted(nats)
+        sizes = [*(self.widths[option] for option in options), self.widths[-1]]
+        nothing = np.zeros(len(self.scores))
+        return between(sizes, [*(nats[option] for option in options), nothing], self.widths)
 
     def values(self, chosen: Sequence[int]) -> Values:
         widths = [self.widths[option] for option in chosen]

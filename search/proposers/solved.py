@@ -1,0 +1,189 @@
+"""Proposer `Solved`: what the sums over blocks predict to widen the front most, in the runtime that
+serves it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+
+import numpy as np
+from scipy.optimize import isotonic_regression
+
+from paretoformer.evaluators.metrics import Metric
+from paretoformer.search.proposers.crossed import Crossed
+from paretoformer.search.proposers.proposer import Proposer, Records
+from paretoformer.search.proposers.standard import (
+    alternatives,
+    begin,
+    best_servings,
+    fastest,
+    served,
+)
+from paretoformer.search.results.front import as_costs, hypervolume
+from paretoformer.search.results.record import TrialRecord
+from paretoformer.search.results.requirement import Requirement
+from paretoformer.spaces.axis import Stage
+from paretoformer.spaces.candidate import Candidate
+from paretoformer.spaces.latency_model import LatencyModel
+from paretoformer.spaces.solver import Programme
+from paretoformer.spaces.space import Space, spread_evenly
+
+SECOND = 4
+"""Forecasts that are also measured in the second-best runtime."""
+BATCH = 4
+"""Candidates of one round; the next is solved with what they showed."""
+LOOKED_AT = 40
+"""Budgets that a round solves in each runtime."""
+LEAST = 4
+"""Structures that must be measured in a runtime before its front is solved."""
+LATENCY = "latency_ms"
+
+
+def solved_proposers(
+    space: Space,
+    programme: Programme,
+    objectives: Sequence[Metric],
+    requirements: Sequence[Requirement] = (),
+) -> list[Proposer]:
+    """Dense and the alternatives; what was forecast, served by those that did best; then rounds of
+    what is solved for each of them."""
+    servings = partial(best_servings, space, objectives, requirements)
+
+    def forecast(base: Candidate, place: int) -> list[Candidate]:
+        found = spread_evenly(space.forecasts, SECOND) if place else list(space.forecasts)
+        free = space.completed(space.dense)  # what costs no quality, by itself
+        return [served(each, base) for each in dict.fromkeys((free, *found)) if not each.is_dense]
+
+    return [
+        begin(space),
+        Crossed(
+            bases=lambda records: [space.dense, *alternatives(space)],
+            choose=partial(fastest, objectives=objectives, requirements=requirements),
+            cross=forecast,
+        ),
+        Solved(space, programme, objectives, servings),
+    ]
+
+
+@dataclass
+class Solved(Proposer):
+    """Rounds of the candidates with the largest predicted gain of hypervolume.
+
+    The first objective's value is read off the measured candidates, by their predicted nats.
+
+    servings: called with the records; candidates whose runtimes are worth it, once they are known.
+    """
+
+    space: Space
+    programme: Programme
+    objectives: Sequence[Metric]
+    servings: Callable[[Records], Sequence[Candidate]]
+    _asked: tuple[Candidate, ...] = field(default=(), init=False)
+
+    def waits(self, records: Records) -> bool:
+        return any(each.id not in records for each in self._asked)
+
+    def propose(self, records: Records) -> Sequence[Candidate]:
+        if self.waits(records):
+            return self._asked
+        self._asked = tuple(self._round(records))
+        return self._asked
+
+    def _round(self, records: Records) -> list[Candidate]:
+        quality, latency = self._pair()
+        if quality is None or latency is None:
+            return []
+        options: list[tuple[Candidate, float, float]] = []
+        for base in self.servings(records):
+            options += self._options(base, records, quality)
+        known = [
+            [record.measurements[m.name].value for m in (quality, latency)]
+            for record in records.values()
+            if record.ok and all(m.name in record.measurements for m in (quality, latency))
+        ]
+        return _best(options, known, (quality, latency))
+
+    def _pair(self) -> tuple[Metric | None, Metric | None]:
+        """The quality and the cost that the sums predict, where they are objectives."""
+        quality = next((m for m in self.objectives if m.role == "quality"), None)
+        return quality, next((m for m in self.objectives if m.name == LATENCY), None)
+
+    def _options(
+        self, base: Candidate, records: Records, quality: Metric
+    ) -> Iterator[tuple[Candidate, float, float]]:
+        """What may be tried in one runtime, with the predicted quality and milliseconds."""
+        here = [record for record in records.values() if _in(base, record) and record.ok]
+        cut = [record for record in here if not _uncut(record.candidate)]
+        dense, first = records.get(base.id), records.get(self.space.dense.id)
+        if len(cut) < LEAST or dense is None or first is None or not (dense.ok and first.ok):
+            return
+        model = LatencyModel.fitted(
+            self.programme,
+            first.measurements[LATENCY].value,
+            dense.measurements[LATENCY].value,
+            [(r.candidate, r.measurements[LATENCY].value) for r in cut],
+        )
+        curve = _curve(self.programme, [dense, *cut], quality)
+        for solution in model.solver().solve().along(LOOKED_AT):
+            candidate = served(self.space.completed(solution.candidate), base)
+            if candidate.id not in records:
+                yield candidate, curve(solution.nats), model.predict(candidate)
+
+
+def _in(base: Candidate, record: TrialRecord) -> bool:
+    """Whether it is served as the base is, and nothing trained it."""
+    return (
+        record.candidate.of_stage(Stage.RUNTIME) == base.of_stage(Stage.RUNTIME)
+        and not record.candidate.seconds
+    )
+
+
+def _uncut(candidate: Candidate) -> bool:
+    """Whether its runtime is all that differs from dense."""
+    dense = Candidate.dense(candidate.shape.layers, candidate.shape.heads)
+    return candidate.of_stage(Stage.STRUCTURE) == dense.of_stage(Stage.STRUCTURE)
+
+
+def _curve(
+    programme: Programme, records: Sequence[TrialRecord], quality: Metric
+) -> Callable[[float], float]:
+    """Predicted nats -> quality: monotone, through what was measured."""
+    pairs = [
+        (programme.nats(record.candidate), record.measurements[quality.name].value)
+        for record in records
+    ]
+    nats, values = np.array([pair for pair in pairs if np.isfinite(pair[0])]).T
+    order = np.argsort(nats)
+    sign = 1.0 if quality.direction == "minimize" else -1.0
+    fitted = sign * isotonic_regression(sign * values[order]).x
+    return lambda wanted: float(np.interp(wanted, nats[order], fitted))
+
+
+def _best(
+    options: Sequence[tuple[Candidate, float, float]],
+    known: Sequence[Sequence[float]],
+    metrics: tuple[Metric, Metric],
+) -> list[Candidate]:
+    """Greedily those that add most to the hypervolume, up to `BATCH`; latency counts by its
+    logarithm, so that a fast candidate is worth as much as a slow one."""
+    if not known or not options:
+        return []
+    directions = [metrics[0].direction, "minimize"]
+    points = np.array([[quality, np.log(ms)] for quality, ms in known])
+    worst = as_costs(points, directions).max(axis=0)
+    reference = worst * np.array([-1.0 if directions[0] == "maximize" else 1.0, 1.0])
+    picked: list[Candidate] = []
+    left = [(c, np.array([[quality, np.log(ms)]])) for c, quality, ms in options if ms > 0]
+    while left and len(picked) < BATCH:
+        now = hypervolume(points, directions, reference)
+        gains = [
+            hypervolume(np.vstack((points, each)), directions, reference) - now for _, each in left
+        ]
+        index = int(np.argmax(gains))
+        if gains[index] <= 0:
+            break
+        candidate, point = left.pop(index)
+        picked.append(candidate)
+        points = np.vstack((points, point))
+    return picked
