@@ -20,7 +20,7 @@ import torch
 from torch import nn
 
 from paretoformer.evaluators.progress import Progress, silent
-from paretoformer.spaces.block import Block
+from paretoformer.spaces.block import Block, Costs
 from paretoformer.spaces.build import build
 from paretoformer.spaces.candidate import Candidate
 from paretoformer.spaces.families import shape_of
@@ -85,14 +85,14 @@ class BlockTable:
 def block_table(
     screen: Screen,
     model: nn.Module,
-    blocks: Mapping[str, Block],
+    blocks: Mapping[str, tuple[Block, Costs]],
     removable: bool,
     known: KnownRows,
     progress: Progress = silent,
 ) -> BlockTable:
     """Measure what is not known yet.
 
-    blocks: name -> kind of block. removable: whether whole layers may go.
+    blocks: name -> kind of block, and what its options cost. removable: whether whole layers may go.
     """
     dense = Candidate.dense(*shape_of(model.config))
     layers = dense.shape.layers
@@ -105,31 +105,35 @@ def block_table(
         progress("Measuring blocks", done, len(rows))
     known.write()
     found = {}
-    for name, block in blocks.items():
+    for name, (block, costs) in blocks.items():
         columns = {
             option: np.array([known[Row(layer, name, option)] for layer in range(layers)])
-            for option in block.measured()
+            for option in block.measured(costs)
         }
         found[name] = block.filled(columns)
     gone = [known[Row(layer, LAYER, 0)] if removable else np.inf for layer in range(layers)]
     return BlockTable(found, np.array(gone))
 
 
-def _rows(blocks: Mapping[str, Block], layers: int, removable: bool) -> Iterator[Row]:
+def _rows(
+    blocks: Mapping[str, tuple[Block, Costs]], layers: int, removable: bool
+) -> Iterator[Row]:
     for layer in range(layers):
-        for name, block in blocks.items():
-            for option in block.measured():
+        for name, (block, costs) in blocks.items():
+            for option in block.measured(costs):
                 yield Row(layer, name, option)
         if removable:
             yield Row(layer, LAYER, 0)
 
 
-def _candidate(dense: Candidate, blocks: Mapping[str, Block], row: Row) -> Candidate:
+def _candidate(
+    dense: Candidate, blocks: Mapping[str, tuple[Block, Costs]], row: Row
+) -> Candidate:
     """The dense model with one option in one layer."""
     layers = dense.shape.layers
     if row.block == LAYER:
         return dense.replaced(layers=tuple(layer != row.layer for layer in range(layers)))
-    block = blocks[row.block]
+    block, _ = blocks[row.block]
     options = [row.option if layer == row.layer else block.uncut for layer in range(layers)]
     return dense.replaced(**block.values(options))
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import optuna
@@ -11,7 +11,7 @@ from optuna.trial import FrozenTrial, TrialState
 from paretoformer.evaluators.outcome import Outcome, Result
 from paretoformer.search.dispatch.pipeline import Pipeline
 from paretoformer.search.errors import StudyFailed
-from paretoformer.search.proposers import Proposer
+from paretoformer.search.proposers import Proposer, Records
 from paretoformer.search.results.record import TrialRecord
 from paretoformer.search.results.requirement import Requirement
 from paretoformer.search.study.optuna_study import belongs_to_population, unfinished
@@ -42,6 +42,7 @@ class Search:
     on_record: called with all records so far, after each candidate.
     requirements: what the sampler is to keep to.
     is_over: whether the time is over, so that nothing more is begun.
+    predict: what is expected of a candidate, kept with what came out.
     """
 
     study: optuna.Study
@@ -53,8 +54,10 @@ class Search:
     on_record: Callable[[Sequence[TrialRecord]], None] = lambda records: None
     requirements: Sequence[Requirement] = ()
     is_over: Callable[[], bool] = lambda: False
+    predict: Callable[[Candidate, Records], Mapping[str, float]] | None = None
     _records: dict[str, TrialRecord] = field(default_factory=dict)
     _asked: dict[int, tuple[optuna.Trial, Candidate]] = field(default_factory=dict)
+    _predicted: dict[int, Mapping[str, float]] = field(default_factory=dict)
     _parked: dict[str, list[optuna.Trial]] = field(default_factory=dict)
     _queued: int = 0
     _duplicates: int = 0
@@ -202,6 +205,8 @@ class Search:
         else:
             self._duplicates = 0
             self._asked[trial.number] = trial, candidate
+            if self.predict is not None:
+                self._predicted[trial.number] = self.predict(candidate, self._records)
             dense = self._dense
             self.pipeline.start(trial.number, candidate, dense.measurements if dense else None)
 
@@ -212,7 +217,7 @@ class Search:
 
     def _finish(self, number: int, result: Result) -> None:
         trial, candidate = self._asked.pop(number)
-        record = TrialRecord(number, candidate, result)
+        record = TrialRecord(number, candidate, result, self._predicted.pop(number, {}))
         self._records[candidate.id] = record
         trial.set_user_attr(RECORD, record.to_json())
         self._tell(trial, record)

@@ -26,6 +26,7 @@ from paretoformer.search.dispatch.signals import interruptible
 from paretoformer.search.distilling import Distilling, progress_of
 from paretoformer.search.errors import RunError, StudyError
 from paretoformer.search.loop import Search, stored_records
+from paretoformer.search.predictor import PREDICTED
 from paretoformer.search.proposers import (
     Proposer,
     Unseen,
@@ -240,7 +241,10 @@ class _Run:
         beyond = sum(not space.holds(each) for each in (space.dense, *alternatives(space)))
         wanted = min(self.spec.trials, space.size + beyond)
         facts = self._facts(subject, prepared, subject.metrics)
-        file = TrialsFile(self.folder.trials, list(subject.metrics), subject.sampled, facts)
+        predicted = PREDICTED if prepared.predictor is not None else ()
+        file = TrialsFile(
+            self.folder.trials, list(subject.metrics), subject.sampled, facts, predicted
+        )
         records = stored_records(study)
         running = study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
         distilling = Distilling(study, subject, budget.distill_minutes)
@@ -277,6 +281,7 @@ class _Run:
                     on_record,
                     subject.requirements if subject.required else (),
                     lambda: budget.is_searched,
+                    None if prepared.predictor is None else prepared.predictor.of,
                 )
                 begun = progress_of(distilling.begun(records), self.folder.models)
                 with self.display.watching("Distilling, seconds", begun):
@@ -295,10 +300,10 @@ class _Run:
 
     def _proposers(self, prepared: Prepared, subject: Subject) -> Sequence[Proposer]:
         """What is solved from the block table, where the study has one."""
-        space, wanted = prepared.space, (subject.objectives, subject.requirements)
-        if prepared.programme is None:
-            return standard_proposers(space, *wanted)
-        return solved_proposers(space, prepared.programme, *wanted)
+        wanted = subject.objectives, subject.requirements
+        if prepared.predictor is None:
+            return standard_proposers(prepared.space, *wanted)
+        return solved_proposers(prepared.predictor, *wanted)
 
     def _publish(
         self,

@@ -52,12 +52,18 @@ class Block(ABC):
         """
 
     @abstractmethod
-    def measured(self) -> Sequence[int]:
-        """The options whose damage is measured in each layer; the others lie between them."""
+    def measured(self, costs: Costs) -> Sequence[int]:
+        """The options whose damage is measured in each layer, the others being between them, or
+        not worth it at these costs."""
+
+    def mechanisms(self, costs: Costs) -> Sequence[Any]:
+        """The attention mechanisms among the measured options."""
+        return ()
 
     @abstractmethod
     def filled(self, nats: Mapping[int, Damage]) -> Damage:
-        """(layers, options) nats of every option, from (layers,) nats of the measured ones."""
+        """(layers, options) nats of every option, from (layers,) nats of the measured ones; inf of
+        those that are not to be had."""
 
     def kinds(self, costs: Costs) -> Sequence[Values]:
         """Options of another kind in every layer, such as a mechanism, that cost less here."""

@@ -11,6 +11,7 @@ import numpy as np
 from scipy.optimize import isotonic_regression
 
 from paretoformer.evaluators.metrics import Metric
+from paretoformer.search.predictor import LATENCY, Predictor
 from paretoformer.search.proposers.crossed import Crossed
 from paretoformer.search.proposers.proposer import Proposer, Records
 from paretoformer.search.proposers.standard import (
@@ -23,9 +24,7 @@ from paretoformer.search.proposers.standard import (
 from paretoformer.search.results.front import as_costs, hypervolume
 from paretoformer.search.results.record import TrialRecord
 from paretoformer.search.results.requirement import Requirement
-from paretoformer.spaces.axis import Stage
 from paretoformer.spaces.candidate import Candidate
-from paretoformer.spaces.latency_model import LatencyModel
 from paretoformer.spaces.solver import Programme
 from paretoformer.spaces.space import Space, spread_evenly
 
@@ -37,17 +36,16 @@ LOOKED_AT = 40
 """Budgets that a round solves in each runtime."""
 LEAST = 4
 """Structures that must be measured in a runtime before its front is solved."""
-LATENCY = "latency_ms"
 
 
 def solved_proposers(
-    space: Space,
-    programme: Programme,
+    predictor: Predictor,
     objectives: Sequence[Metric],
     requirements: Sequence[Requirement] = (),
 ) -> list[Proposer]:
     """Dense and the alternatives; what was forecast, served by those that did best; then rounds of
     what is solved for each of them."""
+    space = predictor.space
     servings = partial(best_servings, space, objectives, requirements)
 
     def forecast(base: Candidate, place: int) -> list[Candidate]:
@@ -62,7 +60,7 @@ def solved_proposers(
             choose=partial(fastest, objectives=objectives, requirements=requirements),
             cross=forecast,
         ),
-        Solved(space, programme, objectives, servings),
+        Solved(predictor, objectives, servings),
     ]
 
 
@@ -75,11 +73,14 @@ class Solved(Proposer):
     servings: called with the records; candidates whose runtimes are worth it, once they are known.
     """
 
-    space: Space
-    programme: Programme
+    predictor: Predictor
     objectives: Sequence[Metric]
     servings: Callable[[Records], Sequence[Candidate]]
     _asked: tuple[Candidate, ...] = field(default=(), init=False)
+
+    @property
+    def space(self) -> Space:
+        return self.predictor.space
 
     def waits(self, records: Records) -> bool:
         return any(each.id not in records for each in self._asked)
@@ -113,36 +114,16 @@ class Solved(Proposer):
         self, base: Candidate, records: Records, quality: Metric
     ) -> Iterator[tuple[Candidate, float, float]]:
         """What may be tried in one runtime, with the predicted quality and milliseconds."""
-        here = [record for record in records.values() if _in(base, record) and record.ok]
-        cut = [record for record in here if not _uncut(record.candidate)]
-        dense, first = records.get(base.id), records.get(self.space.dense.id)
-        if len(cut) < LEAST or dense is None or first is None or not (dense.ok and first.ok):
+        dense = records.get(base.id)
+        cut = [each for each in self.predictor.cut(base, records) if not each.candidate.seconds]
+        model = self.predictor.latency_model(base, records)
+        if len(cut) < LEAST or model is None or dense is None or not dense.ok:
             return
-        model = LatencyModel.fitted(
-            self.programme,
-            first.measurements[LATENCY].value,
-            dense.measurements[LATENCY].value,
-            [(r.candidate, r.measurements[LATENCY].value) for r in cut],
-        )
-        curve = _curve(self.programme, [dense, *cut], quality)
+        curve = _curve(model.programme, [dense, *cut], quality)
         for solution in model.solver().solve().along(LOOKED_AT):
             candidate = served(self.space.completed(solution.candidate), base)
             if candidate.id not in records:
                 yield candidate, curve(solution.nats), model.predict(candidate)
-
-
-def _in(base: Candidate, record: TrialRecord) -> bool:
-    """Whether it is served as the base is, and nothing trained it."""
-    return (
-        record.candidate.of_stage(Stage.RUNTIME) == base.of_stage(Stage.RUNTIME)
-        and not record.candidate.seconds
-    )
-
-
-def _uncut(candidate: Candidate) -> bool:
-    """Whether its runtime is all that differs from dense."""
-    dense = Candidate.dense(candidate.shape.layers, candidate.shape.heads)
-    return candidate.of_stage(Stage.STRUCTURE) == dense.of_stage(Stage.STRUCTURE)
 
 
 def _curve(

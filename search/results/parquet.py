@@ -37,8 +37,10 @@ class TrialsFile:
         metrics: Sequence[str],
         sampled: Sequence[str],
         facts: RunFacts,
+        predicted: Sequence[str] = (),
     ) -> None:
         self._path = path
+        self._predicted = predicted
         self._metrics = metrics
         self._sampled = sampled
         self._facts = facts
@@ -47,8 +49,9 @@ class TrialsFile:
     def update(self, records: Sequence[TrialRecord], *, now: bool = False) -> None:
         start = time.monotonic()
         if now or start >= self._due:
-            rows = [row(each, self._metrics, self._sampled) for each in records]
-            table = pa.Table.from_pylist(rows, schema(self._metrics, self._sampled))
+            columns = self._metrics, self._sampled, self._predicted
+            rows = [row(each, *columns) for each in records]
+            table = pa.Table.from_pylist(rows, schema(*columns))
             write_table(table, self._path, self._facts)
             took = time.monotonic() - start
             self._due = start + 20 * took

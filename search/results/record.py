@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import pyarrow as pa
@@ -18,11 +18,15 @@ SCHEMA_VERSION = 1
 
 @dataclass(frozen=True)
 class TrialRecord:
-    """One measured candidate."""
+    """One measured candidate.
+
+    predicted: metric -> what was expected before it was measured.
+    """
 
     trial: int
     candidate: Candidate
     result: Result
+    predicted: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def ok(self) -> bool:
@@ -56,6 +60,7 @@ class TrialRecord:
                 "message": self.result.message,
                 "spans": [_span(span) for span in self.result.spans],
                 "measurements": {k: m.to_dict() for k, m in self.measurements.items()},
+                **({"predicted": dict(self.predicted)} if self.predicted else {}),
             }
         )
 
@@ -73,7 +78,8 @@ class TrialRecord:
             message=data["message"],
             spans=tuple(_read_span(span) for span in data["spans"]),
         )
-        return cls(data["trial"], Candidate.from_json(data["candidate"]), result)
+        candidate = Candidate.from_json(data["candidate"])
+        return cls(data["trial"], candidate, result, data.get("predicted", {}))
 
 
 def _span(span: Span) -> dict[str, Any]:
@@ -86,10 +92,13 @@ def _read_span(data: dict[str, Any]) -> Span:
     return Span(Phase(data["half"]), **{key: value for key, value in data.items() if key != "half"})
 
 
-def schema(metrics: Iterable[str], sampled: Iterable[str]) -> pa.Schema:
+def schema(
+    metrics: Iterable[str], sampled: Iterable[str], predicted: Iterable[str] = ()
+) -> pa.Schema:
     """The columns of `trials.parquet`.
 
-    metrics: every metric that is recorded; sampled: those that keep their samples.
+    metrics: every metric that is recorded; sampled: those that keep their samples; predicted: those
+    that are predicted before they are measured.
     """
     fields = [
         pa.field("trial", pa.int64()),
@@ -109,13 +118,19 @@ def schema(metrics: Iterable[str], sampled: Iterable[str]) -> pa.Schema:
     for name in metrics:
         fields += [pa.field(column, pa.float64()) for column in (name, f"{name}_low")]
         fields.append(pa.field(f"{name}_high", pa.float64()))
+    fields += [pa.field(f"predicted_{name}", pa.float64()) for name in predicted]
     fields += [pa.field(f"{name}_samples", pa.list_(pa.float64())) for name in sampled]
     fields += [pa.field(f"{name}_stable", pa.bool_()) for name in sampled]
     fields += [pa.field(f"{name}_conditions", pa.string()) for name in sampled]
     return pa.schema(fields)
 
 
-def row(record: TrialRecord, metrics: Iterable[str], sampled: Iterable[str]) -> dict[str, Any]:
+def row(
+    record: TrialRecord,
+    metrics: Iterable[str],
+    sampled: Iterable[str],
+    predicted: Iterable[str] = (),
+) -> dict[str, Any]:
     """A record as one row of `schema`; what was not measured is null."""
     result = record.result
     cells: dict[str, Any] = {
@@ -137,6 +152,8 @@ def row(record: TrialRecord, metrics: Iterable[str], sampled: Iterable[str]) -> 
         cells[name] = measured and measured.value
         cells[f"{name}_low"] = measured and measured.low
         cells[f"{name}_high"] = measured and measured.high
+    for name in predicted:
+        cells[f"predicted_{name}"] = record.predicted.get(name)
     for name in sampled:
         measured = record.measurements.get(name)
         cells[f"{name}_samples"] = measured and list(measured.samples)

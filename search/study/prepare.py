@@ -24,6 +24,7 @@ from paretoformer.evaluators.recovery_texts import recovery_texts
 from paretoformer.evaluators.structure_divergence import StructureDivergence
 from paretoformer.evaluators.target import physical_cores
 from paretoformer.search.errors import RunError
+from paretoformer.search.predictor import Predictor
 from paretoformer.search.results.run_folder import RunFolder
 from paretoformer.search.results.whole import write_whole
 from paretoformer.search.study.spec import Spec
@@ -31,7 +32,7 @@ from paretoformer.search.study.subject import Subject
 from paretoformer.spaces import solver
 from paretoformer.spaces.axes import axes
 from paretoformer.spaces.axis import Context, Evidence, Shape
-from paretoformer.spaces.block import Block
+from paretoformer.spaces.block import Block, Costs
 from paretoformer.spaces.candidate import Candidate
 from paretoformer.spaces.families import shape_of
 from paretoformer.spaces.prediction import Priced, forecasts, spread
@@ -64,6 +65,10 @@ class Prepared:
     left_out: dict[str, dict[str, str]]
     programme: Programme | None = None
     begun_without: tuple[str, ...] = ()
+
+    @property
+    def predictor(self) -> Predictor | None:
+        return None if self.programme is None else Predictor(self.space, self.programme)
 
 
 def prepare(
@@ -197,11 +202,9 @@ def _forecast(
         subject.model, subject.workload, subject.target, list(blocks.values()), progress
     )
     torch.set_num_threads(physical_cores())
-    screen, table = _measured(subject, evidence, blocks, folder, progress)
-    kinds = tuple(
-        Kind(block, table.nats[name], each)
-        for (name, block), each in zip(blocks.items(), costs, strict=True)
-    )
+    priced = {name: (b, c) for (name, b), c in zip(blocks.items(), costs, strict=True)}
+    screen, table = _measured(subject, evidence, priced, folder, progress)
+    kinds = tuple(Kind(block, table.nats[name], each) for name, (block, each) in priced.items())
     programme, found = solver.search(
         Programme(dense, kinds, layer, table.removed),
         screen.of,
@@ -258,7 +261,7 @@ def _scale(block: Block, dense: Candidate, divergence: StructureDivergence) -> f
 def _measured(
     subject: Subject,
     evidence: Evidence,
-    blocks: dict[str, Block],
+    blocks: dict[str, tuple[Block, Costs]],
     folder: RunFolder,
     progress: Progress,
 ) -> tuple[Screen, BlockTable]:
@@ -266,8 +269,7 @@ def _measured(
     mends = evidence.of("recovery").get("method", "none") != "none"
     texts = recovery_texts(subject.workload, "cpu")
     teacher = Teacher(subject.model, texts, subject.task.divergence)
-    attention = blocks.get("attention")
-    choices = getattr(attention, "choices", ())
+    choices = [each for block, costs in blocks.values() for each in block.mechanisms(costs)]
     screen = Screen(teacher, BlockRepairs(teacher, choices) if mends else None)
     facts = json.dumps(evidence.facts, sort_keys=True)
     used = [tensor for batch in (*texts.fit, *texts.held) for tensor in batch.values()]

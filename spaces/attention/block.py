@@ -95,11 +95,13 @@ class AttentionBlock(Block):
         counts = values["heads"].counts
         return [i * (self.heads + 1) + n for i, n in zip(which, counts, strict=True)]
 
-    def measured(self) -> Sequence[int]:
-        """Some numbers of heads with full attention; each mechanism with all heads."""
+    def measured(self, costs: Costs) -> Sequence[int]:
+        """Some numbers of heads with full attention; with all heads, each mechanism that takes no
+        longer."""
         heads = self.heads
         some = sorted({0, *(round(heads * share) for share in MEASURED)} - {heads})
         others = [index * (heads + 1) + heads for index in range(1, len(self.choices))]
+        others = [option for option in others if costs[option] <= costs[heads]]
         return [*(some if self._prunes else ()), *others]
 
     def filled(self, nats: Mapping[int, Damage]) -> Damage:
@@ -112,7 +114,14 @@ class AttentionBlock(Block):
             known = [*(nats[count] for count in counts), np.zeros(layers)]
             cut = between([*counts, heads], known, range(heads + 1))
         last = [index * (heads + 1) + heads for index in range(len(self.choices))]
-        return np.concatenate([cut + nats[o][:, None] if o in nats else cut for o in last], axis=1)
+        nothing, never = np.zeros(layers), np.full(layers, np.inf)
+        swapped = [nats.get(option, never if option != heads else nothing) for option in last]
+        return np.concatenate([cut + each[:, None] for each in swapped], axis=1)
+
+    def mechanisms(self, costs: Costs) -> tuple[AttentionChoice, ...]:
+        """`full`, and those whose damage is measured."""
+        which = {option // (self.heads + 1) for option in self.measured(costs)}
+        return tuple(self.choices[index] for index in sorted(which | {0}))
 
     def kinds(self, costs: Costs) -> Sequence[Values]:
         """The first setting of each mechanism that is faster than full attention here."""

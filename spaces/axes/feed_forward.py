@@ -240,7 +240,7 @@ class NeuronBlock(Block):
         nearest = np.abs(np.asarray(self.widths)[None] - wanted[:, None]).argmin(axis=1)
         return [int(option) for option in nearest]
 
-    def measured(self) -> Sequence[int]:
+    def measured(self, costs: Costs) -> Sequence[int]:
         last = len(self.widths) - 1
         return sorted({0, *(round(last * share) for share in MEASURED)} - {last})
 

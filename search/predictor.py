@@ -1,0 +1,82 @@
+"""What is expected of a candidate before it is measured, from the block table and from what was
+measured so far. It decides what is tried, stands beside what came out, and is never reported."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from paretoformer.search.results.record import TrialRecord
+from paretoformer.spaces.axis import Stage
+from paretoformer.spaces.candidate import Candidate
+from paretoformer.spaces.latency_model import LatencyModel
+from paretoformer.spaces.solver import Programme
+from paretoformer.spaces.space import Space
+
+LATENCY = "latency_ms"
+DIVERGENCE = "divergence"
+PREDICTED = (DIVERGENCE, LATENCY)
+
+Records = Mapping[str, TrialRecord]
+"""Candidate id -> its record."""
+
+
+@dataclass(frozen=True)
+class Predictor:
+    """Predicts the candidates of one study."""
+
+    space: Space
+    programme: Programme
+
+    def of(self, candidate: Candidate, records: Records) -> dict[str, float]:
+        """Metric -> its value, of what can be predicted."""
+        found = {}
+        if not candidate.seconds:
+            found[DIVERGENCE] = self.programme.nats(candidate)
+        model = self.latency_model(self.unserved(candidate), records)
+        if model is not None:
+            found[LATENCY] = model.predict(candidate)
+        return {name: value for name, value in found.items() if math.isfinite(value)}
+
+    def unserved(self, candidate: Candidate) -> Candidate:
+        """The uncut model in a candidate's runtime."""
+        return self.space.dense.replaced(**candidate.of_stage(Stage.RUNTIME))
+
+    def latency_model(self, base: Candidate, records: Records) -> LatencyModel | None:
+        """Of the runtime that serves `base`, the uncut model; None while it was not measured there.
+
+        What costs no quality, such as the readout of one token, is in whatever else is measured;
+        so it is the model with that, where it was measured, that the blocks are taken out of.
+        """
+        dense = records.get(self.space.dense.id)
+        runtime = base.of_stage(Stage.RUNTIME)
+        free = self.space.completed(self.space.dense).replaced(**runtime)
+        whole = _timed(records.get(free.id)) or _timed(records.get(base.id))
+        if whole is None or _timed(dense) is None:
+            return None
+        measured = [
+            (record.candidate, milliseconds)
+            for record in self.cut(base, records)
+            if (milliseconds := _timed(record)) is not None
+        ]
+        return LatencyModel.fitted(self.programme, _timed(dense) or 0.0, whole, measured)
+
+    def cut(self, base: Candidate, records: Records) -> list[TrialRecord]:
+        """What was measured in the runtime of `base`, but for what is not cut."""
+        whole = self.space.dense.of_stage(Stage.STRUCTURE)
+        runtime = base.of_stage(Stage.RUNTIME)
+        return [
+            record
+            for record in records.values()
+            if record.ok
+            and record.candidate.of_stage(Stage.RUNTIME) == runtime
+            and record.candidate.of_stage(Stage.STRUCTURE) != whole
+        ]
+
+
+def _timed(record: TrialRecord | None) -> float | None:
+    """Milliseconds, where they were measured."""
+    if record is None or not record.ok or LATENCY not in record.measurements:
+        return None
+    return record.measurements[LATENCY].value

@@ -1,0 +1,95 @@
+"""A budget in minutes: what it is spent on, over all runs of a study, and what the plan says."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import optuna
+import pytest
+
+import paretoformer as pf
+from paretoformer.search.budget import SPENT, Budget, distill_minutes, plan
+from paretoformer.search.results.parquet import read_front, read_table
+from paretoformer.search.study.spec import NO_LIMIT, Spec, load_spec, parse_spec
+from tests.test_cli import run  # noqa: F401
+from tests.tiny import write_study
+
+GOOD = '[model]\npath = "org/model"\n[data]\npath = "org/data"\n'
+
+
+def spec(minutes: float | None, distilling: float = 0) -> Spec:
+    text = GOOD + f"[recovery]\ndistill_minutes = {distilling}\n"
+    return parse_spec(text, source=Path("mine.toml"), of_search={"minutes": minutes})
+
+
+def test_minutes_are_shared_out_and_the_plan_says_how() -> None:
+    study = optuna.create_study()
+    budget = Budget(spec(10, distilling=20), study, time.monotonic())
+    assert budget.distill_minutes == pytest.approx(3)
+    assert budget.search_seconds == pytest.approx(60 * 4)
+    assert plan(spec(10, 20)) == (
+        "10 minutes: 4.0 to prepare and to search, 3.0 to distil, 3.0 to confirm."
+    )
+    assert plan(spec(10)) == "10 minutes: 7.0 to prepare and to search, 3.0 to confirm."
+    assert distill_minutes(spec(10, distilling=1)) == 1
+
+
+def test_without_minutes_nothing_is_over() -> None:
+    budget = Budget(spec(None, distilling=4), optuna.create_study(), time.monotonic() - 1e6)
+    assert not budget.is_searched
+    assert not budget.is_over
+    assert budget.distill_minutes == 4
+    budget.keep()
+    assert SPENT not in budget.study.user_attrs
+    assert plan(spec(None, 4)).startswith("100 trials, then 4 minutes of distillation")
+
+
+def test_what_an_interrupted_run_spent_is_remembered() -> None:
+    study = optuna.create_study()
+    first = Budget(spec(10), study, time.monotonic() - 400)
+    assert not first.is_searched
+    first.keep()
+    second = Budget(spec(10), study, time.monotonic() - 100)
+    assert second.spent == pytest.approx(500, abs=1)
+    assert second.is_searched
+    assert not second.is_over
+
+
+def test_minutes_of_the_command_stand_for_the_trials_of_the_file(tmp_path: Path) -> None:
+    study = write_study(tmp_path, trials=6)
+    assert load_spec(study, minutes=5).trials == NO_LIMIT
+    assert load_spec(study, minutes=5, trials=9).trials == 9
+    assert load_spec(study).search.minutes is None
+
+
+def test_dry_run_checks_everything_and_leaves_nothing(run, tmp_path: Path) -> None:  # noqa: F811
+    study, folder = write_study(tmp_path), tmp_path / "run"
+    status, output, _ = run("search", study, "--out", folder, "--minutes", 5, "--dry-run")
+    assert status == 0
+    assert "5 minutes: 3.5 to prepare and to search, 1.5 to confirm." in output
+    assert "bert, 2 layers x 4 heads" in output
+    assert "60 to confirm" in output
+    assert "onnxruntime:int8" in output
+    assert "accuracy>=dense-0.01" in output
+    assert not folder.exists()
+    text = study.read_text().replace("search_examples = 40", "search_examples = 4000")
+    study.write_text(text)
+    status, _, errors = run("search", study, "--out", folder, "--dry-run")
+    assert status == 2
+    assert len(errors.strip().splitlines()) == 1
+
+
+@pytest.mark.slow
+def test_study_ends_in_its_minutes_and_goes_on_with_more(tmp_path: Path) -> None:
+    study = write_study(tmp_path, extra='[space]\nruntime = ["torch"]\n')
+    begun = time.monotonic()
+    folder = pf.search(study, out=tmp_path / "run", minutes=0.5, quiet=True)
+    assert time.monotonic() - begun < 90  # what was begun is finished; Ray takes its time to start
+    trials = read_table(folder / "trials.parquet")[0].num_rows
+    frame, facts = read_front(folder)
+    assert trials > 1
+    assert facts.study["search"]["minutes"] == 0.5
+    assert (frame["role"] != "").all()
+    pf.search(study, out=folder, minutes=1.0, quiet=True)
+    assert read_table(folder / "trials.parquet")[0].num_rows > trials

@@ -1,0 +1,113 @@
+"""The proposer `Solved`, with a formula in place of the machine: it finds the front in few trials."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from paretoformer.evaluators.formula import FormulaEvaluator, formula
+from paretoformer.evaluators.outcome import Outcome
+from paretoformer.search.dispatch.dispatcher import InlineDispatcher
+from paretoformer.search.dispatch.pipeline import Pipeline
+from paretoformer.search.loop import Search, stored_records
+from paretoformer.search.predictor import LATENCY, Predictor
+from paretoformer.search.proposers import Unseen, solved_proposers, standard_proposers
+from paretoformer.search.results.front import hypervolume
+from paretoformer.search.results.record import TrialRecord, row, schema
+from paretoformer.search.study.optuna_study import open_study
+from paretoformer.spaces import AttentionChoice, Candidate
+from paretoformer.spaces.attention.block import AttentionBlock
+from paretoformer.spaces.solver import Kind, Programme
+from tests.test_loop import NAMES, OBJECTIVES, REQUIREMENT, SCORES, WINDOW, small_space, storage
+
+LAYERS, HEADS = 3, 4
+WRONG = 1.7
+"""By how much the table is mistaken in one layer, and the costs of mechanisms."""
+
+
+def predictor() -> Predictor:
+    """Of the formula, but for errors as a real table has them."""
+    counts = np.arange(HEADS + 1)
+    cut = np.tile(0.5 ** counts.astype(float) - 0.5**HEADS, (LAYERS, 1)) / LAYERS
+    damage = np.concatenate((cut, cut + 0.01), axis=1)
+    damage[1] *= WRONG
+    costs = np.concatenate((counts, np.maximum(counts - 0.5 * WRONG, 0)))
+    choices = (AttentionChoice("full"), WINDOW)
+    block = AttentionBlock.of(choices, SCORES, np.zeros((2, LAYERS, HEADS)))
+    dense = Candidate.dense(LAYERS, HEADS)
+    never = np.full(LAYERS, np.inf)
+    programme = Programme(dense, (Kind(block, damage, costs.astype(float)),), 0.0, never)
+    found = [each.candidate for each in programme.solve().along(6)]
+    space = replace(small_space(), forecasts=tuple(found))
+    return Predictor(space, programme)
+
+
+def search(folder: Path, here: Predictor, *, solved: bool, **evaluator: object) -> Search:
+    study = open_study("test", storage(folder), OBJECTIVES, "nsga2", 0)
+    wanted = OBJECTIVES, [REQUIREMENT]
+    proposers = (
+        solved_proposers(here, *wanted) if solved else standard_proposers(here.space, *wanted)
+    )
+    pipeline = Pipeline(InlineDispatcher(FormulaEvaluator(**evaluator)), "search")  # type: ignore[arg-type]
+    spare = Unseen(here.space, 0)
+    return Search(study, here.space, proposers, spare, pipeline, NAMES, predict=here.of)
+
+
+def share(records: Sequence[TrialRecord], here: Predictor) -> float:
+    """Of the hypervolume of everything that the space has."""
+    every = (Candidate(*each) for each in product(here))
+    whole = np.array([formula(each) for each in every])
+    reference = np.array([0.0, whole[:, 1].max()])
+    found = np.array([record.values(NAMES) for record in records if record.ok])
+    directions = [metric.direction for metric in OBJECTIVES]
+    return hypervolume(found, directions, reference) / hypervolume(whole, directions, reference)
+
+
+def product(here: Predictor) -> list[tuple[object, object]]:
+    domains = here.space.domains
+    return [(a, b) for a in domains["heads"].values() for b in domains["attention"].values()]
+
+
+def test_thirty_trials_find_nearly_all_of_the_front(tmp_path: Path) -> None:
+    here = predictor()
+    solved = share(search(tmp_path / "a", here, solved=True).run(30), here)
+    before = share(search(tmp_path / "b", here, solved=False).run(30), here)
+    assert solved > 0.99
+    assert solved >= before
+
+
+def test_no_candidate_is_proposed_twice_and_a_failed_one_is_no_end(tmp_path: Path) -> None:
+    here = predictor()
+    first = here.space.forecasts[-1]
+    records = search(
+        tmp_path, here, solved=True, failing={first.id: Outcome.OUT_OF_MEMORY}
+    ).run(25)
+    assert len({record.candidate.id for record in records}) == len(records) == 25
+    assert sum(not record.ok for record in records) == 1
+
+
+def test_interrupted_search_goes_on_with_new_rounds(tmp_path: Path) -> None:
+    here = predictor()
+    search(tmp_path, here, solved=True).run(14)
+    records = search(tmp_path, here, solved=True).run(28)
+    assert len(records) == len({record.candidate.id for record in records}) == 28
+
+
+def test_predictions_stand_beside_what_came_out(tmp_path: Path) -> None:
+    here = predictor()
+    found = search(tmp_path, here, solved=True)
+    records = found.run(30)
+    again = stored_records(found.study)
+    assert [each.predicted for each in again] == [each.predicted for each in records]
+    late = [record for record in records[15:] if record.predicted]
+    assert late
+    errors = [abs(r.predicted[LATENCY] / r.measurements[LATENCY].value - 1) for r in late]
+    assert np.median(errors) < 0.1
+    table = schema(NAMES, [LATENCY], [LATENCY])
+    cells = row(late[0], NAMES, [LATENCY], [LATENCY])
+    assert cells[f"predicted_{LATENCY}"] == pytest.approx(late[0].predicted[LATENCY])
+    assert set(cells) == set(table.names)

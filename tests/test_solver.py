@@ -1,0 +1,289 @@
+"""The solver finds what trying everything finds; the table and the latencies it rests on."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from paretoformer.evaluators.block_table import KnownRows, Row, block_table
+from paretoformer.spaces import AttentionChoice, Candidate, HeadMask
+from paretoformer.spaces.attention.block import AttentionBlock
+from paretoformer.spaces.axes.feed_forward import NeuronBlock
+from paretoformer.spaces.axis import Shape
+from paretoformer.spaces.latency_model import LatencyModel
+from paretoformer.spaces.solver import BUCKETS, Kind, Programme, Solution, coefficients, front
+from paretoformer.spaces.solver import Screened, search
+from tests.test_cutting import tiny
+
+LAYERS, HEADS, NEURONS = 2, 3, 96
+FULL = AttentionChoice("full")
+WINDOW = AttentionChoice.of("window", window=3, global_tokens=0)
+DENSE = Candidate.dense(LAYERS, HEADS)
+
+
+def programme(seed: int, *, removable: bool = True) -> Programme:
+    """Random damage that grows, and costs that shrink, as more is cut."""
+    rng = np.random.default_rng(seed)
+    attention = AttentionBlock.of(
+        (FULL, WINDOW), rng.random((LAYERS, HEADS)), rng.random((2, LAYERS, HEADS))
+    )
+    neurons = NeuronBlock.of(rng.random((LAYERS, NEURONS)))
+    kinds = []
+    for block in (attention, neurons):
+        options = block.damage.shape[1]
+        damage = rng.random((LAYERS, options))
+        damage[:, block.uncut] = 0
+        costs = np.round(rng.random(options), 2)
+        costs[block.uncut] = 1.5
+        kinds.append(Kind(block, damage, costs))
+    removed = 2 * rng.random(LAYERS) if removable else np.full(LAYERS, np.inf)
+    return Programme(DENSE, tuple(kinds), 0.25, removed, rng.uniform(0.5, 2, (LAYERS, 3)))
+
+
+def everything(here: Programme) -> Iterator[tuple[float, int]]:
+    """(nats, steps) of every combination."""
+    weights = here.coefficients
+    assert weights is not None
+    layers = []
+    for layer in range(LAYERS):
+        found = [(weights[layer, 2] * here.removed[layer], 0)]
+        for options in itertools.product(*(range(len(k.costs)) for k in here.kinds)):
+            nats = sum(
+                weights[layer, i] * k.damage[layer, o]
+                for i, (k, o) in enumerate(zip(here.kinds, options, strict=True))
+            )
+            time = sum(here.steps(k.costs[o]) for k, o in zip(here.kinds, options, strict=True))
+            found.append((nats, time + here.steps(here.layer)))
+        layers.append(found)
+    for each in itertools.product(*layers):
+        yield sum(nats for nats, _ in each), sum(steps for _, steps in each)
+
+
+@given(st.integers(0, 1000), st.integers(0, BUCKETS), st.booleans())
+def test_no_combination_is_better_within_its_budget(seed: int, budget: int, gone: bool) -> None:
+    here = programme(seed, removable=gone)
+    solved = here.solve()
+    fit = [nats for nats, steps in everything(here) if steps <= budget]
+    assert solved.best[budget] == pytest.approx(min(fit, default=np.inf))
+
+
+@given(st.integers(0, 1000))
+def test_solution_is_what_its_candidate_is_predicted_to_be(seed: int) -> None:
+    here = programme(seed)
+    for each in here.solve().along(12):
+        assert here.nats(each.candidate) == pytest.approx(each.nats)
+        parts = here.parts(each.candidate)
+        assert parts is not None
+        assert parts.sum() == pytest.approx(each.milliseconds)
+        assert any(each.candidate.layers)
+        assert not each.candidate.is_dense
+
+
+@given(st.integers(0, 1000))
+def test_programme_survives_its_json(seed: int) -> None:
+    here = programme(seed, removable=bool(seed % 2))
+    names = ("attention", "feed_forward")
+    blocks = {name: kind.block for name, kind in zip(names, here.kinds, strict=True)}
+    again = Programme.from_dict(here.to_dict(), Shape(LAYERS, HEADS), blocks)
+    assert again.to_dict() == here.to_dict()
+    np.testing.assert_array_equal(again.solve().best, here.solve().best)
+
+
+def test_what_the_programme_does_not_know_is_not_predicted() -> None:
+    here = programme(0)
+    other = DENSE.replaced(attention=(AttentionChoice.of("linear"),) * LAYERS)
+    assert np.isnan(here.nats(other))
+    assert here.parts(other) is None
+
+
+def test_coefficients_are_those_that_explain_what_was_measured() -> None:
+    rng = np.random.default_rng(0)
+    true = rng.uniform(0.5, 4, (LAYERS, 3))
+    found = []
+    for _ in range(60):
+        shares = rng.random((LAYERS, 3))
+        solution = Solution(DENSE, 0.0, 0.0, shares)
+        found.append(Screened(solution, float((true * shares).sum())))
+    np.testing.assert_allclose(coefficients(found, true.shape), true, rtol=0.05)
+
+
+def test_search_learns_which_layer_matters() -> None:
+    """Whole candidates lose five times as much in the first layer as its blocks alone say."""
+    here = replace(programme(3), coefficients=None)
+    true = np.ones((LAYERS, 3))
+    true[0] = 5.0
+    really = replace(here, coefficients=true)
+    learned, found = search(here, really.nats, rounds=6, count=8)
+    assert learned.coefficients is not None
+    random = [each.candidate for each in replace(here, coefficients=true).solve().along(15)]
+
+    def misses(model: Programme) -> float:
+        return float(np.mean([abs(np.log(model.nats(c) / really.nats(c))) for c in random]))
+
+    assert misses(learned) < 0.5 * misses(here)
+    assert {each.solution.candidate for each in found} >= set(front(found, 5))
+
+
+def test_front_of_what_was_screened_has_none_that_is_slower_and_worse() -> None:
+    learned, found = search(programme(5), programme(5).nats, rounds=3, count=8)
+    measured = {each.solution.candidate: each for each in found}
+    best = [measured[each] for each in front(found, 4)]
+    assert 1 < len(best) <= 4
+    times = [each.solution.milliseconds for each in best]
+    assert times == sorted(times, reverse=True)
+    assert [each.nats for each in best] == sorted(each.nats for each in best)
+
+
+# Latency
+
+
+def test_latency_of_a_runtime_is_learned_from_few_candidates() -> None:
+    here = programme(1)
+    candidates = [each.candidate for each in here.solve().along(20)]
+    truth = np.array([0.1, 0.5, 0.4])  # attention is made much faster than the rest
+
+    def really(candidate: Candidate) -> float:
+        parts = here.parts(candidate)
+        assert parts is not None
+        return 0.3 + float(truth @ parts)
+
+    dense = really(DENSE)
+    none = LatencyModel.fitted(here, here.whole + 1.0, dense, [])
+    assert none.predict(DENSE) == pytest.approx(dense, rel=0.01)
+    some = LatencyModel.fitted(
+        here, here.whole + 1.0, dense, [(each, really(each)) for each in candidates[::3]]
+    )
+    errors = [abs(some.predict(each) / really(each) - 1) for each in candidates]
+    before = [abs(none.predict(each) / really(each) - 1) for each in candidates]
+    assert np.median(errors) < 0.05
+    assert np.median(errors) < np.median(before)
+
+
+def test_unknown_candidates_teach_nothing_and_are_not_predicted() -> None:
+    here = programme(1)
+    other = DENSE.replaced(attention=(AttentionChoice.of("linear"),) * LAYERS)
+    plain = LatencyModel.fitted(here, 10.0, 5.0, [])
+    told = LatencyModel.fitted(here, 10.0, 5.0, [(other, 1.0)])
+    assert told == plain or np.array_equal(told.factors, plain.factors)
+    assert np.isnan(told.predict(other))
+
+
+# The table
+
+
+@dataclass
+class Formula:
+    """Nats by counting what is gone; counts its calls."""
+
+    calls: int = 0
+
+    def of(self, candidate: Candidate) -> float:
+        self.calls += 1
+        heads = candidate.heads.layers * candidate.heads.heads - candidate.heads.total
+        neurons = 1 - candidate.feed_forward.total_share
+        swapped = sum(each != FULL for each in candidate.attention)
+        return 0.01 * heads + neurons + 0.1 * swapped + 0.5 * (not all(candidate.layers))
+
+
+def blocks() -> Mapping[str, Any]:
+    names = ("attention", "feed_forward")
+    return {n: (k.block, k.costs) for n, k in zip(names, programme(0).kinds, strict=True)}
+
+
+def measured(formula: Formula, known: KnownRows) -> Any:
+    class Model:
+        config = tiny("bert").config
+
+    Model.config.num_hidden_layers, Model.config.num_attention_heads = LAYERS, HEADS
+    return block_table(formula, Model(), blocks(), True, known)  # type: ignore[arg-type]
+
+
+def test_table_has_every_option_and_measures_none_twice(tmp_path: Path) -> None:
+    formula, file = Formula(), tmp_path / "table.parquet"
+    table = measured(formula, KnownRows(file, "a"))
+    for name, (block, costs) in blocks().items():
+        nats = table.nats[name]
+        assert nats.shape == block.damage.shape
+        assert not nats[:, block.uncut].any()
+        for option in block.measured(costs):
+            one = DENSE.replaced(**block.values([option, block.uncut]))
+            assert nats[0, option] == pytest.approx(Formula().of(one))
+    assert list(table.removed) == [0.5] * LAYERS
+    first = formula.calls
+    again = measured(formula, KnownRows(file, "a"))
+    assert formula.calls == first
+    for name, nats in table.nats.items():
+        np.testing.assert_array_equal(again.nats[name], nats)
+    measured(formula, KnownRows(file, "of another model"))
+    assert formula.calls == 2 * first
+
+
+def test_table_that_was_cut_off_goes_on(tmp_path: Path) -> None:
+    file = tmp_path / "table.parquet"
+    known = KnownRows(file, "a")
+    measured(Formula(), known)
+    kept = KnownRows(file, "a")
+    some: Sequence[Row] = [Row(0, "attention", 0), Row(1, "layer", 0)]
+    assert all(row in kept for row in some)
+    half = KnownRows(tmp_path / "half.parquet", "a")
+    half.add(some[0], 0.125)
+    half.write()
+    formula = Formula()
+    table = measured(formula, KnownRows(tmp_path / "half.parquet", "a"))
+    assert formula.calls == known.new - 1
+    assert table.nats["attention"][0, 0] == 0.125
+
+
+def test_damaged_table_is_measured_again(tmp_path: Path) -> None:
+    file = tmp_path / "table.parquet"
+    file.write_text("no parquet")
+    formula = Formula()
+    measured(formula, KnownRows(file, "a"))
+    assert formula.calls > 0
+    assert Row(0, "attention", 0) in KnownRows(file, "a")
+
+
+def test_larger_blocks_never_damage_more() -> None:
+    block, costs = blocks()["feed_forward"]
+    rng = np.random.default_rng(0)
+    nats = block.filled({option: rng.random(LAYERS) for option in block.measured(costs)})
+    assert (np.diff(nats, axis=1) <= 1e-12).all()
+    assert not nats[:, -1].any()
+
+
+def test_slow_mechanisms_are_not_measured_and_not_chosen() -> None:
+    block, costs = blocks()["attention"]
+    slow = costs.copy()
+    slow[-1] = 2.0  # the other mechanism, with all heads
+    assert block.mechanisms(costs) == (FULL, WINDOW)
+    assert block.mechanisms(slow) == (FULL,)
+    nats = block.filled({option: np.ones(LAYERS) for option in block.measured(slow)})
+    assert np.isfinite(nats[:, : HEADS + 1]).all()
+    assert np.isinf(nats[:, HEADS + 1 :]).all()
+
+
+def test_options_are_read_back_from_values() -> None:
+    for block, _ in blocks().values():
+        every = range(block.damage.shape[1])
+        for pair in itertools.product(every, repeat=LAYERS):
+            candidate = DENSE.replaced(**block.values(pair))
+            again = DENSE.replaced(**block.values(block.options(candidate.values)))
+            assert again == candidate
+
+
+def test_heads_are_counted_where_a_layer_is_gone() -> None:
+    here = programme(0)
+    gone = DENSE.replaced(layers=(True, False), heads=HeadMask(((True,) * 3, (False,) * 3)))
+    whole = here.parts(DENSE)
+    parts = here.parts(gone)
+    assert whole is not None
+    assert parts is not None
+    np.testing.assert_allclose(parts, whole / 2)
