@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from bisect import insort
+from collections import ChainMap
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -14,7 +16,7 @@ from paretoformer.search.errors import StudyFailed
 from paretoformer.search.proposers import Proposer, Records
 from paretoformer.search.results.record import TrialRecord
 from paretoformer.search.results.requirement import Requirement
-from paretoformer.search.study.optuna_study import belongs_to_population, unfinished
+from paretoformer.search.study.optuna_study import belongs_to_population, keep, unfinished
 from paretoformer.spaces.candidate import Candidate
 from paretoformer.spaces.space import Space
 
@@ -39,7 +41,7 @@ class Search:
     proposers: asked before the sampler; each of their candidates is tried once.
     spare: asked when the sampler keeps repeating itself.
     names: the objectives, in the study's order.
-    on_record: called with all records so far, after each candidate.
+    on_record: called after each candidate, with all records so far; they are not to be changed.
     requirements: what the sampler is to keep to.
     is_over: whether the time is over, so that nothing more is begun.
     predict: what is expected of a candidate, kept with what came out.
@@ -56,6 +58,9 @@ class Search:
     is_over: Callable[[], bool] = lambda: False
     predict: Callable[[Candidate, Records], Mapping[str, float]] | None = None
     _records: dict[str, TrialRecord] = field(default_factory=dict)
+    _by_trial: list[TrialRecord] = field(default_factory=list)
+    _uncounted: int = 0
+    _planted: dict[str, None] = field(default_factory=dict)
     _asked: dict[int, tuple[optuna.Trial, Candidate]] = field(default_factory=dict)
     _predicted: dict[int, Mapping[str, float]] = field(default_factory=dict)
     _parked: dict[str, list[optuna.Trial]] = field(default_factory=dict)
@@ -75,7 +80,7 @@ class Search:
         Raises:
             StudyFailed: the dense model cannot be measured.
         """
-        self._records = {r.candidate.id: r for r in stored_records(self.study)}
+        self._begin()
         self._queued = len(self.study.get_trials(deepcopy=False, states=(TrialState.WAITING,)))
         self._enqueue_proposals()
         for trial in unfinished(self.study):
@@ -94,14 +99,14 @@ class Search:
 
     @property
     def records(self) -> list[TrialRecord]:
-        return sorted(self._records.values(), key=lambda record: record.trial)
+        return list(self._by_trial)
 
     def measure(self, candidates: Iterable[Candidate]) -> list[TrialRecord]:
         """Measure these besides the trials that were asked for, whatever else is queued.
 
         Those that an interrupted run had begun go on where they were.
         """
-        self._records = {r.candidate.id: r for r in stored_records(self.study)}
+        self._begin()
         begun = [self._candidate(trial).id for trial in unfinished(self.study)]
         for candidate in candidates:
             if candidate.id not in self._records and candidate.id not in begun:
@@ -119,18 +124,30 @@ class Search:
                 self._finish(number, result)
         return self.records
 
+    def _begin(self) -> None:
+        """Know what the study holds."""
+        self._records, self._by_trial, self._uncounted = {}, [], 0
+        for record in {r.candidate.id: r for r in stored_records(self.study)}.values():
+            self._add(record)
+        self._planted = dict.fromkeys(self.study.user_attrs.get(PLANTED, []))
+
+    def _add(self, record: TrialRecord) -> None:
+        self._records[record.candidate.id] = record
+        insort(self._by_trial, record, key=lambda each: each.trial)
+        self._uncounted += not record.counts
+
     @property
     def _dense(self) -> TrialRecord | None:
         return self._records.get(self.space.dense.id)
 
     def _enqueue_proposals(self) -> None:
         """Queue what the proposers want and what was not queued before, by this run or another."""
-        before = dict.fromkeys(self.study.user_attrs.get(PLANTED, []))
         wanted = (each for p in self.proposers for each in p.propose(self._records))
-        new = {candidate.id: candidate for candidate in wanted if candidate.id not in before}
-        self._enqueue(new.values())
+        new = {each.id: each for each in wanted if each.id not in self._planted}
         if new:
-            self.study.set_user_attr(PLANTED, [*before, *new])
+            self._enqueue(new.values())
+            self._planted |= dict.fromkeys(new)
+            self.study.set_user_attr(PLANTED, list(self._planted))
 
     def _enqueue(self, candidates: Iterable[Candidate]) -> None:
         for candidate in candidates:
@@ -153,8 +170,7 @@ class Search:
 
     def _wants_more(self, trials: int) -> bool:
         underway = len(self._asked)
-        failed = sum(not record.counts for record in self._records.values())
-        known = len(self._records) - min(failed, trials) + underway
+        known = len(self._records) - min(self._uncounted, trials) + underway
         parked = sum(len(each) for each in self._parked.values())
         room = underway + parked < self.pipeline.capacity
         if self.is_over() and self._dense is not None:
@@ -182,7 +198,7 @@ class Search:
             underway = {
                 c.id: TrialRecord(n, c, Result(Outcome.OK)) for n, (_, c) in self._asked.items()
             }
-            spare = self.spare.propose({**self._records, **underway})
+            spare = self.spare.propose(ChainMap(underway, self._records))
             self._exhausted = not spare
             self._enqueue(spare)
         self._queued = max(0, self._queued - 1)  # what is queued comes before what is sampled
@@ -207,6 +223,7 @@ class Search:
             self._asked[trial.number] = trial, candidate
             if self.predict is not None:
                 self._predicted[trial.number] = self.predict(candidate, self._records)
+            keep(trial)
             dense = self._dense
             self.pipeline.start(trial.number, candidate, dense.measurements if dense else None)
 
@@ -218,12 +235,12 @@ class Search:
     def _finish(self, number: int, result: Result) -> None:
         trial, candidate = self._asked.pop(number)
         record = TrialRecord(number, candidate, result, self._predicted.pop(number, {}))
-        self._records[candidate.id] = record
+        self._add(record)
         trial.set_user_attr(RECORD, record.to_json())
         self._tell(trial, record)
         for parked in self._parked.pop(candidate.id, []):
             self._tell_duplicate(parked, record)
-        self.on_record(self.records)
+        self.on_record(self._by_trial)
 
     def _tell(self, trial: optuna.Trial, record: TrialRecord) -> None:
         values = record.values(self.names)

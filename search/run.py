@@ -35,7 +35,7 @@ from paretoformer.search.proposers import (
     solved_proposers,
     standard_proposers,
 )
-from paretoformer.search.results.choose import by_importance, chosen, unchosen
+from paretoformer.search.results.choose import Unchosen, by_importance, chosen, unchosen
 from paretoformer.search.results.confirm import confirm, confirmations
 from paretoformer.search.results.display import Display
 from paretoformer.search.results.facts import MetricFacts, RunFacts
@@ -44,6 +44,7 @@ from paretoformer.search.results.published import published_table
 from paretoformer.search.results.record import TrialRecord
 from paretoformer.search.results.report import write_report
 from paretoformer.search.results.run_folder import RunFolder
+from paretoformer.search.results.seldom import Seldom
 from paretoformer.search.study.optuna_study import check_storage, open_study
 from paretoformer.search.study.prepare import Prepared, prepare
 from paretoformer.search.study.spec import Spec, load_spec, parse_spec
@@ -251,24 +252,28 @@ class _Run:
         searched = sum(record.counts for record in records)
         more = searched < wanted and not budget.is_searched
         if more or running or distilling.is_left(records):
+            showing, keeping = Seldom(), Seldom()
 
-            def show(records: Sequence[TrialRecord]) -> None:
+            def show() -> None:
                 seconds = None
                 if self.spec.search.minutes is not None:
                     seconds = budget.spent, budget.search_seconds
                 self.display.trials(records, wanted, objectives, seconds)
 
-            show(records)
+            showing(show)
 
             published = confirmations(study).keys()  # which stays whole until the next one is
 
-            def on_record(records: Sequence[TrialRecord]) -> None:
+            lost = Unchosen(objectives, alternatives(space))
+
+            def on_record(so_far: Sequence[TrialRecord]) -> None:
+                nonlocal records
+                records = list(so_far)
                 file.update(records)
-                picked = chosen(records, objectives, alternatives(space))
-                others = unchosen(records, picked)  # those under way are not among them
+                others = lost.since(records)  # those under way are not among them
                 artifacts.drop(each for each in others if each.id not in published)
-                budget.keep()
-                show(records)
+                keeping(budget.keep)
+                showing(show)
 
             with dispatcher(fresh=False) as workers:
                 search = Search(
@@ -286,10 +291,12 @@ class _Run:
                 begun = progress_of(distilling.begun(records), self.folder.models)
                 with self.display.watching("Distilling, seconds", begun):
                     records = search.run(wanted)
+                    showing.catch_up()
                 if picks := distilling.left(records, workers.slots):
                     look = progress_of(picks, self.folder.models)
                     with self.display.watching("Distilling, seconds", look):
                         records = search.measure(picks)
+                        showing.catch_up()
         if budget.distill_minutes and not any(map(is_distilled, records)):
             self.display.note(
                 "Nothing was distilled: no repaired candidate on the search's front might come to "

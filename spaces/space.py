@@ -58,7 +58,7 @@ class Space:
         """Whether parameters can say it: what the search changes, it need not say of dense."""
         return self.suggest(_Given(self.params(candidate))) == candidate
 
-    @property
+    @cached_property
     def dense(self) -> Candidate:
         return Candidate.dense(self.shape.layers, self.shape.heads)
 

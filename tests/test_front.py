@@ -8,7 +8,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from paretoformer.search.results.front import clearly_dominated, hypervolume, nondominated
+from paretoformer.search.results.front import (
+    AT_ONCE,
+    Standing,
+    clearly_dominated,
+    hypervolume,
+    nondominated,
+)
 
 tables = hnp.arrays(
     np.float64,
@@ -68,6 +74,29 @@ def test_clear_dominance_equals_its_definition(values: np.ndarray, reach: float)
     ]
     found = clearly_dominated(values, values - reach, values + reach, DIRECTIONS)
     assert found.tolist() == expected
+
+
+@given(tables, st.floats(0, 2))
+def test_points_that_come_one_by_one_stand_as_all_at_once(values: np.ndarray, reach: float) -> None:
+    standing = Standing(DIRECTIONS)
+    lost: list[int] = []
+    for count, row in enumerate(values, start=1):
+        point = row[None]
+        since = standing.add(point, point - reach, point + reach)
+        assert not set(since) & set(lost)
+        lost += since
+        some = values[:count]
+        found = clearly_dominated(some, some - reach, some + reach, DIRECTIONS)
+        assert sorted(lost) == np.flatnonzero(found).tolist()
+
+
+@given(st.integers(0, 300))
+def test_front_of_many_points_does_not_depend_on_how_many_are_compared_at_once(
+    seed: int,
+) -> None:
+    values = np.random.default_rng(seed).integers(0, 9, (AT_ONCE + 40, 3)).astype(float)
+    found = clearly_dominated(values, values, values, DIRECTIONS)
+    assert (found == ~nondominated(values, DIRECTIONS)).all()
 
 
 @given(tables)

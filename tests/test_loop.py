@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import sqlite3
+import time
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -22,12 +26,13 @@ from paretoformer.search.errors import StudyFailed
 from paretoformer.search.loop import DUPLICATE, PLANTED, Search, stored_records
 from paretoformer.search.proposers import Planted, Unseen, standard_proposers, to_distil
 from paretoformer.search.proposers.standard import structures
-from paretoformer.search.results.choose import chosen
+from paretoformer.search.results.choose import Unchosen, chosen, unchosen
 from paretoformer.search.results.confirm import confirm
 from paretoformer.search.results.front import nondominated
 from paretoformer.search.results.published import published_table
-from paretoformer.search.results.record import TrialRecord
+from paretoformer.search.results.record import New, TrialRecord
 from paretoformer.search.results.requirement import Requirement
+from paretoformer.search.results.seldom import Seldom
 from paretoformer.search.study.optuna_study import open_study
 from paretoformer.spaces import AttentionChoice, Candidate, HeadMask
 from paretoformer.spaces.axes.attention import ChoicePerLayer
@@ -174,9 +179,9 @@ def test_records_survive_their_json(tmp_path: Path) -> None:
 
 
 def test_storage_is_sqlite_in_wal_mode(tmp_path: Path) -> None:
-    study = open_study("test", storage(tmp_path), OBJECTIVES, "random", 0)
-    with study._storage._backend.engine.connect() as connection:
-        mode = connection.exec_driver_sql("PRAGMA journal_mode").scalar()
+    open_study("test", storage(tmp_path), OBJECTIVES, "random", 0)
+    with sqlite3.connect(tmp_path / "optuna.db") as connection:
+        (mode,) = connection.execute("PRAGMA journal_mode").fetchone()
     assert mode == "wal"
 
 
@@ -196,6 +201,47 @@ def test_confirmation_measures_dense_and_the_front_once(tmp_path: Path) -> None:
     assert set(confirmed) == {record.candidate.id for record in picked}
     again = confirm(search.study, picked, lambda: pytest.fail("nothing is left to do"), 0)
     assert again == confirmed
+
+
+def test_what_will_not_be_chosen_is_known_as_records_come_in(tmp_path: Path) -> None:
+    first = new_search(tmp_path / "first").run(20)
+    failing = {each.candidate.id: Outcome.ERROR for each in first[5:9]}
+    always = [each.candidate for each in first[9:14]]
+    search = new_search(tmp_path / "second", failing=failing)
+    lost, found = Unchosen(OBJECTIVES, always), []
+
+    def on_record(records: Sequence[TrialRecord]) -> None:
+        found.extend(lost.since(records))
+        expected = unchosen(records, chosen(records, OBJECTIVES, always))
+        assert {each.id for each in found} == {each.id for each in expected}
+        assert len({each.id for each in found}) == len(found)
+
+    search.on_record = on_record
+    search.run(30)
+    assert found
+
+
+def test_records_that_end_out_of_order_are_handed_out_once_and_by_trial() -> None:
+    records = [recovered(trial, 0.9, 10.0, "none") for trial in range(6)]
+    new = New()
+    assert new.of([records[0], records[3]]) == [records[0], records[3]]
+    assert new.of([*records[:2], *records[3:5]]) == [records[1], records[4]]
+    assert new.of(records) == [records[2], records[5]]
+    assert not new.of(records)
+
+
+def test_what_is_put_off_is_done_in_the_end_and_once() -> None:
+    seldom, done = Seldom(), []
+
+    def slow(name: str) -> None:
+        time.sleep(0.01)
+        done.append(name)
+
+    for name in ("first", "second", "third"):
+        seldom(partial(slow, name))
+    seldom.catch_up()
+    seldom.catch_up()
+    assert done == ["first", "third"]
 
 
 def test_published_table_has_one_dense_row_first_and_roles_by_dominance(tmp_path: Path) -> None:
@@ -259,7 +305,9 @@ def test_nothing_is_crossed_before_each_mechanism_was_measured_in_all_layers(
     (uniform,) = search.space.kinds
     records = {record.candidate.id: record for record in search.run(40)}
     records.pop(uniform.id)
-    assert not search.proposers[2].propose(records)
+    crossed = standard_proposers(search.space, OBJECTIVES, [REQUIREMENT])[2]
+    assert not crossed.propose(records)
+    assert search.proposers[2].propose(records)  # which had made them before
 
 
 def test_sampler_is_not_asked_while_a_proposer_waits_for_what_it_proposed(tmp_path: Path) -> None:

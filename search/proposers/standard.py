@@ -100,6 +100,8 @@ def _served_kinds(
     records: Records,
 ) -> Sequence[Candidate]:
     """The starts that differ in kind, such as mechanisms, in the runtime that did best."""
+    if not space.kinds:
+        return ()
     bases = best_servings(space, objectives, requirements, records)[:1]
     return [served(each, base) for base in bases for each in space.kinds]
 

@@ -8,8 +8,8 @@ import numpy as np
 
 from paretoformer.evaluators.measurement import Measurement
 from paretoformer.evaluators.metrics.metric import Metric
-from paretoformer.search.results.front import Values, clearly_dominated
-from paretoformer.search.results.record import TrialRecord
+from paretoformer.search.results.front import Standing, Values, clearly_dominated
+from paretoformer.search.results.record import New, TrialRecord
 from paretoformer.search.results.requirement import Requirement
 from paretoformer.spaces.candidate import Candidate
 
@@ -61,6 +61,36 @@ def unchosen(records: Sequence[TrialRecord], picked: Sequence[TrialRecord]) -> l
     """The candidates that were measured and will not be measured again."""
     kept = {record.candidate for record in picked}
     return [record.candidate for record in records if record.candidate not in kept]
+
+
+class Unchosen:
+    """`unchosen` of `chosen`, as records come in: what is lost stays lost.
+
+    objectives, always: as of `chosen`.
+    """
+
+    def __init__(self, objectives: Sequence[Metric], always: Collection[Candidate] = ()) -> None:
+        self._objectives = objectives
+        self._always = always
+        self._new = New()
+        self._standing = Standing([metric.direction for metric in objectives])
+        self._done: list[TrialRecord] = []
+
+    def since(self, records: Sequence[TrialRecord]) -> list[Candidate]:
+        """Those that will not be measured again since the last call.
+
+        records: all of them, by trial.
+        """
+        found: list[Candidate] = []
+        for record in self._new.of(records):
+            if not record.ok:
+                found.append(record.candidate)
+                continue
+            self._done.append(record)
+            ends = intervals([record], self._objectives)
+            lost = (self._done[index].candidate for index in self._standing.add(*ends))
+            found += (c for c in lost if c not in self._always and not c.is_dense)
+        return found
 
 
 def intervals(

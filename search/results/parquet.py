@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,8 +12,9 @@ import pyarrow.parquet as pq
 
 from paretoformer.search.errors import RunError
 from paretoformer.search.results.facts import RunFacts
-from paretoformer.search.results.record import SCHEMA_VERSION, TrialRecord, row, schema
+from paretoformer.search.results.record import SCHEMA_VERSION, New, TrialRecord, row, schema
 from paretoformer.search.results.run_folder import RunFolder
+from paretoformer.search.results.seldom import Seldom
 from paretoformer.search.results.whole import replace_whole
 
 if TYPE_CHECKING:
@@ -27,8 +27,7 @@ METADATA = b"paretoformer"
 class TrialsFile:
     """`trials.parquet`, kept up to date while the search runs.
 
-    It is a view: Optuna's storage holds every record. So it may lag, which it does only as much as
-    keeps writing it under a twentieth of the time.
+    It is a view: Optuna's storage holds every record. So it may lag (`Seldom`).
     """
 
     def __init__(
@@ -40,21 +39,24 @@ class TrialsFile:
         predicted: Sequence[str] = (),
     ) -> None:
         self._path = path
-        self._predicted = predicted
-        self._metrics = metrics
-        self._sampled = sampled
+        self._columns = metrics, sampled, predicted
         self._facts = facts
-        self._due = 0.0
+        self._table = schema(*self._columns).empty_table()
+        self._new = New()
+        self._seldom = Seldom()
 
     def update(self, records: Sequence[TrialRecord], *, now: bool = False) -> None:
-        start = time.monotonic()
-        if now or start >= self._due:
-            columns = self._metrics, self._sampled, self._predicted
-            rows = [row(each, *columns) for each in records]
-            table = pa.Table.from_pylist(rows, schema(*columns))
-            write_table(table, self._path, self._facts)
-            took = time.monotonic() - start
-            self._due = start + 20 * took
+        """records: all of them."""
+        self._seldom(lambda: self._write(records))
+        if now:
+            self._seldom.catch_up()
+
+    def _write(self, records: Sequence[TrialRecord]) -> None:
+        rows = [row(each, *self._columns) for each in self._new.of(records)]
+        added = pa.Table.from_pylist(rows, self._table.schema)
+        whole = pa.concat_tables([self._table, added]).combine_chunks()
+        self._table = whole.sort_by("trial")
+        write_table(self._table, self._path, self._facts)
 
 
 def write_table(table: pa.Table, path: Path, facts: RunFacts) -> None:

@@ -82,6 +82,27 @@ class TrialRecord:
         return cls(data["trial"], candidate, result, data.get("predicted", {}))
 
 
+class New:
+    """Hands out each record once."""
+
+    def __init__(self) -> None:
+        self._known: set[int] = set()
+
+    def of(self, records: Sequence[TrialRecord]) -> list[TrialRecord]:
+        """Those that it did not know, by trial.
+
+        records: all of them, by trial, so that the new ones are near the end.
+        """
+        found: list[TrialRecord] = []
+        for record in reversed(records):
+            if len(self._known) == len(records):
+                break
+            if record.trial not in self._known:
+                self._known.add(record.trial)
+                found.append(record)
+        return found[::-1]
+
+
 def _span(span: Span) -> dict[str, Any]:
     """Version 1 calls the phase `half`."""
     facts = asdict(span)

@@ -9,11 +9,12 @@ from typing import Any
 import optuna
 import sqlalchemy
 from optuna.samplers import BaseSampler
-from optuna.samplers._ga import BaseGASampler
 from optuna.trial import TrialState
 
 from paretoformer.evaluators.metrics import Metric
 from paretoformer.search.errors import StudyError
+from paretoformer.search.study.generations import Generations
+from paretoformer.search.study.storage import StudyStorage
 
 POPULATION = 16
 """Of NSGA-II. Optuna's 50 would spend most of a study of 60 trials on its random first generation;
@@ -34,32 +35,37 @@ def open_study(
             objectives.
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    study = optuna.create_study(
+    database = open_storage(storage_url)
+    stored = optuna.create_study(
         study_name=name,
-        storage=open_storage(storage_url),
+        storage=database,
         directions=[metric.direction for metric in metrics],
         load_if_exists=True,
     )
-    # A restarted sampler must not draw again what it drew before it was cut off.
-    study.sampler = make_sampler(sampler, seed + len(study.get_trials(deepcopy=False)))
     names = [metric.name for metric in metrics]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        if study.metric_names not in (None, names):
+        if stored.metric_names not in (None, names):
             raise StudyError(
                 f"{storage_url} holds a study {name!r} with the objectives "
-                f"{', '.join(study.metric_names)}: choose another name."
+                f"{', '.join(stored.metric_names)}: choose another name."
             )
+        stored.set_metric_names(names)
+        study = optuna.load_study(study_name=name, storage=StudyStorage(database, name))
         study.set_metric_names(names)
+    # A restarted sampler must not draw again what it drew before it was cut off.
+    study.sampler = make_sampler(sampler, seed + len(study.get_trials(deepcopy=False)))
     return study
 
 
 def check_storage(url: str, new: str) -> None:
     """Raises StudyError unless a database answers at the SQLAlchemy URL, without a study `new`."""
     try:
-        sqlalchemy.create_engine(url).connect().close()
+        sqlalchemy.create_engine(_with_driver(url)).connect().close()
     except (sqlalchemy.exc.SQLAlchemyError, ImportError, ValueError) as error:
         reason = " ".join(str(error).split())[:200]
+        if isinstance(error, ImportError) and url.startswith("postgresql"):
+            reason += ": pip install 'paretoformer[postgres]'"
         raise StudyError(f"cannot open the storage {url!r}: {reason}") from None
     if new and new in optuna.get_all_study_names(open_storage(url)):
         raise StudyError(f"{url} holds a study {new!r} already: choose another name.")
@@ -68,7 +74,7 @@ def check_storage(url: str, new: str) -> None:
 def open_storage(url: str) -> optuna.storages.RDBStorage:
     """Optuna's storage at a SQLAlchemy URL; SQLite in WAL mode: readers never block it."""
     if not url.startswith("sqlite"):
-        return optuna.storages.RDBStorage(url)
+        return optuna.storages.RDBStorage(_with_driver(url))
     storage = optuna.storages.RDBStorage(url, engine_kwargs={"connect_args": {"timeout": 60}})
 
     @sqlalchemy.event.listens_for(storage.engine, "connect")
@@ -82,12 +88,21 @@ def open_storage(url: str) -> optuna.storages.RDBStorage:
     return storage
 
 
+def _with_driver(url: str) -> str:
+    """PostgreSQL by psycopg 3, which the extra `postgres` installs, unless the URL names another.
+
+    SQLAlchemy 2.0 would take psycopg2, later versions this one.
+    """
+    scheme, separator, rest = url.partition("://")
+    return f"postgresql+psycopg{separator}{rest}" if scheme == "postgresql" else url
+
+
 def make_sampler(name: str, seed: int) -> BaseSampler:
     """The sampler of that name; every setting explicit where Optuna's defaults have moved."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         if name == "nsga2":
-            return optuna.samplers.NSGAIISampler(population_size=POPULATION, seed=seed)
+            return Generations(population_size=POPULATION, seed=seed)
         if name == "tpe":
             return optuna.samplers.TPESampler(
                 multivariate=False, constant_liar=True, n_startup_trials=10, seed=seed
@@ -104,8 +119,14 @@ def belongs_to_population(study: optuna.Study, trial: optuna.Trial) -> None:
     would have no children, and the search would begin again from random candidates.
     """
     frozen = trial._cached_frozen_trial  # as it was asked: no question to the storage
-    if isinstance(study.sampler, BaseGASampler) and "fixed_params" in frozen.system_attrs:
+    if isinstance(study.sampler, Generations) and "fixed_params" in frozen.system_attrs:
         study.sampler.get_trial_generation(study, frozen)
+
+
+def keep(trial: optuna.Trial) -> None:
+    """Have a begun trial in the database, before anyone works on it."""
+    if isinstance(trial.storage, StudyStorage):
+        trial.storage.keep()
 
 
 def unfinished(study: optuna.Study) -> Iterator[optuna.Trial]:
