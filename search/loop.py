@@ -45,6 +45,7 @@ class Search:
     requirements: what the sampler is to keep to.
     is_over: whether the time is over, so that nothing more is begun.
     predict: what is expected of a candidate, kept with what came out.
+    trimmed: a record without what is kept elsewhere.
     """
 
     study: optuna.Study
@@ -57,6 +58,7 @@ class Search:
     requirements: Sequence[Requirement] = ()
     is_over: Callable[[], bool] = lambda: False
     predict: Callable[[Candidate, Records], Mapping[str, float]] | None = None
+    trimmed: Callable[[TrialRecord], TrialRecord] = lambda record: record
     _records: dict[str, TrialRecord] = field(default_factory=dict)
     _by_trial: list[TrialRecord] = field(default_factory=list)
     _uncounted: int = 0
@@ -235,6 +237,7 @@ class Search:
     def _finish(self, number: int, result: Result) -> None:
         trial, candidate = self._asked.pop(number)
         record = TrialRecord(number, candidate, result, self._predicted.pop(number, {}))
+        record = self.trimmed(record)
         self._add(record)
         trial.set_user_attr(RECORD, record.to_json())
         self._tell(trial, record)

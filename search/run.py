@@ -44,6 +44,7 @@ from paretoformer.search.results.published import published_table
 from paretoformer.search.results.record import TrialRecord
 from paretoformer.search.results.report import write_report
 from paretoformer.search.results.run_folder import RunFolder
+from paretoformer.search.results.scores import Scores
 from paretoformer.search.results.seldom import Seldom
 from paretoformer.search.study.optuna_study import check_storage, open_study
 from paretoformer.search.study.prepare import Prepared, prepare
@@ -219,6 +220,7 @@ class _Run:
             None if limited else self.spec.seed,
             self.display.progress,
             lambda: budget.is_over,
+            self._scores(subject),
         )
         budget.keep()
         if missing := sum(each.candidate.id not in confirmed for each in picked):
@@ -275,7 +277,7 @@ class _Run:
                 keeping(budget.keep)
                 showing(show)
 
-            with dispatcher(fresh=False) as workers:
+            with dispatcher(fresh=False) as workers, self._scores(subject) as scores:
                 search = Search(
                     study,
                     space,
@@ -287,6 +289,7 @@ class _Run:
                     subject.requirements if subject.required else (),
                     lambda: budget.is_searched,
                     None if prepared.predictor is None else prepared.predictor.of,
+                    lambda record: scores.take(record, "search"),
                 )
                 begun = progress_of(distilling.begun(records), self.folder.models)
                 with self.display.watching("Distilling, seconds", begun):
@@ -305,6 +308,11 @@ class _Run:
         file.update(records, now=True)
         return records
 
+    def _scores(self, subject: Subject) -> Scores:
+        """Those of single examples: the samples of timings are readings, and stay in records."""
+        scored = [name for name in subject.metrics if name not in subject.sampled]
+        return Scores(self.folder.scores, scored)
+
     def _proposers(self, prepared: Prepared, subject: Subject) -> Sequence[Proposer]:
         """What is solved from the block table, where the study has one."""
         wanted = subject.objectives, subject.requirements
@@ -321,7 +329,7 @@ class _Run:
     ) -> None:
         """Write the front and the report."""
         others = alternatives(prepared.space)
-        confirmed = confirmations(study)
+        confirmed = self._scores(subject).restored(confirmations(study), "confirm")
         picked = chosen(records, subject.objectives, others)
         table = published_table(
             [each for each in picked if each.candidate.id in confirmed],

@@ -16,12 +16,14 @@ from paretoformer.evaluators.progress import Progress, silent
 from paretoformer.search.dispatch.pipeline import Pipeline
 from paretoformer.search.errors import StudyFailed
 from paretoformer.search.results.record import TrialRecord
+from paretoformer.search.results.scores import Scores
 
 WHAT = "Confirming the front"
 FEW = 2
 """Confirmations under way at once, where time may be over."""
 CONFIRMED = "confirmed:"
-"""User attributes of the study: this and a candidate's id hold its confirmation."""
+"""User attributes of the study: this and a candidate's id hold its confirmation, without the scores
+of single examples; before there were `Scores`, with them."""
 
 
 def confirmations(study: optuna.Study) -> dict[str, TrialRecord]:
@@ -40,6 +42,7 @@ def confirm(
     seed: int | None,
     progress: Progress = silent,
     is_over: Callable[[], bool] = lambda: False,
+    scores: Scores | None = None,
 ) -> dict[str, TrialRecord]:
     """Measure these records' candidates again, the dense model first, the others in random order.
 
@@ -48,6 +51,7 @@ def confirm(
     pipeline: makes one on fresh workers and the split `confirm`; called only if work is left.
     seed: of the order; None: as they come, few at a time, since time may be over before all are.
     progress: told how many are done. is_over: whether to begin with no more of them.
+    scores: where those of single examples are kept; None: with the records.
 
     Returns candidate id -> its confirmation.
 
@@ -71,7 +75,11 @@ def confirm(
             if again.candidate.is_dense and not again.ok:
                 raise StudyFailed(f"the uncompressed model cannot be confirmed: {result.message}.")
             confirmed[again.candidate.id] = again
-            study.set_user_attr(CONFIRMED + again.candidate.id, again.to_json())
+            kept = again
+            if scores is not None:
+                kept = scores.take(again, "confirm")
+                scores.keep()
+            study.set_user_attr(CONFIRMED + again.candidate.id, kept.to_json())
             progress(WHAT, sum(r.candidate.id in confirmed for r in records), len(records))
 
     reference: Measurements | None = None

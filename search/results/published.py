@@ -87,7 +87,7 @@ def _difference(name: str, measured: Measurements, dense: Measurements) -> dict[
     narrower than those of the two scores.
     """
     keys = [f"{name}_difference{end}" for end in ("", "_low", "_high")]
-    if name not in measured:
+    if name not in measured or not measured[name].samples:
         return dict.fromkeys(keys)
     change = np.subtract(measured[name].samples, dense[name].samples)
     if not change.any():

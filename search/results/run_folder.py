@@ -33,6 +33,7 @@ class RunFolder:
         self.report = self.path / "report.html"
         self.workers = self.path / "workers.json"
         self.evidence = self.path / "evidence.json"
+        self.scores = self.path / "scores"
         self.blocks = self.path / "blocks.parquet"
         self.models = self.path / "models"
 
