@@ -1,17 +1,28 @@
 """How many trials a second the whole loop does when measuring takes no time.
 
-Ask, Ray (two jobs a trial), tell, SQLite, Parquet: the default sampler and storage, the space of
-the built-in study (6 layers x 12 heads, ranked, with windows).
+Ask, Ray (two jobs a trial), tell, storage, Parquet: the default sampler, the space of the built-in
+study (6 layers x 12 heads, ranked, with windows). Every case runs in a process of its own, on an
+empty storage; its memory is the peak of that process, without Ray's.
 
-    python benchmarks/loop.py [trials]
+    python benchmarks/loop.py [--trials 500 10000] [--storage sqlite postgresql] [--profile FILE]
 """
 
 from __future__ import annotations
 
+import argparse
+import cProfile
+import json
+import resource
+import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Sequence
+from contextlib import ExitStack, nullcontext
+from itertools import pairwise
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent.parent))
 
 import torch  # noqa: F401  # before the clock starts
 from ranked_space import space_of
@@ -26,51 +37,100 @@ from paretoformer.search.dispatch.ray_dispatcher import RayDispatcher
 from paretoformer.search.dispatch.ray_session import ray_session
 from paretoformer.search.loop import Search, stored_records
 from paretoformer.search.proposers import Unseen, standard_proposers
+from paretoformer.search.results.choose import Unchosen
 from paretoformer.search.results.facts import RunFacts
 from paretoformer.search.results.parquet import TrialsFile
 from paretoformer.search.results.record import TrialRecord
 from paretoformer.search.results.run_folder import RunFolder
 from paretoformer.search.study.optuna_study import open_study
+from tests import postgres
+
+PARTS = 5
+"""Stretches of a run whose speeds are printed one by one."""
 
 
 def main() -> None:
-    trials = int(sys.argv[1]) if len(sys.argv) > 1 else 500
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--trials", type=int, nargs="+", default=[500, 10_000])
+    parser.add_argument("--storage", nargs="+", default=["sqlite", "postgresql"])
+    parser.add_argument("--profile", help="one case, in this process; where its profile goes")
+    parser.add_argument("--case", action="store_true", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.case or options.profile:
+        with cProfile.Profile() if options.profile else nullcontext() as profile:
+            found = measure(options.trials[0], options.storage[0])
+        if options.profile:
+            profile.dump_stats(options.profile)
+        print(json.dumps(found))
+        return
+    print(f"{cpu_name()}, {physical_cores()} cores")
+    print("storage     trials  asked  seconds  trials/s  in fifths of the run            peak MB")
+    for storage in options.storage:
+        for trials in options.trials:
+            show(trials, storage)
+
+
+def show(trials: int, storage: str) -> None:
+    """One row of the table."""
+    if storage == "postgresql" and (reason := postgres.unavailable_reason()):
+        print(f"{storage:10s} {reason}")
+        return
+    command = [sys.executable, __file__, "--case", "--trials", str(trials), "--storage", storage]
+    output = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
+    found = json.loads(output.splitlines()[-1])
+    fifths = " ".join(f"{rate:5.0f}" for rate in found["rates"])
+    print(
+        f"{storage:10s} {trials:7d} {found['asked']:6d} {found['seconds']:8.1f} "
+        f"{trials / found['seconds']:9.1f}  {fifths:31s} {found['peak_mb']:7.0f}",
+        flush=True,
+    )
+
+
+def measure(trials: int, storage: str) -> dict[str, object]:
+    """Run one case: the whole loop, from an empty storage."""
     space = space_of(layers=6, heads=12, length=64)
     objectives = [Accuracy(), Latency()]
     names = [metric.name for metric in objectives]
     facts = RunFacts(study={}, machine={}, objectives=tuple(names), metrics={})
-    with tempfile.TemporaryDirectory() as name, ray_session(None, physical_cores()):
-        folder = RunFolder(name)
-        study = open_study("loop", folder.storage_url(""), objectives, "nsga2", 0)
+    with ExitStack() as stack:
+        folder = RunFolder(stack.enter_context(tempfile.TemporaryDirectory()))
+        url = stack.enter_context(postgres.server()) if storage == "postgresql" else ""
+        stack.enter_context(ray_session(None, physical_cores()))
+        study = open_study("loop", folder.storage_url(url), objectives, "nsga2", 0)
         file = TrialsFile(folder.trials, names, ["latency_ms"], facts)
-        with RayDispatcher(FormulaEvaluator(), where=places(), threads=1, seconds=60) as dispatcher:
-            start = time.perf_counter()
-            marks: list[float] = []
+        dispatcher = stack.enter_context(
+            RayDispatcher(FormulaEvaluator(), where=places(), threads=1, seconds=60)
+        )
+        lost = Unchosen(objectives)
+        start = time.perf_counter()
+        marks: list[float] = []
 
-            def on_record(records: Sequence[TrialRecord]) -> None:
-                marks.append(time.perf_counter() - start)
-                file.update(records)
+        def on_record(records: Sequence[TrialRecord]) -> None:
+            marks.append(time.perf_counter() - start)
+            file.update(records)
+            lost.since(records)
 
-            records = Search(
-                study,
-                space,
-                standard_proposers(space, objectives),
-                Unseen(space, 0),
-                Pipeline(dispatcher, "search"),
-                names,
-                on_record,
-            ).run(trials)
-            file.update(records, now=True)
-            total = time.perf_counter() - start
-        asked = len(study.get_trials(deepcopy=False))
+        records = Search(
+            study,
+            space,
+            standard_proposers(space, objectives),
+            Unseen(space, 0),
+            Pipeline(dispatcher, "search"),
+            names,
+            on_record,
+        ).run(trials)
+        file.update(records, now=True)
+        total = time.perf_counter() - start
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1000
         assert len(stored_records(study)) == trials
-    print(f"{cpu_name()}, {physical_cores()} cores")
-    print(f"{trials} trials ({asked} asked) in {total:.1f} s: {trials / total:.1f} trials a second")
-    step = max(1, trials // 5)
-    for end in range(step, trials + 1, step):
-        begin = marks[end - step - 1] if end > step else 0.0
-        rate = step / (marks[end - 1] - begin)
-        print(f"  trials {end - step:4d} to {end:4d}: {rate:6.1f} a second")
+        ends = [trials * part // PARTS - 1 for part in range(1, PARTS + 1)]
+        times = [0.0, *(marks[end] for end in ends)]
+        return {
+            "asked": len(study.get_trials(deepcopy=False)),
+            "seconds": total,
+            "rates": [trials / PARTS / (b - a) for a, b in pairwise(times)],
+            "peak_mb": peak,
+        }
 
 
 if __name__ == "__main__":
