@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+import weakref
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -61,7 +62,9 @@ def open_study(
 def check_storage(url: str, new: str) -> None:
     """Raises StudyError unless a database answers at the SQLAlchemy URL, without a study `new`."""
     try:
-        sqlalchemy.create_engine(_with_driver(url)).connect().close()
+        engine = sqlalchemy.create_engine(_with_driver(url))
+        engine.connect().close()
+        engine.dispose()
     except (sqlalchemy.exc.SQLAlchemyError, ImportError, ValueError) as error:
         reason = " ".join(str(error).split())[:200]
         if isinstance(error, ImportError) and url.startswith("postgresql"):
@@ -72,9 +75,14 @@ def check_storage(url: str, new: str) -> None:
 
 
 def open_storage(url: str) -> optuna.storages.RDBStorage:
-    """Optuna's storage at a SQLAlchemy URL; SQLite in WAL mode: readers never block it."""
+    """Optuna's storage at a SQLAlchemy URL; SQLite in WAL mode: readers never block it.
+
+    Its connections are closed when it is no longer used.
+    """
     if not url.startswith("sqlite"):
-        return optuna.storages.RDBStorage(_with_driver(url))
+        storage = optuna.storages.RDBStorage(_with_driver(url))
+        weakref.finalize(storage, storage.engine.dispose)
+        return storage
     storage = optuna.storages.RDBStorage(url, engine_kwargs={"connect_args": {"timeout": 60}})
 
     @sqlalchemy.event.listens_for(storage.engine, "connect")
