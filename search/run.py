@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -394,9 +395,11 @@ class _Run:
                 self._outlive_old_workers()
                 stack.enter_context(ray_session(self.address, cores))
             on_gpu = not subject.target.device.startswith("cpu")
+            look = partial(places, self.spec.target.resource, workers=1 if on_gpu else None)
             with RayDispatcher(
                 evaluator,
-                where=places(self.spec.target.resource, workers=1 if on_gpu else None),
+                where=look(),
+                look=look,
                 threads=subject.target.threads,
                 seconds=self.spec.search.trial_seconds,
                 fresh=fresh,

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import pytest
 
 from paretoformer.evaluators.evaluator import Job
 from paretoformer.evaluators.formula import FormulaEvaluator
-from paretoformer.evaluators.outcome import Phase, Result, Span
+from paretoformer.evaluators.outcome import Outcome, Phase, Result, Span
+from paretoformer.search.dispatch import ray_dispatcher
 from paretoformer.search.dispatch.placement import places, run_on
 from paretoformer.search.dispatch.ray_dispatcher import RayDispatcher
 from paretoformer.search.dispatch.ray_session import import_ray
-from paretoformer.search.errors import UserError
+from paretoformer.search.errors import StudyFailed, UserError
 from tests.test_ray import CANDIDATES, run
 
 pytestmark = pytest.mark.slow
@@ -60,6 +63,18 @@ def overlap(one: Span, other: Span) -> bool:
     return one.started < other.ended and other.started < one.ended
 
 
+def wait_until_gone(node: str) -> None:
+    deadline = time.monotonic() + 60
+    while any(each["NodeID"] == node and each["Alive"] for each in import_ray().nodes()):
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
+
+
+def wait_on(dispatcher: RayDispatcher) -> None:
+    while True:
+        dispatcher.wait()
+
+
 def mixed() -> list[Job]:
     both = (Phase.SHARED, Phase.TIMING)
     return [Job(each, "search", phase) for each in CANDIDATES for phase in both]
@@ -80,6 +95,51 @@ def test_timings_go_to_the_resource_while_the_others_go_on_elsewhere() -> None:
         for other in (*timings, *shared)
         if timing is not other
     )
+
+
+def test_jobs_of_a_node_that_dies_are_done_by_the_others(cluster: Any) -> None:
+    dying = cluster.add_node(num_cpus=1)
+    where = places("edge-box", machine_of=each_node)
+    work = [Job(each, "search", Phase.SHARED) for each in CANDIDATES]
+    with RayDispatcher(NodeEvaluator(0.2), where=where, threads=1, seconds=60) as dispatcher:
+        assert dispatcher.slots == 2
+        futures = [dispatcher.submit(job) for job in work]
+        dispatcher.wait()
+        cluster.remove_node(dying, allow_graceful=False)
+        while not all(future.done() for future in futures):
+            dispatcher.wait()
+        wait_until_gone(dying.node_id)  # which the cluster notices after a while
+        results = [*(future.result() for future in futures), *run(dispatcher, *work)]
+        assert dispatcher.slots == 1
+    assert {result.outcome for result in results} == {Outcome.OK}
+
+
+def test_node_that_joins_later_is_used(cluster: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ray_dispatcher, "LOOK_SECONDS", 0.1)
+    look = partial(places, "edge-box", machine_of=each_node)
+    work = [Job(each, "search", Phase.SHARED) for each in CANDIDATES]
+    with RayDispatcher(
+        NodeEvaluator(2.0), where=look(), threads=1, seconds=60, look=look
+    ) as dispatcher:
+        joined = cluster.add_node(num_cpus=1)
+        try:
+            hosts = {span.host for span in spans(run(dispatcher, *work), Phase.SHARED)}
+        finally:
+            cluster.remove_node(joined)
+    assert joined.node_id in hosts
+    assert len(hosts) == 2
+
+
+def test_study_whose_last_timing_node_dies_says_so(cluster: Any) -> None:
+    dying = cluster.add_node(num_cpus=1, resources={"lone-box": 1})
+    where = places("lone-box", machine_of=each_node)
+    with RayDispatcher(NodeEvaluator(0.2), where=where, threads=1, seconds=60) as dispatcher:
+        for each in CANDIDATES:
+            dispatcher.submit(Job(each, "search", Phase.TIMING))
+        dispatcher.wait()
+        cluster.remove_node(dying, allow_graceful=False)
+        with pytest.raises(StudyFailed, match="no node that times is left in the Ray cluster"):
+            wait_on(dispatcher)
 
 
 def test_nodes_of_one_machine_wait_for_each_other() -> None:

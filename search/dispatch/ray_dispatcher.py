@@ -6,7 +6,7 @@ import os
 import shutil
 import tempfile
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
@@ -21,12 +21,14 @@ from paretoformer.search.dispatch.dispatcher import Dispatcher
 from paretoformer.search.dispatch.placement import Places, places
 from paretoformer.search.dispatch.ray_session import import_ray
 from paretoformer.search.dispatch.signals import INTERRUPTS
-from paretoformer.search.errors import StudyFailed
+from paretoformer.search.errors import StudyFailed, UserError
 
 ATTEMPTS = 3
 """How often a job is tried whose worker dies."""
 POLL_SECONDS = 0.5
 """How often a wait looks whether a signal has come."""
+LOOK_SECONDS = 10.0
+"""How often the dispatcher looks for nodes that joined the cluster."""
 START_SECONDS = 300
 """How long a worker may take to import torch and receive the model."""
 
@@ -93,12 +95,15 @@ class RayDispatcher(Dispatcher):
     for every CPU would wait behind each small one in the queue. On a cluster the machine that times
     does nothing else, so there is nothing to wait for.
 
+    A node that leaves takes its slots with it: its jobs go to the others, and that is no attempt.
+
     evaluator: sent to Ray's object store once, fetched by each worker once.
     where: the nodes of the workers; by default as many as this machine has processors.
     threads: of a timing worker.
     seconds: time limit of one job.
     fresh: every timing gets a process of its own.
     on_worker: told of every worker process on its start.
+    look: where the workers of a cluster could be by now; None: where they were in the beginning.
     """
 
     def __init__(
@@ -110,23 +115,26 @@ class RayDispatcher(Dispatcher):
         seconds: float,
         fresh: bool = False,
         on_worker: Callable[[Process], None] = lambda process: None,
+        look: Callable[[], Places] | None = None,
     ) -> None:
         ray = import_ray()
         where = where or places()
-        self.slots = len(where.shared)
         self._ray = ray
         self._boxed = [ray.put(evaluator)]
         self._actor_class = ray.remote(_Worker)
         self._seconds = seconds
         self._fresh = fresh
         self._on_worker = on_worker
+        self._look = look
+        self._next_look = time.monotonic() + LOOK_SECONDS
+        self._threads = threads
         self._separate_machines = where.separate_machines
-        self._shared = [_Slot(node, 1, exclusive=False) for node in where.shared]
-        self._timing = [_Slot(node, threads, exclusive=True) for node in where.timing]
+        self._shared: list[_Slot] = []
+        self._timing: list[_Slot] = []
+        self._add(where)
         self._scratch = tempfile.TemporaryDirectory(prefix="paretoformer-")
         self._queues: dict[bool, deque[_Task]] = {False: deque(), True: deque()}
         self._leased = False
-        self._slots = (*self._shared, *self._timing)
         for slot in self._slots:
             self._spawn(slot)
         try:
@@ -136,6 +144,10 @@ class RayDispatcher(Dispatcher):
             reason = str(error).strip().splitlines()[-1]
             raise StudyFailed(f"the workers did not start: {reason}") from None
         INTERRUPTS.polled = True
+
+    @property
+    def _slots(self) -> tuple[_Slot, ...]:
+        return (*self._shared, *self._timing)
 
     def submit(self, job: Job) -> Future[Result]:
         task = _Task(job, Future())
@@ -153,6 +165,8 @@ class RayDispatcher(Dispatcher):
             INTERRUPTS.check()
             ready = self._ready(references)
             for slot in self._busy():
+                if slot.task is None:  # on a node that turned out to be gone
+                    continue
                 if slot.reference in ready:
                     done |= self._collect(slot)
                 elif time.monotonic() > slot.deadline:
@@ -160,6 +174,8 @@ class RayDispatcher(Dispatcher):
                     self._finish(slot, Result(Outcome.TIME_LIMIT))
                     done = True
             self._greet()
+            if time.monotonic() > self._next_look:
+                self._look_again()
             self._assign(timing=not done)
 
     def close(self) -> None:
@@ -203,6 +219,9 @@ class RayDispatcher(Dispatcher):
     def _start(self, slot: _Slot) -> None:
         allowance = 0.0
         if slot.actor is None:
+            if slot.node not in self._alive():
+                self._retire(slot.node)
+                return
             self._spawn(slot)
             allowance = START_SECONDS
         slot.task = self._queues[slot.exclusive].popleft()
@@ -219,6 +238,9 @@ class RayDispatcher(Dispatcher):
             self._replace(slot)
             result = Result(Outcome.OUT_OF_MEMORY, message=str(error).partition("\n")[0])
         except self._ray.exceptions.RayError as error:
+            if slot.node not in self._alive():
+                self._retire(slot.node)
+                return False
             self._replace(slot)
             task = slot.task
             if task is not None and task.attempts < ATTEMPTS:
@@ -230,6 +252,61 @@ class RayDispatcher(Dispatcher):
             self._replace(slot)
         self._finish(slot, result)
         return True
+
+    def _alive(self) -> set[str]:
+        """The nodes of the cluster."""
+        return {node["NodeID"] for node in self._ray.nodes() if node["Alive"]}
+
+    def _retire(self, node: str) -> None:
+        """Give up the slots on a node that is gone; what they did is done by others.
+
+        Raises:
+            StudyFailed: there are no others.
+        """
+        for slot in self._slots:
+            if slot.node == node:
+                if slot.task is not None:
+                    slot.task.attempts -= 1
+                    self._queues[slot.exclusive].appendleft(slot.task)
+                    slot.task = slot.reference = None
+                if slot.actor is not None:
+                    self._replace(slot)
+        self._shared = [slot for slot in self._shared if slot.node != node]
+        self._timing = [slot for slot in self._timing if slot.node != node]
+        self._look_again()
+        if not (self._shared and self._timing):
+            what = "times" if self._shared else "measures what needs no timing"
+            raise StudyFailed(
+                f"no node that {what} is left in the Ray cluster. Run the same command again once "
+                "there is one."
+            )
+
+    def _look_again(self) -> None:
+        """Use nodes that joined since.
+
+        Only where no machine does both: otherwise it would have to stop doing one of them.
+        """
+        self._next_look = time.monotonic() + LOOK_SECONDS
+        if self._look is not None and self._separate_machines:
+            with suppress(UserError):  # no node times, for the time being
+                found = self._look()
+                if found.separate_machines:
+                    self._add(found)
+        self.slots = len(self._shared)
+
+    def _add(self, where: Places) -> None:
+        """Have a slot wherever there could be one."""
+        there = Counter(slot.node for slot in self._shared)
+        self._shared += [
+            _Slot(node, 1, exclusive=False) for node in (Counter(where.shared) - there).elements()
+        ]
+        timing = {slot.node for slot in self._timing}
+        self._timing += [
+            _Slot(node, self._threads, exclusive=True)
+            for node in where.timing
+            if node not in timing
+        ]
+        self.slots = len(self._shared)
 
     def _finish(self, slot: _Slot, result: Result) -> None:
         task, slot.task, slot.reference = slot.task, None, None
