@@ -92,7 +92,7 @@ def block_table(
 ) -> BlockTable:
     """Measure what is not known yet.
 
-    blocks: name -> kind of block, and what its options cost. removable: whether whole layers may go.
+    blocks: name -> kind of block, and what its options cost. removable: whether layers may go.
     """
     dense = Candidate.dense(*shape_of(model.config))
     layers = dense.shape.layers
@@ -115,9 +115,7 @@ def block_table(
     return BlockTable(found, np.array(gone))
 
 
-def _rows(
-    blocks: Mapping[str, tuple[Block, Costs]], layers: int, removable: bool
-) -> Iterator[Row]:
+def _rows(blocks: Mapping[str, tuple[Block, Costs]], layers: int, removable: bool) -> Iterator[Row]:
     for layer in range(layers):
         for name, (block, costs) in blocks.items():
             for option in block.measured(costs):
@@ -126,9 +124,7 @@ def _rows(
             yield Row(layer, LAYER, 0)
 
 
-def _candidate(
-    dense: Candidate, blocks: Mapping[str, tuple[Block, Costs]], row: Row
-) -> Candidate:
+def _candidate(dense: Candidate, blocks: Mapping[str, tuple[Block, Costs]], row: Row) -> Candidate:
     """The dense model with one option in one layer."""
     layers = dense.shape.layers
     if row.block == LAYER:

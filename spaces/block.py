@@ -85,7 +85,9 @@ def between(sizes: Sequence[int], nats: Sequence[Damage], wanted: Sequence[int])
     from scipy.interpolate import PchipInterpolator
 
     curve = np.maximum.accumulate(np.stack(nats)[::-1].clip(min=0), axis=0)[::-1]
-    found: Damage = PchipInterpolator(sizes, curve, axis=0)(np.asarray(wanted)).T
+    points = np.asarray(wanted)
+    found: Damage = PchipInterpolator(sizes, curve, axis=0)(points).T.clip(min=0)
+    found[:, points == sizes[-1]] = curve[-1][:, None]  # not but for rounding
     return found
 
 

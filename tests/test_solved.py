@@ -1,4 +1,4 @@
-"""The proposer `Solved`, with a formula in place of the machine: it finds the front in few trials."""
+"""The proposer `Solved`, with a formula in place of the machine: few trials find the front."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from paretoformer.search.dispatch.pipeline import Pipeline
 from paretoformer.search.loop import Search, stored_records
 from paretoformer.search.predictor import LATENCY, Predictor
 from paretoformer.search.proposers import Unseen, solved_proposers, standard_proposers
+from paretoformer.search.proposers.solved import REACH
 from paretoformer.search.results.front import hypervolume
 from paretoformer.search.results.record import TrialRecord, row, schema
 from paretoformer.search.study.optuna_study import open_study
@@ -58,10 +59,11 @@ def search(folder: Path, here: Predictor, *, solved: bool, **evaluator: object) 
 
 
 def share(records: Sequence[TrialRecord], here: Predictor) -> float:
-    """Of the hypervolume of everything that the space has."""
+    """Of the hypervolume of everything that the space has, as far down as is of use."""
     every = (Candidate(*each) for each in product(here))
     whole = np.array([formula(each) for each in every])
-    reference = np.array([0.0, whole[:, 1].max()])
+    dense = formula(here.space.dense)
+    reference = np.array([dense[0] - 0.01 * REACH, dense[1]])
     found = np.array([record.values(NAMES) for record in records if record.ok])
     directions = [metric.direction for metric in OBJECTIVES]
     return hypervolume(found, directions, reference) / hypervolume(whole, directions, reference)
@@ -77,15 +79,13 @@ def test_thirty_trials_find_nearly_all_of_the_front(tmp_path: Path) -> None:
     solved = share(search(tmp_path / "a", here, solved=True).run(30), here)
     before = share(search(tmp_path / "b", here, solved=False).run(30), here)
     assert solved > 0.99
-    assert solved >= before
+    assert solved > before - 1e-9
 
 
 def test_no_candidate_is_proposed_twice_and_a_failed_one_is_no_end(tmp_path: Path) -> None:
     here = predictor()
     first = here.space.forecasts[-1]
-    records = search(
-        tmp_path, here, solved=True, failing={first.id: Outcome.OUT_OF_MEMORY}
-    ).run(25)
+    records = search(tmp_path, here, solved=True, failing={first.id: Outcome.OUT_OF_MEMORY}).run(25)
     assert len({record.candidate.id for record in records}) == len(records) == 25
     assert sum(not record.ok for record in records) == 1
 

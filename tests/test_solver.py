@@ -19,8 +19,16 @@ from paretoformer.spaces.attention.block import AttentionBlock
 from paretoformer.spaces.axes.feed_forward import NeuronBlock
 from paretoformer.spaces.axis import Shape
 from paretoformer.spaces.latency_model import LatencyModel
-from paretoformer.spaces.solver import BUCKETS, Kind, Programme, Solution, coefficients, front
-from paretoformer.spaces.solver import Screened, search
+from paretoformer.spaces.solver import (
+    BUCKETS,
+    Kind,
+    Programme,
+    Screened,
+    Solution,
+    coefficients,
+    front,
+    search,
+)
 from tests.test_cutting import tiny
 
 LAYERS, HEADS, NEURONS = 2, 3, 96
@@ -43,6 +51,8 @@ def programme(seed: int, *, removable: bool = True) -> Programme:
         damage[:, block.uncut] = 0
         costs = np.round(rng.random(options), 2)
         costs[block.uncut] = 1.5
+        if block is attention:  # without heads all mechanisms are one
+            damage[:, HEADS + 1], costs[HEADS + 1] = damage[:, 0], costs[0]
         kinds.append(Kind(block, damage, costs))
     removed = 2 * rng.random(LAYERS) if removable else np.full(LAYERS, np.inf)
     return Programme(DENSE, tuple(kinds), 0.25, removed, rng.uniform(0.5, 2, (LAYERS, 3)))
@@ -112,7 +122,9 @@ def test_coefficients_are_those_that_explain_what_was_measured() -> None:
         shares = rng.random((LAYERS, 3))
         solution = Solution(DENSE, 0.0, 0.0, shares)
         found.append(Screened(solution, float((true * shares).sum())))
-    np.testing.assert_allclose(coefficients(found, true.shape), true, rtol=0.05)
+    learned = coefficients(found, true.shape)
+    for each in found:
+        assert float((learned * each.solution.shares).sum()) == pytest.approx(each.nats, rel=0.1)
 
 
 def test_search_learns_which_layer_matters() -> None:
@@ -123,7 +135,13 @@ def test_search_learns_which_layer_matters() -> None:
     really = replace(here, coefficients=true)
     learned, found = search(here, really.nats, rounds=6, count=8)
     assert learned.coefficients is not None
-    random = [each.candidate for each in replace(here, coefficients=true).solve().along(15)]
+    rng = np.random.default_rng(0)
+    random = []
+    for _ in range(50):
+        values: dict[str, Any] = {}
+        for kind in here.kinds:
+            values |= kind.block.values(rng.integers(0, len(kind.costs), LAYERS).tolist())
+        random.append(DENSE.replaced(**values))
 
     def misses(model: Programme) -> float:
         return float(np.mean([abs(np.log(model.nats(c) / really.nats(c))) for c in random]))
@@ -133,7 +151,7 @@ def test_search_learns_which_layer_matters() -> None:
 
 
 def test_front_of_what_was_screened_has_none_that_is_slower_and_worse() -> None:
-    learned, found = search(programme(5), programme(5).nats, rounds=3, count=8)
+    _, found = search(programme(5), programme(5).nats, rounds=3, count=8)
     measured = {each.solution.candidate: each for each in found}
     best = [measured[each] for each in front(found, 4)]
     assert 1 < len(best) <= 4
@@ -172,7 +190,7 @@ def test_unknown_candidates_teach_nothing_and_are_not_predicted() -> None:
     other = DENSE.replaced(attention=(AttentionChoice.of("linear"),) * LAYERS)
     plain = LatencyModel.fitted(here, 10.0, 5.0, [])
     told = LatencyModel.fitted(here, 10.0, 5.0, [(other, 1.0)])
-    assert told == plain or np.array_equal(told.factors, plain.factors)
+    assert (told.constant, *told.factors) == (plain.constant, *plain.factors)
     assert np.isnan(told.predict(other))
 
 

@@ -10,6 +10,7 @@ from functools import partial
 import numpy as np
 from scipy.optimize import isotonic_regression
 
+from paretoformer.evaluators.directions import Direction
 from paretoformer.evaluators.metrics import Metric
 from paretoformer.search.predictor import LATENCY, Predictor
 from paretoformer.search.proposers.crossed import Crossed
@@ -34,6 +35,8 @@ BATCH = 4
 """Candidates of one round; the next is solved with what they showed."""
 LOOKED_AT = 40
 """Budgets that a round solves in each runtime."""
+REACH = 8
+"""Times the allowed loss of quality: distillation may bring back that much."""
 LEAST = 4
 """Structures that must be measured in a runtime before its front is solved."""
 
@@ -60,7 +63,7 @@ def solved_proposers(
             choose=partial(fastest, objectives=objectives, requirements=requirements),
             cross=forecast,
         ),
-        Solved(predictor, objectives, servings),
+        Solved(predictor, objectives, servings, requirements),
     ]
 
 
@@ -71,11 +74,13 @@ class Solved(Proposer):
     The first objective's value is read off the measured candidates, by their predicted nats.
 
     servings: called with the records; candidates whose runtimes are worth it, once they are known.
+    requirements: where one allows a loss of quality, what loses `REACH` times that gains nothing.
     """
 
     predictor: Predictor
     objectives: Sequence[Metric]
     servings: Callable[[Records], Sequence[Candidate]]
+    requirements: Sequence[Requirement] = ()
     _asked: tuple[Candidate, ...] = field(default=(), init=False)
 
     @property
@@ -93,7 +98,7 @@ class Solved(Proposer):
 
     def _round(self, records: Records) -> list[Candidate]:
         quality, latency = self._pair()
-        if quality is None or latency is None:
+        if quality is None or latency is None or self.space.dense.id not in records:
             return []
         options: list[tuple[Candidate, float, float]] = []
         for base in self.servings(records):
@@ -103,7 +108,15 @@ class Solved(Proposer):
             for record in records.values()
             if record.ok and all(m.name in record.measurements for m in (quality, latency))
         ]
-        return _best(options, known, (quality, latency))
+        return _best(options, known, quality, self._least(records, quality))
+
+    def _least(self, records: Records, quality: Metric) -> float | None:
+        """The quality below which a candidate is of no use; None where nothing says so."""
+        for requirement in self.requirements:
+            if requirement.metric == quality.name:
+                dense = records[self.space.dense.id].measurements[quality.name].value
+                return dense + REACH * (requirement.bound(dense) - dense)
+        return None
 
     def _pair(self) -> tuple[Metric | None, Metric | None]:
         """The quality and the cost that the sums predict, where they are objectives."""
@@ -144,18 +157,24 @@ def _curve(
 def _best(
     options: Sequence[tuple[Candidate, float, float]],
     known: Sequence[Sequence[float]],
-    metrics: tuple[Metric, Metric],
+    quality: Metric,
+    least: float | None,
 ) -> list[Candidate]:
     """Greedily those that add most to the hypervolume, up to `BATCH`; latency counts by its
-    logarithm, so that a fast candidate is worth as much as a slow one."""
+    logarithm, so that a fast candidate is worth as much as a slow one.
+
+    options: candidate, quality, milliseconds. known: quality, milliseconds.
+    """
     if not known or not options:
         return []
-    directions = [metrics[0].direction, "minimize"]
-    points = np.array([[quality, np.log(ms)] for quality, ms in known])
-    worst = as_costs(points, directions).max(axis=0)
-    reference = worst * np.array([-1.0 if directions[0] == "maximize" else 1.0, 1.0])
+    directions: list[Direction] = [quality.direction, "minimize"]
+    points = np.array([[value, np.log(ms)] for value, ms in known])
+    signs = np.array([-1.0 if quality.direction == "maximize" else 1.0, 1.0])
+    reference = as_costs(points, directions).max(axis=0) * signs
+    if least is not None:
+        reference[0] = least
     picked: list[Candidate] = []
-    left = [(c, np.array([[quality, np.log(ms)]])) for c, quality, ms in options if ms > 0]
+    left = [(c, np.array([[value, np.log(ms)]])) for c, value, ms in options if ms > 0]
     while left and len(picked) < BATCH:
         now = hypervolume(points, directions, reference)
         gains = [
