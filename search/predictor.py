@@ -43,6 +43,10 @@ class Predictor:
         """The uncut model in a candidate's runtime."""
         return self.space.dense.replaced(**candidate.of_stage(Stage.RUNTIME))
 
+    def served(self, structure: Candidate, base: Candidate) -> Candidate:
+        """A structure with what every candidate of the study has, in the runtime of `base`."""
+        return self.space.completed(structure).replaced(**base.of_stage(Stage.RUNTIME))
+
     def latency_model(self, base: Candidate, records: Records) -> LatencyModel | None:
         """Of the runtime that serves `base`, the uncut model; None while it was not measured there.
 

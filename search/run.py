@@ -44,7 +44,8 @@ from paretoformer.search.results.published import published_table
 from paretoformer.search.results.record import TrialRecord
 from paretoformer.search.results.report import write_report
 from paretoformer.search.results.run_folder import RunFolder
-from paretoformer.search.study.optuna_study import check_storage, open_study
+from paretoformer.search.samplers.surrogate import SurrogateSampler
+from paretoformer.search.study.optuna_study import SURROGATE, check_storage, open_study
 from paretoformer.search.study.prepare import Prepared, prepare
 from paretoformer.search.study.spec import Spec, load_spec, parse_spec
 from paretoformer.search.study.subject import Subject, load_subject
@@ -283,6 +284,7 @@ class _Run:
                     lambda: budget.is_searched,
                     None if prepared.predictor is None else prepared.predictor.of,
                 )
+                self._give_sampler(search, prepared, subject)
                 begun = progress_of(distilling.begun(records), self.folder.models)
                 with self.display.watching("Distilling, seconds", begun):
                     records = search.run(wanted)
@@ -303,7 +305,25 @@ class _Run:
         wanted = subject.objectives, subject.requirements
         if prepared.predictor is None:
             return standard_proposers(prepared.space, *wanted)
-        return solved_proposers(prepared.predictor, *wanted)
+        rounds = self.spec.search.sampler != SURROGATE  # which goes on by itself
+        return solved_proposers(prepared.predictor, *wanted, rounds=rounds)
+
+    def _give_sampler(self, search: Search, prepared: Prepared, subject: Subject) -> None:
+        """The sampler that knows what was measured, where the study wants it.
+
+        Raises:
+            StudyError: it has no block table to learn from.
+        """
+        if self.spec.search.sampler != SURROGATE:
+            return
+        if prepared.predictor is None:
+            raise StudyError(f"search.sampler = {SURROGATE!r} needs search.table = true.")
+        wanted = subject.objectives, subject.requirements
+        seed = self.spec.seed + len(search.known)
+        sampler = SurrogateSampler(prepared.predictor, *wanted, seed)
+        sampler.records = lambda: search.known
+        sampler.under_way = lambda: search.under_way
+        search.study.sampler = sampler
 
     def _publish(
         self,

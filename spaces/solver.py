@@ -126,17 +126,22 @@ class Programme:
 
     def nats(self, candidate: Candidate) -> float:
         """What is predicted of any candidate; NaN where it has what the programme does not know."""
+        shares = self.shares(candidate)
+        return float("nan") if shares is None else float(shares.sum())
+
+    def shares(self, candidate: Candidate) -> Floats | None:
+        """(layers, kinds + 1) of the predicted nats: by each block, and by a layer's removal."""
         found = [kind.block.options(candidate.values) for kind in self.kinds]
-        total, weights = 0.0, self._weights()
+        weights, shares = self._weights(), np.zeros((self.layers, len(self.kinds) + 1))
         for layer, stays in enumerate(candidate.layers):
             if not stays:
-                total += float(weights[layer, -1] * self.removed[layer])
+                shares[layer, -1] = weights[layer, -1] * self.removed[layer]
                 continue
             for index, (kind, options) in enumerate(zip(self.kinds, found, strict=True)):
                 if options is None:
-                    return float("nan")
-                total += float(weights[layer, index] * kind.damage[layer, options[layer]])
-        return total
+                    return None
+                shares[layer, index] = weights[layer, index] * kind.damage[layer, options[layer]]
+        return shares if np.isfinite(shares).all() else None
 
     def scaled(self, factors: Floats) -> Programme:
         """With other costs. factors: (kinds + 1,), as `parts` are."""

@@ -45,6 +45,8 @@ def solved_proposers(
     predictor: Predictor,
     objectives: Sequence[Metric],
     requirements: Sequence[Requirement] = (),
+    *,
+    rounds: bool = True,
 ) -> list[Proposer]:
     """Dense and the alternatives; what was forecast, served by those that did best; then rounds of
     what is solved for each of them."""
@@ -56,15 +58,15 @@ def solved_proposers(
         free = space.completed(space.dense)  # what costs no quality, by itself
         return [served(each, base) for each in dict.fromkeys((free, *found)) if not each.is_dense]
 
-    return [
+    first = [
         begin(space),
         Crossed(
             bases=lambda records: [space.dense, *alternatives(space)],
             choose=partial(fastest, objectives=objectives, requirements=requirements),
             cross=forecast,
         ),
-        Solved(predictor, objectives, servings, requirements),
     ]
+    return [*first, Solved(predictor, objectives, servings, requirements)] if rounds else first
 
 
 @dataclass
@@ -108,15 +110,8 @@ class Solved(Proposer):
             for record in records.values()
             if record.ok and all(m.name in record.measurements for m in (quality, latency))
         ]
-        return _best(options, known, quality, self._least(records, quality))
-
-    def _least(self, records: Records, quality: Metric) -> float | None:
-        """The quality below which a candidate is of no use; None where nothing says so."""
-        for requirement in self.requirements:
-            if requirement.metric == quality.name:
-                dense = records[self.space.dense.id].measurements[quality.name].value
-                return dense + REACH * (requirement.bound(dense) - dense)
-        return None
+        dense = records[self.space.dense.id].measurements[quality.name].value
+        return _best(options, known, quality, least_of_use(self.requirements, quality, dense))
 
     def _pair(self) -> tuple[Metric | None, Metric | None]:
         """The quality and the cost that the sums predict, where they are objectives."""
@@ -134,9 +129,19 @@ class Solved(Proposer):
             return
         curve = _curve(model.programme, [dense, *cut], quality)
         for solution in model.solver().solve().along(LOOKED_AT):
-            candidate = served(self.space.completed(solution.candidate), base)
+            candidate = self.predictor.served(solution.candidate, base)
             if candidate.id not in records:
                 yield candidate, curve(solution.nats), model.predict(candidate)
+
+
+def least_of_use(
+    requirements: Sequence[Requirement], quality: Metric, dense: float
+) -> float | None:
+    """The quality below which a candidate is of no use; None where no requirement says so."""
+    for requirement in requirements:
+        if requirement.metric == quality.name:
+            return dense + REACH * (requirement.bound(dense) - dense)
+    return None
 
 
 def _curve(

@@ -15,6 +15,8 @@ from optuna.trial import TrialState
 from paretoformer.evaluators.metrics import Metric
 from paretoformer.search.errors import StudyError
 
+SURROGATE = "surrogate"
+"""The sampler of ours, which a study gets once its block table is there."""
 POPULATION = 16
 """Of NSGA-II. Optuna's 50 would spend most of a study of 60 trials on its random first generation;
 the planted trials fill one of 16, or two."""
@@ -83,7 +85,10 @@ def open_storage(url: str) -> optuna.storages.RDBStorage:
 
 
 def make_sampler(name: str, seed: int) -> BaseSampler:
-    """The sampler of that name; every setting explicit where Optuna's defaults have moved."""
+    """The sampler of that name; every setting explicit where Optuna's defaults have moved.
+
+    Random, until it is there, in place of `SURROGATE`.
+    """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         if name == "nsga2":

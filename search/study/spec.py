@@ -86,7 +86,10 @@ class RecoverySection(_OfRecovery):  # type: ignore[misc]
 
 
 class SearchSection(_Section):
-    sampler: Literal["nsga2", "tpe", "gp", "random"] = "nsga2"
+    sampler: Literal["nsga2", "tpe", "gp", "random", "surrogate"] = Field(
+        default="nsga2",
+        description="Goes on when nothing more is planned; surrogate: from the table.",
+    )
     table: bool = Field(
         default=True, description="Measure what each block's options damage, and solve for budgets."
     )
