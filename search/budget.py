@@ -13,7 +13,10 @@ from paretoformer.search.study.spec import Spec
 CONFIRMATION = 0.3
 """Share of the minutes that is kept for the confirmation."""
 DISTILLATION = 0.3
-"""Share that distillation may take at most."""
+"""Share that distillation may take at most,"""
+SEARCHED = 10.0
+"""and of what exceeds so many minutes only: a search without time for its alternatives has nothing
+that is worth distilling."""
 SPENT = "spent_seconds"
 """User attribute of the study: what earlier runs of it took."""
 
@@ -67,10 +70,12 @@ class Budget:
 
 
 def distill_minutes(spec: Spec) -> float:
-    """Those of the study, but no more than the share of a budget."""
+    """Those of the study, but no more than a budget has for it."""
     wanted = float(spec.recovery.distill_minutes)
     limit = spec.search.minutes
-    return wanted if limit is None else min(wanted, DISTILLATION * limit)
+    if limit is None:
+        return wanted
+    return min(wanted, DISTILLATION * limit, max(0.0, limit - SEARCHED))
 
 
 def plan(spec: Spec) -> str:
