@@ -13,10 +13,12 @@ from paretoformer.search.study.spec import Spec
 CONFIRMATION = 0.3
 """Share of the minutes that is kept for the confirmation."""
 DISTILLATION = 0.3
-"""Share that distillation may take at most,"""
+"""Largest share that distillation may take,"""
 SEARCHED = 10.0
-"""and of what exceeds so many minutes only: a search without time for its alternatives has nothing
-that is worth distilling."""
+"""and only of what exceeds this number of minutes: a search without time for its alternatives has
+nothing that is worth distilling."""
+PREPARATION = 0.5
+"""Share of the time to search after which no table of blocks is measured any more."""
 SPENT = "spent_seconds"
 """User attribute of the study: what earlier runs of it took."""
 
@@ -54,6 +56,11 @@ class Budget:
     def search_seconds(self) -> float:
         """By when the search must be over, counted from the begin of the study."""
         return 60 * (self.minutes * (1 - CONFIRMATION) - self.distill_minutes)
+
+    @property
+    def is_prepared(self) -> bool:
+        """Whether preparing has taken what it may."""
+        return self.spent >= PREPARATION * self.search_seconds
 
     @property
     def is_searched(self) -> bool:

@@ -1,5 +1,5 @@
 """What is expected of a candidate before it is measured, from the block table and from what was
-measured so far. It decides what is tried, stands beside what came out, and is never reported."""
+measured so far. It decides what is tried, is kept with what came out, and is never reported."""
 
 from __future__ import annotations
 

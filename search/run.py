@@ -32,6 +32,7 @@ from paretoformer.search.proposers import (
     Unseen,
     alternatives,
     is_distilled,
+    predicts,
     solved_proposers,
     standard_proposers,
 )
@@ -131,7 +132,15 @@ class _Run:
             self._claim(study, subject)
             budget = Budget(self.spec, study, begun)
             self.folder.write_study(self.spec.to_toml())
-            prepared = prepare(study, self.spec, subject, self.folder, self.display.progress)
+            prepared = prepare(
+                study,
+                self.spec,
+                subject,
+                self.folder,
+                self.display.progress,
+                lambda: budget.is_prepared,
+            )
+            budget.keep()
             self._tell_what_is_left_out(prepared)
             if self.spec.recovery.least_squares and not has_own_texts(subject.workload):
                 self.display.note(
@@ -250,7 +259,8 @@ class _Run:
         running = study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
         distilling = Distilling(study, subject, budget.distill_minutes)
         searched = sum(record.counts for record in records)
-        more = searched < wanted and not budget.is_searched
+        unmeasured = not any(record.candidate.is_dense for record in records)
+        more = searched < wanted and (unmeasured or not budget.is_searched)
         if more or running or distilling.is_left(records):
 
             def show(records: Sequence[TrialRecord]) -> None:
@@ -303,7 +313,7 @@ class _Run:
     def _proposers(self, prepared: Prepared, subject: Subject) -> Sequence[Proposer]:
         """What is solved from the block table, where the study has one."""
         wanted = subject.objectives, subject.requirements
-        if prepared.predictor is None:
+        if prepared.predictor is None or not predicts(subject.objectives):
             return standard_proposers(prepared.space, *wanted)
         rounds = self.spec.search.sampler != SURROGATE  # which goes on by itself
         return solved_proposers(prepared.predictor, *wanted, rounds=rounds)
@@ -317,7 +327,10 @@ class _Run:
         if self.spec.search.sampler != SURROGATE:
             return
         if prepared.predictor is None:
-            raise StudyError(f"search.sampler = {SURROGATE!r} needs search.table = true.")
+            raise StudyError(
+                f"search.sampler = {SURROGATE!r} needs a table of blocks, and here there is none: "
+                "nothing of the model may be cut, or there was no time for it."
+            )
         wanted = subject.objectives, subject.requirements
         seed = self.spec.seed + len(search.known)
         sampler = SurrogateSampler(prepared.predictor, *wanted, seed)

@@ -16,9 +16,10 @@ from paretoformer.search.dispatch.pipeline import Pipeline
 from paretoformer.search.loop import Search, stored_records
 from paretoformer.search.predictor import LATENCY, Predictor
 from paretoformer.search.proposers import Unseen, solved_proposers, standard_proposers
-from paretoformer.search.proposers.solved import REACH
+from paretoformer.search.proposers.solved import REACH, least_of_use
 from paretoformer.search.results.front import hypervolume
 from paretoformer.search.results.record import TrialRecord, row, schema
+from paretoformer.search.results.requirement import Requirement
 from paretoformer.search.samplers.gaussian_process import GaussianProcess
 from paretoformer.search.samplers.surrogate import SurrogateSampler
 from paretoformer.search.study.optuna_study import open_study
@@ -140,3 +141,19 @@ def test_predictions_stand_beside_what_came_out(tmp_path: Path) -> None:
     cells = row(late[0], NAMES, [LATENCY], [LATENCY])
     assert cells[f"predicted_{LATENCY}"] == pytest.approx(late[0].predicted[LATENCY])
     assert set(cells) == set(table.names)
+
+
+@pytest.mark.parametrize("text", ["accuracy>=dense", "accuracy>=0.999", "latency_ms<=1"])
+def test_requirement_that_allows_no_loss_rules_nothing_out(text: str) -> None:
+    assert least_of_use([Requirement.parse(text)], OBJECTIVES[0], 0.9) is None
+    allowed = [Requirement.parse("accuracy>=dense-0.01")]
+    assert least_of_use(allowed, OBJECTIVES[0], 0.9) == pytest.approx(0.9 - 0.01 * REACH)
+
+
+def test_no_round_before_all_that_was_forecast_is_measured(tmp_path: Path) -> None:
+    here = predictor()
+    records = search(tmp_path, here).run(30)
+    planned = {each.id for each in here.space.forecasts}
+    order = [record.candidate.id for record in records]
+    last = max(order.index(each) for each in planned)
+    assert set(order[1 : last + 1]) == planned

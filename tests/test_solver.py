@@ -10,10 +10,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from paretoformer.evaluators.block_table import KnownRows, Row, block_table
+from paretoformer.evaluators.block_table import KnownRows, Row, TooLate, block_table
 from paretoformer.spaces import AttentionChoice, Candidate, HeadMask
 from paretoformer.spaces.attention.block import AttentionBlock
 from paretoformer.spaces.axes.feed_forward import NeuronBlock
@@ -216,11 +217,15 @@ def blocks() -> Mapping[str, Any]:
     return {n: (k.block, k.costs) for n, k in zip(names, programme(0).kinds, strict=True)}
 
 
-def measured(formula: Formula, known: KnownRows) -> Any:
-    class Model:
-        config = tiny("bert").config
+class Model:
+    """What the table asks of a model: its shape."""
 
-    Model.config.num_hidden_layers, Model.config.num_attention_heads = LAYERS, HEADS
+    def __init__(self) -> None:
+        self.config = tiny("bert").config
+        self.config.num_hidden_layers, self.config.num_attention_heads = LAYERS, HEADS
+
+
+def measured(formula: Formula, known: KnownRows) -> Any:
     return block_table(formula, Model(), blocks(), True, known)  # type: ignore[arg-type]
 
 
@@ -305,3 +310,44 @@ def test_heads_are_counted_where_a_layer_is_gone() -> None:
     assert whole is not None
     assert parts is not None
     np.testing.assert_allclose(parts, whole / 2)
+
+
+def test_what_cannot_be_measured_is_never_chosen(tmp_path: Path) -> None:
+    class Failing(Formula):
+        def of(self, candidate: Candidate) -> float:
+            if not candidate.heads.counts[0]:
+                raise torch.linalg.LinAlgError("singular")
+            return float("nan") if candidate.feed_forward.width(1) == 0 else super().of(candidate)
+
+    table = measured(Failing(), KnownRows(tmp_path / "table.parquet", "a"))
+    assert table.nats["attention"][0, 0] > 100
+    assert table.nats["feed_forward"][1, 0] > 100
+    assert np.isfinite(table.nats["feed_forward"]).all()
+
+
+def test_table_is_given_up_when_time_is_over_and_keeps_what_it_has(tmp_path: Path) -> None:
+    file, calls = tmp_path / "table.parquet", iter([False] * 5 + [True] * 99)
+    with pytest.raises(TooLate):
+        block_table(
+            Formula(), Model(), blocks(), True, KnownRows(file, "a"), is_late=lambda: next(calls)
+        )  # type: ignore[arg-type]
+    formula = Formula()
+    known = KnownRows(file, "a")
+    measured(formula, known)
+    assert formula.calls == known.new == len(known) - 5
+
+
+def test_table_of_an_unwritable_cache_is_as_good(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("no folder")
+    table = measured(Formula(), KnownRows(tmp_path / "file" / "table.parquet", "a"))
+    assert np.isfinite(table.nats["attention"]).all()
+
+
+def test_programme_of_another_grid_is_refused() -> None:
+    here = programme(0)
+    data = here.to_dict()
+    data["kinds"][1]["damage"] = [row[:-1] for row in data["kinds"][1]["damage"]]
+    names = ("attention", "feed_forward")
+    of = {name: kind.block for name, kind in zip(names, here.kinds, strict=True)}
+    with pytest.raises(ValueError, match="options"):
+        Programme.from_dict(data, Shape(LAYERS, HEADS), of)

@@ -58,7 +58,7 @@ def solved_proposers(
         free = space.completed(space.dense)  # what costs no quality, by itself
         return [served(each, base) for each in dict.fromkeys((free, *found)) if not each.is_dense]
 
-    first = [
+    first: list[Proposer] = [
         begin(space),
         Crossed(
             bases=lambda records: [space.dense, *alternatives(space)],
@@ -66,7 +66,11 @@ def solved_proposers(
             cross=forecast,
         ),
     ]
-    return [*first, Solved(predictor, objectives, servings, requirements)] if rounds else first
+    return (
+        [*first, Solved(predictor, objectives, servings, forecast, requirements)]
+        if rounds
+        else first
+    )
 
 
 @dataclass
@@ -76,12 +80,14 @@ class Solved(Proposer):
     The first objective's value is read off the measured candidates, by their predicted nats.
 
     servings: called with the records; candidates whose runtimes are worth it, once they are known.
+    forecast: called with each of them and its place; what is measured there before any round.
     requirements: where one allows a loss of quality, what loses `REACH` times that gains nothing.
     """
 
     predictor: Predictor
     objectives: Sequence[Metric]
     servings: Callable[[Records], Sequence[Candidate]]
+    forecast: Callable[[Candidate, int], Sequence[Candidate]]
     requirements: Sequence[Requirement] = ()
     _asked: tuple[Candidate, ...] = field(default=(), init=False)
 
@@ -90,16 +96,18 @@ class Solved(Proposer):
         return self.predictor.space
 
     def waits(self, records: Records) -> bool:
-        return any(each.id not in records for each in self._asked)
+        wanted = (*self._asked, *self._planned(records))
+        return any(each.id not in records for each in wanted)
 
     def propose(self, records: Records) -> Sequence[Candidate]:
+        """Nothing until all that was forecast is measured, and after that round by round."""
         if self.waits(records):
             return self._asked
         self._asked = tuple(self._round(records))
         return self._asked
 
     def _round(self, records: Records) -> list[Candidate]:
-        quality, latency = self._pair()
+        quality, latency = pair(self.objectives)
         if quality is None or latency is None or self.space.dense.id not in records:
             return []
         options: list[tuple[Candidate, float, float]] = []
@@ -113,10 +121,10 @@ class Solved(Proposer):
         dense = records[self.space.dense.id].measurements[quality.name].value
         return _best(options, known, quality, least_of_use(self.requirements, quality, dense))
 
-    def _pair(self) -> tuple[Metric | None, Metric | None]:
-        """The quality and the cost that the sums predict, where they are objectives."""
-        quality = next((m for m in self.objectives if m.role == "quality"), None)
-        return quality, next((m for m in self.objectives if m.name == LATENCY), None)
+    def _planned(self, records: Records) -> list[Candidate]:
+        """What was forecast for each runtime."""
+        bases = self.servings(records)
+        return [each for place, base in enumerate(bases) for each in self.forecast(base, place)]
 
     def _options(
         self, base: Candidate, records: Records, quality: Metric
@@ -134,13 +142,26 @@ class Solved(Proposer):
                 yield candidate, curve(solution.nats), model.predict(candidate)
 
 
+def pair(objectives: Sequence[Metric]) -> tuple[Metric | None, Metric | None]:
+    """The quality and the cost that the sums predict, where they are objectives."""
+    quality = next((m for m in objectives if m.role == "quality"), None)
+    return quality, next((m for m in objectives if m.name == LATENCY), None)
+
+
+def predicts(objectives: Sequence[Metric]) -> bool:
+    """Whether candidates can be solved for these objectives."""
+    return None not in pair(objectives)
+
+
 def least_of_use(
     requirements: Sequence[Requirement], quality: Metric, dense: float
 ) -> float | None:
     """The quality below which a candidate is of no use; None where no requirement says so."""
+    sign = 1.0 if quality.direction == "maximize" else -1.0
     for requirement in requirements:
-        if requirement.metric == quality.name:
-            return dense + REACH * (requirement.bound(dense) - dense)
+        allowed = dense - requirement.bound(dense)
+        if requirement.metric == quality.name and sign * allowed > 0:
+            return dense - REACH * allowed
     return None
 
 

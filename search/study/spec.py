@@ -103,6 +103,12 @@ class SearchSection(_Section):
         description="What an answer must satisfy; the search keeps to where it does.",
     )
 
+    @model_validator(mode="after")
+    def _has_what_it_learns_from(self) -> SearchSection:
+        if self.sampler == "surrogate" and not self.table:
+            raise ValueError('sampler = "surrogate" needs table = true')
+        return self
+
 
 class TimingSection(_Section):
     width: float = Field(
