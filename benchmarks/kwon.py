@@ -3,8 +3,9 @@
 Theirs is written from the paper (arXiv:2204.09656): the mask search of section 4.1, with diagonal
 Fisher information; the rearrangement of section 4.2, with a block for each layer; the tuning of
 section 4.3, a scale for each head and neuron. It has labels. Ours has none once the importance is
-known: the predicted front with FLOPs for costs, repaired by least squares; of several splits
-between heads and neurons, that whose answers diverge least on training texts.
+known: what is solved from the block table with FLOPs for costs, once by the plain sums and once by
+the corrected ones, repaired by least squares; of the two, that whose answers diverge less on
+training texts.
 
 FLOPs are those of the encoder layers at the study's length, a multiply-add as two. No time counts.
 
@@ -25,11 +26,13 @@ import torch
 from recovery import Scores, cell, kept_of, made_teacher
 from torch import nn
 
+from paretoformer.evaluators.block_table import KnownRows, Screen, block_table
 from paretoformer.evaluators.recovery_texts import has_own_texts
-from paretoformer.evaluators.structure_divergence import StructureDivergence
 from paretoformer.evaluators.target import cpu_name
+from paretoformer.search.study.prepare import FORECASTS, ROUNDS
 from paretoformer.search.study.spec import load_spec
 from paretoformer.search.study.subject import Subject, load_subject
+from paretoformer.spaces import solver
 from paretoformer.spaces.axes import axis_of
 from paretoformer.spaces.axis import Evidence, Shape
 from paretoformer.spaces.block import Block
@@ -38,11 +41,12 @@ from paretoformer.spaces.candidate import Candidate
 from paretoformer.spaces.families import blocks_of, neurons_of, shape_of
 from paretoformer.spaces.heads import HeadMask
 from paretoformer.spaces.neurons import NeuronMask
-from paretoformer.spaces.prediction import Priced, forecasts
 from paretoformer.spaces.recovery import Teacher, repair
+from paretoformer.spaces.recovery.block_repair import BlockRepairs
 from paretoformer.spaces.recovery.layerwise import Layerwise, Part
 from paretoformer.spaces.recovery.least_squares import put
 from paretoformer.spaces.sensitivity import OutputProbe, sensitivity
+from paretoformer.spaces.solver import BUCKETS, Kind, Programme
 from paretoformer.spaces.surgery import ConstantOutput, matrix_of
 
 Floats = npt.NDArray[np.float64]
@@ -51,8 +55,6 @@ Bits = npt.NDArray[np.bool_]
 DAMPING = 1.0
 SCALES = 10.0
 """Mask tuning stops at the layer whose scales leave ±SCALES (section 4.3)."""
-SPLITS = (0.25, 0.5, 1.0, 2.0, 4.0)
-"""Of ours: factors on the predicted damage of heads, against that of neurons."""
 LOSS = 0.01
 
 
@@ -260,8 +262,8 @@ def _candidate(heads: Bits, neurons: Bits) -> Candidate:
 # Ours
 
 
-def blocks(here: Subject, encoder: Encoder) -> list[Priced]:
-    """With FLOPs for costs, and damages made comparable as a study does it."""
+def programmes(here: Subject, encoder: Encoder, teacher: Teacher) -> dict[str, Programme]:
+    """The block table of a study with FLOPs for costs; as its sums are, and corrected."""
     shape = Shape(encoder.layers, encoder.heads)
     probes = {
         "heads": OutputProbe(lambda block: block.output, encoder.heads),
@@ -274,16 +276,17 @@ def blocks(here: Subject, encoder: Encoder) -> list[Priced]:
     )
     evidence = Evidence(shape, sensitivity(here.model, batches, here.task.loss, probes))
     dense = Candidate.dense(shape.layers, shape.heads)
-    divergence = StructureDivergence(here.model, here.task, here.workload, 64)
-    priced = []
+    priced = {}
     for name in ("attention", "feed_forward"):
         block = axis_of(name).block(evidence)
         assert block is not None
-        options = block.halved()
-        predicted = float(block.damage[range(len(options)), options].sum())
-        measured = divergence.of(dense.replaced(**block.values(options)))
-        priced.append(Priced(block, _costs(block, dense, encoder), measured / predicted))
-    return priced
+        priced[name] = (block, _costs(block, dense, encoder))
+    screen = Screen(teacher, BlockRepairs(teacher))
+    table = block_table(screen, here.model, priced, False, KnownRows())
+    kinds = tuple(Kind(block, table.nats[name], costs) for name, (block, costs) in priced.items())
+    plain = Programme(dense, kinds, 0.0, table.removed)
+    corrected, _ = solver.search(plain, screen.of, ROUNDS, FORECASTS)
+    return {"sums": plain, "corrected": corrected}
 
 
 def _costs(block: Block, dense: Candidate, encoder: Encoder) -> Any:
@@ -294,18 +297,14 @@ def _costs(block: Block, dense: Candidate, encoder: Encoder) -> Any:
     )
 
 
-def ours(priced: Sequence[Priced], encoder: Encoder, limit: float) -> dict[float, Candidate]:
-    """Split between heads and neurons -> the largest forecast within the limit."""
-    dense = Candidate.dense(encoder.layers, encoder.heads)
-    found: dict[float, Candidate] = {}
-    for factor in SPLITS:
-        attention, feed_forward = priced
-        tilted = [Priced(attention.block, attention.costs, factor * attention.scale), feed_forward]
-        fitting = [f.candidate for f in forecasts(dense, tilted)]
-        fitting = [each for each in fitting if encoder.share(each) <= limit]
-        if fitting:
-            found[factor] = max(fitting, key=encoder.share)
-    return found
+def ours(programme: Programme, encoder: Encoder, limit: float) -> Candidate:
+    """The best that the programme predicts within the limit."""
+    solved = programme.solve()
+    for bucket in range(int(limit * BUCKETS), 0, -1):
+        solution = solved.at(bucket)
+        if solution is not None and encoder.share(solution.candidate) <= limit:
+            return solution.candidate
+    raise ValueError(f"nothing fits in {limit:.0%} of the FLOPs.")
 
 
 # Both
@@ -320,7 +319,7 @@ def row(
     brief: bool,
 ) -> dict[str, tuple[float, tuple[float, float]]]:
     """Method -> (FLOPs, (accuracy, nats))."""
-    encoder, found, priced, tuning = more
+    encoder, found, programmes, tuning = more
     result: dict[str, tuple[float, tuple[float, float]]] = {}
 
     def note(name: str, candidate: Candidate, model: nn.Module) -> None:
@@ -339,17 +338,17 @@ def row(
     repair(model, kept_of(candidate), teacher)
     note("their masks, our repair", candidate, model)
 
-    best, plain = (np.inf, candidate, model), None
-    for factor, candidate in ours(priced, encoder, limit).items():
+    best, chosen = np.inf, None
+    for name, programme in programmes.items():
+        candidate = ours(programme, encoder, limit)
         model = build(candidate, here.model).model
         _, report = repair(model, kept_of(candidate), teacher)
-        if factor == 1.0:
-            plain = (candidate, model)
-        if report.after < best[0]:
-            best = (report.after, candidate, model)
-    if plain is not None:
-        note("ours, one forecast", *plain)
-        note("ours", best[1], best[2])
+        if not brief:
+            note(f"ours, {name}", candidate, model)
+        if report.after < best:
+            best, chosen = report.after, (candidate, model)
+    assert chosen is not None
+    note("ours", *chosen)
     return result
 
 
@@ -386,7 +385,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     encoder, scores, teacher = encoder_of(here), Scores(here), made_teacher(here)
     with mock.patch("paretoformer.evaluators.recovery_texts.FIT_TOKENS", 10**9):
         tuning = made_teacher(here, arguments.examples)
-    more = (encoder, gradients(here, encoder, arguments.examples), blocks(here, encoder), tuning)
+    mine = programmes(here, encoder, teacher)
+    more = (encoder, gradients(here, encoder, arguments.examples), mine, tuning)
     dense = scores.of(here.model)
     print(f"dense {cell(dense)} on {len(here.workload.splits['confirm'])} examples", flush=True)
     table: dict[str, list[tuple[float, float]]] = {}

@@ -57,7 +57,9 @@ def drawn(here: Prepared, count: int) -> list[Candidate]:
     assert programme is not None
     found: dict[Candidate, None] = {}
     while len(found) < count:
-        weights = np.exp(rng.normal(scale=SPREAD, size=(programme.layers, len(programme.kinds) + 1)))
+        weights = np.exp(
+            rng.normal(scale=SPREAD, size=(programme.layers, len(programme.kinds) + 1))
+        )
         fronts = list(replace(programme, coefficients=weights).solve().along(30))
         usable = [s for s in fronts if RANGE[0] < programme.nats(s.candidate) < RANGE[1]]
         if usable:
@@ -82,9 +84,7 @@ class Measured:
         found: dict[str, Measurement] = {}
         artifact = None
         for phase in phases(candidate):
-            result = self._evaluator.run(
-                Job(candidate, "search", phase, self._reference, artifact)
-            )
+            result = self._evaluator.run(Job(candidate, "search", phase, self._reference, artifact))
             if result.outcome is not Outcome.OK:
                 raise SystemExit(f"{candidate}: {result.message}")
             artifact = artifact or result.artifact

@@ -208,6 +208,7 @@ def only_part(part: str) -> Callable[..., Any]:
 def seeds(here: Subject, arguments: argparse.Namespace) -> None:
     """Repaired less cut only, in accuracy, over the texts that it is repaired from."""
     scores, found = Scores(here), structures(here)
+    found = {name: each for name, each in found.items() if name in (arguments.only or found)}
     before = {name: scores.of(build(each, here.model).model) for name, each in found.items()}
     after: dict[str, list[tuple[float, float]]] = {name: [] for name in found}
     for seed in range(1, arguments.seeds + 1):

@@ -1,15 +1,17 @@
 """The block table: what each option of each block damages by itself, mended, in nats from dense.
 
 First-order sensitivities say which heads and neurons an option keeps; a forward of the whole model
-says what that costs in quality. Kept in a file for whoever asks the same of the same model again.
+says what that costs in quality. It is kept in a file, which another study of the same model finds.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +19,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
+import transformers
 from torch import nn
 
 from paretoformer.evaluators.progress import Progress, silent
@@ -27,6 +30,8 @@ from paretoformer.spaces.families import shape_of
 from paretoformer.spaces.recovery.block_repair import BlockRepairs
 from paretoformer.spaces.recovery.teacher import Teacher
 
+FORMAT = 1
+"""Raise it whenever the same model and texts would give other numbers."""
 EXAMPLES = 64
 """Texts that damage is measured on, about; of the teacher's held-out ones."""
 LAYER = "layer"
@@ -74,12 +79,10 @@ class BlockTable:
     """nats: of each kind of block, (layers, options); inf where it was not to be tried.
 
     removed: (layers,) of the model without that layer; inf where layers must stay.
-    seconds: that measuring took; 0 where all of it was known.
     """
 
     nats: Mapping[str, Damage]
     removed: Damage
-    seconds: float = field(default=0.0, compare=False)
 
 
 def block_table(
@@ -89,17 +92,26 @@ def block_table(
     removable: bool,
     known: KnownRows,
     progress: Progress = silent,
+    is_late: Callable[[], bool] = lambda: False,
 ) -> BlockTable:
     """Measure what is not known yet.
 
-    blocks: name -> kind of block, and what its options cost. removable: whether whole layers may go.
+    is_late: whether there is no more time for it.
+
+    Raises:
+        TooLate: time was over; what was measured is kept.
+
+    blocks: name -> kind of block, and what its options cost. removable: whether layers may go.
     """
     dense = Candidate.dense(*shape_of(model.config))
     layers = dense.shape.layers
     rows = list(_rows(blocks, layers, removable))
     for done, row in enumerate(rows, start=1):
         if row not in known:
-            known.add(row, screen.of(_candidate(dense, blocks, row)))
+            if is_late():
+                known.write()
+                raise TooLate
+            known.add(row, _nats(screen, _candidate(dense, blocks, row)))
         if row.layer != rows[min(done, len(rows) - 1)].layer:
             known.write()
         progress("Measuring blocks", done, len(rows))
@@ -115,9 +127,20 @@ def block_table(
     return BlockTable(found, np.array(gone))
 
 
-def _rows(
-    blocks: Mapping[str, tuple[Block, Costs]], layers: int, removable: bool
-) -> Iterator[Row]:
+class TooLate(Exception):
+    """There was no time for the whole table."""
+
+
+def _nats(screen: Screen, candidate: Candidate) -> float:
+    """Infinite where the block cannot be mended, or the model has no answer."""
+    try:
+        found = screen.of(candidate)
+    except torch.linalg.LinAlgError:  # type: ignore[attr-defined]
+        return float("inf")
+    return found if np.isfinite(found) else float("inf")
+
+
+def _rows(blocks: Mapping[str, tuple[Block, Costs]], layers: int, removable: bool) -> Iterator[Row]:
     for layer in range(layers):
         for name, (block, costs) in blocks.items():
             for option in block.measured(costs):
@@ -126,9 +149,7 @@ def _rows(
             yield Row(layer, LAYER, 0)
 
 
-def _candidate(
-    dense: Candidate, blocks: Mapping[str, tuple[Block, Costs]], row: Row
-) -> Candidate:
+def _candidate(dense: Candidate, blocks: Mapping[str, tuple[Block, Costs]], row: Row) -> Candidate:
     """The dense model with one option in one layer."""
     layers = dense.shape.layers
     if row.block == LAYER:
@@ -163,6 +184,9 @@ class KnownRows:
         except (pa.ArrowException, OSError, ValueError, KeyError, TypeError):
             self._nats.clear()  # what cannot be read is measured again
 
+    def __len__(self) -> int:
+        return len(self._nats)
+
     def __contains__(self, row: Row) -> bool:
         return row in self._nats
 
@@ -185,15 +209,17 @@ class KnownRows:
         columns = {"layer": pa.int32(), "block": pa.string(), "option": pa.int32()}
         own = {b"paretoformer": json.dumps({"key": self._key}).encode()}
         schema = pa.schema([*columns.items(), ("nats", pa.float64())], metadata=own)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        beside = path.with_name(f".{path.name}.part")
-        pq.write_table(pa.Table.from_pylist(rows, schema), beside)
-        beside.replace(path)
+        part = path.with_name(f".{path.name}.{os.getpid()}.part")
+        with suppress(OSError):  # the table is as good without its file
+            path.parent.mkdir(parents=True, exist_ok=True)
+            pq.write_table(pa.Table.from_pylist(rows, schema), part)
+            part.replace(path)
 
 
 def table_key(parts: Sequence[str], texts: Iterable[torch.Tensor]) -> str:
     """One text for all that the numbers of a table depend on."""
-    digest = hashlib.sha256("\n".join(parts).encode())
+    own = (str(FORMAT), str(EXAMPLES), torch.__version__, transformers.__version__)
+    digest = hashlib.sha256("\n".join((*own, *parts)).encode())
     for each in texts:
         digest.update(each.contiguous().numpy().data)
     return digest.hexdigest()[:32]

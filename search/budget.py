@@ -13,7 +13,12 @@ from paretoformer.search.study.spec import Spec
 CONFIRMATION = 0.3
 """Share of the minutes that is kept for the confirmation."""
 DISTILLATION = 0.3
-"""Share that distillation may take at most."""
+"""Largest share that distillation may take,"""
+SEARCHED = 10.0
+"""and only of what exceeds this number of minutes: a search without time for its alternatives has
+nothing that is worth distilling."""
+PREPARATION = 0.5
+"""Share of the time to search after which no table of blocks is measured any more."""
 SPENT = "spent_seconds"
 """User attribute of the study: what earlier runs of it took."""
 
@@ -53,6 +58,11 @@ class Budget:
         return 60 * (self.minutes * (1 - CONFIRMATION) - self.distill_minutes)
 
     @property
+    def is_prepared(self) -> bool:
+        """Whether preparing has taken what it may."""
+        return self.spent >= PREPARATION * self.search_seconds
+
+    @property
     def is_searched(self) -> bool:
         return self.spent >= self.search_seconds
 
@@ -67,10 +77,12 @@ class Budget:
 
 
 def distill_minutes(spec: Spec) -> float:
-    """Those of the study, but no more than the share of a budget."""
+    """Those of the study, but no more than a budget has for it."""
     wanted = float(spec.recovery.distill_minutes)
     limit = spec.search.minutes
-    return wanted if limit is None else min(wanted, DISTILLATION * limit)
+    if limit is None:
+        return wanted
+    return min(wanted, DISTILLATION * limit, max(0.0, limit - SEARCHED))
 
 
 def plan(spec: Spec) -> str:

@@ -82,12 +82,18 @@ def _missing(picks: Sequence[Candidate], records: Sequence[TrialRecord]) -> list
 def progress_of(picks: Sequence[Candidate], models: Path) -> Callable[[], tuple[int, int, str]]:
     """Of these candidates: (seconds done, of how many, the divergence of each so far)."""
 
+    begun: set[Candidate] = set()
+
     def look() -> tuple[int, int, str]:
-        found = filter(None, (read_progress(workspace(models, pick)) for pick in picks))
-        each = list(found)
-        nats = ", ".join(f"{progress['divergence']:.3f}" for progress in each)
+        found = {pick: read_progress(workspace(models, pick)) for pick in picks}
+        begun.update(pick for pick, progress in found.items() if progress is not None)
+        under_way = {pick: progress for pick, progress in found.items() if progress is not None}
+        nats = ", ".join(f"{progress['divergence']:.3f}" for progress in under_way.values())
         total = sum(pick.seconds for pick in picks)
-        done = sum(progress["seconds"] for progress in each)
-        return round(done), round(total) if each else 0, f"{nats} nats"
+        # What is finished has left its folder.
+        done = sum(
+            under_way[pick]["seconds"] if pick in under_way else pick.seconds for pick in begun
+        )
+        return round(done), round(total) if under_way else 0, f"{nats} nats"
 
     return look

@@ -100,6 +100,15 @@ class Search:
                 self._finish(number, result)
 
     @property
+    def known(self) -> Records:
+        """Candidate id -> its record."""
+        return self._records
+
+    @property
+    def under_way(self) -> list[Candidate]:
+        return [candidate for _, candidate in self._asked.values()]
+
+    @property
     def records(self) -> list[TrialRecord]:
         return list(self._by_trial)
 

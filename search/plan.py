@@ -33,6 +33,8 @@ def planned(
     folder = RunFolder(out if out is not None else Path("runs") / spec.name)
     if folder.exists:
         there = parse_spec(folder.study.read_text("utf-8"), source=folder.study)
+        if "objectives" not in spec.model_fields_set:  # whose default has changed
+            spec = spec.model_copy(update={"objectives": there.objectives})
         folder.check_study(spec.model_dump(), there.model_dump())
     else:
         folder.check_free()

@@ -1,5 +1,5 @@
 """What is expected of a candidate before it is measured, from the block table and from what was
-measured so far. It decides what is tried, stands beside what came out, and is never reported."""
+measured so far. It decides what is tried, is kept with what came out, and is never reported."""
 
 from __future__ import annotations
 
@@ -42,6 +42,10 @@ class Predictor:
     def unserved(self, candidate: Candidate) -> Candidate:
         """The uncut model in a candidate's runtime."""
         return self.space.dense.replaced(**candidate.of_stage(Stage.RUNTIME))
+
+    def served(self, structure: Candidate, base: Candidate) -> Candidate:
+        """A structure with what every candidate of the study has, in the runtime of `base`."""
+        return self.space.completed(structure).replaced(**base.of_stage(Stage.RUNTIME))
 
     def latency_model(self, base: Candidate, records: Records) -> LatencyModel | None:
         """Of the runtime that serves `base`, the uncut model; None while it was not measured there.

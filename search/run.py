@@ -33,6 +33,7 @@ from paretoformer.search.proposers import (
     Unseen,
     alternatives,
     is_distilled,
+    predicts,
     solved_proposers,
     standard_proposers,
 )
@@ -47,7 +48,8 @@ from paretoformer.search.results.report import write_report
 from paretoformer.search.results.run_folder import RunFolder
 from paretoformer.search.results.scores import Scores
 from paretoformer.search.results.seldom import Seldom
-from paretoformer.search.study.optuna_study import check_storage, open_study
+from paretoformer.search.samplers.surrogate import SurrogateSampler
+from paretoformer.search.study.optuna_study import SURROGATE, check_storage, open_study
 from paretoformer.search.study.prepare import Prepared, prepare
 from paretoformer.search.study.spec import Spec, load_spec, parse_spec
 from paretoformer.search.study.subject import Subject, load_subject
@@ -133,7 +135,15 @@ class _Run:
             self._claim(study, subject)
             budget = Budget(self.spec, study, begun)
             self.folder.write_study(self.spec.to_toml())
-            prepared = prepare(study, self.spec, subject, self.folder, self.display.progress)
+            prepared = prepare(
+                study,
+                self.spec,
+                subject,
+                self.folder,
+                self.display.progress,
+                lambda: budget.is_prepared,
+            )
+            budget.keep()
             self._tell_what_is_left_out(prepared)
             if self.spec.recovery.least_squares and not has_own_texts(subject.workload):
                 self.display.note(
@@ -253,7 +263,8 @@ class _Run:
         running = study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
         distilling = Distilling(study, subject, budget.distill_minutes)
         searched = sum(record.counts for record in records)
-        more = searched < wanted and not budget.is_searched
+        unmeasured = not any(record.candidate.is_dense for record in records)
+        more = searched < wanted and (unmeasured or not budget.is_searched)
         if more or running or distilling.is_left(records):
             showing, keeping = Seldom(), Seldom()
 
@@ -292,6 +303,7 @@ class _Run:
                     None if prepared.predictor is None else prepared.predictor.of,
                     lambda record: scores.take(record, "search"),
                 )
+                self._give_sampler(search, prepared, subject)
                 begun = progress_of(distilling.begun(records), self.folder.models)
                 with self.display.watching("Distilling, seconds", begun):
                     records = search.run(wanted)
@@ -317,9 +329,30 @@ class _Run:
     def _proposers(self, prepared: Prepared, subject: Subject) -> Sequence[Proposer]:
         """What is solved from the block table, where the study has one."""
         wanted = subject.objectives, subject.requirements
-        if prepared.predictor is None:
+        if prepared.predictor is None or not predicts(subject.objectives):
             return standard_proposers(prepared.space, *wanted)
-        return solved_proposers(prepared.predictor, *wanted)
+        rounds = self.spec.search.sampler != SURROGATE  # which goes on by itself
+        return solved_proposers(prepared.predictor, *wanted, rounds=rounds)
+
+    def _give_sampler(self, search: Search, prepared: Prepared, subject: Subject) -> None:
+        """The sampler that knows what was measured, where the study wants it.
+
+        Raises:
+            StudyError: it has no block table to learn from.
+        """
+        if self.spec.search.sampler != SURROGATE:
+            return
+        if prepared.predictor is None:
+            raise StudyError(
+                f"search.sampler = {SURROGATE!r} needs a table of blocks, and here there is none: "
+                "nothing of the model may be cut, or there was no time for it."
+            )
+        wanted = subject.objectives, subject.requirements
+        seed = self.spec.seed + len(search.known)
+        sampler = SurrogateSampler(prepared.predictor, *wanted, seed)
+        sampler.records = lambda: search.known
+        sampler.under_way = lambda: search.under_way
+        search.study.sampler = sampler
 
     def _publish(
         self,

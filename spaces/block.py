@@ -29,6 +29,11 @@ class Block(ABC):
 
     @property
     @abstractmethod
+    def meaning(self) -> str:
+        """What each option stands for: equal texts, equal options."""
+
+    @property
+    @abstractmethod
     def uncut(self) -> int:
         """The option of the uncompressed model."""
 
@@ -63,7 +68,7 @@ class Block(ABC):
     @abstractmethod
     def filled(self, nats: Mapping[int, Damage]) -> Damage:
         """(layers, options) nats of every option, from (layers,) nats of the measured ones; inf of
-        those that are not to be had."""
+        those that may not be chosen."""
 
     def kinds(self, costs: Costs) -> Sequence[Values]:
         """Options of another kind in every layer, such as a mechanism, that cost less here."""
@@ -74,18 +79,26 @@ class Block(ABC):
         """The values of the axes that this block decides, for one option a layer."""
 
 
+WRECK = 1e3
+"""Nats of a cut after which a model has no answer."""
+
+
 def between(sizes: Sequence[int], nats: Sequence[Damage], wanted: Sequence[int]) -> Damage:
     """(layers, wanted): the damage of cuts to these sizes, from those of a few.
 
-    What is larger damages no more: noise that says otherwise is taken out. Between the sizes the
-    curve is a monotone cubic (Fritsch & Carlson 1980).
+    A larger block damages at most as much as a smaller one: noise that says otherwise is removed.
+    Between the sizes the curve is a monotone cubic (Fritsch & Carlson 1980). What could not be
+    measured counts as `WRECK`.
 
     sizes: increasing, the uncut one last. nats: of each, (layers,).
     """
     from scipy.interpolate import PchipInterpolator
 
-    curve = np.maximum.accumulate(np.stack(nats)[::-1].clip(min=0), axis=0)[::-1]
-    found: Damage = PchipInterpolator(sizes, curve, axis=0)(np.asarray(wanted)).T
+    known = np.nan_to_num(np.stack(nats), nan=WRECK, posinf=WRECK)
+    curve = np.maximum.accumulate(known[::-1].clip(min=0), axis=0)[::-1]
+    points = np.asarray(wanted)
+    found: Damage = PchipInterpolator(sizes, curve, axis=0)(points).T.clip(min=0)
+    found[:, points == sizes[-1]] = curve[-1][:, None]  # without rounding
     return found
 
 

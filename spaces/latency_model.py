@@ -16,6 +16,9 @@ RIDGE = 0.01
 """How strongly factors are held at the runtime's speed-up of dense, against one measurement. The
 square of what a block's share of the time may well differ by, against the square of the noise."""
 
+LEAST_REST = 0.03
+"""Share of the dense model's time that is outside its layers, at least: embeddings and head."""
+
 Floats = npt.NDArray[np.float64]
 
 
@@ -43,7 +46,8 @@ class LatencyModel:
         blocks = programme.parts(programme.dense)
         assert blocks is not None
         speed = dense / torch_dense
-        start = speed * np.array([max(0.0, torch_dense - blocks.sum()), *np.ones(len(blocks))])
+        rest = max(torch_dense - blocks.sum(), LEAST_REST * torch_dense)
+        start = speed * np.array([rest, *np.ones(len(blocks))])
         rows, wanted = [np.array([1.0, *blocks])], [dense]
         for candidate, milliseconds in measured:
             parts = programme.parts(candidate)

@@ -103,7 +103,14 @@ class Programme:
         )
         removed, weights = _floats(data["removed"]), _floats(data["coefficients"])
         dense = Candidate.dense(shape.layers, shape.heads)
-        return cls(dense, tuple(kinds), float(data["layer"]), removed, weights)
+        found = cls(dense, tuple(kinds), float(data["layer"]), removed, weights)
+        for kind in found.kinds:
+            if kind.damage.shape != kind.block.damage.shape:
+                raise ValueError(
+                    f"its blocks have {kind.damage.shape[1]} options, and those of this version "
+                    f"{kind.block.damage.shape[1]}"
+                )
+        return found
 
     def solve(self) -> Solved:
         """The best candidate within every budget."""
@@ -126,17 +133,22 @@ class Programme:
 
     def nats(self, candidate: Candidate) -> float:
         """What is predicted of any candidate; NaN where it has what the programme does not know."""
+        shares = self.shares(candidate)
+        return float("nan") if shares is None else float(shares.sum())
+
+    def shares(self, candidate: Candidate) -> Floats | None:
+        """(layers, kinds + 1) of the predicted nats: by each block, and by a layer's removal."""
         found = [kind.block.options(candidate.values) for kind in self.kinds]
-        total, weights = 0.0, self._weights()
+        weights, shares = self._weights(), np.zeros((self.layers, len(self.kinds) + 1))
         for layer, stays in enumerate(candidate.layers):
             if not stays:
-                total += float(weights[layer, -1] * self.removed[layer])
+                shares[layer, -1] = weights[layer, -1] * self.removed[layer]
                 continue
             for index, (kind, options) in enumerate(zip(self.kinds, found, strict=True)):
                 if options is None:
-                    return float("nan")
-                total += float(weights[layer, index] * kind.damage[layer, options[layer]])
-        return total
+                    return None
+                shares[layer, index] = weights[layer, index] * kind.damage[layer, options[layer]]
+        return shares if np.isfinite(shares).all() else None
 
     def scaled(self, factors: Floats) -> Programme:
         """With other costs. factors: (kinds + 1,), as `parts` are."""
@@ -195,7 +207,7 @@ def _floats(numbers: Any) -> Floats:
 
 
 def _later(best: Floats, steps: int) -> Floats:
-    """What is left of every budget once so many steps are spent."""
+    """What is left of every budget after these steps."""
     if not steps:
         return best
     found = np.full_like(best, np.inf)
@@ -253,9 +265,14 @@ class Solved:
             solution = self.at(int(within[0]))
             if solution is None or solution.candidate.is_dense:
                 continue
-            if solution.candidate.heads.total and solution.candidate not in seen:
+            if _has_heads(solution.candidate) and solution.candidate not in seen:
                 seen.add(solution.candidate)
                 yield solution
+
+
+def _has_heads(candidate: Candidate) -> bool:
+    counts = zip(candidate.heads.counts, candidate.layers, strict=True)
+    return any(count for count, stays in counts if stays)
 
 
 def _ends(nats: Floats) -> tuple[float, float]:
@@ -278,16 +295,20 @@ def search(
     count: int,
     seed: int = 0,
     progress: Callable[[int, int], None] = lambda done, total: None,
+    is_late: Callable[[], bool] = lambda: False,
 ) -> tuple[Programme, list[Screened]]:
     """Solve, measure, fit the coefficients to what was measured, and again.
 
-    screen: nats of a candidate, not the sum over its blocks. count: budgets of a round.
+    screen: nats of a candidate, not the sum over its blocks. count: budgets of a round. is_late:
+    whether there is no time for a further round.
 
     Returns the programme with the coefficients of the last round, and all that was screened.
     """
     rng = np.random.default_rng(seed)
     found: dict[Candidate, Screened] = {}
     for turn in range(rounds):
+        if found and is_late():
+            break
         fitted = programme._weights()
         drawn = rng.normal(scale=DRAWN * (turn % 2), size=fitted.shape)
         looked = _with(programme, fitted * np.exp(drawn))
@@ -308,11 +329,11 @@ def _with(programme: Programme, coefficients: Floats) -> Programme:
 def coefficients(found: Sequence[Screened], shape: tuple[int, ...]) -> Floats:
     """Those whose sums are, in proportion, nearest to what was measured.
 
-    All are alike but for what the measurements say: they are drawn to their common size.
+    They are drawn to one common size, from which only measurements take them.
     """
     rows = np.stack([each.solution.shares.ravel() for each in found])
     wanted = np.array([each.nats for each in found])
-    fit = (rows.sum(axis=1) > 0) & (wanted > 0)
+    fit = (rows.sum(axis=1) > 0) & (wanted > 0) & np.isfinite(wanted)
     if not fit.any():
         return np.ones(shape)
     rows, wanted = rows[fit], wanted[fit]
@@ -330,7 +351,8 @@ def coefficients(found: Sequence[Screened], shape: tuple[int, ...]) -> Floats:
 def front(found: Sequence[Screened], count: int) -> list[Candidate]:
     """At most `count` of what was screened: none slower and worse than another; even in log nats,
     the slowest first."""
-    ordered = sorted(found, key=lambda each: (each.solution.milliseconds, each.nats))
+    known = (each for each in found if np.isfinite(each.nats))
+    ordered = sorted(known, key=lambda each: (each.solution.milliseconds, each.nats))
     best: list[Screened] = []
     for each in ordered:
         if not best or each.nats < best[-1].nats:

@@ -56,7 +56,11 @@ class Space:
 
     def holds(self, candidate: Candidate) -> bool:
         """Whether parameters can say it: what the search changes, it need not say of dense."""
-        return self.suggest(_Given(self.params(candidate))) == candidate
+        return self.of_params(self.params(candidate)) == candidate
+
+    def of_params(self, params: Params) -> Candidate:
+        """What a trial with these parameters suggests."""
+        return self.suggest(_Given(params))
 
     @cached_property
     def dense(self) -> Candidate:

@@ -25,14 +25,16 @@ def spec(minutes: float | None, distilling: float = 0) -> Spec:
 
 def test_minutes_are_shared_out_and_the_plan_says_how() -> None:
     study = optuna.create_study()
-    budget = Budget(spec(10, distilling=20), study, time.monotonic())
-    assert budget.distill_minutes == pytest.approx(3)
-    assert budget.search_seconds == pytest.approx(60 * 4)
-    assert plan(spec(10, 20)) == (
-        "10 minutes: 4.0 to prepare and to search, 3.0 to distil, 3.0 to confirm."
+    budget = Budget(spec(20, distilling=20), study, time.monotonic())
+    assert budget.distill_minutes == pytest.approx(6)
+    assert budget.search_seconds == pytest.approx(60 * 8)
+    assert plan(spec(20, 20)) == (
+        "20 minutes: 8.0 to prepare and to search, 6.0 to distil, 6.0 to confirm."
     )
     assert plan(spec(10)) == "10 minutes: 7.0 to prepare and to search, 3.0 to confirm."
-    assert distill_minutes(spec(10, distilling=1)) == 1
+    assert distill_minutes(spec(20, distilling=1)) == 1
+    assert distill_minutes(spec(11, distilling=4)) == pytest.approx(1)
+    assert distill_minutes(spec(5, distilling=4)) == 0
 
 
 def test_without_minutes_nothing_is_over() -> None:

@@ -14,6 +14,7 @@ import optuna
 import pytest
 from optuna.trial import TrialState
 
+from paretoformer.evaluators.artifact import workspace
 from paretoformer.evaluators.formula import FormulaEvaluator, formula
 from paretoformer.evaluators.measurement import Measurement
 from paretoformer.evaluators.metrics.accuracy import Accuracy
@@ -21,7 +22,7 @@ from paretoformer.evaluators.metrics.latency import Latency
 from paretoformer.evaluators.outcome import Outcome, Result
 from paretoformer.search.dispatch.dispatcher import InlineDispatcher
 from paretoformer.search.dispatch.pipeline import Pipeline
-from paretoformer.search.distilling import Distilling
+from paretoformer.search.distilling import Distilling, progress_of
 from paretoformer.search.errors import StudyFailed
 from paretoformer.search.loop import DUPLICATE, PLANTED, Search, stored_records
 from paretoformer.search.proposers import Planted, Unseen, standard_proposers, to_distil
@@ -487,3 +488,16 @@ def test_distilled_are_the_fastest_that_may_come_to_satisfy_the_requirement() ->
 def test_nothing_is_distilled_where_nothing_was_repaired() -> None:
     records = [recovered(0, 0.9, 10.0, "none"), recovered(2, 0.87, 5.0, "none")]
     assert not to_distil(records, OBJECTIVES, REQUIREMENT, minutes=6, slots=2)
+
+
+def test_progress_of_distillation_counts_what_is_finished(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    picks = [Candidate(HeadMask.none(3, 4), recovery=f"distilled:{n}") for n in (1, 2)]
+    states = [{"seconds": 30.0, "divergence": 0.2}, {"seconds": 12.0, "divergence": 0.1}]
+    there = {workspace(tmp_path, pick): state for pick, state in zip(picks, states, strict=True)}
+    monkeypatch.setattr("paretoformer.search.distilling.read_progress", there.get)
+    look = progress_of(picks, tmp_path)
+    assert look() == (42, 180, "0.200, 0.100 nats")
+    del there[workspace(tmp_path, picks[0])]
+    assert look() == (72, 180, "0.100 nats")

@@ -10,7 +10,7 @@ from paretoformer.search.results.record import TrialRecord
 from paretoformer.search.results.requirement import Requirement
 from paretoformer.spaces.candidate import Candidate
 
-LEFT = (0.25, 0.35, 0.5, 0.7)
+LEFT = (0.15, 0.25, 0.4, 0.6)
 """Shares of a candidate's loss of quality that distillation may leave, from hope to caution. On the
 built-in studies it left between a sixth and a half of what least squares had left."""
 LEAST_MINUTES = 1.0

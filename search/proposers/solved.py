@@ -10,6 +10,7 @@ from functools import partial
 import numpy as np
 from scipy.optimize import isotonic_regression
 
+from paretoformer.evaluators.directions import Direction
 from paretoformer.evaluators.metrics import Metric
 from paretoformer.search.predictor import LATENCY, Predictor
 from paretoformer.search.proposers.crossed import Crossed
@@ -34,6 +35,8 @@ BATCH = 4
 """Candidates of one round; the next is solved with what they showed."""
 LOOKED_AT = 40
 """Budgets that a round solves in each runtime."""
+REACH = 8
+"""Times the allowed loss of quality: distillation may bring back that much."""
 LEAST = 4
 """Structures that must be measured in a runtime before its front is solved."""
 
@@ -42,6 +45,8 @@ def solved_proposers(
     predictor: Predictor,
     objectives: Sequence[Metric],
     requirements: Sequence[Requirement] = (),
+    *,
+    rounds: bool = True,
 ) -> list[Proposer]:
     """Dense and the alternatives; what was forecast, served by those that did best; then rounds of
     what is solved for each of them."""
@@ -53,15 +58,19 @@ def solved_proposers(
         free = space.completed(space.dense)  # what costs no quality, by itself
         return [served(each, base) for each in dict.fromkeys((free, *found)) if not each.is_dense]
 
-    return [
+    first: list[Proposer] = [
         begin(space),
         Crossed(
             bases=lambda records: [space.dense, *alternatives(space)],
             choose=partial(fastest, objectives=objectives, requirements=requirements),
             cross=forecast,
         ),
-        Solved(predictor, objectives, servings),
     ]
+    return (
+        [*first, Solved(predictor, objectives, servings, forecast, requirements)]
+        if rounds
+        else first
+    )
 
 
 @dataclass
@@ -71,11 +80,15 @@ class Solved(Proposer):
     The first objective's value is read off the measured candidates, by their predicted nats.
 
     servings: called with the records; candidates whose runtimes are worth it, once they are known.
+    forecast: called with each of them and its place; what is measured there before any round.
+    requirements: where one allows a loss of quality, what loses `REACH` times that gains nothing.
     """
 
     predictor: Predictor
     objectives: Sequence[Metric]
     servings: Callable[[Records], Sequence[Candidate]]
+    forecast: Callable[[Candidate, int], Sequence[Candidate]]
+    requirements: Sequence[Requirement] = ()
     _asked: tuple[Candidate, ...] = field(default=(), init=False)
 
     @property
@@ -83,17 +96,19 @@ class Solved(Proposer):
         return self.predictor.space
 
     def waits(self, records: Records) -> bool:
-        return any(each.id not in records for each in self._asked)
+        wanted = (*self._asked, *self._planned(records))
+        return any(each.id not in records for each in wanted)
 
     def propose(self, records: Records) -> Sequence[Candidate]:
+        """Nothing until all that was forecast is measured, and after that round by round."""
         if self.waits(records):
             return self._asked
         self._asked = tuple(self._round(records))
         return self._asked
 
     def _round(self, records: Records) -> list[Candidate]:
-        quality, latency = self._pair()
-        if quality is None or latency is None:
+        quality, latency = pair(self.objectives)
+        if quality is None or latency is None or self.space.dense.id not in records:
             return []
         options: list[tuple[Candidate, float, float]] = []
         for base in self.servings(records):
@@ -103,12 +118,13 @@ class Solved(Proposer):
             for record in records.values()
             if record.ok and all(m.name in record.measurements for m in (quality, latency))
         ]
-        return _best(options, known, (quality, latency))
+        dense = records[self.space.dense.id].measurements[quality.name].value
+        return _best(options, known, quality, least_of_use(self.requirements, quality, dense))
 
-    def _pair(self) -> tuple[Metric | None, Metric | None]:
-        """The quality and the cost that the sums predict, where they are objectives."""
-        quality = next((m for m in self.objectives if m.role == "quality"), None)
-        return quality, next((m for m in self.objectives if m.name == LATENCY), None)
+    def _planned(self, records: Records) -> list[Candidate]:
+        """What was forecast for each runtime."""
+        bases = self.servings(records)
+        return [each for place, base in enumerate(bases) for each in self.forecast(base, place)]
 
     def _options(
         self, base: Candidate, records: Records, quality: Metric
@@ -121,9 +137,32 @@ class Solved(Proposer):
             return
         curve = _curve(model.programme, [dense, *cut], quality)
         for solution in model.solver().solve().along(LOOKED_AT):
-            candidate = served(self.space.completed(solution.candidate), base)
+            candidate = self.predictor.served(solution.candidate, base)
             if candidate.id not in records:
                 yield candidate, curve(solution.nats), model.predict(candidate)
+
+
+def pair(objectives: Sequence[Metric]) -> tuple[Metric | None, Metric | None]:
+    """The quality and the cost that the sums predict, where they are objectives."""
+    quality = next((m for m in objectives if m.role == "quality"), None)
+    return quality, next((m for m in objectives if m.name == LATENCY), None)
+
+
+def predicts(objectives: Sequence[Metric]) -> bool:
+    """Whether candidates can be solved for these objectives."""
+    return None not in pair(objectives)
+
+
+def least_of_use(
+    requirements: Sequence[Requirement], quality: Metric, dense: float
+) -> float | None:
+    """The quality below which a candidate is of no use; None where no requirement says so."""
+    sign = 1.0 if quality.direction == "maximize" else -1.0
+    for requirement in requirements:
+        allowed = dense - requirement.bound(dense)
+        if requirement.metric == quality.name and sign * allowed > 0:
+            return dense - REACH * allowed
+    return None
 
 
 def _curve(
@@ -144,18 +183,24 @@ def _curve(
 def _best(
     options: Sequence[tuple[Candidate, float, float]],
     known: Sequence[Sequence[float]],
-    metrics: tuple[Metric, Metric],
+    quality: Metric,
+    least: float | None,
 ) -> list[Candidate]:
     """Greedily those that add most to the hypervolume, up to `BATCH`; latency counts by its
-    logarithm, so that a fast candidate is worth as much as a slow one."""
+    logarithm, so that a fast candidate is worth as much as a slow one.
+
+    options: candidate, quality, milliseconds. known: quality, milliseconds.
+    """
     if not known or not options:
         return []
-    directions = [metrics[0].direction, "minimize"]
-    points = np.array([[quality, np.log(ms)] for quality, ms in known])
-    worst = as_costs(points, directions).max(axis=0)
-    reference = worst * np.array([-1.0 if directions[0] == "maximize" else 1.0, 1.0])
+    directions: list[Direction] = [quality.direction, "minimize"]
+    points = np.array([[value, np.log(ms)] for value, ms in known])
+    signs = np.array([-1.0 if quality.direction == "maximize" else 1.0, 1.0])
+    reference = as_costs(points, directions).max(axis=0) * signs
+    if least is not None:
+        reference[0] = least
     picked: list[Candidate] = []
-    left = [(c, np.array([[quality, np.log(ms)]])) for c, quality, ms in options if ms > 0]
+    left = [(c, np.array([[value, np.log(ms)]])) for c, value, ms in options if ms > 0]
     while left and len(picked) < BATCH:
         now = hypervolume(points, directions, reference)
         gains = [

@@ -17,6 +17,8 @@ from paretoformer.search.errors import StudyError
 from paretoformer.search.study.generations import Generations
 from paretoformer.search.study.storage import StudyStorage
 
+SURROGATE = "surrogate"
+"""The sampler of ours, which a study gets once its block table is there."""
 POPULATION = 16
 """Of NSGA-II. Optuna's 50 would spend most of a study of 60 trials on its random first generation;
 the planted trials fill one of 16, or two."""
@@ -106,7 +108,10 @@ def _with_driver(url: str) -> str:
 
 
 def make_sampler(name: str, seed: int) -> BaseSampler:
-    """The sampler of that name; every setting explicit where Optuna's defaults have moved."""
+    """The sampler of that name; every setting explicit where Optuna's defaults have moved.
+
+    Random, until it is there, in place of `SURROGATE`.
+    """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         if name == "nsga2":

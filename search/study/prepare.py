@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +15,7 @@ from paretoformer.evaluators.block_table import (
     BlockTable,
     KnownRows,
     Screen,
+    TooLate,
     block_table,
     table_key,
 )
@@ -72,9 +73,16 @@ class Prepared:
 
 
 def prepare(
-    study: optuna.Study, spec: Spec, subject: Subject, folder: RunFolder, progress: Progress
+    study: optuna.Study,
+    spec: Spec,
+    subject: Subject,
+    folder: RunFolder,
+    progress: Progress,
+    is_late: Callable[[], bool] = lambda: False,
 ) -> Prepared:
     """The space of a study on its model.
+
+    is_late: whether there is no more time to measure a table of blocks.
 
     A resumed study goes on with the evidence that it began with, even where a later version knows
     more axes, mechanisms or runtimes.
@@ -90,10 +98,13 @@ def prepare(
     elif study.get_trials(deepcopy=False):
         raise RunError(f"{folder.evidence} is lost, without which the run cannot go on.")
     else:
-        found = _gather(spec, subject, shape, folder, progress)
+        found = _gather(spec, subject, shape, folder, progress, is_late)
         _write(folder, found)
     evidence = found.evidence
-    domains = {axis.name: axis.domain(spec.setting(axis.name), evidence) for axis in axes()}
+    settings = {axis.name: spec.setting(axis.name) for axis in axes()}
+    if found.programme is not None and settings["layers"] == "ranked":
+        settings["layers"] = "mask"  # what is solved may remove any of them
+    domains = {axis.name: axis.domain(settings[axis.name], evidence) for axis in axes()}
     return Prepared(
         Space(shape, domains, found.forecasts, found.kinds),
         {axis.name: dict(axis.left_out(evidence.of(axis.name))) for axis in axes()},
@@ -158,7 +169,12 @@ def _read_version_1(attributes: dict[str, Any], shape: Shape) -> _Found:
 
 
 def _gather(
-    spec: Spec, subject: Subject, shape: Shape, folder: RunFolder, progress: Progress
+    spec: Spec,
+    subject: Subject,
+    shape: Shape,
+    folder: RunFolder,
+    progress: Progress,
+    is_late: Callable[[], bool],
 ) -> _Found:
     """What each axis finds out, and the candidates that should trade well."""
     torch.set_num_threads(physical_cores())
@@ -177,9 +193,12 @@ def _gather(
     blocks = blocks_of_axes(evidence)
     if not blocks:
         return _Found(evidence, (), (), None)
-    if not spec.search.table:
-        return _first_order(subject, evidence, blocks, progress)
-    return _forecast(subject, evidence, blocks, folder, progress)
+    if spec.search.table:
+        try:
+            return _forecast(subject, evidence, blocks, folder, progress, is_late)
+        except TooLate:
+            progress("No time for the whole table of blocks: predicting from gradients", 1, 1)
+    return _first_order(subject, evidence, blocks, progress)
 
 
 def blocks_of_axes(evidence: Evidence) -> dict[str, Block]:
@@ -194,6 +213,7 @@ def _forecast(
     blocks: dict[str, Block],
     folder: RunFolder,
     progress: Progress,
+    is_late: Callable[[], bool],
 ) -> _Found:
     """The best candidates that sums over blocks predict, tried as a whole before they are timed."""
     dense = Candidate.dense(evidence.shape.layers, evidence.shape.heads)
@@ -203,7 +223,7 @@ def _forecast(
     )
     torch.set_num_threads(physical_cores())
     priced = {name: (b, c) for (name, b), c in zip(blocks.items(), costs, strict=True)}
-    screen, table = _measured(subject, evidence, priced, folder, progress)
+    screen, table = _measured(subject, evidence, priced, folder, progress, is_late)
     kinds = tuple(Kind(block, table.nats[name], each) for name, (block, each) in priced.items())
     programme, found = solver.search(
         Programme(dense, kinds, layer, table.removed),
@@ -211,6 +231,7 @@ def _forecast(
         ROUNDS,
         FORECASTS,
         progress=lambda done, total: progress("Trying what is predicted", done, total),
+        is_late=is_late,
     )
     other = (values for each in kinds for values in each.block.kinds(each.costs))
     return _Found(
@@ -264,6 +285,7 @@ def _measured(
     blocks: dict[str, tuple[Block, Costs]],
     folder: RunFolder,
     progress: Progress,
+    is_late: Callable[[], bool],
 ) -> tuple[Screen, BlockTable]:
     """What each option damages by itself; from another run's table where that is of the same."""
     mends = evidence.of("recovery").get("method", "none") != "none"
@@ -271,12 +293,13 @@ def _measured(
     teacher = Teacher(subject.model, texts, subject.task.divergence)
     choices = [each for block, costs in blocks.values() for each in block.mechanisms(costs)]
     screen = Screen(teacher, BlockRepairs(teacher, choices) if mends else None)
-    facts = json.dumps(evidence.facts, sort_keys=True)
     used = [tensor for batch in (*texts.fit, *texts.held) for tensor in batch.values()]
-    key = table_key((subject.digest, str(mends), facts, torch.__version__), used)
+    config: Any = subject.model.config
+    meanings = (block.meaning for block, _ in blocks.values())
+    key = table_key((subject.model_digest, config.to_json_string(), str(mends), *meanings), used)
     known = KnownRows(cache_folder() / "blocks" / f"{key}.parquet", key)
-    removable = "removal" in evidence.of("layers")
-    table = block_table(screen, subject.model, blocks, removable, known, progress)
+    removable = bool(evidence.of("layers").get("removal"))
+    table = block_table(screen, subject.model, blocks, removable, known, progress, is_late)
     known.write(folder.blocks)
     return screen, table
 

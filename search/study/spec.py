@@ -86,7 +86,10 @@ class RecoverySection(_OfRecovery):  # type: ignore[misc]
 
 
 class SearchSection(_Section):
-    sampler: Literal["nsga2", "tpe", "gp", "random"] = "nsga2"
+    sampler: Literal["nsga2", "tpe", "gp", "random", "surrogate"] = Field(
+        default="nsga2",
+        description="Goes on when nothing more is planned; surrogate: from the table.",
+    )
     table: bool = Field(
         default=True, description="Measure what each block's options damage, and solve for budgets."
     )
@@ -99,6 +102,12 @@ class SearchSection(_Section):
         default_factory=list,
         description="What an answer must satisfy; the search keeps to where it does.",
     )
+
+    @model_validator(mode="after")
+    def _has_what_it_learns_from(self) -> SearchSection:
+        if self.sampler == "surrogate" and not self.table:
+            raise ValueError('sampler = "surrogate" needs table = true')
+        return self
 
 
 class TimingSection(_Section):

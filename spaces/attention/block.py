@@ -51,6 +51,11 @@ class AttentionBlock(Block):
         return int(self.scores.shape[1])
 
     @property
+    def meaning(self) -> str:
+        order = np.argsort(-self.scores, axis=1, kind="stable").tolist()
+        return f"{[str(choice) for choice in self.choices]} {order}"
+
+    @property
     def uncut(self) -> int:
         return self.heads
 

@@ -207,6 +207,11 @@ class NeuronBlock(Block):
         return cls(scores, widths, (kept[:, -1:] - kept)[:, list(widths)])
 
     @property
+    def meaning(self) -> str:
+        order = np.argsort(-self.scores, axis=1, kind="stable").tolist()
+        return f"{self.widths} {order}"
+
+    @property
     def uncut(self) -> int:
         return len(self.widths) - 1
 

@@ -109,6 +109,8 @@ def removal_order(context: Context) -> list[int]:
     with torch.inference_mode():
         dense = [context.model(**batch) for batch in batches]
     left, order = list(range(context.shape.layers)), list[int]()
+    if len(left) == 1:
+        return order
     total = max(1, context.shape.layers // 2)
     while len(order) < total and len(left) > 1:
         missed = {layer: _missed(context, batches, dense, [*order, layer]) for layer in left}

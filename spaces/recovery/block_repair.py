@@ -8,7 +8,8 @@ compare thousands of candidates; what is handed over is mended by `repair`.
 Sources: the database of blocks, each solved by itself and stitched together, of ZipLM (Kurtic et
 al. 2023, arXiv:2302.04089, section 3) and of SPDY (Frantar & Alistarh 2022, arXiv:2201.13096).
 Differs in: blocks are not stored, but solved when they are asked for; mechanisms are options too; a
-layer in front of removed ones is solved for the sums of the last of them.
+layer in front of removed ones is solved for the sums of the last of them, or of the second one
+where they are more.
 """
 
 from __future__ import annotations
@@ -32,6 +33,8 @@ from paretoformer.spaces.surgery import matrix_of
 
 AHEAD = 2
 """Removed layers in a row that the layer in front of them makes up for, at most."""
+KEPT_BYTES = 2**30
+"""Solutions that are kept to be used again."""
 
 
 @dataclass
@@ -76,8 +79,8 @@ class BlockRepairs:
     """Mends candidates of one dense model, each block by itself.
 
     teacher: of that model, whose texts to solve from are taken. choices: mechanisms that may stand
-    in a layer; `full` first. They take, of L layers, H units of width and N neurons, about
-    16·L·(choices·H² + N²) bytes.
+    in a layer; `full` first. Of L layers, a width of H and N neurons, the sums take about
+    16·L·(choices·2·H² + N² + 3·N·H) bytes, and what was solved up to `KEPT_BYTES` more.
     """
 
     def __init__(self, teacher: Teacher, choices: Iterable[AttentionChoice] = (FULL,)) -> None:
@@ -89,6 +92,7 @@ class BlockRepairs:
         self._blocks = blocks_of(self._model)
         self._sums: dict[tuple[Hashable, ...], tuple[_Sums, _Sums]] = {}
         self._changes: dict[tuple[Hashable, ...], Change] = {}
+        self._kept = 0
         with torch.no_grad():
             self._gather(list(choices))
 
@@ -125,7 +129,11 @@ class BlockRepairs:
             sums = self._sums[layer, part, choice]
             fit, checks = (each.of(units, weight, ahead) for each in sums)
             bias: Any = projection.bias
-            self._changes[key] = best_change(fit, checks, bias is not None)
+            change = best_change(fit, checks, bias is not None).float()
+            self._kept += change.numel() * change.element_size()
+            if self._kept > KEPT_BYTES:
+                self._changes, self._kept = {}, 0
+            self._changes[key] = change
         return self._changes[key]
 
     def _gather(self, choices: Sequence[AttentionChoice]) -> None:

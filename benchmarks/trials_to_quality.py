@@ -1,0 +1,225 @@
+"""How good the front is after so many trials, by who proposes them.
+
+Every method searches the same model in torch, through the same loop. A trial's damage is measured
+on 64 texts, each block mended by itself; its latency is a real timing, a short one. So a trial
+takes half a second, where a study's takes ten: that is what affords several seeds. It leaves out
+repair as it is handed over, the other runtimes, and the score of a task.
+
+    python benchmarks/trials_to_quality.py [--study reviews] [--seeds 3] [--trials 15 30 60 100]
+
+Printed is the hypervolume, with the logarithm of latency, over that of everything that any method
+found with any seed; mean and standard deviation over the seeds.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+import optuna
+import torch
+
+from paretoformer.evaluators.block_table import Screen
+from paretoformer.evaluators.evaluator import Job
+from paretoformer.evaluators.measurement import Measurement
+from paretoformer.evaluators.metrics import Divergence, Latency, Metric
+from paretoformer.evaluators.outcome import Outcome, Result
+from paretoformer.evaluators.progress import silent
+from paretoformer.evaluators.recovery_texts import recovery_texts
+from paretoformer.evaluators.target import cpu_name
+from paretoformer.search.dispatch.dispatcher import InlineDispatcher
+from paretoformer.search.dispatch.pipeline import Pipeline
+from paretoformer.search.loop import Search
+from paretoformer.search.predictor import Predictor
+from paretoformer.search.proposers import (
+    Planted,
+    Proposer,
+    Records,
+    Unseen,
+    solved_proposers,
+    standard_proposers,
+)
+from paretoformer.search.proposers.standard import nondominated_records
+from paretoformer.search.results.front import hypervolume
+from paretoformer.search.results.requirement import Requirement
+from paretoformer.search.results.run_folder import RunFolder
+from paretoformer.search.study.optuna_study import make_sampler
+from paretoformer.search.study.prepare import Prepared, prepare
+from paretoformer.search.study.spec import Spec, load_spec
+from paretoformer.search.study.subject import Subject, load_subject
+from paretoformer.spaces.build import build
+from paretoformer.spaces.candidate import Candidate
+from paretoformer.spaces.recovery import Teacher
+from paretoformer.spaces.recovery.block_repair import BlockRepairs
+from paretoformer.spaces.space import Space
+
+OBJECTIVES: list[Metric] = [Divergence(), Latency()]
+NAMES = [metric.name for metric in OBJECTIVES]
+REQUIREMENTS = [Requirement.parse("divergence<=0.06")]
+WORST = 0.6
+"""Nats at which a candidate is worth nothing."""
+TIMINGS = 7
+
+
+@dataclass
+class Quick:
+    """Measures a structure in a fraction of a second; what was measured once is known."""
+
+    here: Subject
+    screen: Screen
+
+    def __post_init__(self) -> None:
+        self._batch = self.here.workload.timing_batch(self.here.target)
+        self._known: dict[str, dict[str, Measurement]] = {}
+
+    def prepare(self, threads: int) -> None:
+        torch.set_num_threads(threads)
+
+    def run(self, job: Job) -> Result:
+        found = self._known.setdefault(job.candidate.id, {})
+        name = "latency_ms" if job.exclusive else "divergence"
+        if name not in found:
+            value = self._time(job.candidate) if job.exclusive else self.screen.of(job.candidate)
+            found[name] = Measurement(value, value, value, "")
+        return Result(Outcome.OK, {name: found[name]})
+
+    def _time(self, candidate: Candidate) -> float:
+        model = build(candidate, self.here.model).model.eval()
+        times = []
+        with torch.inference_mode():
+            for _ in range(TIMINGS + 2):
+                start = time.perf_counter()
+                model(**self._batch)
+                times.append(1e3 * (time.perf_counter() - start))
+        return float(np.median(times[2:]))
+
+
+@dataclass
+class LocalSearch(Proposer):
+    """A member of the front with one parameter drawn anew (Klein et al. 2024, arXiv:2405.02267)."""
+
+    space: Space
+    rng: np.random.Generator
+
+    def propose(self, records: Records) -> Sequence[Candidate]:
+        done = [record for record in records.values() if record.ok]
+        if not done:
+            return [self.space.dense]
+        front = nondominated_records(done, OBJECTIVES)
+        for _ in range(100):
+            parent = front[self.rng.integers(len(front))].candidate
+            other = self.space.params(self.space.random(self.rng))
+            params = self.space.params(parent)
+            name = list(params)[self.rng.integers(len(params))]
+            child = self.space.suggest(optuna.trial.FixedTrial({**params, name: other[name]}))
+            if child.id not in records:
+                return [child]
+        return []
+
+
+def spec_of(study: str, space: Mapping[str, Any], *, table: bool) -> Spec:
+    spec = load_spec(study)
+    search = spec.search.model_copy(update={"table": table})
+    axes = spec.space.model_copy(update={"runtime": ["torch"], "readout": "all", **space})
+    recovery = spec.recovery.model_copy(update={"distill_minutes": 0})
+    return spec.model_copy(update={"search": search, "space": axes, "recovery": recovery})
+
+
+def made(here: Subject, spec: Spec) -> Prepared:
+    empty = optuna.create_study(directions=[metric.direction for metric in OBJECTIVES])
+    with TemporaryDirectory() as folder:
+        return prepare(empty, spec, here, RunFolder(folder), silent)
+
+
+def one(
+    prepared: Prepared,
+    proposers: Sequence[Proposer],
+    sampler: str,
+    seed: int,
+    count: int,
+    by: Quick,
+) -> list[tuple[float, float]]:
+    """(nats, milliseconds) of each trial."""
+    study = optuna.create_study(
+        directions=[metric.direction for metric in OBJECTIVES], sampler=make_sampler(sampler, seed)
+    )
+    pipeline = Pipeline(InlineDispatcher(by, by.here.target.threads), "search")
+    spare = Unseen(prepared.space, seed)
+    records = Search(study, prepared.space, proposers, spare, pipeline, NAMES).run(count)
+    return [(record.values(NAMES)[0], record.values(NAMES)[1]) for record in records]
+
+
+def volume(points: Sequence[tuple[float, float]], dense: float) -> float:
+    values = np.array([[nats, np.log(ms / dense)] for nats, ms in points])
+    values = values[(values[:, 0] < WORST) & (values[:, 1] < 0)]
+    return hypervolume(values, ["minimize", "minimize"], np.array([WORST, 0.0]))
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--study", default="reviews")
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--trials", type=int, nargs="*", default=[15, 30, 60, 100])
+    parser.add_argument("--long", type=int, default=1000, help="Trials of NSGA-II on bits, once.")
+    arguments = parser.parse_args(argv)
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    here = load_subject(load_spec(arguments.study))
+    ranked = made(here, spec_of(arguments.study, {}, table=True))
+    before = made(here, spec_of(arguments.study, {}, table=False))
+    bits = made(here, spec_of(arguments.study, {"heads": "mask", "layers": "mask"}, table=False))
+    assert ranked.programme is not None
+    teacher = Teacher(here.model, recovery_texts(here.workload, "cpu"), here.task.divergence)
+    choices = {c for kind in ranked.programme.kinds for c in kind.block.mechanisms(kind.costs)}
+    quick = Quick(here, Screen(teacher, BlockRepairs(teacher, choices | _all_choices(ranked))))
+    predictor = Predictor(ranked.space, ranked.programme)
+    print(f"{arguments.study}, {cpu_name()}, {here.target.threads} threads", flush=True)
+
+    def methods(seed: int) -> dict[str, tuple[Prepared, list[Proposer], str]]:
+        first: list[Proposer] = [Planted((bits.space.dense,))]
+        local = LocalSearch(ranked.space, np.random.default_rng(seed))
+        return {
+            "NSGA-II on bits": (bits, first, "nsga2"),
+            "local search": (ranked, [*first, local], "random"),
+            "TPE": (ranked, first, "tpe"),
+            "first order, NSGA-II": (
+                before, standard_proposers(before.space, OBJECTIVES, REQUIREMENTS), "nsga2",
+            ),
+            "solved": (ranked, solved_proposers(predictor, OBJECTIVES, REQUIREMENTS), "nsga2"),
+        }  # fmt: skip
+
+    most = max(arguments.trials)
+    found: dict[str, list[list[tuple[float, float]]]] = {}
+    for seed in range(arguments.seeds):
+        for name, (space, proposers, sampler) in methods(seed).items():
+            found.setdefault(name, []).append(one(space, proposers, sampler, seed, most, quick))
+            print(f"seed {seed}: {name} done", flush=True)
+    if arguments.long:
+        space, proposers, sampler = methods(0)["NSGA-II on bits"]
+        name = f"NSGA-II on bits, {arguments.long}"
+        found[name] = [one(space, proposers, sampler, 0, arguments.long, quick)]
+    dense = next(iter(found.values()))[0][0][1]
+    whole = volume([point for runs in found.values() for run in runs for point in run], dense)
+    columns = [*arguments.trials, *([arguments.long] if arguments.long else [])]
+    print(" | ".join((f"{'trials':<24}", *(f"{count:>13}" for count in columns))))
+    for name, runs in found.items():
+        cells = []
+        for count in columns:
+            shares = [volume(run[:count], dense) / whole for run in runs if len(run) >= count]
+            cells.append(f"{np.mean(shares):.3f} ({np.std(shares):.3f})" if shares else "")
+        print(" | ".join((f"{name:<24}", *(f"{cell:>13}" for cell in cells))))
+
+
+def _all_choices(prepared: Prepared) -> set[Any]:
+    """The mechanisms that the study may choose from."""
+    return {
+        choice for value in prepared.space.domains["attention"].starts() for choice in value
+    } | set(getattr(prepared.space.domains["attention"], "choices", ()))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""Samplers that are not Optuna's own."""
