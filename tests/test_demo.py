@@ -54,7 +54,10 @@ def test_reviews_gives_a_front_that_loads(tmp_path: Path, monkeypatch: pytest.Mo
     without = built_in.replace("distill_minutes = 4", "distill_minutes = 0")  # test_recovered_study
     assert without != built_in
     study = tmp_path / "study.toml"
-    study.write_text(without + '[space]\nruntime = ["torch", "onnxruntime"]\n')
+    more = (
+        '[space]\nruntime = ["torch", "onnxruntime"]\n[search]\ntable = false\n'  # as in test_study
+    )
+    study.write_text(without + more)
     run = pf.search(study, out=tmp_path / "run", trials=6, quiet=True)
     front = pf.load_front(run)
     assert len(front) >= 1

@@ -47,14 +47,18 @@ def rank_agreement(trials: pd.DataFrame, facts: RunFacts) -> pd.DataFrame:
     """Kendall's tau-b between every two cost indicators, over the complete trials.
 
     Dehghani et al. 2022, The Efficiency Misnomer (arXiv:2110.12894): indicators of cost rank models
-    differently, so none of them may stand for the others.
+    differently, so none of them may stand for the others. NaN where there is one trial alone.
     """
     names = facts.costs
     done = trials[trials["state"] == "complete"]
     matrix = pd.DataFrame(np.eye(len(names)), index=names, columns=names)
     for row in names:
         for column in names:
-            if row != column:
+            if row == column:
+                continue
+            if len(done) < 2:
+                matrix.loc[row, column] = np.nan
+            else:
                 matrix.loc[row, column] = float(kendalltau(done[row], done[column]).statistic)
     return matrix
 
