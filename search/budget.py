@@ -66,6 +66,14 @@ class Budget:
     def is_searched(self) -> bool:
         return self.spent >= self.search_seconds
 
+    def has_time_for(self, begun: float, done: int, under_way: int) -> bool:
+        """Whether one more trial would be finished in time, at the pace of those that are.
+
+        begun: the seconds that were spent when the first was begun.
+        """
+        pace = (self.spent - begun) / done if done else 0.0
+        return self.spent + pace * (under_way + 1) < self.search_seconds
+
     @property
     def is_over(self) -> bool:
         return self.spent >= 60 * self.minutes

@@ -289,6 +289,7 @@ class _Run:
                 keeping(budget.keep)
                 showing(show)
 
+            begun_at, before = budget.spent, len(records)
             with dispatcher(fresh=False) as workers, self._scores(subject) as scores:
                 search = Search(
                     study,
@@ -299,9 +300,13 @@ class _Run:
                     [metric.name for metric in objectives],
                     on_record,
                     subject.requirements if subject.required else (),
-                    lambda: budget.is_searched,
-                    None if prepared.predictor is None else prepared.predictor.of,
-                    lambda record: scores.take(record, "search"),
+                    predict=None if prepared.predictor is None else prepared.predictor.of,
+                    trimmed=lambda record: scores.take(record, "search"),
+                )
+                search.is_over = lambda: (
+                    not budget.has_time_for(
+                        begun_at, len(search.known) - before, len(search.under_way)
+                    )
                 )
                 self._give_sampler(search, prepared, subject)
                 begun = progress_of(distilling.begun(records), self.folder.models)

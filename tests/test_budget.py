@@ -47,6 +47,16 @@ def test_without_minutes_nothing_is_over() -> None:
     assert plan(spec(None, 4)).startswith("100 trials, then 4 minutes of distillation")
 
 
+def test_no_trial_is_begun_that_would_not_be_finished_in_time() -> None:
+    budget = Budget(spec(10), optuna.create_study(), time.monotonic() - 120)  # of 420 to search
+    assert budget.has_time_for(begun=20, done=10, under_way=0)  # 10 s each
+    assert budget.has_time_for(begun=20, done=10, under_way=28)
+    assert not budget.has_time_for(begun=20, done=10, under_way=30)
+    assert budget.has_time_for(begun=120, done=0, under_way=8)
+    endless = Budget(spec(None), optuna.create_study(), time.monotonic() - 1e6)
+    assert endless.has_time_for(begun=0, done=1, under_way=1000)
+
+
 def test_what_an_interrupted_run_spent_is_remembered() -> None:
     study = optuna.create_study()
     first = Budget(spec(10), study, time.monotonic() - 400)

@@ -27,8 +27,8 @@ from paretoformer.search.errors import StudyFailed
 from paretoformer.search.loop import DUPLICATE, PLANTED, Search, stored_records
 from paretoformer.search.proposers import Planted, Unseen, standard_proposers, to_distil
 from paretoformer.search.proposers.standard import structures
-from paretoformer.search.results.choose import Unchosen, chosen, unchosen
-from paretoformer.search.results.confirm import confirm
+from paretoformer.search.results.choose import Unchosen, by_importance, chosen, unchosen
+from paretoformer.search.results.confirm import ALWAYS, confirm
 from paretoformer.search.results.front import nondominated
 from paretoformer.search.results.published import published_table
 from paretoformer.search.results.record import New, TrialRecord
@@ -190,6 +190,16 @@ def test_storage_is_sqlite_in_wal_mode(tmp_path: Path) -> None:
 def test_every_sampler_searches(tmp_path: Path, sampler: str) -> None:
     study = open_study("test", storage(tmp_path), OBJECTIVES, sampler, 3)
     assert len(search_of(study, small_space(), FormulaEvaluator()).run(25)) == 25
+
+
+def test_answer_is_confirmed_however_late_it_is(tmp_path: Path) -> None:
+    search = new_search(tmp_path)
+    records = search.run(40)
+    picked = by_importance(chosen(records, OBJECTIVES, ()), OBJECTIVES, [REQUIREMENT], ())
+    pipeline = Pipeline(InlineDispatcher(FormulaEvaluator()), "confirm")
+    confirmed = confirm(search.study, picked, lambda: pipeline, None, is_over=lambda: True)
+    assert set(confirmed) == {record.candidate.id for record in picked[: 1 + ALWAYS]}
+    assert len(picked) > 1 + ALWAYS
 
 
 def test_confirmation_measures_dense_and_the_front_once(tmp_path: Path) -> None:

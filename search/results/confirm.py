@@ -21,6 +21,8 @@ from paretoformer.search.results.scores import Scores
 WHAT = "Confirming the front"
 FEW = 2
 """Confirmations under way at once, where time may be over."""
+ALWAYS = 3
+"""Besides dense, confirmed however late it is: the answer, what it is compared with, one more."""
 CONFIRMED = "confirmed:"
 """User attributes of the study: this and a candidate's id hold its confirmation, without the scores
 of single examples; before there were `Scores`, with them."""
@@ -50,7 +52,7 @@ def confirm(
 
     pipeline: makes one on fresh workers and the split `confirm`; called only if work is left.
     seed: of the order; None: as they come, few at a time, since time may be over before all are.
-    progress: told how many are done. is_over: whether to begin with no more of them.
+    progress: told how many are done. is_over: whether to begin with no more than `ALWAYS` of them.
     scores: where those of single examples are kept; None: with the records.
 
     Returns candidate id -> its confirmation.
@@ -93,7 +95,7 @@ def confirm(
         if record is not dense:
             if len(lane) >= most:  # a few at a time: what is whole is stored
                 collect()
-            if is_over():
+            if is_over() and len(confirmed) - 1 + len(lane) >= ALWAYS:
                 break
             lane.start(record.trial, record.candidate, reference)
     while len(lane):
