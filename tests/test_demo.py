@@ -47,6 +47,7 @@ def test_training_that_falls_short_keeps_nothing(
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)  # it trains a model first
 def test_reviews_gives_a_front_that_loads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PARETOFORMER_CACHE", str(tmp_path / "cache"))
     monkeypatch.setitem(demo.RECIPES, "reviews", SHORT)
