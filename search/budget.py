@@ -13,10 +13,10 @@ from paretoformer.search.study.spec import Spec
 CONFIRMATION = 0.3
 """Share of the minutes that is kept for the confirmation."""
 DISTILLATION = 0.3
-"""Largest share that distillation may take,"""
+"""Largest share of the minutes that distillation may take."""
 SEARCHED = 10.0
-"""and only of what exceeds this number of minutes: a search without time for its alternatives has
-nothing that is worth distilling."""
+"""Minutes of which distillation takes none: a search without time for its alternatives has nothing
+that is worth distilling."""
 PREPARATION = 0.5
 """Share of the time to search after which no table of blocks is measured any more."""
 SPENT = "spent_seconds"
@@ -54,11 +54,11 @@ class Budget:
 
     @property
     def search_seconds(self) -> float:
-        """By when the search must be over, counted from the begin of the study."""
+        """By when the search must be over, counted from the beginning of the study."""
         return 60 * (self.minutes * (1 - CONFIRMATION) - self.distill_minutes)
 
     @property
-    def is_prepared(self) -> bool:
+    def is_preparation_over(self) -> bool:
         """Whether preparing has taken what it may."""
         return self.spent >= PREPARATION * self.search_seconds
 
@@ -104,4 +104,10 @@ def plan(spec: Spec) -> str:
     if distilling:
         parts.append(f"{distilling:.1f} to distil")
     parts.append(f"{limit * CONFIRMATION:.1f} to confirm")
-    return f"{limit:g} minutes: {', '.join(parts)}."
+    wanted = float(spec.recovery.distill_minutes)
+    less = (
+        f" There is no time for all {wanted:g} minutes of distillation."
+        if distilling < wanted
+        else ""
+    )
+    return f"{limit:g} minutes: {', '.join(parts)}.{less}"

@@ -12,8 +12,8 @@ from paretoformer.search.results.run_folder import RunFolder
 from paretoformer.search.study.spec import Spec, load_spec, parse_spec
 from paretoformer.search.study.subject import Subject, load_subject
 from paretoformer.spaces.axes import axes
+from paretoformer.spaces.axis import Axis
 from paretoformer.spaces.families import shape_of
-from paretoformer.spaces.runtimes import names, parse
 
 
 def planned(
@@ -39,7 +39,7 @@ def planned(
     else:
         folder.check_free()
     subject = load_subject(spec)
-    return "\n".join(f"{name:<8} {text}" for name, text in _lines(spec, subject, folder).items())
+    return "\n".join(f"{name:<9} {text}" for name, text in _lines(spec, subject, folder).items())
 
 
 def _lines(spec: Spec, subject: Subject, folder: RunFolder) -> dict[str, str]:
@@ -54,7 +54,7 @@ def _lines(spec: Spec, subject: Subject, folder: RunFolder) -> dict[str, str]:
         "target": f"{target.device} ({cpu_name()}), {target.threads} threads, batch "
         f"{target.batch_size}, {target.sequence_length} tokens",
         "varied": ", ".join(varied),
-        "runtimes": ", ".join(_runtimes(spec.setting("runtime"), target.device)),
+        **_choices(spec, target.device),
         "answer": " and ".join(each.text for each in subject.requirements)
         + f"; the front trades {', '.join(metric.name for metric in subject.objectives)}",
         "plan": plan(spec),
@@ -62,15 +62,24 @@ def _lines(spec: Spec, subject: Subject, folder: RunFolder) -> dict[str, str]:
     }
 
 
-def _runtimes(setting: Any, device: str) -> list[str]:
-    """The runtimes and precisions of a setting that are installed and run on this machine."""
-    wanted = names() if setting == "all" else setting
-    parsed = {value: parse(value) for value in wanted}
-    return [
-        value
-        for value, (runtime, precision) in parsed.items()
-        if not runtime.unavailable(precision, device)
-    ]
+def _choices(spec: Spec, device: str) -> dict[str, str]:
+    """Of each axis that is set by names: those that can be used on this machine."""
+    found = {}
+    for axis in axes():
+        setting = spec.setting(axis.name)
+        wanted = [row["name"] for row in axis.catalogue()] if setting == "all" else setting
+        if isinstance(wanted, list):
+            usable = (name for name in wanted if _is_usable(axis, name, device))
+            found[axis.name] = ", ".join(usable)
+    return found
+
+
+def _is_usable(axis: Axis[Any], name: str, device: str) -> bool:
+    try:
+        axis.check_setting([name], device=device)
+    except ValueError:
+        return False
+    return True
 
 
 _PURPOSE = {

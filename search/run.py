@@ -16,7 +16,7 @@ from paretoformer.evaluators.evaluator import Evaluator
 from paretoformer.evaluators.recovery_texts import has_own_texts
 from paretoformer.evaluators.target import machine_facts, physical_cores
 from paretoformer.evaluators.timing.protocol import TimingProtocol
-from paretoformer.search.budget import Budget
+from paretoformer.search.budget import Budget, plan
 from paretoformer.search.dispatch.artifacts import ArtifactFolder
 from paretoformer.search.dispatch.dispatcher import Dispatcher
 from paretoformer.search.dispatch.pipeline import Pipeline
@@ -135,13 +135,15 @@ class _Run:
             self._claim(study, subject)
             budget = Budget(self.spec, study, begun)
             self.folder.write_study(self.spec.to_toml())
+            if self.spec.search.minutes is not None:
+                self.display.note(plan(self.spec))
             prepared = prepare(
                 study,
                 self.spec,
                 subject,
                 self.folder,
                 self.display.progress,
-                lambda: budget.is_prepared,
+                lambda: budget.is_preparation_over,
             )
             budget.keep()
             self._tell_what_is_left_out(prepared)
@@ -166,6 +168,8 @@ class _Run:
         for axis, reasons in prepared.left_out.items():
             for value, reason in reasons.items():
                 self.display.note(f"Not tried: {axis} {value}: {reason}.")
+        for note in prepared.notes:
+            self.display.note(note)
 
     def _machine(self, subject: Subject) -> dict[str, Any]:
         """The machine that times, and its threads."""

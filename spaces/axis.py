@@ -285,6 +285,18 @@ class Axis(ABC, Generic[V]):
         """
         return None
 
+    def solved_setting(self, setting: Any) -> Any:
+        """The setting with which the domain holds whatever is solved from a block table."""
+        return setting
+
+    def removes_layers(self, evidence: Evidence) -> bool:
+        """Whether the study may remove whole layers by this axis."""
+        return False
+
+    def mends(self, evidence: Evidence) -> bool:
+        """Whether every cut of the study is mended by this axis."""
+        return False
+
     def catalogue(self) -> list[dict[str, Json]]:
         """What the axis can do, for `paretoformer techniques`: a row each, with equal keys.
 

@@ -61,6 +61,10 @@ class Block(ABC):
         """The options whose damage is measured in each layer, the others being between them, or
         not worth it at these costs."""
 
+    def slower(self, costs: Costs) -> Sequence[str]:
+        """Names of what is not measured because it takes longer than what it replaces."""
+        return ()
+
     def mechanisms(self, costs: Costs) -> Sequence[Any]:
         """The attention mechanisms among the measured options."""
         return ()

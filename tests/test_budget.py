@@ -29,7 +29,8 @@ def test_minutes_are_shared_out_and_the_plan_says_how() -> None:
     assert budget.distill_minutes == pytest.approx(6)
     assert budget.search_seconds == pytest.approx(60 * 8)
     assert plan(spec(20, 20)) == (
-        "20 minutes: 8.0 to prepare and to search, 6.0 to distil, 6.0 to confirm."
+        "20 minutes: 8.0 to prepare and to search, 6.0 to distil, 6.0 to confirm. "
+        "There is no time for all 20 minutes of distillation."
     )
     assert plan(spec(10)) == "10 minutes: 7.0 to prepare and to search, 3.0 to confirm."
     assert distill_minutes(spec(20, distilling=1)) == 1

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import optuna
@@ -60,12 +60,14 @@ class Prepared:
 
     programme: predicts candidates; None where there is nothing to sum up.
     begun_without: axes that did not exist yet when the run was begun.
+    notes: what else there is to say, one sentence each.
     """
 
     space: Space
     left_out: dict[str, dict[str, str]]
     programme: Programme | None = None
     begun_without: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
     @property
     def predictor(self) -> Predictor | None:
@@ -102,14 +104,15 @@ def prepare(
         _write(folder, found)
     evidence = found.evidence
     settings = {axis.name: spec.setting(axis.name) for axis in axes()}
-    if found.programme is not None and settings["layers"] == "ranked":
-        settings["layers"] = "mask"  # what is solved may remove any of them
+    if found.programme is not None:
+        settings = {axis.name: axis.solved_setting(settings[axis.name]) for axis in axes()}
     domains = {axis.name: axis.domain(settings[axis.name], evidence) for axis in axes()}
     return Prepared(
         Space(shape, domains, found.forecasts, found.kinds),
         {axis.name: dict(axis.left_out(evidence.of(axis.name))) for axis in axes()},
         found.programme,
         tuple(axis.name for axis in axes() if axis.name not in evidence.facts),
+        found.notes,
     )
 
 
@@ -121,6 +124,7 @@ class _Found:
     forecasts: tuple[Candidate, ...]
     kinds: tuple[Candidate, ...]
     programme: Programme | None
+    notes: tuple[str, ...] = ()
 
 
 def _write(folder: RunFolder, found: _Found) -> None:
@@ -197,7 +201,11 @@ def _gather(
         try:
             return _forecast(subject, evidence, blocks, folder, progress, is_late)
         except TooLate:
-            progress("No time for the whole table of blocks: predicting from gradients", 1, 1)
+            note = (
+                "There was no time for the whole table of blocks: what is tried first is predicted "
+                "from gradients."
+            )
+            return replace(_first_order(subject, evidence, blocks, progress), notes=(note,))
     return _first_order(subject, evidence, blocks, progress)
 
 
@@ -233,12 +241,21 @@ def _forecast(
         progress=lambda done, total: progress("Trying what is predicted", done, total),
         is_late=is_late,
     )
+    slower = [name for block, each in priced.values() for name in block.slower(each)]
     other = (values for each in kinds for values in each.block.kinds(each.costs))
     return _Found(
         evidence,
         tuple(solver.front(found, FORECASTS)),
         tuple(dense.replaced(**values) for values in other),
         programme,
+        (_slower(slower),) if slower else (),
+    )
+
+
+def _slower(names: list[str]) -> str:
+    return (
+        "Not in the table of blocks, since they take longer here than what they would replace: "
+        f"{', '.join(names)}."
     )
 
 
@@ -288,7 +305,7 @@ def _measured(
     is_late: Callable[[], bool],
 ) -> tuple[Screen, BlockTable]:
     """What each option damages by itself; from another run's table where that is of the same."""
-    mends = evidence.of("recovery").get("method", "none") != "none"
+    mends = any(axis.mends(evidence) for axis in axes())
     texts = recovery_texts(subject.workload, "cpu")
     teacher = Teacher(subject.model, texts, subject.task.divergence)
     choices = [each for block, costs in blocks.values() for each in block.mechanisms(costs)]
@@ -298,7 +315,7 @@ def _measured(
     meanings = (block.meaning for block, _ in blocks.values())
     key = table_key((subject.model_digest, config.to_json_string(), str(mends), *meanings), used)
     known = KnownRows(cache_folder() / "blocks" / f"{key}.parquet", key)
-    removable = bool(evidence.of("layers").get("removal"))
+    removable = any(axis.removes_layers(evidence) for axis in axes())
     table = block_table(screen, subject.model, blocks, removable, known, progress, is_late)
     known.write(folder.blocks)
     return screen, table

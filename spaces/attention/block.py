@@ -123,6 +123,10 @@ class AttentionBlock(Block):
         swapped = [nats.get(option, never if option != heads else nothing) for option in last]
         return np.concatenate([cut + each[:, None] for each in swapped], axis=1)
 
+    def slower(self, costs: Costs) -> Sequence[str]:
+        left = set(self.choices) - set(self.mechanisms(costs))
+        return sorted(str(choice) for choice in left)
+
     def mechanisms(self, costs: Costs) -> tuple[AttentionChoice, ...]:
         """`full`, and those whose damage is measured."""
         which = {option // (self.heads + 1) for option in self.measured(costs)}

@@ -82,6 +82,13 @@ class Layers(Axis[Stays]):
         removal = tuple(facts["removal"])
         return LayerBits(removal) if setting == "mask" else RankedLayers(removal)
 
+    def solved_setting(self, setting: Any) -> Any:
+        """What is solved may remove any of them."""
+        return "mask" if setting == "ranked" else setting
+
+    def removes_layers(self, evidence: Evidence) -> bool:
+        return bool(evidence.of(self.name).get("removal"))
+
     def apply(self, built: Built, value: Stays, tools: Tools) -> Built:
         from paretoformer.spaces.surgery import keep_layers
 

@@ -81,6 +81,9 @@ class Recovery(Axis[str]):
     def domain(self, setting: Any, evidence: Evidence) -> Domain[str]:
         return Fixed(evidence.of(self.name).get("method", NONE))
 
+    def mends(self, evidence: Evidence) -> bool:
+        return bool(evidence.of(self.name).get("method", NONE) != NONE)
+
     def apply(self, built: Built, value: str, tools: Tools) -> Built:
         from paretoformer.spaces.families import layers_of
         from paretoformer.spaces.recovery import Distillation, repair
