@@ -285,7 +285,7 @@ def programmes(here: Subject, encoder: Encoder, teacher: Teacher) -> dict[str, P
     table = block_table(screen, here.model, priced, False, KnownRows())
     kinds = tuple(Kind(block, table.nats[name], costs) for name, (block, costs) in priced.items())
     plain = Programme(dense, kinds, 0.0, table.removed)
-    corrected, _ = solver.search(plain, screen.of, ROUNDS, FORECASTS)
+    corrected, _ = solver.learn(plain, screen.of, ROUNDS, FORECASTS)
     return {"sums": plain, "corrected": corrected}
 
 

@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
@@ -23,7 +22,7 @@ import transformers
 from torch import nn
 
 from paretoformer.evaluators.progress import Progress, silent
-from paretoformer.spaces.block import Block, Costs
+from paretoformer.spaces.block import Block, Costs, Damage
 from paretoformer.spaces.build import build
 from paretoformer.spaces.candidate import Candidate
 from paretoformer.spaces.families import shape_of
@@ -36,8 +35,6 @@ EXAMPLES = 64
 """Texts that damage is measured on, about; of the teacher's held-out ones."""
 LAYER = "layer"
 """The row of a whole layer that is gone."""
-
-Damage = npt.NDArray[np.float64]
 
 
 class Screen:
@@ -68,10 +65,6 @@ class Row:
     layer: int
     block: str
     option: int
-
-    @property
-    def key(self) -> str:
-        return f"{self.layer} {self.block} {self.option}"
 
 
 @dataclass(frozen=True)

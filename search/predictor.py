@@ -4,10 +4,9 @@ measured so far. It decides what is tried, is kept with what came out, and is ne
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
 
-from paretoformer.search.results.record import TrialRecord
+from paretoformer.search.results.record import Records, TrialRecord
 from paretoformer.spaces.axis import Stage
 from paretoformer.spaces.candidate import Candidate
 from paretoformer.spaces.latency_model import LatencyModel
@@ -17,9 +16,6 @@ from paretoformer.spaces.space import Space
 LATENCY = "latency_ms"
 DIVERGENCE = "divergence"
 PREDICTED = (DIVERGENCE, LATENCY)
-
-Records = Mapping[str, TrialRecord]
-"""Candidate id -> its record."""
 
 
 @dataclass(frozen=True)

@@ -91,7 +91,7 @@ class Programme:
             ],
             "layer": self.layer,
             "removed": _finite(self.removed),
-            "coefficients": self._weights().tolist(),
+            "coefficients": self.weights.tolist(),
         }
 
     @classmethod
@@ -112,9 +112,9 @@ class Programme:
                 )
         return found
 
-    def solve(self) -> Solved:
+    def solve(self) -> Solutions:
         """The best candidate within every budget."""
-        return Solved(self, *self._tables())
+        return Solutions(self, *self._tables())
 
     def parts(self, candidate: Candidate) -> Floats | None:
         """(kinds + 1,) the milliseconds of each kind in all layers, and of what is left of them.
@@ -139,7 +139,7 @@ class Programme:
     def shares(self, candidate: Candidate) -> Floats | None:
         """(layers, kinds + 1) of the predicted nats: by each block, and by a layer's removal."""
         found = [kind.block.options(candidate.values) for kind in self.kinds]
-        weights, shares = self._weights(), np.zeros((self.layers, len(self.kinds) + 1))
+        weights, shares = self.weights, np.zeros((self.layers, len(self.kinds) + 1))
         for layer, stays in enumerate(candidate.layers):
             if not stays:
                 shares[layer, -1] = weights[layer, -1] * self.removed[layer]
@@ -158,7 +158,9 @@ class Programme:
         )
         return replace(self, kinds=tuple(kinds), layer=float(self.layer * factors[-1]))
 
-    def _weights(self) -> Floats:
+    @property
+    def weights(self) -> Floats:
+        """The coefficients, or ones."""
         shape = (self.layers, len(self.kinds) + 1)
         return np.ones(shape) if self.coefficients is None else self.coefficients
 
@@ -167,7 +169,7 @@ class Programme:
 
         Of each layer the chosen: an option of each kind, and last whether the layer stays.
         """
-        weights = self._weights()
+        weights = self.weights
         best = np.zeros(BUCKETS + 1)
         chosen = []
         for layer in range(self.layers):
@@ -216,7 +218,7 @@ def _later(best: Floats, steps: int) -> Floats:
 
 
 @dataclass(frozen=True)
-class Solved:
+class Solutions:
     """The solutions of a programme, for every budget."""
 
     programme: Programme
@@ -226,7 +228,7 @@ class Solved:
     def at(self, bucket: int) -> Solution | None:
         """The best candidate within a budget that has one; None where no layer would stay."""
         here = self.programme
-        weights, left = here._weights(), bucket
+        weights, left = here.weights, bucket
         options = np.zeros((len(here.kinds), here.layers), dtype=np.int64)
         shares = np.zeros((here.layers, len(here.kinds) + 1))
         stays, time = [True] * here.layers, 0.0
@@ -288,7 +290,7 @@ class Screened:
     nats: float
 
 
-def search(
+def learn(
     programme: Programme,
     screen: Callable[[Candidate], float],
     rounds: int,
@@ -309,7 +311,7 @@ def search(
     for turn in range(rounds):
         if found and is_late():
             break
-        fitted = programme._weights()
+        fitted = programme.weights
         drawn = rng.normal(scale=DRAWN * (turn % 2), size=fitted.shape)
         looked = _with(programme, fitted * np.exp(drawn))
         for step, solution in enumerate(looked.solve().along(count)):
@@ -348,7 +350,7 @@ def coefficients(found: Sequence[Screened], shape: tuple[int, ...]) -> Floats:
     return np.exp(found_logs).reshape(shape)
 
 
-def front(found: Sequence[Screened], count: int) -> list[Candidate]:
+def best_screened(found: Sequence[Screened], count: int) -> list[Candidate]:
     """At most `count` of what was screened: none slower and worse than another; even in log nats,
     the slowest first."""
     known = (each for each in found if np.isfinite(each.nats))

@@ -26,9 +26,9 @@ from paretoformer.spaces.solver import (
     Programme,
     Screened,
     Solution,
+    best_screened,
     coefficients,
-    front,
-    search,
+    learn,
 )
 from tests.test_cutting import tiny
 
@@ -134,7 +134,7 @@ def test_search_learns_which_layer_matters() -> None:
     true = np.ones((LAYERS, 3))
     true[0] = 5.0
     really = replace(here, coefficients=true)
-    learned, found = search(here, really.nats, rounds=6, count=8)
+    learned, found = learn(here, really.nats, rounds=6, count=8)
     assert learned.coefficients is not None
     rng = np.random.default_rng(0)
     random = []
@@ -148,13 +148,13 @@ def test_search_learns_which_layer_matters() -> None:
         return float(np.mean([abs(np.log(model.nats(c) / really.nats(c))) for c in random]))
 
     assert misses(learned) < 0.5 * misses(here)
-    assert {each.solution.candidate for each in found} >= set(front(found, 5))
+    assert {each.solution.candidate for each in found} >= set(best_screened(found, 5))
 
 
 def test_front_of_what_was_screened_has_none_that_is_slower_and_worse() -> None:
-    _, found = search(programme(5), programme(5).nats, rounds=3, count=8)
+    _, found = learn(programme(5), programme(5).nats, rounds=3, count=8)
     measured = {each.solution.candidate: each for each in found}
-    best = [measured[each] for each in front(found, 4)]
+    best = [measured[each] for each in best_screened(found, 4)]
     assert 1 < len(best) <= 4
     times = [each.solution.milliseconds for each in best]
     assert times == sorted(times, reverse=True)

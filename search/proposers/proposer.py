@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
-from paretoformer.search.results.record import TrialRecord
+from paretoformer.search.results.record import Records
 from paretoformer.spaces.candidate import Candidate
 
-Records = Mapping[str, TrialRecord]
-"""Candidate id -> its record: what was measured so far."""
+__all__ = ["Proposer", "Records"]
 
 
 class Proposer(ABC):

@@ -10,10 +10,10 @@ from functools import partial
 import numpy as np
 from scipy.optimize import isotonic_regression
 
-from paretoformer.evaluators.directions import Direction
 from paretoformer.evaluators.metrics import Metric
 from paretoformer.search.predictor import LATENCY, Predictor
 from paretoformer.search.proposers.crossed import Crossed
+from paretoformer.search.proposers.gain import Gain
 from paretoformer.search.proposers.proposer import Proposer, Records
 from paretoformer.search.proposers.standard import (
     alternatives,
@@ -22,7 +22,6 @@ from paretoformer.search.proposers.standard import (
     fastest,
     served,
 )
-from paretoformer.search.results.front import as_costs, hypervolume
 from paretoformer.search.results.record import TrialRecord
 from paretoformer.search.results.requirement import Requirement
 from paretoformer.spaces.candidate import Candidate
@@ -90,6 +89,7 @@ class Solved(Proposer):
     forecast: Callable[[Candidate, int], Sequence[Candidate]]
     requirements: Sequence[Requirement] = ()
     _asked: tuple[Candidate, ...] = field(default=(), init=False)
+    _forecasts: list[Candidate] = field(default_factory=list, init=False)
 
     @property
     def space(self) -> Space:
@@ -114,7 +114,7 @@ class Solved(Proposer):
         for base in self.servings(records):
             options += self._options(base, records, quality)
         known = [
-            [record.measurements[m.name].value for m in (quality, latency)]
+            (record.measurements[quality.name].value, record.measurements[latency.name].value)
             for record in records.values()
             if record.ok and all(m.name in record.measurements for m in (quality, latency))
         ]
@@ -122,9 +122,11 @@ class Solved(Proposer):
         return _best(options, known, quality, least_of_use(self.requirements, quality, dense))
 
     def _planned(self, records: Records) -> list[Candidate]:
-        """What was forecast for each runtime."""
-        bases = self.servings(records)
-        return [each for place, base in enumerate(bases) for each in self.forecast(base, place)]
+        """What was forecast for each runtime; it stays the same once the runtimes are known."""
+        if not self._forecasts:
+            for place, base in enumerate(self.servings(records)):
+                self._forecasts += self.forecast(base, place)
+        return self._forecasts
 
     def _options(
         self, base: Candidate, records: Records, quality: Metric
@@ -182,34 +184,25 @@ def _curve(
 
 def _best(
     options: Sequence[tuple[Candidate, float, float]],
-    known: Sequence[Sequence[float]],
+    known: Sequence[tuple[float, float]],
     quality: Metric,
     least: float | None,
 ) -> list[Candidate]:
-    """Greedily those that add most to the hypervolume, up to `BATCH`; latency counts by its
-    logarithm, so that a fast candidate is worth as much as a slow one.
+    """Greedily those that add most to the hypervolume, up to `BATCH`.
 
     options: candidate, quality, milliseconds. known: quality, milliseconds.
     """
     if not known or not options:
         return []
-    directions: list[Direction] = [quality.direction, "minimize"]
-    points = np.array([[value, np.log(ms)] for value, ms in known])
-    signs = np.array([-1.0 if quality.direction == "maximize" else 1.0, 1.0])
-    reference = as_costs(points, directions).max(axis=0) * signs
-    if least is not None:
-        reference[0] = least
+    gain = Gain(known, quality, least)
     picked: list[Candidate] = []
-    left = [(c, np.array([[value, np.log(ms)]])) for c, value, ms in options if ms > 0]
+    left = [each for each in options if each[2] > 0]
     while left and len(picked) < BATCH:
-        now = hypervolume(points, directions, reference)
-        gains = [
-            hypervolume(np.vstack((points, each)), directions, reference) - now for _, each in left
-        ]
+        gains = [gain.of(value, ms) for _, value, ms in left]
         index = int(np.argmax(gains))
         if gains[index] <= 0:
             break
-        candidate, point = left.pop(index)
+        candidate, value, ms = left.pop(index)
         picked.append(candidate)
-        points = np.vstack((points, point))
+        gain.add(value, ms)
     return picked

@@ -103,6 +103,10 @@ class New:
         return found[::-1]
 
 
+Records = Mapping[str, TrialRecord]
+"""Candidate id -> its record: what was measured so far."""
+
+
 def _span(span: Span) -> dict[str, Any]:
     """Version 1 calls the phase `half`."""
     facts = asdict(span)

@@ -24,10 +24,11 @@ from optuna.study import Study
 from optuna.trial import FrozenTrial
 
 from paretoformer.evaluators.metrics import Metric
-from paretoformer.search.predictor import LATENCY, Predictor, Records
+from paretoformer.search.predictor import LATENCY, Predictor
+from paretoformer.search.proposers.gain import Gain
 from paretoformer.search.proposers.solved import least_of_use
 from paretoformer.search.proposers.standard import best_servings
-from paretoformer.search.results.front import as_costs, hypervolume
+from paretoformer.search.results.record import Records
 from paretoformer.search.results.requirement import Requirement
 from paretoformer.search.samplers.gaussian_process import GaussianProcess
 from paretoformer.spaces.candidate import Candidate
@@ -218,20 +219,11 @@ def _gains(
     errors: Floats,
     times: Floats,
 ) -> Floats:
-    """(candidates,) the expected gain of hypervolume, with the logarithm of latency."""
-    directions = [quality.direction, "minimize"]
-    points = np.array([[value, np.log(ms)] for value, ms in known])
-    signs = np.array([-1.0 if quality.direction == "maximize" else 1.0, 1.0])
-    reference = as_costs(points, directions).max(axis=0) * signs
-    if least is not None:
-        reference[0] = least
-    now = hypervolume(points, directions, reference)
+    """(candidates,) the expected gain of hypervolume."""
+    gain = Gain(known, quality, least)
     gains = np.zeros(len(means))
     for index, (mean, error, ms) in enumerate(zip(means, errors, times, strict=True)):
-        if not np.isfinite([mean, ms]).all():
-            continue
-        for node, weight in zip(NODES, WEIGHTS, strict=True):
-            more = np.vstack((points, [mean + node * error, np.log(ms)]))
-            volume = hypervolume(more, directions, reference)
-            gains[index] += weight * (volume - now)
+        if np.isfinite([mean, ms]).all():
+            found = [gain.of(float(mean + node * error), float(ms)) for node in NODES]
+            gains[index] = WEIGHTS @ found
     return gains

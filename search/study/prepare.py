@@ -233,7 +233,7 @@ def _forecast(
     priced = {name: (b, c) for (name, b), c in zip(blocks.items(), costs, strict=True)}
     screen, table = _measured(subject, evidence, priced, folder, progress, is_late)
     kinds = tuple(Kind(block, table.nats[name], each) for name, (block, each) in priced.items())
-    programme, found = solver.search(
+    programme, found = solver.learn(
         Programme(dense, kinds, layer, table.removed),
         screen.of,
         ROUNDS,
@@ -245,7 +245,7 @@ def _forecast(
     other = (values for each in kinds for values in each.block.kinds(each.costs))
     return _Found(
         evidence,
-        tuple(solver.front(found, FORECASTS)),
+        tuple(solver.best_screened(found, FORECASTS)),
         tuple(dense.replaced(**values) for values in other),
         programme,
         (_slower(slower),) if slower else (),
