@@ -23,6 +23,7 @@ from typing import Any
 import numpy as np
 import optuna
 import torch
+from optuna.samplers import BaseSampler
 
 from paretoformer.evaluators.block_table import Screen
 from paretoformer.evaluators.evaluator import Job
@@ -48,6 +49,7 @@ from paretoformer.search.proposers.standard import nondominated_records
 from paretoformer.search.results.front import hypervolume
 from paretoformer.search.results.requirement import Requirement
 from paretoformer.search.results.run_folder import RunFolder
+from paretoformer.search.samplers.surrogate import SurrogateSampler
 from paretoformer.search.study.optuna_study import make_sampler
 from paretoformer.search.study.prepare import Prepared, prepare
 from paretoformer.search.study.spec import Spec, load_spec
@@ -139,18 +141,21 @@ def made(here: Subject, spec: Spec) -> Prepared:
 def one(
     prepared: Prepared,
     proposers: Sequence[Proposer],
-    sampler: str,
+    sampler: BaseSampler,
     seed: int,
     count: int,
     by: Quick,
 ) -> list[tuple[float, float]]:
     """(nats, milliseconds) of each trial."""
     study = optuna.create_study(
-        directions=[metric.direction for metric in OBJECTIVES], sampler=make_sampler(sampler, seed)
+        directions=[metric.direction for metric in OBJECTIVES], sampler=sampler
     )
     pipeline = Pipeline(InlineDispatcher(by, by.here.target.threads), "search")
     spare = Unseen(prepared.space, seed)
-    records = Search(study, prepared.space, proposers, spare, pipeline, NAMES).run(count)
+    search = Search(study, prepared.space, proposers, spare, pipeline, NAMES)
+    if isinstance(sampler, SurrogateSampler):
+        sampler.records, sampler.under_way = lambda: search.known, lambda: search.under_way
+    records = search.run(count)
     return [(record.values(NAMES)[0], record.values(NAMES)[1]) for record in records]
 
 
@@ -179,18 +184,20 @@ def main(argv: Sequence[str] | None = None) -> None:
     predictor = Predictor(ranked.space, ranked.programme)
     print(f"{arguments.study}, {cpu_name()}, {here.target.threads} threads", flush=True)
 
-    def methods(seed: int) -> dict[str, tuple[Prepared, list[Proposer], str]]:
+    def methods(seed: int) -> dict[str, tuple[Prepared, Sequence[Proposer], BaseSampler]]:
+        wanted = OBJECTIVES, REQUIREMENTS
+        nsga2, tpe, random = (make_sampler(name, seed) for name in ("nsga2", "tpe", "random"))
+        surrogate = SurrogateSampler(predictor, *wanted, seed)
         first: list[Proposer] = [Planted((bits.space.dense,))]
         local = LocalSearch(ranked.space, np.random.default_rng(seed))
         return {
-            "NSGA-II on bits": (bits, first, "nsga2"),
-            "local search": (ranked, [*first, local], "random"),
-            "TPE": (ranked, first, "tpe"),
-            "first order, NSGA-II": (
-                before, standard_proposers(before.space, OBJECTIVES, REQUIREMENTS), "nsga2",
-            ),
-            "solved": (ranked, solved_proposers(predictor, OBJECTIVES, REQUIREMENTS), "nsga2"),
-        }  # fmt: skip
+            "NSGA-II on bits": (bits, first, nsga2),
+            "local search": (ranked, [*first, local], random),
+            "TPE": (ranked, first, tpe),
+            "first order, NSGA-II": (before, standard_proposers(before.space, *wanted), nsga2),
+            "solved": (ranked, solved_proposers(predictor, *wanted), nsga2),
+            "surrogate": (ranked, solved_proposers(predictor, *wanted, rounds=False), surrogate),
+        }
 
     most = max(arguments.trials)
     found: dict[str, list[list[tuple[float, float]]]] = {}

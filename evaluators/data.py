@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections import Counter, defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
+from paretoformer.evaluators.reading import (
+    Columns,
+    DataError,
+    is_data_file,
+    read_columns,
+    read_hub,
+)
+from paretoformer.evaluators.remark import Remark
 from paretoformer.spaces.suggestions import did_you_mean
 
 SplitName = Literal["train", "search", "confirm", "steer", "recovery"]
@@ -23,19 +31,6 @@ RECOVERY_EXAMPLES = 20_000
 """Further texts that candidates are repaired from, and distilled on; more are not read."""
 RECOVERY_AT_LEAST = 128
 """With fewer of its own, a repair uses those that rank the heads."""
-
-READERS = {
-    ".csv": "csv",
-    ".tsv": "csv",
-    ".jsonl": "json",
-    ".json": "json",
-    ".parquet": "parquet",
-    ".txt": "text",
-}
-
-
-class DataError(ValueError):
-    """The data cannot be used as it is; the message says what to change."""
 
 
 class DataSource(BaseModel):
@@ -57,8 +52,15 @@ class DataSource(BaseModel):
     )
     subset: str = Field(default="", description="Configuration of a Hub data set.")
     split: str = Field(default="train", description="Split of a Hub data set.")
+    encoding: str = Field(default="utf-8", description="Of a csv, jsonl or txt file.")
     search_examples: int = Field(default=500, ge=1)
     confirm_examples: int = Field(default=1000, ge=1)
+    stratify: bool | None = Field(
+        default=None, description="Every split has its share of each class; default: in new runs."
+    )
+    check: bool = Field(
+        default=True, description="Stop where the numbers would mean nothing; false: go on."
+    )
 
 
 @dataclass(frozen=True)
@@ -76,6 +78,11 @@ class Examples:
     def labelled(self) -> bool:
         """Whether every label is known."""
         return all(label is not None for label in self.labels)
+
+    def relabelled(self, labels: Sequence[Any]) -> Examples:
+        """With these labels, one a row; without the rows whose label is None."""
+        kept = [index for index, label in enumerate(labels) if label is not None]
+        return replace(self, labels=tuple(labels)).take(kept)
 
     def joined(self, more: Examples) -> Examples:
         return Examples(self.texts + more.texts, self.pairs + more.pairs, self.labels + more.labels)
@@ -95,9 +102,33 @@ class Examples:
         ]
 
 
+@dataclass(frozen=True)
+class Labels:
+    """values: one for each row, as a task counts with it; None for a row that has none."""
+
+    values: tuple[Any, ...]
+    remarks: tuple[Remark, ...] = ()
+
+
+@dataclass(frozen=True)
+class Splits:
+    """Examples that never overlap, and what was noticed on the way."""
+
+    examples: dict[SplitName, Examples]
+    remarks: tuple[Remark, ...] = ()
+
+
+Numbering = Callable[[Sequence[Any]], Labels]
+"""What a task makes of all the labels of a study, as they stand in its files."""
+
+
+def as_they_are(labels: Sequence[Any]) -> Labels:
+    return Labels(tuple(labels))
+
+
 def read_splits(
-    source: DataSource, seed: int, recovery_texts: str = ""
-) -> dict[SplitName, Examples]:
+    source: DataSource, seed: int, recovery_texts: str = "", number: Numbering = as_they_are
+) -> Splits:
     """The splits, shuffled by `seed`, without duplicates within or across them.
 
     What is left over, or is left of the training file, steers the search and is for recovery.
@@ -107,122 +138,154 @@ def read_splits(
     Raises:
         DataError: a file is missing, unreadable or empty, lacks a column, or has too few examples.
     """
-    seen: set[str] = set()
-    splits, left = _measured_splits(source, seed, seen)
+    pools, remarks = _pools(source, seed, number)
+    splits, left = _from_one(source, pools[""]) if source.path else _from_three(source, pools)
     steer = min(STEER_EXAMPLES, len(left) // 4)
     splits["steer"] = left.take(range(steer))
     recovery = left.take(range(steer, len(left)))
     if recovery_texts:
-        more = _read(recovery_texts, source.model_copy(update={"label": ""}))
+        more, remark = _read(recovery_texts, source.model_copy(update={"label": ""}))
+        seen = {key for pool in pools.values() for key in pool.identities()}
         recovery = _shuffled(_unseen(more, seen), seed).joined(recovery)
+        remarks = (*remarks, *remark)
     splits["recovery"] = recovery.take(range(min(RECOVERY_EXAMPLES, len(recovery))))
-    return {name: each for name, each in splits.items() if len(each)}
+    return Splits({name: each for name, each in splits.items() if len(each)}, remarks)
 
 
-def _measured_splits(
-    source: DataSource, seed: int, seen: set[str]
-) -> tuple[dict[SplitName, Examples], Examples]:
-    """What is ranked and measured on; and what is left over. Adds all of them to `seen`."""
-    sizes: dict[SplitName, int] = {
+def _pools(
+    source: DataSource, seed: int, number: Numbering
+) -> tuple[dict[str, Examples], tuple[Remark, ...]]:
+    """The usable rows of each file, in the order in which they are taken; the training file gives
+    way to the others."""
+    names = ("",) if source.path else ("confirm", "search", "train")
+    paths = {name: getattr(source, name or "path") for name in names}
+    read = {name: _read(path, source) for name, path in paths.items()}
+    labels = number([each for examples, _ in read.values() for each in examples.labels])
+    remarks = [each for _, said in read.values() for each in said]
+    pools: dict[str, Examples] = {}
+    seen: set[str] = set()
+    start = 0
+    for name, (examples, _) in read.items():
+        rows = labels.values[start : start + len(examples)]
+        start += len(examples)
+        whole = examples.relabelled(rows) if source.label else examples
+        fresh = _unseen(whole, seen)
+        pools[name] = _shuffled(fresh, seed)
+        if source.stratify:
+            pools[name] = _stratified(pools[name], seed)
+        remarks += _repeated(paths[name], len(whole) - len(fresh))
+    return pools, (*remarks, *labels.remarks)
+
+
+def _repeated(path: str, count: int) -> list[Remark]:
+    rows = "1 row repeats" if count == 1 else f"{count} rows repeat"
+    return [Remark(f"{Path(path).name}: {rows} an earlier text, and counts once.")] * bool(count)
+
+
+def _from_one(source: DataSource, pool: Examples) -> tuple[dict[SplitName, Examples], Examples]:
+    """The splits of one file; and what is left over."""
+    needed = source.search_examples + source.confirm_examples + TRAIN_AT_LEAST
+    if len(pool) < needed:
+        raise DataError(
+            f"{source.path} has {len(pool)} different examples, but the splits need {needed}: "
+            f"{source.search_examples} to search, {source.confirm_examples} to confirm and "
+            f"{TRAIN_AT_LEAST} to rank heads. Lower data.search_examples or "
+            "data.confirm_examples."
+        )
+    splits: dict[SplitName, Examples] = {}
+    start = 0
+    for name, size in _sizes(source).items():
+        splits[name] = pool.take(range(start, min(start + size, len(pool))))
+        start += size
+    return splits, pool.take(range(min(start, len(pool)), len(pool)))
+
+
+def _sizes(source: DataSource) -> dict[SplitName, int]:
+    return {
         "confirm": source.confirm_examples,
         "search": source.search_examples,
         "train": TRAIN_EXAMPLES,
     }
-    if source.path:
-        pool = _shuffled(_unseen(_read(source.path, source), seen), seed)
-        needed = source.search_examples + source.confirm_examples + TRAIN_AT_LEAST
-        if len(pool) < needed:
-            raise DataError(
-                f"{source.path} has {len(pool)} different examples, but the splits need {needed}: "
-                f"{source.search_examples} to search, {source.confirm_examples} to confirm and "
-                f"{TRAIN_AT_LEAST} to rank heads. Lower data.search_examples or "
-                "data.confirm_examples."
-            )
-        splits: dict[SplitName, Examples] = {}
-        start = 0
-        for name, size in sizes.items():
-            splits[name] = pool.take(range(start, min(start + size, len(pool))))
-            start += size
-        return splits, pool.take(range(min(start, len(pool)), len(pool)))
-    paths: dict[SplitName, str] = {
-        "confirm": source.confirm,
-        "search": source.search,
-        "train": source.train,
-    }
-    splits = {}
-    for name, path in paths.items():  # the training file last, which gives way to the others
-        found = _shuffled(_unseen(_read(path, source), seen), seed)
-        wanted = sizes[name]
+
+
+def _from_three(
+    source: DataSource, pools: Mapping[str, Examples]
+) -> tuple[dict[SplitName, Examples], Examples]:
+    """The splits of three files; and what is left of the training file."""
+    splits: dict[SplitName, Examples] = {}
+    for name, wanted in _sizes(source).items():
+        found = pools[name]
         least = TRAIN_AT_LEAST if name == "train" else wanted
         if len(found) < least:
             advice = "" if name == "train" else f" Lower data.{name}_examples."
             raise DataError(
-                f"{path} has {len(found)} examples of its own after duplicates are removed, "
-                f"but `{name}` needs {least}.{advice}"
+                f"{getattr(source, name)} has {len(found)} examples of its own after duplicates "
+                f"are removed, but `{name}` needs {least}.{advice}"
             )
         splits[name] = found.take(range(min(wanted, len(found))))
-    return splits, found.take(range(len(splits["train"]), len(found)))
+    train = pools["train"]
+    return splits, train.take(range(len(splits["train"]), len(train)))
 
 
-def _read(path: str, source: DataSource) -> Examples:
-    import datasets  # slow to import, and only a starting study needs it
-
-    datasets.disable_progress_bars()
-    datasets.logging.set_verbosity(logging.CRITICAL)  # what fails is raised, and said once
-    reader = READERS.get(Path(path).suffix.lower())
-    is_file = Path(path).is_file()
-    if not is_file and reader:
-        raise DataError(f"no data file {path}.")
-    if is_file and not reader:
-        raise DataError(f"cannot read {path}: use a file that ends in {', '.join(READERS)}.")
-    if is_file and Path(path).stat().st_size == 0:
-        raise DataError(f"{path} is empty.")
-    try:
-        if is_file:
-            options = {"sep": "\t"} if path.endswith(".tsv") else {}
-            table = datasets.load_dataset(reader, data_files=path, split="train", **options)
-        else:
-            table = datasets.load_dataset(path, source.subset or None, split=source.split)
-    except Exception as error:  # the readers raise what their parsers raise
-        raise DataError(f"cannot read {path}: {_reason(error)}") from error
-    return _columns(table, path, source)
-
-
-def _reason(error: BaseException) -> str:
-    """The innermost cause in one line."""
-    while error.__cause__ is not None:
-        error = error.__cause__
-    return " ".join(f"{type(error).__name__}: {error}".split())[:300]
-
-
-def _columns(table: Any, path: str, source: DataSource) -> Examples:
+def _read(path: str, source: DataSource) -> tuple[Examples, list[Remark]]:
     """The rows that have text and label, or text where no label is wanted."""
-    columns = {"text": source.text}
-    if source.label:
-        columns["label"] = source.label
-    if source.text_pair:
-        columns["text_pair"] = source.text_pair
+    columns = {"text": source.text, "label": source.label, "text_pair": source.text_pair}
+    columns = {key: column for key, column in columns.items() if column}
+    if is_data_file(path) or Path(path).is_file():
+        table = read_columns(path, columns.values(), source.encoding)
+    else:
+        table = read_hub(path, source.subset, source.split)
     for key, column in columns.items():
-        if column not in table.column_names:
+        if column not in table.values:
             raise DataError(
-                f"{path} has no column {column!r}.{did_you_mean(column, table.column_names)} "
-                f"It has: {', '.join(table.column_names)}. Name yours as data.{key}."
+                f"{path} has no column {column!r}.{did_you_mean(column, table.values)} "
+                f"It has: {', '.join(table.values)}. Name yours as data.{key}."
             )
-    texts = table[source.text][:]
-    labels = table[source.label][:] if source.label else [None] * len(texts)
-    pairs = table[source.text_pair][:] if source.text_pair else [""] * len(texts)
-    rows = [
-        (str(text), str(pair), label)
-        for text, pair, label in zip(texts, pairs, labels, strict=True)
-        if text is not None
-        and str(text).strip()
-        and pair is not None
-        and (label is not None or not source.label)
-    ]
+    return _usable(path, table, columns)
+
+
+def _usable(path: str, table: Columns, columns: Mapping[str, str]) -> tuple[Examples, list[Remark]]:
+    values = {key: table.values[column] for key, column in columns.items()}
+    lacking = {"text": "text", "text_pair": "second text", "label": "label"}
+    rows: list[dict[str, Any]] = []
+    dropped: Counter[str] = Counter()
+    for number, cells in enumerate(zip(*values.values(), strict=True), start=1):
+        row = dict(zip(values, cells, strict=True))
+        for key in row.keys() - {"label"}:
+            _check_text(path, number, columns[key], row[key])
+        missing = next((key for key in lacking if key in row and _is_missing(row[key])), None)
+        if missing is None:
+            rows.append(row)
+        else:
+            dropped[lacking[missing]] += 1
     if not rows:
         wanted = " and ".join(repr(column) for column in columns.values())
         raise DataError(f"{path} has no row with {wanted}.")
-    return Examples(*(tuple(column) for column in zip(*rows, strict=True)))
+    examples = Examples(
+        tuple(str(row["text"]) for row in rows),
+        tuple(str(row.get("text_pair", "")) for row in rows),
+        tuple(row.get("label") for row in rows),
+    )
+    remarks = list(table.remarks)
+    if dropped:
+        counts = ", ".join(f"{count} without a {what}" for what, count in dropped.items())
+        whole = len(rows) + dropped.total()
+        remarks.append(Remark(f"{Path(path).name}: left out of {whole} rows: {counts}."))
+    return examples, remarks
+
+
+def _check_text(path: str, row: int, column: str, value: Any) -> None:
+    if isinstance(value, list | dict | bytes):
+        kind = {list: "a list", dict: "an object", bytes: "bytes"}[type(value)]
+        raise DataError(
+            f"{path}: {column!r} of row {row} is {kind}, and no text. Of chat messages, make the "
+            "text first that the model reads."
+        )
+
+
+def _is_missing(value: Any) -> bool:
+    """None, NaN, or nothing but spaces."""
+    return value is None or value != value or (isinstance(value, str) and not value.strip())
 
 
 def _unseen(examples: Examples, seen: set[str]) -> Examples:
@@ -238,3 +301,15 @@ def _unseen(examples: Examples, seen: set[str]) -> Examples:
 def _shuffled(examples: Examples, seed: int) -> Examples:
     order = np.random.default_rng(seed).permutation(len(examples))
     return examples.take(order.tolist())
+
+
+def _stratified(examples: Examples, seed: int) -> Examples:
+    """In an order of which any stretch has its share of each class, give or take one example."""
+    members: dict[Any, list[int]] = defaultdict(list)
+    for index, label in enumerate(examples.labels):
+        members[label].append(index)
+    places = np.empty(len(examples))
+    rng = np.random.default_rng(seed)
+    for indices in members.values():
+        places[indices] = (np.arange(len(indices)) + rng.random()) / len(indices)
+    return examples.take(np.argsort(places, kind="stable").tolist())

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from paretoformer.evaluators.data import SplitName
+from paretoformer.evaluators.remark import Remark
 from paretoformer.evaluators.target import Target
 
 Encoded = Mapping[str, np.ndarray]
@@ -53,6 +54,7 @@ class Workload:
 
     splits: Mapping[SplitName, Split]
     inputs: Inputs
+    remarks: tuple[Remark, ...] = ()
 
     @property
     def steering(self) -> Split:

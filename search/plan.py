@@ -33,12 +33,12 @@ def planned(
     folder = RunFolder(out if out is not None else Path("runs") / spec.name)
     if folder.exists:
         there = parse_spec(folder.study.read_text("utf-8"), source=folder.study)
-        if "objectives" not in spec.model_fields_set:  # whose default has changed
-            spec = spec.model_copy(update={"objectives": there.objectives})
-        folder.check_study(spec.model_dump(), there.model_dump())
+        spec = spec.settled(there)
+        folder.check_study(spec.model_dump(), there.settled(there).model_dump())
     else:
+        spec = spec.settled(None)
         folder.check_free()
-    subject = load_subject(spec)
+    subject = load_subject(spec, check=not folder.exists)
     return "\n".join(f"{name:<9} {text}" for name, text in _lines(spec, subject, folder).items())
 
 

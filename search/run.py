@@ -111,7 +111,9 @@ class _Run:
                 f"target.resource {self.spec.target.resource!r} is a node of a Ray cluster: "
                 "give the cluster's --address."
             )
-        subject = load_subject(self.spec, self.display.progress)
+        subject = load_subject(self.spec, self.display.progress, check=not self.folder.exists)
+        for remark in subject.remarks:
+            self.display.note(remark.text)
         with ExitStack() as stack:
             if self.address:  # a wrong address must be known before anything is written
                 stack.enter_context(ray_session(self.address, physical_cores()))
@@ -183,15 +185,15 @@ class _Run:
     def _check_folder(self) -> None:
         if self.folder.exists:
             there = parse_spec(self.folder.study.read_text("utf-8"), source=self.folder.study)
-            if "objectives" not in self.spec.model_fields_set:  # whose default has changed
-                self.spec = self.spec.model_copy(update={"objectives": there.objectives})
-            self.folder.check_study(self.spec.model_dump(), there.model_dump())
+            self.spec = self.spec.settled(there)
+            self.folder.check_study(self.spec.model_dump(), there.settled(there).model_dump())
             if not (self.spec.search.storage or self.folder.storage.exists()):
                 raise RunError(
                     f"{self.folder.path} has lost its {self.folder.storage.name}, without which "
                     "it cannot go on. Choose another --out."
                 )
         else:
+            self.spec = self.spec.settled(None)
             self.folder.check_free()
 
     def _claim(self, study: optuna.Study, subject: Subject) -> None:
@@ -405,6 +407,7 @@ class _Run:
             model_digest=subject.model_digest,
             left_out=prepared.left_out,
             required=tuple(each.text for each in subject.requirements) if subject.required else (),
+            remarks=tuple(each.text for each in subject.remarks),
         )
 
     def _dispatchers(self, stack: ExitStack, subject: Subject) -> Callable[..., Any]:

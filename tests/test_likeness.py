@@ -90,7 +90,7 @@ def test_dense_answers_are_computed_once(tmp_path: Path) -> None:
 def test_what_steers_and_what_repairs_is_in_no_other_split(tmp_path: Path) -> None:
     path = write_data(tmp_path / "data.csv", rows=1500)
     source = DataSource(path=str(path), search_examples=40, confirm_examples=60)
-    splits = read_splits(source, seed=0)
+    splits = read_splits(source, seed=0).examples
     assert {name: len(each) for name, each in splits.items() if name != "recovery"} == {
         "confirm": 60, "search": 40, "train": 256, "steer": 256,
     }  # fmt: skip
@@ -101,10 +101,10 @@ def test_what_steers_and_what_repairs_is_in_no_other_split(tmp_path: Path) -> No
 def test_texts_of_a_file_come_first_among_those_for_recovery(tmp_path: Path) -> None:
     path = write_data(tmp_path / "data.csv", rows=600)
     source = DataSource(path=str(path), search_examples=40, confirm_examples=60)
-    before = read_splits(source, seed=0)
+    before = read_splits(source, seed=0).examples
     known = before["search"].texts[0]
     (tmp_path / "more.txt").write_text(f"one more text\n\n{known}\nand another\n")
-    after = read_splits(source, 0, str(tmp_path / "more.txt"))
+    after = read_splits(source, 0, str(tmp_path / "more.txt")).examples
     assert set(after["recovery"].texts[:2]) == {"one more text", "and another"}
     assert after["recovery"].labels[:2] == (None, None)
     assert after["recovery"].texts[2:] == before["recovery"].texts

@@ -4,6 +4,7 @@ from paretoformer.evaluators.tasks import text_classification
 from paretoformer.evaluators.tasks.task import (
     Task,
     check_family,
+    load_config,
     load_model,
     register,
     task_names,
@@ -13,6 +14,7 @@ from paretoformer.evaluators.tasks.task import (
 __all__ = [
     "Task",
     "check_family",
+    "load_config",
     "load_model",
     "register",
     "task_names",

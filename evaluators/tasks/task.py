@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
 import torch
+import transformers
 from torch import nn
 
-from paretoformer.evaluators.data import Examples, SplitName
+from paretoformer.evaluators.data import Examples, Labels, SplitName
+from paretoformer.evaluators.remark import Remark
 from paretoformer.evaluators.target import Target
 from paretoformer.evaluators.workload import Workload
 from paretoformer.spaces.families import FAMILIES, Family, family_of
 from paretoformer.spaces.suggestions import did_you_mean
+
+BUFFERS = ("position_ids", "token_type_ids", ".attn.bias", "masked_bias", "rotary_emb.inv_freq")
+"""Endings of what older versions of transformers saved along with the weights."""
 
 
 class Task(ABC):
@@ -39,9 +44,20 @@ class Task(ABC):
     ) -> Workload:
         """The examples as inputs and labels, cut to the target's sequence length.
 
+        splits: with labels as `number` makes them.
+        """
+
+    @abstractmethod
+    def number(self, labels: Sequence[Any], config: Any) -> Labels:
+        """All the labels of a study as this task counts with them, and what was assumed.
+
         Raises:
             DataError: a label that the model does not have.
         """
+
+    def doubts(self, answers: np.ndarray, labels: np.ndarray, config: Any) -> list[Remark]:
+        """What is wrong where the uncompressed model gives these answers to labelled examples."""
+        return []
 
     @abstractmethod
     def loss(self, output: Any, labels: torch.Tensor) -> torch.Tensor:
@@ -103,7 +119,24 @@ def check_family(task: Task, config: Any) -> Family:
     return family
 
 
-def load_model(task: Task, path: str, *, trust_remote_code: bool = False) -> nn.Module:
+def load_config(path: str, *, trust_remote_code: bool = False) -> Any:
+    """The config of a folder or Hub id, without settings of what else a forward should return.
+
+    Raises:
+        OSError, ValueError: it cannot be loaded.
+    """
+    return transformers.AutoConfig.from_pretrained(
+        path,
+        trust_remote_code=trust_remote_code,
+        return_dict=True,
+        output_attentions=False,
+        output_hidden_states=False,
+    )
+
+
+def load_model(
+    task: Task, path: str, *, trust_remote_code: bool = False
+) -> tuple[nn.Module, tuple[Remark, ...]]:
     """The model of a folder or Hub id as a user would run it: `sdpa`, evaluation mode.
 
     Raises:
@@ -114,6 +147,7 @@ def load_model(task: Task, path: str, *, trust_remote_code: bool = False) -> nn.
     model: nn.Module
     model, info = task.auto.from_pretrained(
         path,
+        config=load_config(path, trust_remote_code=trust_remote_code),
         attn_implementation="sdpa",
         trust_remote_code=trust_remote_code,
         use_safetensors=True,
@@ -122,7 +156,25 @@ def load_model(task: Task, path: str, *, trust_remote_code: bool = False) -> nn.
     missing = sorted(info["missing_keys"])
     if missing:
         raise ValueError(
-            f"it has no weights for {', '.join(missing[:3])}"
-            f"{' and others' if missing[3:] else ''}: fine-tune it for {task.name} first."
+            f"it has no weights for {_some(missing)}: fine-tune it for {task.name} first."
         )
-    return model.eval()
+    return model.eval(), _unused(sorted(info["unexpected_keys"]))
+
+
+def _unused(names: Sequence[str]) -> tuple[Remark, ...]:
+    """Buffers that older versions saved stand for nothing; anything else was trained."""
+    trained = [name for name in names if not name.endswith(BUFFERS)]
+    if not trained:
+        return ()
+    return (
+        Remark(
+            f"The checkpoint holds weights that its architecture has no place for, "
+            f"{_some(trained)}: the model that is measured is not the one that was trained. Mend "
+            "the `model_type` of its config.json, or save it without them.",
+            doubt=True,
+        ),
+    )
+
+
+def _some(names: Sequence[str]) -> str:
+    return f"{', '.join(names[:3])}{' and others' if names[3:] else ''}"

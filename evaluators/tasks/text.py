@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 
-from paretoformer.evaluators.data import Examples, SplitName
+from paretoformer.evaluators.data import DataError, Examples, SplitName
+from paretoformer.evaluators.remark import Remark
 from paretoformer.evaluators.target import Target
 from paretoformer.evaluators.workload import Encoded, Inputs, Split, Workload
 
@@ -47,33 +48,79 @@ def _padded(tokens: np.ndarray, length: int, filler: int) -> np.ndarray:
     return np.pad(tokens, (0, length - len(tokens)), constant_values=filler)
 
 
-def unlabelled(examples: Examples) -> np.ndarray:
-    """The labels of examples that have none."""
-    return np.full(len(examples), -1, dtype=np.int64)
+UNKNOWN = 0.5
+"""The share of unknown tokens, above which a tokenizer is not the model's own."""
+FEW_UNKNOWN = 0.01
+"""The share of unknown tokens that is worth a word."""
+
+
+def labels_of(examples: Examples) -> np.ndarray:
+    """The labels as numbers; -1 each where they are not known."""
+    labels = examples.labels if examples.labelled else (-1,) * len(examples)
+    return np.asarray(labels, dtype=np.int64)
 
 
 def tokenize(
-    splits: Mapping[SplitName, Examples],
-    labels: Mapping[SplitName, np.ndarray],
-    tokenizer: Any,
-    target: Target,
+    splits: Mapping[SplitName, Examples], tokenizer: Any, config: Any, target: Target
 ) -> Workload:
-    """Every split tokenised, cut to the target's sequence length."""
+    """Every split tokenised, cut to the target's sequence length; texts without a token left out.
+
+    Raises:
+        DataError: none of a split's texts gives a token.
+    """
     names = [name for name in tokenizer.model_input_names if name != "attention_mask"]
+    made: dict[SplitName, Split] = {}
+    empty = 0
+    for name, examples in splits.items():
+        rows = _encoded(examples, names, tokenizer, target)
+        kept = [index for index, row in enumerate(rows) if len(row["input_ids"])]
+        if not kept:
+            raise DataError(
+                f"no text of the split {name!r} gives a token: is this the model's own tokenizer?"
+            )
+        empty += len(rows) - len(kept)
+        made[name] = Split(tuple(rows[i] for i in kept), labels_of(examples)[kept])
+    remarks = [Remark(f"Left out: {empty} texts that give no token.")] * bool(empty)
+    remarks += _unknown_tokens(made.values(), tokenizer)
+    padding = dict.fromkeys(names, 0) | {"input_ids": padding_id(tokenizer, config)}
+    return Workload(made, TextInputs(padding), tuple(remarks))
 
-    def encode(examples: Examples) -> tuple[Encoded, ...]:
-        encoded = tokenizer(
-            list(examples.texts),
-            list(examples.pairs) if any(examples.pairs) else None,
-            truncation=True,
-            max_length=target.sequence_length,
-        )
-        rows = zip(*(encoded[name] for name in names), strict=True)
-        return tuple(
-            {key: np.asarray(ids, dtype=np.int64) for key, ids in zip(names, row, strict=True)}
-            for row in rows
-        )
 
-    padding = dict.fromkeys(names, 0) | {"input_ids": int(tokenizer.pad_token_id or 0)}
-    made = {name: Split(encode(each), labels[name]) for name, each in splits.items()}
-    return Workload(made, TextInputs(padding))
+def padding_id(tokenizer: Any, config: Any) -> int:
+    """The model's own, by which a decoder finds the last token; else the tokenizer's."""
+    own = getattr(config, "pad_token_id", None)
+    return int(own if own is not None else tokenizer.pad_token_id or 0)
+
+
+def _encoded(
+    examples: Examples, names: Sequence[str], tokenizer: Any, target: Target
+) -> list[Encoded]:
+    encoded = tokenizer(
+        list(examples.texts),
+        list(examples.pairs) if any(examples.pairs) else None,
+        truncation=True,
+        max_length=target.sequence_length,
+    )
+    rows = zip(*(encoded[name] for name in names), strict=True)
+    return [
+        {key: np.asarray(ids, dtype=np.int64) for key, ids in zip(names, row, strict=True)}
+        for row in rows
+    ]
+
+
+def _unknown_tokens(splits: Iterable[Split], tokenizer: Any) -> list[Remark]:
+    """How many of the tokens that stand for text the tokenizer does not know."""
+    unknown = tokenizer.unk_token_id
+    if unknown is None:
+        return []
+    special = [each for each in tokenizer.all_special_ids if each != unknown]
+    ids = np.concatenate([example["input_ids"] for split in splits for example in split.examples])
+    of_text = ids[~np.isin(ids, special)]
+    share = float((of_text == unknown).mean()) if len(of_text) else 1.0
+    if share < FEW_UNKNOWN:
+        return []
+    text = f"{share:.0%} of the tokens are unknown to the tokenizer."
+    if share <= UNKNOWN:
+        return [Remark(text)]
+    advice = " It is not the model's own: put the files of that one into the model's folder."
+    return [Remark(text + advice, doubt=True)]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import sys
 import tempfile
 import time
 from collections import Counter, deque
@@ -11,6 +12,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import psutil
@@ -41,10 +43,11 @@ class _Worker:
 
     boxed: a list around the reference to the evaluator, so that Ray does not fetch it (and import
     torch) before the threads are set. scratch: the folder of its temporary files, since it is ended
-    without a chance to remove them.
+    without a chance to remove them. code: where the classes of a model with code of its own are.
     """
 
-    def __init__(self, boxed: list[Any], threads: int, scratch: str) -> None:
+    def __init__(self, boxed: list[Any], threads: int, scratch: str, code: list[str]) -> None:
+        sys.path += code
         os.makedirs(scratch, exist_ok=True)
         tempfile.tempdir = scratch
         for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
@@ -84,6 +87,12 @@ class _Slot:
     task: _Task | None = None
     reference: Any = None
     deadline: float = 0.0
+
+
+def _models_code() -> list[str]:
+    """Where transformers keeps the code that models brought, if this process runs any."""
+    loaded = sys.modules.get("transformers_modules")
+    return [] if loaded is None else [str(Path(each).parent) for each in loaded.__path__]
 
 
 class RayDispatcher(Dispatcher):
@@ -323,7 +332,7 @@ class RayDispatcher(Dispatcher):
         options: dict[str, Any] = {"num_cpus": cpus, "scheduling_strategy": there}
         slot.scratch = tempfile.mkdtemp(dir=self._scratch.name)
         actor = self._actor_class.options(**options)
-        slot.actor = actor.remote(self._boxed, slot.threads, slot.scratch)
+        slot.actor = actor.remote(self._boxed, slot.threads, slot.scratch, _models_code())
         slot.hello = slot.actor.process.remote()
 
     def _greet(self) -> None:

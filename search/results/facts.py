@@ -42,6 +42,7 @@ class RunFacts:
     model_digest: of the dense model's weights; empty in a run of before it was kept.
     left_out: axis -> what the study did not try -> why.
     required: what the study asks of an answer; empty where the metrics say it.
+    remarks: what is to know about the data and the model.
     """
 
     study: Mapping[str, Any]
@@ -51,6 +52,7 @@ class RunFacts:
     model_digest: str = ""
     left_out: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     required: tuple[str, ...] = ()
+    remarks: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON can hold it."""
@@ -68,6 +70,7 @@ class RunFacts:
                 model_digest=data.get("model_digest", ""),
                 left_out=data.get("left_out", {}),
                 required=tuple(data.get("required", ())),
+                remarks=tuple(data.get("remarks", ())),
             )
         except (KeyError, TypeError, AttributeError) as error:
             raise RunError(f"the metadata of the run is damaged: {error!r}.") from None

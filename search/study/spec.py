@@ -19,8 +19,9 @@ from pydantic import (
     model_validator,
 )
 
-from paretoformer.evaluators.data import READERS, DataSource
+from paretoformer.evaluators.data import DataSource
 from paretoformer.evaluators.demo import is_demo
+from paretoformer.evaluators.reading import is_data_file
 from paretoformer.search.errors import StudyError
 from paretoformer.spaces.axes import axes, axis_of
 from paretoformer.spaces.axis import Axis
@@ -162,6 +163,16 @@ class Spec(_Section):
     def to_toml(self) -> str:
         return tomli_w.dumps(self.model_dump(exclude_none=True))
 
+    def settled(self, there: Spec | None) -> Spec:
+        """What this study leaves open: as the run `there` has it, or as a new run does."""
+        stratify = self.data.stratify
+        if stratify is None:
+            stratify = True if there is None else bool(there.data.stratify)
+        update: dict[str, Any] = {"data": self.data.model_copy(update={"stratify": stratify})}
+        if there is not None and "objectives" not in self.model_fields_set:
+            update["objectives"] = there.objectives  # whose default has changed
+        return self.model_copy(update=update)
+
 
 BUILTIN = ("reviews", "long-reviews")
 NO_LIMIT = 1_000_000
@@ -281,9 +292,7 @@ def _absolute(spec: Spec, base: Path) -> Spec:
         if not path or is_demo(path):
             return path
         local = base / Path(path).expanduser()
-        looks_local = path.startswith((".", "/", "~")) or (
-            file and Path(path).suffix.lower() in READERS
-        )
+        looks_local = path.startswith((".", "/", "~")) or (file and is_data_file(path))
         return str(local.resolve()) if looks_local or local.exists() else path
 
     data = spec.data

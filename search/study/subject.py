@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import torch
@@ -12,11 +13,14 @@ import transformers
 from torch import nn
 
 from paretoformer.evaluators import demo
-from paretoformer.evaluators.data import DataError, read_splits
+from paretoformer.evaluators.data import read_splits
+from paretoformer.evaluators.dense_check import check_dense
 from paretoformer.evaluators.metrics import Metric, available, metrics_of
 from paretoformer.evaluators.progress import Progress, silent
+from paretoformer.evaluators.reading import DataError
+from paretoformer.evaluators.remark import Remark
 from paretoformer.evaluators.target import Target, check_device, physical_cores
-from paretoformer.evaluators.tasks import Task, check_family, load_model, task_of
+from paretoformer.evaluators.tasks import Task, check_family, load_config, load_model, task_of
 from paretoformer.evaluators.workload import Workload
 from paretoformer.search.errors import StudyError, UserError
 from paretoformer.search.results.requirement import Requirement
@@ -40,6 +44,8 @@ class Subject:
     objectives: list[Metric]
     required: tuple[Requirement, ...] = ()
     """What the study file asks of an answer."""
+    remarks: tuple[Remark, ...] = ()
+    """What is to know about the data and the model."""
 
     @property
     def labelled(self) -> bool:
@@ -97,52 +103,80 @@ def _add_weights(digest: Any, model: nn.Module) -> None:
         digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().data)
 
 
-def load_subject(spec: Spec, progress: Progress = silent) -> Subject:
+def load_subject(spec: Spec, progress: Progress = silent, *, check: bool = False) -> Subject:
     """The model, data and metrics of a study, each checked before anything slower is begun.
+
+    check: whether to try the uncompressed model on its data, and to stop where its numbers would
+        probably mean nothing, unless the study says that it should go on.
 
     Raises:
         StudyError: says what cannot be used, and how to mend it.
     """
-    section = spec.target
     try:
-        task = task_of(spec.model.task)
-        if not section.resource:  # else the target is another machine
-            check_device(section.device)
-        elif section.threads is None:
-            raise StudyError(
-                "target.resource names another machine, of which this one does not know the cores: "
-                "set target.threads."
-            )
-        target = Target(
-            section.device,
-            section.threads or physical_cores(),
-            section.batch_size,
-            section.sequence_length,
-            section.dtype,
-        )
-        objectives = _objectives(spec, task, target)
-        required = _required(spec, task, target)
-        _check_settings(spec)
-        if demo.is_demo(spec.model.path):
-            demo.recipe_of(spec.model.path)
-        else:
-            _check_config(spec, task, _load_config(spec))
-        if not demo.is_demo(spec.data.path):
-            splits = read_splits(spec.data, spec.seed, spec.recovery.texts)
-        else:
-            prepared = demo.prepare(spec.data.path, progress)
-            splits = read_splits(prepared.data(spec.data), spec.seed, spec.recovery.texts)
-        path = spec.model.path
-        if demo.is_demo(path):
-            path = demo.prepare(path, progress).model
-        tokenizer, model = _load(task, path, spec)
-        _check_config(spec, task, model.config)
-        workload = task.encode(splits, tokenizer, model.config, target)
-        _check_vocabulary(workload, model)
+        return _loaded(spec, progress, check and spec.data.check)
     except (ValueError, DataError, demo.DemoError) as error:
         raise StudyError(str(error)) from None
-    metrics = available(task, target, labelled=bool(spec.data.label))
-    return Subject(task, target, model, workload, metrics, objectives, required)
+
+
+def _loaded(spec: Spec, progress: Progress, check: bool) -> Subject:
+    task = task_of(spec.model.task)
+    target = _target(spec)
+    objectives = _objectives(spec, task, target)
+    required = _required(spec, task, target)
+    _check_settings(spec)
+    path, config = _model(spec, task, progress)
+    source = spec.data
+    if demo.is_demo(source.path):
+        source = demo.prepare(source.path, progress).data(source)
+    number = partial(task.number, config=config)
+    splits = read_splits(source, spec.seed, spec.recovery.texts, number)
+    tokenizer, model, unused = _load(task, path, spec)
+    workload = task.encode(splits.examples, tokenizer, model.config, target)
+    _check_vocabulary(workload, model)
+    remarks = (*splits.remarks, *unused, *workload.remarks)
+    labelled = bool(source.label)
+    if check:
+        _stop_at(remarks)
+        found = check_dense(model, task, workload, labelled=labelled, progress=progress)
+        _stop_at(found)
+    metrics = available(task, target, labelled=labelled)
+    return Subject(task, target, model, workload, metrics, objectives, required, remarks)
+
+
+def _target(spec: Spec) -> Target:
+    section = spec.target
+    if not section.resource:  # else the target is another machine
+        check_device(section.device)
+    elif section.threads is None:
+        raise StudyError(
+            "target.resource names another machine, of which this one does not know the cores: "
+            "set target.threads."
+        )
+    return Target(
+        section.device,
+        section.threads or physical_cores(),
+        section.batch_size,
+        section.sequence_length,
+        section.dtype,
+    )
+
+
+def _model(spec: Spec, task: Task, progress: Progress) -> tuple[str, Any]:
+    """Where the model is, and its config, checked."""
+    path = spec.model.path
+    if demo.is_demo(path):
+        demo.recipe_of(path)
+        path = demo.prepare(path, progress).model
+    config = _load_config(path, spec)
+    _check_config(spec, task, config)
+    return path, config
+
+
+def _stop_at(remarks: Iterable[Remark]) -> None:
+    """Raises StudyError at the first doubt."""
+    for each in remarks:
+        if each.doubt:
+            raise StudyError(f"{each.text} (data.check = false goes on all the same.)")
 
 
 def load_dense(spec: Spec) -> nn.Module:
@@ -156,7 +190,7 @@ def load_dense(spec: Spec) -> nn.Module:
         path = spec.model.path
         if demo.is_demo(path):
             path = demo.prepare(path).model
-        return load_model(task, path, trust_remote_code=spec.model.trust_remote_code)
+        return load_model(task, path, trust_remote_code=spec.model.trust_remote_code)[0]
     except (ValueError, OSError, demo.DemoError) as error:
         raise StudyError(f"cannot load the model {spec.model.path}: {_line(error)}") from None
 
@@ -195,22 +229,21 @@ def _metric(name: str, what: str, spec: Spec, task: Task, target: Target) -> Met
     return known[name]
 
 
-def _load_config(spec: Spec) -> Any:
+def _load_config(path: str, spec: Spec) -> Any:
     try:
-        return transformers.AutoConfig.from_pretrained(
-            spec.model.path, trust_remote_code=spec.model.trust_remote_code
-        )
+        return load_config(path, trust_remote_code=spec.model.trust_remote_code)
     except Exception as error:
         raise StudyError(f"cannot load the model {spec.model.path}: {_line(error)}") from None
 
 
-def _load(task: Task, path: str, spec: Spec) -> tuple[Any, nn.Module]:
+def _load(task: Task, path: str, spec: Spec) -> tuple[Any, nn.Module, tuple[Remark, ...]]:
+    """The tokenizer, the model, and what its checkpoint holds in vain."""
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
     remote = spec.model.trust_remote_code
     try:
         tokenizer = transformers.AutoTokenizer.from_pretrained(path, trust_remote_code=remote)
-        return tokenizer, load_model(task, path, trust_remote_code=remote)
+        return tokenizer, *load_model(task, path, trust_remote_code=remote)
     except Exception as error:
         raise StudyError(f"cannot load the model {spec.model.path}: {_line(error)}") from None
 
@@ -233,6 +266,12 @@ def _check_config(spec: Spec, task: Task, config: Any) -> None:
 
 def _check_vocabulary(workload: Workload, model: Any) -> None:
     known = model.get_input_embeddings().num_embeddings
+    filler = model.config.pad_token_id
+    if filler is not None and not 0 <= filler < known:
+        raise StudyError(
+            f"pad_token_id is {filler} in the model's config.json, but the model knows {known} "
+            "tokens: set it to that of the tokenizer."
+        )
     for split in workload.splits.values():
         largest = max(int(example["input_ids"].max()) for example in split.examples)
         if largest >= known:

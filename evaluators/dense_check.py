@@ -1,0 +1,54 @@
+"""What the uncompressed model answers, looked at before hours are spent on versions of it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from paretoformer.evaluators.data import DataError
+from paretoformer.evaluators.progress import Progress, silent
+from paretoformer.evaluators.remark import Remark
+from paretoformer.evaluators.tasks.task import Task
+from paretoformer.evaluators.workload import Workload
+
+
+def check_dense(
+    model: nn.Module, task: Task, workload: Workload, *, labelled: bool, progress: Progress = silent
+) -> list[Remark]:
+    """Doubts whether a model is the right one for its data, from its training examples.
+
+    Raises:
+        DataError: it cannot run on them, or gives no numbers.
+    """
+    train = workload.splits["train"]
+    answers = np.empty(len(train), dtype=np.int64)
+    done = 0
+    for indices, inputs in workload.batches(train, "cpu"):
+        answers[indices] = task.predict(_output(model, inputs))
+        done += len(indices)
+        progress("Checking the uncompressed model", done, len(train))
+    return task.doubts(answers, train.labels, model.config) if labelled else []
+
+
+def _output(model: nn.Module, inputs: dict[str, torch.Tensor]) -> Any:
+    shape = tuple(inputs["input_ids"].shape) if "input_ids" in inputs else "(batch)"
+    try:
+        with torch.inference_mode():
+            output = model(**inputs)
+    except Exception as error:  # whatever an architecture raises on inputs that it has no room for
+        reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+        raise DataError(
+            f"the model cannot run on its data, of shape {shape}: {reason}. Look at "
+            "pad_token_id, type_vocab_size and max_position_embeddings in its config.json, and at "
+            "target.sequence_length."
+        ) from None
+    numbers = [each for each in output.values() if isinstance(each, torch.Tensor)]
+    if not all(torch.isfinite(each).all() for each in numbers):
+        raise DataError(
+            "the model's answers are not finite: its weights are damaged, or too large for "
+            f"{next(model.parameters()).dtype}."
+        )
+    return output

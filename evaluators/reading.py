@@ -1,0 +1,279 @@
+"""Columns of a data file, as they stand in it.
+
+Nothing is guessed in silence: a cell of a csv is text, `NA` and `None` included; what had to be
+found out (a delimiter, quotation marks that are part of the text) becomes a remark.
+"""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import io
+import json
+import logging
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from paretoformer.evaluators.remark import Remark
+
+DELIMITERS = (",", "\t", ";", "|")
+MARKS = {b"\xff\xfe": "utf-16", b"\xfe\xff": "utf-16", b"\xef\xbb\xbf": "utf-8-sig"}
+"""The first bytes of a file -> the encoding that they stand for."""
+
+
+class DataError(ValueError):
+    """The data cannot be used as it is; the message says what to change."""
+
+
+@dataclass(frozen=True)
+class ClassLabel:
+    """A class that the file gives as a number, and the name that it has there."""
+
+    number: int
+    name: str
+
+    def __str__(self) -> str:
+        return self.name
+
+
+@dataclass(frozen=True)
+class Columns:
+    """values: column -> one value a row, None where there is none."""
+
+    values: Mapping[str, Sequence[Any]]
+    remarks: tuple[Remark, ...] = ()
+
+
+Wanted = Collection[str]
+Reader = Callable[[Path, Wanted, str], Columns]
+
+
+def is_data_file(path: str) -> bool:
+    """Whether a path has the ending of a file that can be read."""
+    return _ending(path) in READERS
+
+
+def read_columns(path: str, wanted: Wanted, encoding: str) -> Columns:
+    """Every column of a file; `wanted` helps to tell the delimiter.
+
+    Raises:
+        DataError: it is missing, empty or unreadable.
+    """
+    file = Path(path)
+    if not file.is_file():
+        raise DataError(f"no data file {path}.")
+    if _ending(path) not in READERS:
+        endings = ", ".join(READERS)
+        raise DataError(
+            f"cannot read {path}: use a file that ends in {endings}, or in those + .gz."
+        )
+    if file.stat().st_size == 0:
+        raise DataError(f"{path} is empty.")
+    try:
+        return READERS[_ending(path)](file, wanted, encoding)
+    except DataError:
+        raise
+    except Exception as error:  # the readers raise what their parsers raise
+        raise DataError(f"cannot read {path}: {reason(error)}") from error
+
+
+def read_hub(name: str, subset: str, split: str) -> Columns:
+    """The columns of a data set of the Hub, or of a folder.
+
+    Raises:
+        DataError: it cannot be had.
+    """
+    import datasets  # slow to import, and only a study of a Hub data set needs it
+
+    datasets.disable_progress_bars()
+    datasets.logging.set_verbosity(logging.CRITICAL)  # what fails is raised, and said once
+    try:
+        table = datasets.load_dataset(name, subset or None, split=split)
+    except Exception as error:
+        raise DataError(f"cannot read {name}: {reason(error)}") from error
+    values = {column: list(table[column]) for column in table.column_names}
+    return Columns(_with_names(values, table.features))
+
+
+def reason(error: BaseException) -> str:
+    """The innermost cause in one line."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return " ".join(f"{type(error).__name__}: {error}".split())[:300]
+
+
+def _ending(path: str) -> str:
+    """`.csv` of `rows.csv` and of `ROWS.CSV.gz`."""
+    suffixes = [suffix.lower() for suffix in Path(path).suffixes]
+    if suffixes[-1:] == [".gz"]:
+        suffixes.pop()
+    return suffixes[-1] if suffixes else ""
+
+
+def _bytes(path: Path) -> bytes:
+    return gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+
+
+def _text(path: Path, encoding: str) -> str:
+    """Raises DataError, naming the line, where it is in another encoding."""
+    data = _bytes(path)
+    marked = next((name for mark, name in MARKS.items() if data.startswith(mark)), encoding)
+    try:
+        return data.decode(marked)
+    except LookupError:
+        raise DataError(f"data.encoding: Python knows no encoding {encoding!r}.") from None
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        raise DataError(
+            f"{path} is not {marked}: byte 0x{data[error.start]:02x} in line {line}. Name its "
+            'encoding, such as data.encoding = "latin-1", or save it as UTF-8.'
+        ) from None
+
+
+def _read_delimited(usual: str) -> Reader:
+    def read(path: Path, wanted: Wanted, encoding: str) -> Columns:
+        text = _text(path, encoding)
+        delimiter = _delimiter(text, usual, wanted)
+        remarks = []
+        if delimiter != usual:
+            remarks.append(Remark(f"{path.name}: its columns are separated by {delimiter!r}."))
+        table, literal = _parsed(path, text, delimiter)
+        if literal:
+            marks = "quotation marks are taken as part of the text, for each line is a row."
+            remarks.append(Remark(f"{path.name}: {marks}"))
+        return Columns(table, tuple(remarks))
+
+    return read
+
+
+def _delimiter(text: str, usual: str, wanted: Wanted) -> str:
+    """The first one with which the first line names every wanted column; else the usual one."""
+    line = next((line for line in io.StringIO(text) if line.strip()), "")
+    for each in (usual, *DELIMITERS):
+        if set(wanted) <= set(_cells(line, each)):
+            return each
+    return usual
+
+
+def _cells(line: str, delimiter: str) -> list[str]:
+    return next(csv.reader([line.rstrip("\r\n")], delimiter=delimiter), [])
+
+
+def _parsed(path: Path, text: str, delimiter: str) -> tuple[dict[str, list[Any]], bool]:
+    """The columns, and whether quotation marks are text.
+
+    They are where each line has the header's number of delimiters, but not each line would be a
+    row: files such as GLUE's are written without quoting.
+    """
+    lines = [line for line in text.split("\n") if line.strip()] if '"' in text else []
+    columns = lines[0].count(delimiter) if lines else 0
+    even = columns > 0 and all(line.count(delimiter) == columns for line in lines)
+    try:
+        table = _frame(path, text, delimiter, csv.QUOTE_MINIMAL)
+        if not even or len(next(iter(table.values()))) == len(lines) - 1:
+            return table, False
+    except ValueError:  # pandas' ParserError is one
+        if not even:
+            raise
+    return _frame(path, text, delimiter, csv.QUOTE_NONE), True
+
+
+def _frame(path: Path, text: str, delimiter: str, quoting: Any) -> dict[str, list[Any]]:
+    """Every cell as text: a type that is guessed may change in the middle of a file."""
+    import pandas as pd
+
+    frame = pd.read_csv(
+        io.StringIO(text), sep=delimiter, dtype=str, keep_default_na=False, quoting=quoting
+    )
+    if not isinstance(frame.index, pd.RangeIndex):
+        raise DataError(
+            f"{path}: its rows have more cells than the first line names, with {delimiter!r} "
+            "between them."
+        )
+    values = {str(name): frame[name].tolist() for name in frame.columns}
+    return {name: [_cell(value) for value in column] for name, column in values.items()}
+
+
+def _cell(value: Any) -> str | None:
+    """None for an empty one, and for one that a short row lacks."""
+    return value if isinstance(value, str) and value else None
+
+
+def _read_json(path: Path, wanted: Wanted, encoding: str) -> Columns:
+    """One object a line, a list of objects, or an object that holds such a list."""
+    text = _text(path, encoding)
+    if text.lstrip().startswith("["):
+        return Columns(_columns_of(path, json.loads(text)))
+    try:
+        whole = json.loads(text)
+    except json.JSONDecodeError:
+        return Columns(_columns_of(path, list(_json_lines(path, text))))
+    lists = [value for value in whole.values() if _is_rows(value)] if _is_object(whole) else []
+    return Columns(_columns_of(path, lists[0] if len(lists) == 1 else [whole]))
+
+
+def _json_lines(path: Path, text: str) -> Iterator[Any]:
+    for number, line in enumerate(text.split("\n"), start=1):
+        if line.strip():
+            try:
+                yield json.loads(line)
+            except json.JSONDecodeError as error:
+                raise DataError(f"{path}: line {number} is not JSON: {error.msg}.") from None
+
+
+def _is_object(value: Any) -> bool:
+    return isinstance(value, dict)
+
+
+def _is_rows(value: Any) -> bool:
+    return isinstance(value, list) and bool(value) and all(map(_is_object, value))
+
+
+def _columns_of(path: Path, rows: Sequence[Any]) -> dict[str, list[Any]]:
+    odd = next((i for i, row in enumerate(rows, start=1) if not _is_object(row)), None)
+    if odd is not None:
+        raise DataError(f"{path}: row {odd} is no object with a value for each column.")
+    names = dict.fromkeys(name for row in rows for name in row)
+    return {name: [row.get(name) for row in rows] for name in names}
+
+
+def _read_parquet(path: Path, wanted: Wanted, encoding: str) -> Columns:
+    import datasets
+    import pyarrow.parquet as pq
+
+    table = pq.read_table(path)
+    values = {name: table.column(name).to_pylist() for name in table.column_names}
+    return Columns(_with_names(values, datasets.Features.from_arrow_schema(table.schema)))
+
+
+def _with_names(values: dict[str, list[Any]], features: Mapping[str, Any]) -> dict[str, list[Any]]:
+    """Numbers of named classes with their names."""
+    named = {name: getattr(feature, "names", None) for name, feature in features.items()}
+    return {
+        column: each if named.get(column) is None else [_named(v, named[column]) for v in each]
+        for column, each in values.items()
+    }
+
+
+def _named(value: Any, names: Sequence[str]) -> Any:
+    """-1 stands for no label in data sets of named classes."""
+    known = isinstance(value, int) and 0 <= value < len(names)
+    return ClassLabel(value, str(names[value])) if known else None if value == -1 else value
+
+
+def _read_lines(path: Path, wanted: Wanted, encoding: str) -> Columns:
+    lines = (line.rstrip("\r") for line in _text(path, encoding).split("\n"))
+    return Columns({"text": [line for line in lines if line.strip()]})
+
+
+READERS: dict[str, Reader] = {
+    ".csv": _read_delimited(","),
+    ".tsv": _read_delimited("\t"),
+    ".jsonl": _read_json,
+    ".json": _read_json,
+    ".parquet": _read_parquet,
+    ".txt": _read_lines,
+}
+"""Ending of a file -> what reads it."""

@@ -1,0 +1,16 @@
+"""Remarks: what a user should know of their data and model before they trust a number."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Remark:
+    """One sentence or two.
+
+    doubt: whether the numbers of a study would probably mean nothing, so that it should not begin.
+    """
+
+    text: str
+    doubt: bool = False

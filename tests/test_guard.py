@@ -1,0 +1,166 @@
+"""A study stops before its numbers mean nothing: the model, its tokenizer and its config."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import safetensors.torch as st
+import torch
+
+from paretoformer.search.errors import StudyError
+from paretoformer.search.study.spec import load_spec
+from paretoformer.search.study.subject import Subject, load_subject
+from tests.tiny import write_knowing_study
+
+
+@pytest.fixture
+def study(tmp_path: Path) -> Path:
+    return write_knowing_study(tmp_path)
+
+
+def checked(study: Path) -> Subject:
+    return load_subject(load_spec(study), check=True)
+
+
+def accuracy(here: Subject) -> float:
+    split = here.workload.splits["search"]
+    right = 0
+    for indices, inputs in here.workload.batches(split, "cpu"):
+        with torch.inference_mode():
+            right += int((here.task.predict(here.model(**inputs)) == split.labels[indices]).sum())
+    return right / len(split)
+
+
+def edit(study: Path, change: Callable[[dict[str, Any]], object]) -> None:
+    path = study.parent / "model" / "config.json"
+    config = json.loads(path.read_text())
+    change(config)
+    path.write_text(json.dumps(config))
+
+
+def edit_weights(study: Path, change: Callable[[dict[str, torch.Tensor]], object]) -> None:
+    path = study.parent / "model" / "model.safetensors"
+    weights = st.load_file(path)
+    change(weights)
+    st.save_file(weights, path, metadata={"format": "pt"})
+
+
+def test_a_model_that_knows_its_data_is_right_always(study: Path) -> None:
+    here = checked(study)
+    assert accuracy(here) == 1.0
+    assert "Labels: bad is class 0" in "\n".join(each.text for each in here.remarks)
+
+
+@pytest.mark.parametrize("names", [("1", "0"), ("0", "1", "10", "2"), ("1", "2", "3", "4", "5")])
+def test_names_that_look_like_numbers_are_names(tmp_path: Path, names: tuple[str, ...]) -> None:
+    assert accuracy(checked(write_knowing_study(tmp_path, names))) == 1.0
+
+
+def test_classes_in_another_order_stop_the_study(study: Path) -> None:
+    data = study.parent / "data.csv"
+    text = data.read_text().replace(",bad", ",x").replace(",good", ",bad").replace(",x", ",good")
+    data.write_text(text)
+    with pytest.raises(StudyError, match=r"would be on 100%.*data\.check = false"):
+        checked(study)
+
+
+def test_data_check_goes_on_all_the_same(study: Path) -> None:
+    data = study.parent / "data.csv"
+    data.write_text(data.read_text().replace(",good", ",bad"))
+    with pytest.raises(StudyError):
+        checked(study)
+    study.write_text(study.read_text().replace("[data]\n", "[data]\ncheck = false\n"))
+    assert accuracy(checked(study)) < 1
+
+
+@pytest.mark.parametrize(
+    "setting", ["return_dict", "output_attentions", "output_hidden_states", "use_return_dict"]
+)
+def test_settings_of_what_else_is_returned_do_no_harm(study: Path, setting: str) -> None:
+    edit(study, lambda config: config.update({setting: setting != "return_dict"}))
+    assert accuracy(checked(study)) == 1.0
+
+
+def test_the_tokenizer_of_another_model_stops_the_study(study: Path) -> None:
+    path = study.parent / "model" / "tokenizer.json"
+    path.write_text(path.read_text().replace('"word', '"other'))
+    with pytest.raises(StudyError, match=r"% of the tokens are unknown to the tokenizer"):
+        checked(study)
+
+
+def test_a_model_without_tokenizer_stops_the_study(study: Path) -> None:
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        (study.parent / "model" / name).unlink()
+    with pytest.raises(StudyError, match="token"):
+        checked(study)
+
+
+def test_weights_without_a_place_stop_the_study(study: Path) -> None:
+    name = "bert.encoder.layer.0.attention.self.distance_embedding.weight"
+    edit_weights(study, lambda weights: weights.update({name: torch.ones(3, 8)}))
+    with pytest.raises(StudyError, match=r"has no place for, .*distance_embedding"):
+        checked(study)
+
+
+def test_weights_that_overflow_stop_the_study(study: Path) -> None:
+    edit_weights(study, lambda w: w.update({"classifier.weight": w["classifier.weight"] * 1e38}))
+    edit_weights(study, lambda w: w.update({"classifier.bias": w["classifier.bias"] + torch.inf}))
+    with pytest.raises(StudyError, match="answers are not finite"):
+        checked(study)
+
+
+@pytest.mark.parametrize("pad", [500, -1])
+def test_a_padding_token_outside_the_vocabulary_is_named(study: Path, pad: int) -> None:
+    edit(study, lambda config: config.update(pad_token_id=pad))
+    with pytest.raises(StudyError, match=r"pad_token_id|cannot load the model"):
+        checked(study)
+
+
+def test_token_types_beyond_the_table_are_refused(tmp_path: Path) -> None:
+    study = write_knowing_study(tmp_path)
+    study.write_text(study.read_text().replace("[data]\n", '[data]\ntext_pair = "text"\n'))
+    edit(study, lambda config: config.update(type_vocab_size=1))
+    name = "bert.embeddings.token_type_embeddings.weight"
+    edit_weights(study, lambda weights: weights.update({name: weights[name][:1].clone()}))
+    with pytest.raises(StudyError, match=r"cannot run on its data.*type_vocab_size"):
+        checked(study)
+
+
+def test_a_position_table_that_is_too_short_is_refused(tmp_path: Path) -> None:
+    study = write_knowing_study(tmp_path, model_type="roberta")
+    edit(study, lambda config: config.update(pad_token_id=40))
+    with pytest.raises(StudyError, match="cannot run on its data"):
+        checked(study)
+
+
+def test_a_decoder_is_padded_with_its_own_token(tmp_path: Path) -> None:
+    study = write_knowing_study(tmp_path, model_type="bert")
+    folder = tmp_path / "gpt2"
+    other = write_knowing_gpt2(folder)
+    settings = json.loads((folder / "model" / "tokenizer_config.json").read_text())
+    settings.pop("pad_token")
+    (folder / "model" / "tokenizer_config.json").write_text(json.dumps(settings))
+    assert accuracy(checked(other)) == 1.0
+    assert study.exists()
+
+
+def write_knowing_gpt2(folder: Path) -> Path:
+    return write_knowing_study(folder, model_type="gpt2")
+
+
+def test_texts_without_a_token_are_counted(study: Path) -> None:
+    path = study.parent / "model" / "tokenizer.json"
+    tokenizer = json.loads(path.read_text())
+    tokenizer["post_processor"] = None
+    tokenizer["normalizer"] = {"type": "Strip", "strip_left": True, "strip_right": True}
+    path.write_text(json.dumps(tokenizer))
+    data = study.parent / "data.csv"
+    data.write_text(data.read_text() + "\u200b,bad\n")
+    study.write_text(study.read_text().replace("[data]\n", "[data]\ncheck = false\n"))
+    shutil.copy(data, data.with_suffix(".bak"))
+    load_subject(load_spec(study))

@@ -1,0 +1,186 @@
+"""Data files as people have them: nothing is dropped, or taken otherwise, in silence."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from pathlib import Path
+
+import datasets
+import pytest
+
+from paretoformer.evaluators.data import DataSource, read_splits
+from paretoformer.evaluators.reading import DataError
+
+ROWS = 80
+
+
+def source(path: Path, **settings: object) -> DataSource:
+    sizes = {"search_examples": 10, "confirm_examples": 10}
+    return DataSource.model_validate({"path": str(path), **sizes, **settings})
+
+
+def rows(path: Path, **settings: object) -> dict[str, object]:
+    """Text -> label, of all splits."""
+    splits = read_splits(source(path, **settings), seed=0).examples.values()
+    return {t: label for each in splits for t, label in zip(each.texts, each.labels, strict=True)}
+
+
+def said(path: Path, **settings: object) -> str:
+    return "\n".join(each.text for each in read_splits(source(path, **settings), 0).remarks)
+
+
+def lines(separator: str = ",", more: tuple[str, ...] = ()) -> str:
+    body = [f"a text {i}{separator}{i % 2}" for i in range(ROWS)]
+    return "\n".join([f"text{separator}label", *body, *more]) + "\n"
+
+
+@pytest.mark.parametrize("word", ["None", "NA", "null", "n/a", "nan"])
+def test_words_that_look_like_nothing_are_texts_and_labels(tmp_path: Path, word: str) -> None:
+    path = tmp_path / "rows.csv"
+    path.write_text(lines(more=(f"{word},0", f"an odd one,{word}")))
+    found = rows(path)
+    assert found[word] == "0"
+    assert found["an odd one"] == word
+    assert "left out" not in said(path)
+
+
+def test_rows_that_lack_something_are_counted(tmp_path: Path) -> None:
+    path = tmp_path / "rows.csv"
+    path.write_text(lines(more=(",1", "no label,", "neither", "  ,1")))
+    assert len(rows(path)) == ROWS
+    assert "rows.csv: left out of 84 rows: 2 without a text, 2 without a label." in said(path)
+
+
+def test_empty_second_texts_are_counted(tmp_path: Path) -> None:
+    path = tmp_path / "rows.csv"
+    body = [f"one {i},two {i},{i % 2}" for i in range(ROWS)]
+    path.write_text("\n".join(["text,other,label", *body, "one,,1"]) + "\n")
+    assert "1 without a second text" in said(path, text_pair="other")
+
+
+def test_repeated_texts_are_counted(tmp_path: Path) -> None:
+    path = tmp_path / "rows.csv"
+    path.write_text(lines(more=("A  Text 3,1",)))
+    assert "1 row repeats an earlier text" in said(path)
+
+
+def test_quotation_marks_of_an_unquoted_tsv_are_text(tmp_path: Path) -> None:
+    path = tmp_path / "rows.tsv"
+    path.write_text(lines("\t", ('"it begins so\t0', 'and " ends\t1')))
+    assert rows(path)['"it begins so'] == "0"
+    assert "quotation marks are taken as part of the text" in said(path)
+
+
+def test_quoted_line_breaks_stay_in_the_text(tmp_path: Path) -> None:
+    path = tmp_path / "rows.csv"
+    path.write_text(lines(more=('"two\nlines, and a comma",1',)))
+    assert rows(path)["two\nlines, and a comma"] == "1"
+
+
+@pytest.mark.parametrize(
+    ("name", "separator"),
+    [("rows.csv", ";"), ("rows.csv", "\t"), ("ROWS.TSV", "\t"), ("rows.tsv", ",")],
+)
+def test_the_delimiter_is_found(tmp_path: Path, name: str, separator: str) -> None:
+    path = tmp_path / name
+    path.write_text(lines(separator))
+    assert len(rows(path)) == ROWS
+
+
+@pytest.mark.parametrize("name", ["exp[1]", "sp ace", "gl*b"])
+def test_folders_may_have_any_name(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).mkdir()
+    for ending in ("csv", "parquet"):
+        path = tmp_path / name / f"rows.{ending}"
+        write = {"csv": path.write_text, "parquet": _write_parquet(path)}[ending]
+        write(lines())
+        assert len(rows(path)) == ROWS
+
+
+def _write_parquet(path: Path):  # type: ignore[no-untyped-def]
+    def write(text: str) -> None:
+        cells = [line.split(",") for line in text.splitlines()[1:]]
+        table = {"text": [a for a, _ in cells], "label": [int(b) for _, b in cells]}
+        datasets.Dataset.from_dict(table).to_parquet(path)
+
+    return write
+
+
+def test_a_file_may_be_compressed(tmp_path: Path) -> None:
+    path = tmp_path / "rows.csv.gz"
+    path.write_bytes(gzip.compress(lines().encode()))
+    assert len(rows(path)) == ROWS
+
+
+def test_another_encoding_is_named_with_its_line(tmp_path: Path) -> None:
+    path = tmp_path / "rows.csv"
+    path.write_bytes(lines(more=("café,1",)).encode("latin-1"))
+    with pytest.raises(DataError, match=r"not utf-8: byte 0xe9 in line 82.*data\.encoding"):
+        rows(path)
+    assert rows(path, encoding="latin-1")["café"] == "1"
+    with pytest.raises(DataError, match="knows no encoding 'klingon'"):
+        rows(path, encoding="klingon")
+
+
+def test_utf_16_is_read_by_its_mark(tmp_path: Path) -> None:
+    path = tmp_path / "rows.csv"
+    path.write_bytes(lines(more=("café,1",)).encode("utf-16"))
+    assert rows(path)["café"] == "1"
+
+
+def test_labels_may_change_their_type_late(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    body = [{"text": f"text {i}", "label": i % 2} for i in range(12_000)]
+    body.append({"text": "the last", "label": "x"})
+    path.write_text("\n".join(map(json.dumps, body)))
+    settings = {"search_examples": 6000, "confirm_examples": 5960}
+    assert "x" in rows(path, **settings).values()
+
+
+def test_a_damaged_line_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_text('{"text": "a", "label": 0}\n{"text": "b", \n')
+    with pytest.raises(DataError, match=r"line 2 is not JSON"):
+        rows(path)
+
+
+@pytest.mark.parametrize("value", [["a"], {"role": "user"}])
+def test_texts_that_are_lists_are_refused(tmp_path: Path, value: object) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_text("\n".join(json.dumps({"text": value, "label": 0}) for _ in range(ROWS)))
+    with pytest.raises(DataError, match=r"'text' of row 1 is (a list|an object), and no text"):
+        rows(path)
+
+
+@pytest.mark.parametrize("shape", ["list", "held"])
+def test_json_may_be_a_list_or_hold_one(tmp_path: Path, shape: str) -> None:
+    path = tmp_path / "rows.json"
+    body = [{"text": f"text {i}", "label": i % 2} for i in range(ROWS)]
+    path.write_text(json.dumps(body if shape == "list" else {"version": 1, "data": body}))
+    assert len(rows(path)) == ROWS
+
+
+def test_rows_longer_than_the_header_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "rows.csv"
+    path.write_text("text,label\n" + "\n".join(f"a,{i},0" for i in range(ROWS)))
+    with pytest.raises(DataError, match="more cells than the first line names"):
+        rows(path)
+
+
+def test_every_split_has_its_share_of_each_class(tmp_path: Path) -> None:
+    path = tmp_path / "rows.csv"
+    body = [f"text {i},{'rare' if i < 20 else 'usual'}" for i in range(200)]
+    path.write_text("\n".join(["text,label", *body]) + "\n")
+    settings = {"search_examples": 50, "confirm_examples": 50, "stratify": True}
+    splits = read_splits(source(path, **settings), seed=3).examples
+    for each in (splits["search"], splits["confirm"]):
+        assert 4 <= each.labels.count("rare") <= 6
+
+
+def test_old_runs_keep_the_order_of_their_examples(tmp_path: Path) -> None:
+    path = tmp_path / "rows.csv"
+    path.write_text(lines())
+    before, after = (read_splits(source(path, stratify=s), 0).examples for s in (None, True))
+    assert before["search"].texts[:3] == ("a text 14", "a text 44", "a text 63")
+    assert before["search"] != after["search"]
