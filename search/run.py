@@ -14,13 +14,19 @@ from optuna.trial import TrialState
 
 from paretoformer.evaluators.evaluator import Evaluator
 from paretoformer.evaluators.recovery_texts import has_own_texts
-from paretoformer.evaluators.target import machine_facts, physical_cores
+from paretoformer.evaluators.target import Target, machine_facts, physical_cores
 from paretoformer.evaluators.timing.protocol import TimingProtocol
 from paretoformer.search.budget import Budget, plan
 from paretoformer.search.dispatch.artifacts import ArtifactFolder
 from paretoformer.search.dispatch.dispatcher import Dispatcher
 from paretoformer.search.dispatch.pipeline import Pipeline
-from paretoformer.search.dispatch.placement import places, run_on
+from paretoformer.search.dispatch.placement import (
+    Places,
+    check_alike,
+    only_alike,
+    places,
+    run_on,
+)
 from paretoformer.search.dispatch.ray_dispatcher import RayDispatcher
 from paretoformer.search.dispatch.ray_session import import_ray, ray_session
 from paretoformer.search.dispatch.signals import interruptible
@@ -101,6 +107,7 @@ class _Run:
         self.folder = folder
         self.address = address
         self.display = display
+        self._nodes: dict[str, dict[str, Any]] = {}
 
     def execute(self) -> None:
         """Check everything, then write; measure; publish."""
@@ -177,10 +184,27 @@ class _Run:
         """The machine that times, and its threads."""
         found = machine_facts(subject.target)
         if self.spec.target.resource:
-            ray = import_ray()
-            node = places(self.spec.target.resource).timing[0]
-            found = ray.get(run_on(node, machine_facts, subject.target))
+            nodes = places(self.spec.target.resource).timing
+            machines = [self._facts_of(node, subject.target) for node in nodes]
+            check_alike(machines)
+            found = machines[0]
         return found | {"threads": subject.target.threads}
+
+    def _facts_of(self, node: str, target: Target) -> dict[str, Any]:
+        """Of a node of the cluster; asked once."""
+        if node not in self._nodes:
+            self._nodes[node] = import_ray().get(run_on(node, machine_facts, target))
+        return self._nodes[node]
+
+    def _places(self, target: Target) -> Places:
+        """Where the workers could be by now. A node that times is like the first one."""
+        resource = self.spec.target.resource
+        on_gpu = not target.device.startswith("cpu")
+        where = places(resource, workers=1 if on_gpu else None)
+        if not resource:
+            return where
+        hardware = self.folder.read_machine()["hardware"]
+        return only_alike(where, hardware, lambda node: self._facts_of(node, target)["hardware"])
 
     def _check_folder(self) -> None:
         if self.folder.exists:
@@ -439,8 +463,7 @@ class _Run:
             if not ray.is_initialized():
                 self._outlive_old_workers()
                 stack.enter_context(ray_session(self.address, cores))
-            on_gpu = not subject.target.device.startswith("cpu")
-            look = partial(places, self.spec.target.resource, workers=1 if on_gpu else None)
+            look = partial(self._places, subject.target)
             with RayDispatcher(
                 evaluator,
                 where=look(),

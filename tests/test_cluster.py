@@ -14,7 +14,13 @@ from paretoformer.evaluators.evaluator import Job
 from paretoformer.evaluators.formula import FormulaEvaluator
 from paretoformer.evaluators.outcome import Outcome, Phase, Result, Span
 from paretoformer.search.dispatch import ray_dispatcher
-from paretoformer.search.dispatch.placement import places, run_on
+from paretoformer.search.dispatch.placement import (
+    Places,
+    check_alike,
+    only_alike,
+    places,
+    run_on,
+)
 from paretoformer.search.dispatch.ray_dispatcher import RayDispatcher
 from paretoformer.search.dispatch.ray_session import import_ray
 from paretoformer.search.errors import StudyFailed, UserError
@@ -164,3 +170,19 @@ def test_call_runs_on_the_node_it_is_sent_to() -> None:
 
     node = node_with("edge-box")
     assert import_ray().get(run_on(node, here)) == node
+
+
+def machine(host: str, **hardware: object) -> dict[str, object]:
+    return {"host": host, "hardware": {"cpu": "fast", "cores": 4} | hardware}
+
+
+def test_nodes_that_time_and_are_not_alike_are_refused_by_name() -> None:
+    check_alike([machine("a"), machine("b")])
+    with pytest.raises(UserError, match=r"a and c would both time.*cores 4 and 8"):
+        check_alike([machine("a"), machine("b"), machine("c", cores=8)])
+
+
+def test_a_node_that_joins_and_is_not_alike_does_not_time() -> None:
+    where = Places(timing=("one", "two"), shared=("three",), separate_machines=True)
+    kinds = {"one": {"cores": 4}, "two": {"cores": 8}}
+    assert only_alike(where, {"cores": 4}, kinds.__getitem__).timing == ("one",)

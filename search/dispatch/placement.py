@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from paretoformer.search.dispatch.ray_session import import_ray
@@ -61,6 +61,35 @@ def places(
     if not others:
         timing = timing[:1]
     return Places(tuple(node["NodeID"] for node in timing), tuple(shared), bool(others))
+
+
+Hardware = Mapping[str, Any]
+
+
+def check_alike(machines: Sequence[Mapping[str, Any]]) -> None:
+    """Machines that time one study must be alike, or their milliseconds would not compare.
+
+    machines: as `machine_facts` describes each.
+
+    Raises:
+        UserError: two are not; names both, and what differs.
+    """
+    first, *others = machines
+    for other in others:
+        here, there = first["hardware"], other["hardware"]
+        apart = [f"{key} {here[key]} and {there[key]}" for key in here if here[key] != there[key]]
+        if apart:
+            raise UserError(
+                f"the nodes {first['host']} and {other['host']} would both time, but are not alike "
+                f"({'; '.join(apart)}): give target.resource to one kind, and run the study once "
+                "for each."
+            )
+
+
+def only_alike(where: Places, hardware: Hardware, hardware_of: Callable[[str], Hardware]) -> Places:
+    """Without the timing nodes that have other hardware."""
+    timing = tuple(node for node in where.timing if hardware_of(node) == hardware)
+    return replace(where, timing=timing)
 
 
 def run_on(node: str, call: Callable[..., Any], *arguments: Any) -> Any:
