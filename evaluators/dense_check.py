@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from paretoformer.evaluators.data import DataError
 from paretoformer.evaluators.progress import Progress, silent
+from paretoformer.evaluators.reading import DataError
 from paretoformer.evaluators.remark import Remark
 from paretoformer.evaluators.tasks.task import Task
 from paretoformer.evaluators.workload import Workload

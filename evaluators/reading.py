@@ -250,9 +250,9 @@ def _read_parquet(path: Path, wanted: Wanted, encoding: str) -> Columns:
 
 def _with_names(values: dict[str, list[Any]], features: Mapping[str, Any]) -> dict[str, list[Any]]:
     """Numbers of named classes with their names."""
-    named = {name: getattr(feature, "names", None) for name, feature in features.items()}
+    named = {name: getattr(feature, "names", None) or () for name, feature in features.items()}
     return {
-        column: each if named.get(column) is None else [_named(v, named[column]) for v in each]
+        column: [_named(v, named[column]) for v in each] if named.get(column) else each
         for column, each in values.items()
     }
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ import torch
 from paretoformer.search.errors import StudyError
 from paretoformer.search.study.spec import load_spec
 from paretoformer.search.study.subject import Subject, load_subject
-from tests.tiny import write_knowing_study
+from tests.tiny import write_knowing_study, write_model
 
 
 @pytest.fixture
@@ -78,9 +77,7 @@ def test_data_check_goes_on_all_the_same(study: Path) -> None:
     assert accuracy(checked(study)) < 1
 
 
-@pytest.mark.parametrize(
-    "setting", ["return_dict", "output_attentions", "output_hidden_states", "use_return_dict"]
-)
+@pytest.mark.parametrize("setting", ["return_dict", "output_attentions", "output_hidden_states"])
 def test_settings_of_what_else_is_returned_do_no_harm(study: Path, setting: str) -> None:
     edit(study, lambda config: config.update({setting: setting != "return_dict"}))
     assert accuracy(checked(study)) == 1.0
@@ -132,35 +129,9 @@ def test_token_types_beyond_the_table_are_refused(tmp_path: Path) -> None:
 
 
 def test_a_position_table_that_is_too_short_is_refused(tmp_path: Path) -> None:
-    study = write_knowing_study(tmp_path, model_type="roberta")
-    edit(study, lambda config: config.update(pad_token_id=40))
+    study = write_knowing_study(tmp_path)
+    write_model(tmp_path / "model", "roberta")
+    named = {"id2label": {"0": "bad", "1": "good"}, "label2id": {"bad": 0, "good": 1}}
+    edit(study, lambda config: config.update(pad_token_id=40, **named))
     with pytest.raises(StudyError, match="cannot run on its data"):
         checked(study)
-
-
-def test_a_decoder_is_padded_with_its_own_token(tmp_path: Path) -> None:
-    study = write_knowing_study(tmp_path, model_type="bert")
-    folder = tmp_path / "gpt2"
-    other = write_knowing_gpt2(folder)
-    settings = json.loads((folder / "model" / "tokenizer_config.json").read_text())
-    settings.pop("pad_token")
-    (folder / "model" / "tokenizer_config.json").write_text(json.dumps(settings))
-    assert accuracy(checked(other)) == 1.0
-    assert study.exists()
-
-
-def write_knowing_gpt2(folder: Path) -> Path:
-    return write_knowing_study(folder, model_type="gpt2")
-
-
-def test_texts_without_a_token_are_counted(study: Path) -> None:
-    path = study.parent / "model" / "tokenizer.json"
-    tokenizer = json.loads(path.read_text())
-    tokenizer["post_processor"] = None
-    tokenizer["normalizer"] = {"type": "Strip", "strip_left": True, "strip_right": True}
-    path.write_text(json.dumps(tokenizer))
-    data = study.parent / "data.csv"
-    data.write_text(data.read_text() + "\u200b,bad\n")
-    study.write_text(study.read_text().replace("[data]\n", "[data]\ncheck = false\n"))
-    shutil.copy(data, data.with_suffix(".bak"))
-    load_subject(load_spec(study))

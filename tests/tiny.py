@@ -93,9 +93,7 @@ confirm_seconds = 0.2
     return study
 
 
-def write_knowing_study(
-    folder: Path, names: Sequence[str] = ("bad", "good"), model_type: str = "bert", rows: int = 160
-) -> Path:
+def write_knowing_study(folder: Path, names: Sequence[str] = ("bad", "good")) -> Path:
     """A study whose uncompressed model is always right: its data have the labels that it gives.
 
     names: of its classes, by which `data.csv` has them.
@@ -105,8 +103,7 @@ def write_knowing_study(
         study.read_text().replace("check = false  # the model was never trained\n", "")
     )
     model = folder / "model"
-    write_model(model, model_type, num_labels=len(names))
-    write_data(folder / "data.csv", rows)
+    write_model(model, num_labels=len(names))
     with (folder / "data.csv").open(encoding="utf-8") as file:
         texts = [row["text"] for row in csv.DictReader(file)]
     tokenizer = transformers.AutoTokenizer.from_pretrained(model)

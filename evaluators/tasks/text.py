@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from paretoformer.evaluators.data import DataError, Examples, SplitName
+from paretoformer.evaluators.data import Examples, SplitName
+from paretoformer.evaluators.reading import DataError
 from paretoformer.evaluators.remark import Remark
 from paretoformer.evaluators.target import Target
 from paretoformer.evaluators.workload import Encoded, Inputs, Split, Workload
