@@ -132,6 +132,6 @@ def test_a_position_table_that_is_too_short_is_refused(tmp_path: Path) -> None:
     study = write_knowing_study(tmp_path)
     write_model(tmp_path / "model", "roberta")
     named = {"id2label": {"0": "bad", "1": "good"}, "label2id": {"bad": 0, "good": 1}}
-    edit(study, lambda config: config.update(pad_token_id=40, **named))
+    edit(study, lambda config: config.update(pad_token_id=60, **named))
     with pytest.raises(StudyError, match="cannot run on its data"):
         checked(study)
