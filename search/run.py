@@ -119,8 +119,6 @@ class _Run:
                 "give the cluster's --address."
             )
         subject = load_subject(self.spec, self.display.progress, check=not self.folder.exists)
-        for remark in subject.remarks:
-            self.display.note(remark.text)
         with ExitStack() as stack:
             if self.address:  # a wrong address must be known before anything is written
                 stack.enter_context(ray_session(self.address, physical_cores()))
@@ -144,6 +142,8 @@ class _Run:
             self._claim(study, subject)
             budget = Budget(self.spec, study, begun)
             self.folder.write_study(self.spec.to_toml())
+            for remark in subject.remarks:
+                self.display.note(remark.text)
             if self.spec.search.minutes is not None:
                 self.display.note(plan(self.spec))
             prepared = prepare(
