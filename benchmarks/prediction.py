@@ -25,7 +25,8 @@ from scipy.stats import kendalltau
 from paretoformer.evaluators.data import SplitName
 from paretoformer.evaluators.evaluator import Evaluator, Job, phases
 from paretoformer.evaluators.measurement import Measurement
-from paretoformer.evaluators.metrics import Divergence, Latency
+from paretoformer.evaluators.metrics.latency import Latency
+from paretoformer.evaluators.metrics.likeness import Divergence
 from paretoformer.evaluators.outcome import Outcome, Result
 from paretoformer.evaluators.progress import silent
 from paretoformer.evaluators.target import cpu_name

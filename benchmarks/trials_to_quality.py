@@ -28,7 +28,9 @@ from optuna.samplers import BaseSampler
 from paretoformer.evaluators.block_table import Screen
 from paretoformer.evaluators.evaluator import Job
 from paretoformer.evaluators.measurement import Measurement
-from paretoformer.evaluators.metrics import Divergence, Latency, Metric
+from paretoformer.evaluators.metrics import Metric
+from paretoformer.evaluators.metrics.latency import Latency
+from paretoformer.evaluators.metrics.likeness import Divergence
 from paretoformer.evaluators.outcome import Outcome, Result
 from paretoformer.evaluators.progress import silent
 from paretoformer.evaluators.recovery_texts import recovery_texts
