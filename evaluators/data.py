@@ -160,7 +160,8 @@ def _pools(
     names = ("",) if source.path else ("confirm", "search", "train")
     paths = {name: getattr(source, name or "path") for name in names}
     read = {name: _read(path, source) for name, path in paths.items()}
-    labels = number([each for examples, _ in read.values() for each in examples.labels])
+    every = [each for examples, _ in read.values() for each in examples.labels]
+    labels = number(every) if source.label else as_they_are(every)
     remarks = [each for _, said in read.values() for each in said]
     pools: dict[str, Examples] = {}
     seen: set[str] = set()

@@ -135,3 +135,10 @@ def test_a_position_table_that_is_too_short_is_refused(tmp_path: Path) -> None:
     edit(study, lambda config: config.update(pad_token_id=60, **named))
     with pytest.raises(StudyError, match="cannot run on its data"):
         checked(study)
+
+
+def test_a_study_without_labels_is_checked_by_its_answers_alone(study: Path) -> None:
+    text = study.read_text().replace("[data]\n", '[data]\nlabel = ""\n')
+    study.write_text(text)
+    here = checked(study)
+    assert (here.workload.splits["search"].labels == -1).all()
