@@ -39,7 +39,8 @@ def planned(
         spec = spec.settled(None)
         folder.check_free()
     subject = load_subject(spec, check=not folder.exists)
-    return "\n".join(f"{name:<9} {text}" for name, text in _lines(spec, subject, folder).items())
+    lines = [f"{name:<9} {text}" for name, text in _lines(spec, subject, folder).items()]
+    return "\n".join((*lines, *(remark.text for remark in subject.remarks)))
 
 
 def _lines(spec: Spec, subject: Subject, folder: RunFolder) -> dict[str, str]:
