@@ -104,7 +104,7 @@ class Examples:
 
 @dataclass(frozen=True)
 class Labels:
-    """values: one for each row, as a task counts with it; None for a row that has none."""
+    """values: one label for each row, as the task uses it; None for a row without a label."""
 
     values: tuple[Any, ...]
     remarks: tuple[Remark, ...] = ()
@@ -119,7 +119,7 @@ class Splits:
 
 
 Numbering = Callable[[Sequence[Any]], Labels]
-"""What a task makes of all the labels of a study, as they stand in its files."""
+"""All the labels of a study, as they are in its files -> as the task uses them."""
 
 
 def as_they_are(labels: Sequence[Any]) -> Labels:
@@ -174,13 +174,14 @@ def _pools(
         pools[name] = _shuffled(fresh, seed)
         if source.stratify:
             pools[name] = _stratified(pools[name], seed)
-        remarks += _repeated(paths[name], len(whole) - len(fresh))
+        if repeated := len(whole) - len(fresh):
+            remarks.append(_repeated(paths[name], repeated))
     return pools, (*remarks, *labels.remarks)
 
 
-def _repeated(path: str, count: int) -> list[Remark]:
+def _repeated(path: str, count: int) -> Remark:
     rows = "1 row repeats" if count == 1 else f"{count} rows repeat"
-    return [Remark(f"{Path(path).name}: {rows} an earlier text, and counts once.")] * bool(count)
+    return Remark(f"{Path(path).name}: {rows} an earlier text; each text is used once.")
 
 
 def _from_one(source: DataSource, pool: Examples) -> tuple[dict[SplitName, Examples], Examples]:
@@ -235,12 +236,12 @@ def _read(path: str, source: DataSource) -> tuple[Examples, list[Remark]]:
     if is_data_file(path) or Path(path).is_file():
         table = read_columns(path, columns.values(), source.encoding)
     else:
-        table = read_hub(path, source.subset, source.split)
+        table = read_hub(path, columns.values(), source.subset, source.split)
     for key, column in columns.items():
         if column not in table.values:
             raise DataError(
-                f"{path} has no column {column!r}.{did_you_mean(column, table.values)} "
-                f"It has: {', '.join(table.values)}. Name yours as data.{key}."
+                f"{path} has no column {column!r}.{did_you_mean(column, table.names)} "
+                f"It has: {', '.join(table.names)}. Name yours as data.{key}."
             )
     return _usable(path, table, columns)
 

@@ -30,7 +30,18 @@ def check_dense(
         answers[indices] = task.predict(_output(model, inputs))
         done += len(indices)
         progress("Checking the uncompressed model", done, len(train))
-    return task.doubts(answers, train.labels, model.config) if labelled else []
+    if labelled:
+        return task.doubts(answers, train.labels, model.config)
+    return [] if len(np.unique(answers)) > 1 else [_constant(len(train))]
+
+
+def _constant(examples: int) -> Remark:
+    return Remark(
+        f"The uncompressed model gives the same answer to all of {examples} training texts, so "
+        "likeness to its answers means nothing. Is it the fine-tuned model, with its own "
+        "tokenizer?",
+        doubt=True,
+    )
 
 
 def _output(model: nn.Module, inputs: dict[str, torch.Tensor]) -> Any:

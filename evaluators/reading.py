@@ -27,6 +27,10 @@ class DataError(ValueError):
     """The data cannot be used as it is; the message says what to change."""
 
 
+Wanted = Collection[str]
+"""Names of columns."""
+
+
 @dataclass(frozen=True)
 class ClassLabel:
     """A class that the file gives as a number, and the name that it has there."""
@@ -40,13 +44,20 @@ class ClassLabel:
 
 @dataclass(frozen=True)
 class Columns:
-    """values: column -> one value a row, None where there is none."""
+    """names: of every column. values: of the wanted ones that exist, one a row; None: no value."""
 
+    names: tuple[str, ...]
     values: Mapping[str, Sequence[Any]]
     remarks: tuple[Remark, ...] = ()
 
+    @classmethod
+    def of(
+        cls, every: Mapping[str, Sequence[Any]], wanted: Wanted, remarks: Sequence[Remark] = ()
+    ) -> Columns:
+        values = {name: each for name, each in every.items() if name in wanted}
+        return cls(tuple(every), values, tuple(remarks))
 
-Wanted = Collection[str]
+
 Reader = Callable[[Path, Wanted, str], Columns]
 
 
@@ -56,7 +67,7 @@ def is_data_file(path: str) -> bool:
 
 
 def read_columns(path: str, wanted: Wanted, encoding: str) -> Columns:
-    """Every column of a file; `wanted` helps to tell the delimiter.
+    """The wanted columns of a file, and the names of all.
 
     Raises:
         DataError: it is missing, empty or unreadable.
@@ -79,8 +90,8 @@ def read_columns(path: str, wanted: Wanted, encoding: str) -> Columns:
         raise DataError(f"cannot read {path}: {reason(error)}") from error
 
 
-def read_hub(name: str, subset: str, split: str) -> Columns:
-    """The columns of a data set of the Hub, or of a folder.
+def read_hub(name: str, wanted: Wanted, subset: str, split: str) -> Columns:
+    """The same of a data set of the Hub, or of a folder.
 
     Raises:
         DataError: it cannot be had.
@@ -93,8 +104,8 @@ def read_hub(name: str, subset: str, split: str) -> Columns:
         table = datasets.load_dataset(name, subset or None, split=split)
     except Exception as error:
         raise DataError(f"cannot read {name}: {reason(error)}") from error
-    values = {column: list(table[column]) for column in table.column_names}
-    return Columns(_with_names(values, table.features))
+    values = {column: list(table[column]) for column in table.column_names if column in wanted}
+    return Columns(tuple(table.column_names), _with_names(values, table.features))
 
 
 def reason(error: BaseException) -> str:
@@ -143,7 +154,7 @@ def _read_delimited(usual: str) -> Reader:
         if literal:
             marks = "quotation marks are taken as part of the text, for each line is a row."
             remarks.append(Remark(f"{path.name}: {marks}"))
-        return Columns(table, tuple(remarks))
+        return Columns.of(table, wanted, remarks)
 
     return read
 
@@ -164,20 +175,25 @@ def _cells(line: str, delimiter: str) -> list[str]:
 def _parsed(path: Path, text: str, delimiter: str) -> tuple[dict[str, list[Any]], bool]:
     """The columns, and whether quotation marks are text.
 
-    They are where each line has the header's number of delimiters, but not each line would be a
-    row: files such as GLUE's are written without quoting.
+    They are where each line has the header's number of delimiters, and quotation marks would join
+    lines: in a file of tabs always, since files such as GLUE's are written without quoting; in
+    another one where they do not come in pairs around cells.
     """
     lines = [line for line in text.split("\n") if line.strip()] if '"' in text else []
     columns = lines[0].count(delimiter) if lines else 0
-    even = columns > 0 and all(line.count(delimiter) == columns for line in lines)
+    if columns and all(line.count(delimiter) == columns for line in lines):
+        rows = _quoted_rows(text, delimiter)
+        if rows is None or (delimiter == "\t" and rows < len(lines)):
+            return _frame(path, text, delimiter, csv.QUOTE_NONE), True
+    return _frame(path, text, delimiter, csv.QUOTE_MINIMAL), False
+
+
+def _quoted_rows(text: str, delimiter: str) -> int | None:
+    """Rows, the header among them, if quotation marks enclose cells; None where they cannot."""
     try:
-        table = _frame(path, text, delimiter, csv.QUOTE_MINIMAL)
-        if not even or len(next(iter(table.values()))) == len(lines) - 1:
-            return table, False
-    except ValueError:  # pandas' ParserError is one
-        if not even:
-            raise
-    return _frame(path, text, delimiter, csv.QUOTE_NONE), True
+        return sum(map(bool, csv.reader(io.StringIO(text), delimiter=delimiter, strict=True)))
+    except csv.Error:
+        return None
 
 
 def _frame(path: Path, text: str, delimiter: str, quoting: Any) -> dict[str, list[Any]]:
@@ -205,13 +221,13 @@ def _read_json(path: Path, wanted: Wanted, encoding: str) -> Columns:
     """One object a line, a list of objects, or an object that holds such a list."""
     text = _text(path, encoding)
     if text.lstrip().startswith("["):
-        return Columns(_columns_of(path, json.loads(text)))
+        return Columns.of(_columns_of(path, json.loads(text)), wanted)
     try:
         whole = json.loads(text)
     except json.JSONDecodeError:
-        return Columns(_columns_of(path, list(_json_lines(path, text))))
+        return Columns.of(_columns_of(path, list(_json_lines(path, text))), wanted)
     lists = [value for value in whole.values() if _is_rows(value)] if _is_object(whole) else []
-    return Columns(_columns_of(path, lists[0] if len(lists) == 1 else [whole]))
+    return Columns.of(_columns_of(path, lists[0] if len(lists) == 1 else [whole]), wanted)
 
 
 def _json_lines(path: Path, text: str) -> Iterator[Any]:
@@ -243,9 +259,11 @@ def _read_parquet(path: Path, wanted: Wanted, encoding: str) -> Columns:
     import datasets
     import pyarrow.parquet as pq
 
-    table = pq.read_table(path)
+    schema = pq.read_schema(path)
+    table = pq.read_table(path, columns=[name for name in schema.names if name in wanted])
     values = {name: table.column(name).to_pylist() for name in table.column_names}
-    return Columns(_with_names(values, datasets.Features.from_arrow_schema(table.schema)))
+    features = datasets.Features.from_arrow_schema(table.schema)
+    return Columns(tuple(schema.names), _with_names(values, features))
 
 
 def _with_names(values: dict[str, list[Any]], features: Mapping[str, Any]) -> dict[str, list[Any]]:
@@ -265,7 +283,7 @@ def _named(value: Any, names: Sequence[str]) -> Any:
 
 def _read_lines(path: Path, wanted: Wanted, encoding: str) -> Columns:
     lines = (line.rstrip("\r") for line in _text(path, encoding).split("\n"))
-    return Columns({"text": [line for line in lines if line.strip()]})
+    return Columns.of({"text": [line for line in lines if line.strip()]}, wanted)
 
 
 READERS: dict[str, Reader] = {

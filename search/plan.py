@@ -38,7 +38,7 @@ def planned(
     else:
         spec = spec.settled(None)
         folder.check_free()
-    subject = load_subject(spec, check=not folder.exists)
+    subject = load_subject(spec, check=not (folder.exists and spec.data.check))
     lines = [f"{name:<9} {text}" for name, text in _lines(spec, subject, folder).items()]
     return "\n".join((*lines, *(remark.text for remark in subject.remarks)))
 

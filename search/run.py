@@ -108,6 +108,7 @@ class _Run:
         self.address = address
         self.display = display
         self._nodes: dict[str, dict[str, Any]] = {}
+        self._refused: set[str] = set()
 
     def execute(self) -> None:
         """Check everything, then write; measure; publish."""
@@ -118,7 +119,7 @@ class _Run:
                 f"target.resource {self.spec.target.resource!r} is a node of a Ray cluster: "
                 "give the cluster's --address."
             )
-        subject = load_subject(self.spec, self.display.progress, check=not self.folder.exists)
+        subject = load_subject(self.spec, self.display.progress, check=self._is_checked)
         with ExitStack() as stack:
             if self.address:  # a wrong address must be known before anything is written
                 stack.enter_context(ray_session(self.address, physical_cores()))
@@ -190,6 +191,11 @@ class _Run:
             found = machines[0]
         return found | {"threads": subject.target.threads}
 
+    @property
+    def _is_checked(self) -> bool:
+        """A run that was begun passed the check, or began before there was one."""
+        return not (self.folder.exists and self.spec.data.check)
+
     def _facts_of(self, node: str, target: Target) -> dict[str, Any]:
         """Of a node of the cluster; asked once."""
         if node not in self._nodes:
@@ -204,7 +210,12 @@ class _Run:
         if not resource:
             return where
         hardware = self.folder.read_machine()["hardware"]
-        return only_alike(where, hardware, lambda node: self._facts_of(node, target)["hardware"])
+        found = only_alike(where, hardware, lambda node: self._facts_of(node, target)["hardware"])
+        for node in set(where.timing) - set(found.timing) - self._refused:
+            self._refused.add(node)
+            host = self._facts_of(node, target)["host"]
+            self.display.note(f"The node {host} does not time: its hardware is another.")
+        return found
 
     def _check_folder(self) -> None:
         if self.folder.exists:

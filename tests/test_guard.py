@@ -10,7 +10,13 @@ from typing import Any
 import pytest
 import safetensors.torch as st
 import torch
+import transformers
 
+from paretoformer.evaluators.data import Examples
+from paretoformer.evaluators.target import Target
+from paretoformer.evaluators.tasks.task import load_config
+from paretoformer.evaluators.tasks.text import tokenize
+from paretoformer.evaluators.workload import Workload
 from paretoformer.search.errors import StudyError
 from paretoformer.search.study.spec import load_spec
 from paretoformer.search.study.subject import Subject, load_subject
@@ -35,6 +41,10 @@ def accuracy(here: Subject) -> float:
     return right / len(split)
 
 
+def remarks(here: Subject) -> str:
+    return "\n".join(each.text for each in here.remarks)
+
+
 def edit(study: Path, change: Callable[[dict[str, Any]], object]) -> None:
     path = study.parent / "model" / "config.json"
     config = json.loads(path.read_text())
@@ -52,7 +62,7 @@ def edit_weights(study: Path, change: Callable[[dict[str, torch.Tensor]], object
 def test_a_model_that_knows_its_data_is_right_always(study: Path) -> None:
     here = checked(study)
     assert accuracy(here) == 1.0
-    assert "Labels: bad is class 0" in "\n".join(each.text for each in here.remarks)
+    assert "Labels: bad is class 0" in remarks(here)
 
 
 @pytest.mark.parametrize("names", [("1", "0"), ("0", "1", "10", "2"), ("1", "2", "3", "4", "5")])
@@ -74,7 +84,9 @@ def test_data_check_goes_on_all_the_same(study: Path) -> None:
     with pytest.raises(StudyError):
         checked(study)
     study.write_text(study.read_text().replace("[data]\n", "[data]\ncheck = false\n"))
-    assert accuracy(checked(study)) < 1
+    here = checked(study)
+    assert accuracy(here) < 1
+    assert "to answer that always would be as good" in remarks(here)
 
 
 @pytest.mark.parametrize("setting", ["return_dict", "output_attentions", "output_hidden_states"])
@@ -137,8 +149,58 @@ def test_a_position_table_that_is_too_short_is_refused(tmp_path: Path) -> None:
         checked(study)
 
 
+def without_labels(study: Path) -> Path:
+    study.write_text(study.read_text().replace("[data]\n", '[data]\nlabel = ""\n'))
+    return study
+
+
 def test_a_study_without_labels_is_checked_by_its_answers_alone(study: Path) -> None:
-    text = study.read_text().replace("[data]\n", '[data]\nlabel = ""\n')
-    study.write_text(text)
-    here = checked(study)
+    here = checked(without_labels(study))
     assert (here.workload.splits["search"].labels == -1).all()
+
+
+def test_likeness_to_one_answer_for_all_stops_the_study(study: Path) -> None:
+    edit_weights(study, lambda w: w.update({"classifier.bias": torch.tensor([100.0, 0.0])}))
+    with pytest.raises(StudyError, match="the same answer to all of 60 training texts"):
+        checked(without_labels(study))
+
+
+def test_a_model_of_one_number_is_refused_without_labels_too(study: Path) -> None:
+    write_model(study.parent / "model", num_labels=1)
+    with pytest.raises(StudyError, match="a regression"):
+        checked(without_labels(study))
+
+
+def test_texts_that_fill_the_length_are_counted(study: Path) -> None:
+    text = study.read_text().replace("sequence_length = 64", "sequence_length = 8")
+    study.write_text(text.replace("[data]\n", "[data]\ncheck = false\n"))
+    assert "texts fill all 8 tokens: anything longer is cut" in remarks(checked(study))
+
+
+def tokenized(model: Path, *texts: str) -> Workload:
+    examples = Examples(texts, ("",) * len(texts), (0,) * len(texts))
+    tokenizer = transformers.AutoTokenizer.from_pretrained(model)
+    return tokenize({"train": examples}, tokenizer, load_config(str(model)), Target())
+
+
+def test_texts_without_a_token_are_left_out_and_counted(study: Path) -> None:
+    path = study.parent / "model" / "tokenizer.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"post_processor": None}))
+    found = tokenized(path.parent, "word1 word2", "\u2028")
+    assert len(found.splits["train"]) == 1
+    assert [each.text for each in found.remarks] == [
+        "Left out: texts that give no token, 1 of them."
+    ]
+
+
+@pytest.mark.parametrize("own", [7, 0])
+def test_a_decoder_is_padded_with_the_token_of_its_config(tmp_path: Path, own: int) -> None:
+    """It finds the last token of a text by it, whatever the tokenizer pads with."""
+    folder = write_model(tmp_path / "gpt2", "gpt2", pad_token_id=own)
+    found = tokenized(folder, "word10 word11", "word12")
+    rows = found.splits["train"].examples
+    together, alone = found.inputs.collate(rows), found.inputs.collate(rows[1:])
+    assert together["input_ids"][1, -1] == own
+    model = transformers.AutoModelForSequenceClassification.from_pretrained(folder).eval()
+    with torch.inference_mode():
+        torch.testing.assert_close(model(**together).logits[1:], model(**alone).logits)

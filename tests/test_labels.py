@@ -83,9 +83,9 @@ def test_labels_that_mean_nothing_are_refused(labels: list[Any], of: Any, messag
 
 def test_the_mapping_is_shown_with_its_counts() -> None:
     text = said([1, 1, 4, -1], STARS)
-    assert "Labels: 1 is class 0 (2 rows); 4 is class 3 (1 rows)." in text
+    assert "Labels: 1 is class 0 (2 rows); 4 is class 3 (1 row)." in text
     assert "No example is of class '2', '3', '5'." in text
-    assert "Left out: 1 rows whose label is -1, which means none." in text
+    assert "Left out: 1 row with the label -1, which means no label." in text
 
 
 def test_a_class_that_is_nearly_all_is_said() -> None:

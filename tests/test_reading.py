@@ -10,7 +10,7 @@ import datasets
 import pytest
 
 from paretoformer.evaluators.data import DataSource, read_splits
-from paretoformer.evaluators.reading import DataError
+from paretoformer.evaluators.reading import ClassLabel, DataError, read_columns
 
 ROWS = 80
 
@@ -62,7 +62,7 @@ def test_empty_second_texts_are_counted(tmp_path: Path) -> None:
 def test_repeated_texts_are_counted(tmp_path: Path) -> None:
     path = tmp_path / "rows.csv"
     path.write_text(lines(more=("A  Text 3,1",)))
-    assert "1 row repeats an earlier text" in said(path)
+    assert "1 row repeats an earlier text; each text is used once" in said(path)
 
 
 def test_quotation_marks_of_an_unquoted_tsv_are_text(tmp_path: Path) -> None:
@@ -78,6 +78,35 @@ def test_quoted_line_breaks_stay_in_the_text(tmp_path: Path) -> None:
     assert rows(path)["two\nlines, and a comma"] == "1"
 
 
+def test_lines_of_a_quoted_text_may_each_have_the_delimiter(tmp_path: Path) -> None:
+    path = tmp_path / "rows.csv"
+    path.write_text(lines(more=('"one, and\nmore",1',)))
+    assert rows(path)["one, and\nmore"] == "1"
+    assert "quotation marks" not in said(path)
+
+
+@pytest.mark.parametrize("ending", ["parquet", "jsonl"])
+def test_only_the_wanted_columns_are_kept(tmp_path: Path, ending: str) -> None:
+    path = tmp_path / f"rows.{ending}"
+    made = datasets.Dataset.from_dict({"text": ["a"], "label": [0], "picture": ["large"]})
+    write = {"parquet": made.to_parquet, "jsonl": made.to_json}[ending]
+    write(path)
+    found = read_columns(str(path), ["text", "label", "absent"], "utf-8")
+    assert found.names == ("text", "label", "picture")
+    assert found.values.keys() == {"text", "label"}
+
+
+def test_named_classes_of_a_parquet_file_keep_their_names(tmp_path: Path) -> None:
+    path = tmp_path / "rows.parquet"
+    features = datasets.Features(
+        {"text": datasets.Value("string"), "label": datasets.ClassLabel(names=["no", "yes"])}
+    )
+    table = {"text": ["a", "b", "c"], "label": [1, 0, -1]}
+    datasets.Dataset.from_dict(table, features=features).to_parquet(path)
+    found = read_columns(str(path), ["label"], "utf-8").values["label"]
+    assert found == [ClassLabel(1, "yes"), ClassLabel(0, "no"), None]
+
+
 @pytest.mark.parametrize(
     ("name", "separator"),
     [("rows.csv", ";"), ("rows.csv", "\t"), ("ROWS.TSV", "\t"), ("rows.tsv", ",")],
@@ -91,20 +120,14 @@ def test_the_delimiter_is_found(tmp_path: Path, name: str, separator: str) -> No
 @pytest.mark.parametrize("name", ["exp[1]", "sp ace", "gl*b"])
 def test_folders_may_have_any_name(tmp_path: Path, name: str) -> None:
     (tmp_path / name).mkdir()
+    cells = [line.split(",") for line in lines().splitlines()[1:]]
+    table = datasets.Dataset.from_dict(
+        {"text": [a for a, _ in cells], "label": [b for _, b in cells]}
+    )
+    (tmp_path / name / "rows.csv").write_text(lines())
+    table.to_parquet(tmp_path / name / "rows.parquet")
     for ending in ("csv", "parquet"):
-        path = tmp_path / name / f"rows.{ending}"
-        write = {"csv": path.write_text, "parquet": _write_parquet(path)}[ending]
-        write(lines())
-        assert len(rows(path)) == ROWS
-
-
-def _write_parquet(path: Path):  # type: ignore[no-untyped-def]
-    def write(text: str) -> None:
-        cells = [line.split(",") for line in text.splitlines()[1:]]
-        table = {"text": [a for a, _ in cells], "label": [int(b) for _, b in cells]}
-        datasets.Dataset.from_dict(table).to_parquet(path)
-
-    return write
+        assert len(rows(tmp_path / name / f"rows.{ending}")) == ROWS
 
 
 def test_a_file_may_be_compressed(tmp_path: Path) -> None:

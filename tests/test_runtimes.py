@@ -46,8 +46,11 @@ def model() -> nn.Module:
 
 
 def skip_unless_available(value: str) -> None:
+    """Only for what the machine lacks, such as bfloat16 instructions: `.[test]` installs every
+    runtime, so a missing package is a failure."""
     runtime, precision = parse(value)
     if reason := runtime.unavailable(precision, "cpu"):
+        assert "not installed" not in reason, reason
         pytest.skip(reason)
 
 

@@ -19,7 +19,6 @@ from paretoformer.search.results.verify import verify
 from tests.tiny import write_study
 
 pytestmark = pytest.mark.slow
-pytest.importorskip("onnxruntime")
 
 RUNTIMES = '[space]\nruntime = ["torch", "onnxruntime:int8"]\n[search]\ntable = false\n'
 """Without the table: with it, the smallest that this tiny model has is one that torch runs."""

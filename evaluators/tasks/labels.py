@@ -21,10 +21,10 @@ from paretoformer.evaluators.remark import Remark
 WHOLE = re.compile(r"[+-]?[0-9]+(\.0*)?")
 NO_LABEL = frozenset({-1, -100})
 """Numbers that data sets give to examples without a label."""
-MUCH = 0.2
+GAIN = 0.2
 """A gain of accuracy by another order of the classes that noise does not explain."""
 SKEWED = 0.9
-"""The share of one class, above which accuracy says little of the others."""
+"""The share of one class, above which accuracy says little about the others."""
 SHOWN = 6
 """Classes that are shown one by one; of more, the first of them."""
 
@@ -35,14 +35,14 @@ def class_numbers(labels: Sequence[Any], config: Any) -> Labels:
     Raises:
         DataError: a label that the model does not have, or a model without classes.
     """
-    _check_classes(config)
+    check_classes(config)
     classes, (names, remarks) = int(config.num_labels), class_names(config)
     counts = Counter(map(_plain, labels))
     ways: tuple[Callable[[Any], int | None], ...] = (
         _by_name(names),
         _by_number(classes),
     )
-    without = [label for label in counts if _is_none(label) and ways[0](label) is None]
+    without = [label for label in counts if _number(label) in NO_LABEL and ways[0](label) is None]
     known = [label for label in counts if label not in without]
     for way in ways:
         found = {label: way(label) for label in known}
@@ -54,7 +54,9 @@ def class_numbers(labels: Sequence[Any], config: Any) -> Labels:
     said = [*remarks, *_mapping(counts, found, names, classes)]
     if lost := sum(counts[label] for label in without):
         shown = ", ".join(map(str, without))
-        said.append(Remark(f"Left out: {lost} rows whose label is {shown}, which means none."))
+        said.append(
+            Remark(f"Left out: {_rows(lost)} with the label {shown}, which means no label.")
+        )
     return Labels(numbers, tuple(said))
 
 
@@ -72,12 +74,16 @@ def class_names(config: Any) -> tuple[dict[str, int], list[Remark]]:
             "the model's config maps labels to something else than numbers: mend its `id2label` "
             "and `label2id`."
         ) from None
-    stale = [name for name in own.keys() & more.keys() if own[name] != more[name]]
-    note = (
-        "The model's `label2id` contradicts its `id2label`, which is what its answers are called "
-        "by, and is taken."
-    )
-    return own | {n: k for n, k in more.items() if n not in own}, [Remark(note)] * bool(stale)
+    names = own | {name: number for name, number in more.items() if name not in own}
+    if all(names[name] == number for name, number in more.items()):
+        return names, []
+    note = "The model's `label2id` contradicts its `id2label`: the names in `id2label` are used."
+    return names, [Remark(note)]
+
+
+def titles(names: Mapping[str, int]) -> dict[int, str]:
+    """Class -> its first name."""
+    return {number: name for name, number in reversed(list(names.items()))}
 
 
 def doubts(answers: np.ndarray, labels: np.ndarray, names: Mapping[int, str]) -> list[Remark]:
@@ -110,7 +116,7 @@ def _order_doubt(
     np.add.at(table, (labels, answers), 1)
     rows, columns = linear_sum_assignment(-table)
     best = float(table[rows, columns].sum() / len(labels))
-    if best - accuracy <= MUCH:
+    if best - accuracy <= GAIN:
         return []
     moved = [
         f"{names.get(int(a), a)!r} for {names.get(int(b), b)!r}"
@@ -128,7 +134,8 @@ def _order_doubt(
     ]
 
 
-def _check_classes(config: Any) -> None:
+def check_classes(config: Any) -> None:
+    """Raises DataError unless the model chooses one of two or more classes."""
     kind = getattr(config, "problem_type", None)
     if int(config.num_labels) == 1 or kind == "regression":
         raise DataError("the model gives one number, a regression: no task can score that yet.")
@@ -145,11 +152,6 @@ def _plain(label: Any) -> Any:
     if isinstance(label, float | np.floating) and float(label).is_integer():
         return int(label)
     return label
-
-
-def _is_none(label: Any) -> bool:
-    number = _number(label)
-    return number in NO_LABEL
 
 
 def _number(label: Any) -> int | None:
@@ -208,6 +210,10 @@ def _unknown(
     )
 
 
+def _rows(count: int) -> str:
+    return "1 row" if count == 1 else f"{count} rows"
+
+
 def _shown(label: Any) -> str:
     return repr(label.name if isinstance(label, ClassLabel) else label)
 
@@ -216,7 +222,7 @@ def _mapping(
     counts: Mapping[Any, int], found: Mapping[Any, int | None], names: Mapping[str, int], size: int
 ) -> list[Remark]:
     """How labels map, with counts; and what is missing or rare."""
-    own = {number: name for name, number in reversed(list(names.items()))}
+    own = titles(names)
     rows: Counter[int] = Counter()
     texts: dict[int, list[str]] = {}
     for label, number in found.items():
@@ -225,7 +231,7 @@ def _mapping(
             texts.setdefault(number, []).append(str(label))
     shown = [
         f"{' or '.join(texts[n])} is class {n}"
-        f"{'' if own.get(n) in texts[n] else f', {own.get(n, n)!r}'} ({rows[n]} rows)"
+        f"{'' if own.get(n) in texts[n] else f', {own.get(n, n)!r}'} ({_rows(rows[n])})"
         for n in sorted(rows)
     ]
     more = f"; and {len(shown) - SHOWN} more" if len(shown) > SHOWN else ""
@@ -238,7 +244,7 @@ def _mapping(
         said.append(
             Remark(
                 f"{rows[most] / rows.total():.0%} of the labels are {own.get(most, str(most))!r}: "
-                "accuracy says little of the others."
+                "accuracy says little about the others."
             )
         )
     return said

@@ -49,7 +49,7 @@ class Task(ABC):
 
     @abstractmethod
     def number(self, labels: Sequence[Any], config: Any) -> Labels:
-        """All the labels of a study as this task counts with them, and what was assumed.
+        """All the labels of a study as this task uses them, and what was assumed.
 
         Raises:
             DataError: a label that the model does not have.
@@ -120,7 +120,7 @@ def check_family(task: Task, config: Any) -> Family:
 
 
 def load_config(path: str, *, trust_remote_code: bool = False) -> Any:
-    """The config of a folder or Hub id, without settings of what else a forward should return.
+    """The config of a folder or Hub id; a forward returns an object with the answers alone.
 
     Raises:
         OSError, ValueError: it cannot be loaded.
@@ -162,7 +162,7 @@ def load_model(
 
 
 def _unused(names: Sequence[str]) -> tuple[Remark, ...]:
-    """Buffers that older versions saved stand for nothing; anything else was trained."""
+    """Buffers that older versions of transformers saved are not needed; the rest was trained."""
     trained = [name for name in names if not name.endswith(BUFFERS)]
     if not trained:
         return ()

@@ -81,10 +81,25 @@ def tokenize(
             )
         empty += len(rows) - len(kept)
         made[name] = Split(tuple(rows[i] for i in kept), labels_of(examples)[kept])
-    remarks = [Remark(f"Left out: {empty} texts that give no token.")] * bool(empty)
-    remarks += _unknown_tokens(made.values(), tokenizer)
+    remarks = _unknown_tokens(made.values(), tokenizer)
+    if empty:
+        remarks.append(Remark(f"Left out: texts that give no token, {empty} of them."))
+    if full := _full(made.values(), target):
+        remarks.append(full)
     padding = dict.fromkeys(names, 0) | {"input_ids": padding_id(tokenizer, config)}
     return Workload(made, TextInputs(padding), tuple(remarks))
+
+
+def _full(splits: Iterable[Split], target: Target) -> Remark | None:
+    """How many texts fill the target's length: what they have beyond it is cut."""
+    sizes = [len(example["input_ids"]) for split in splits for example in split.examples]
+    count = sum(size >= target.sequence_length for size in sizes)
+    if not count:
+        return None
+    return Remark(
+        f"{count} of {len(sizes)} texts fill all {target.sequence_length} tokens: anything longer "
+        "is cut (target.sequence_length)."
+    )
 
 
 def padding_id(tokenizer: Any, config: Any) -> int:

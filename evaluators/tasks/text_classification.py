@@ -14,7 +14,13 @@ from transformers.models.auto import modeling_auto
 from paretoformer.evaluators.data import Examples, Labels, SplitName
 from paretoformer.evaluators.remark import Remark
 from paretoformer.evaluators.target import Target
-from paretoformer.evaluators.tasks.labels import class_names, class_numbers, doubts
+from paretoformer.evaluators.tasks.labels import (
+    check_classes,
+    class_names,
+    class_numbers,
+    doubts,
+    titles,
+)
 from paretoformer.evaluators.tasks.task import Task, register
 from paretoformer.evaluators.tasks.text import tokenize
 from paretoformer.evaluators.workload import Workload
@@ -33,6 +39,7 @@ class TextClassification(Task):
     def encode(
         self, splits: Mapping[SplitName, Examples], tokenizer: Any, config: Any, target: Target
     ) -> Workload:
+        check_classes(config)  # also where there are no labels to number
         return tokenize(splits, tokenizer, config, target)
 
     def number(self, labels: Sequence[Any], config: Any) -> Labels:
@@ -40,7 +47,7 @@ class TextClassification(Task):
 
     def doubts(self, answers: np.ndarray, labels: np.ndarray, config: Any) -> list[Remark]:
         names, _ = class_names(config)
-        return doubts(answers, labels, {number: name for name, number in names.items()})
+        return doubts(answers, labels, titles(names))
 
     def loss(self, output: Any, labels: torch.Tensor) -> torch.Tensor:
         return F.cross_entropy(output.logits.float(), labels, reduction="sum")

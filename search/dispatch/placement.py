@@ -64,10 +64,11 @@ def places(
 
 
 Hardware = Mapping[str, Any]
+"""What decides how fast a machine is, as in `machine_facts`."""
 
 
 def check_alike(machines: Sequence[Mapping[str, Any]]) -> None:
-    """Machines that time one study must be alike, or their milliseconds would not compare.
+    """All machines that time one study must be alike: only then can their times be compared.
 
     machines: as `machine_facts` describes each.
 

@@ -42,7 +42,7 @@ class RunFacts:
     model_digest: of the dense model's weights; empty in a run of before it was kept.
     left_out: axis -> what the study did not try -> why.
     required: what the study asks of an answer; empty where the metrics say it.
-    remarks: what is to know about the data and the model.
+    remarks: what the user should know about the data and the model.
     """
 
     study: Mapping[str, Any]

@@ -45,7 +45,7 @@ class Subject:
     required: tuple[Requirement, ...] = ()
     """What the study file asks of an answer."""
     remarks: tuple[Remark, ...] = ()
-    """What is to know about the data and the model."""
+    """What the user should know about the data and the model."""
 
     @property
     def labelled(self) -> bool:
@@ -106,14 +106,14 @@ def _add_weights(digest: Any, model: nn.Module) -> None:
 def load_subject(spec: Spec, progress: Progress = silent, *, check: bool = False) -> Subject:
     """The model, data and metrics of a study, each checked before anything slower is begun.
 
-    check: whether to try the uncompressed model on its data, and to stop where its numbers would
-        probably mean nothing, unless the study says that it should go on.
+    check: whether to try the uncompressed model on its data too. Where its numbers would probably
+        mean nothing, that is an error, or a remark if the study has `data.check = false`.
 
     Raises:
         StudyError: says what cannot be used, and how to mend it.
     """
     try:
-        return _loaded(spec, progress, check and spec.data.check)
+        return _loaded(spec, progress, check)
     except (ValueError, DataError, demo.DemoError) as error:
         raise StudyError(str(error)) from None
 
@@ -136,9 +136,11 @@ def _loaded(spec: Spec, progress: Progress, check: bool) -> Subject:
     remarks = (*splits.remarks, *unused, *workload.remarks)
     labelled = bool(source.label)
     if check:
-        _stop_at(remarks)
-        found = check_dense(model, task, workload, labelled=labelled, progress=progress)
-        _stop_at(found)
+        if source.check:
+            _stop_at(remarks)
+        remarks += (*check_dense(model, task, workload, labelled=labelled, progress=progress),)
+        if source.check:
+            _stop_at(remarks)
     metrics = available(task, target, labelled=labelled)
     return Subject(task, target, model, workload, metrics, objectives, required, remarks)
 
@@ -176,7 +178,7 @@ def _stop_at(remarks: Iterable[Remark]) -> None:
     """Raises StudyError at the first doubt."""
     for each in remarks:
         if each.doubt:
-            raise StudyError(f"{each.text} (data.check = false goes on all the same.)")
+            raise StudyError(f"{each.text} (To continue anyway: data.check = false.)")
 
 
 def load_dense(spec: Spec) -> nn.Module:
@@ -237,7 +239,7 @@ def _load_config(path: str, spec: Spec) -> Any:
 
 
 def _load(task: Task, path: str, spec: Spec) -> tuple[Any, nn.Module, tuple[Remark, ...]]:
-    """The tokenizer, the model, and what its checkpoint holds in vain."""
+    """The tokenizer, the model, and a remark if its checkpoint holds weights that are not used."""
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
     remote = spec.model.trust_remote_code
