@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -204,3 +207,32 @@ def test_a_decoder_is_padded_with_the_token_of_its_config(tmp_path: Path, own: i
     model = transformers.AutoModelForSequenceClassification.from_pretrained(folder).eval()
     with torch.inference_mode():
         torch.testing.assert_close(model(**together).logits[1:], model(**alone).logits)
+
+
+OWN_CODE = """
+from transformers import BertForSequenceClassification
+
+class OwnModel(BertForSequenceClassification):
+    pass
+"""
+
+
+@pytest.mark.slow
+def test_workers_find_the_code_that_a_model_brings(study: Path) -> None:
+    (study.parent / "model" / "own.py").write_text(OWN_CODE)
+    names = {"AutoModelForSequenceClassification": "own.OwnModel"}
+    edit(study, lambda config: config.update(auto_map=names))
+    text = study.read_text().replace('path = "model"', 'path = "model"\ntrust_remote_code = true')
+    study.write_text(f'{text}[space]\nruntime = ["torch"]\n[search]\ntable = false\n')
+    command = [sys.executable, "-m", "paretoformer.search.cli", "search", str(study)]
+    out = study.parent / "run"
+    done = subprocess.run(
+        [*command, "--trials", "2", "--out", str(out)],
+        env=os.environ | {"HF_MODULES_CACHE": str(study.parent / "modules")},
+        capture_output=True,
+        text=True,
+        timeout=200,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert (out / "front.parquet").exists()
