@@ -10,7 +10,7 @@ from paretoformer.evaluators.target import cpu_name
 from paretoformer.search.budget import plan
 from paretoformer.search.results.run_folder import RunFolder
 from paretoformer.search.study.spec import Spec, load_spec, parse_spec
-from paretoformer.search.study.subject import Subject, load_subject
+from paretoformer.search.study.subject import Subject, load_subject, try_dense
 from paretoformer.spaces.axes import axes
 from paretoformer.spaces.axis import Axis
 from paretoformer.spaces.families import shape_of
@@ -38,7 +38,9 @@ def planned(
     else:
         spec = spec.settled(None)
         folder.check_free()
-    subject = load_subject(spec, check=not (folder.exists and spec.data.check))
+    subject = load_subject(spec)
+    if not (folder.exists and spec.data.check):
+        subject = try_dense(subject, spec)
     lines = [f"{name:<9} {text}" for name, text in _lines(spec, subject, folder).items()]
     return "\n".join((*lines, *(remark.text for remark in subject.remarks)))
 

@@ -58,7 +58,7 @@ from paretoformer.search.samplers.surrogate import SurrogateSampler
 from paretoformer.search.study.optuna_study import SURROGATE, check_storage, open_study
 from paretoformer.search.study.prepare import Prepared, prepare
 from paretoformer.search.study.spec import Spec, load_spec, parse_spec
-from paretoformer.search.study.subject import Subject, load_subject
+from paretoformer.search.study.subject import Subject, load_subject, try_dense
 
 RUN = "run"
 """User attribute of the study: the id of its run folder, as in `machine.json`."""
@@ -119,7 +119,7 @@ class _Run:
                 f"target.resource {self.spec.target.resource!r} is a node of a Ray cluster: "
                 "give the cluster's --address."
             )
-        subject = load_subject(self.spec, self.display.progress, check=self._is_checked)
+        subject = load_subject(self.spec, self.display.progress)
         with ExitStack() as stack:
             if self.address:  # a wrong address must be known before anything is written
                 stack.enter_context(ray_session(self.address, physical_cores()))
@@ -127,6 +127,8 @@ class _Run:
             if self.spec.search.storage:
                 new = not self.folder.machine.exists()
                 check_storage(self.spec.search.storage, self.spec.name if new else "")
+            if not self._is_checked:
+                subject = try_dense(subject, self.spec, self.display.progress)
             self.folder.path.mkdir(parents=True, exist_ok=True)
             stack.enter_context(self.folder.locked())
             self._check_folder()  # again: another process may have had the folder until now
@@ -194,7 +196,7 @@ class _Run:
     @property
     def _is_checked(self) -> bool:
         """A run that was begun passed the check, or began before there was one."""
-        return not (self.folder.exists and self.spec.data.check)
+        return self.folder.exists and self.spec.data.check
 
     def _facts_of(self, node: str, target: Target) -> dict[str, Any]:
         """Of a node of the cluster; asked once."""

@@ -22,7 +22,7 @@ from paretoformer.evaluators.tasks.text import tokenize
 from paretoformer.evaluators.workload import Workload
 from paretoformer.search.errors import StudyError
 from paretoformer.search.study.spec import load_spec
-from paretoformer.search.study.subject import Subject, load_subject
+from paretoformer.search.study.subject import Subject, load_subject, try_dense
 from tests.tiny import write_knowing_study, write_model
 
 
@@ -32,7 +32,8 @@ def study(tmp_path: Path) -> Path:
 
 
 def checked(study: Path) -> Subject:
-    return load_subject(load_spec(study), check=True)
+    spec = load_spec(study)
+    return try_dense(load_subject(spec), spec)
 
 
 def accuracy(here: Subject) -> float:

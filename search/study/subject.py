@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from typing import Any
 
@@ -103,22 +103,43 @@ def _add_weights(digest: Any, model: nn.Module) -> None:
         digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().data)
 
 
-def load_subject(spec: Spec, progress: Progress = silent, *, check: bool = False) -> Subject:
+def load_subject(spec: Spec, progress: Progress = silent) -> Subject:
     """The model, data and metrics of a study, each checked before anything slower is begun.
-
-    check: whether to try the uncompressed model on its data too. Where its numbers would probably
-        mean nothing, that is an error, or a remark if the study has `data.check = false`.
 
     Raises:
         StudyError: says what cannot be used, and how to mend it.
     """
     try:
-        return _loaded(spec, progress, check)
+        return _loaded(spec, progress)
     except (ValueError, DataError, demo.DemoError) as error:
         raise StudyError(str(error)) from None
 
 
-def _loaded(spec: Spec, progress: Progress, check: bool) -> Subject:
+def try_dense(subject: Subject, spec: Spec, progress: Progress = silent) -> Subject:
+    """The subject, with what is to be said of the uncompressed model's answers.
+
+    Raises:
+        StudyError: the numbers of the study would probably mean nothing; not if it has
+            `data.check = false`, where that is a remark. Or the model cannot run on its data.
+    """
+    if spec.data.check:
+        _stop_at(subject.remarks)
+    try:
+        found = check_dense(
+            subject.model,
+            subject.task,
+            subject.workload,
+            labelled=subject.labelled,
+            progress=progress,
+        )
+    except DataError as error:
+        raise StudyError(str(error)) from None
+    if spec.data.check:
+        _stop_at(found)
+    return replace(subject, remarks=(*subject.remarks, *found))
+
+
+def _loaded(spec: Spec, progress: Progress) -> Subject:
     task = task_of(spec.model.task)
     target = _target(spec)
     objectives = _objectives(spec, task, target)
@@ -134,14 +155,7 @@ def _loaded(spec: Spec, progress: Progress, check: bool) -> Subject:
     workload = task.encode(splits.examples, tokenizer, model.config, target)
     _check_vocabulary(workload, model)
     remarks = (*splits.remarks, *unused, *workload.remarks)
-    labelled = bool(source.label)
-    if check:
-        if source.check:
-            _stop_at(remarks)
-        remarks += (*check_dense(model, task, workload, labelled=labelled, progress=progress),)
-        if source.check:
-            _stop_at(remarks)
-    metrics = available(task, target, labelled=labelled)
+    metrics = available(task, target, labelled=bool(source.label))
     return Subject(task, target, model, workload, metrics, objectives, required, remarks)
 
 
