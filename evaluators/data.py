@@ -118,7 +118,7 @@ class Splits:
     remarks: tuple[Remark, ...] = ()
 
 
-Numbering = Callable[[Sequence[Any]], Labels]
+LabelReader = Callable[[Sequence[Any]], Labels]
 """All the labels of a study, as they are in its files -> as the task uses them."""
 
 
@@ -127,7 +127,7 @@ def as_they_are(labels: Sequence[Any]) -> Labels:
 
 
 def read_splits(
-    source: DataSource, seed: int, recovery_texts: str = "", number: Numbering = as_they_are
+    source: DataSource, seed: int, recovery_texts: str = "", read_labels: LabelReader = as_they_are
 ) -> Splits:
     """The splits, shuffled by `seed`, without duplicates within or across them.
 
@@ -138,7 +138,7 @@ def read_splits(
     Raises:
         DataError: a file is missing, unreadable or empty, lacks a column, or has too few examples.
     """
-    pools, remarks = _pools(source, seed, number)
+    pools, remarks = _pools(source, seed, read_labels)
     splits, left = _from_one(source, pools[""]) if source.path else _from_three(source, pools)
     steer = min(STEER_EXAMPLES, len(left) // 4)
     splits["steer"] = left.take(range(steer))
@@ -153,7 +153,7 @@ def read_splits(
 
 
 def _pools(
-    source: DataSource, seed: int, number: Numbering
+    source: DataSource, seed: int, read_labels: LabelReader
 ) -> tuple[dict[str, Examples], tuple[Remark, ...]]:
     """The usable rows of each file, in the order in which they are taken; the training file gives
     way to the others."""
@@ -161,7 +161,7 @@ def _pools(
     paths = {name: getattr(source, name or "path") for name in names}
     read = {name: _read(path, source) for name, path in paths.items()}
     every = [each for examples, _ in read.values() for each in examples.labels]
-    labels = number(every) if source.label else as_they_are(every)
+    labels = read_labels(every) if source.label else as_they_are(every)
     remarks = [each for _, said in read.values() for each in said]
     pools: dict[str, Examples] = {}
     seen: set[str] = set()
@@ -280,8 +280,8 @@ def _check_text(path: str, row: int, column: str, value: Any) -> None:
     if isinstance(value, list | dict | bytes):
         kind = {list: "a list", dict: "an object", bytes: "bytes"}[type(value)]
         raise DataError(
-            f"{path}: {column!r} of row {row} is {kind}, and no text. Of chat messages, make the "
-            "text first that the model reads."
+            f"{path}: {column!r} of row {row} is {kind}, not a text. For chat messages, apply "
+            "the chat template first."
         )
 
 

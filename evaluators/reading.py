@@ -1,7 +1,7 @@
 """Columns of a data file, as they stand in it.
 
-Nothing is guessed in silence: a cell of a csv is text, `NA` and `None` included; what had to be
-found out (a delimiter, quotation marks that are part of the text) becomes a remark.
+Every cell of a csv is text, `NA` and `None` too. What has to be guessed, such as a delimiter or
+whether quotation marks are part of the text, becomes a remark.
 """
 
 from __future__ import annotations
@@ -124,7 +124,7 @@ def _ending(path: str) -> str:
 
 
 def _bytes(path: Path) -> bytes:
-    return gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+    return gzip.decompress(path.read_bytes()) if path.suffix.lower() == ".gz" else path.read_bytes()
 
 
 def _text(path: Path, encoding: str) -> str:
@@ -152,7 +152,7 @@ def _read_delimited(usual: str) -> Reader:
             remarks.append(Remark(f"{path.name}: its columns are separated by {delimiter!r}."))
         table, literal = _parsed(path, text, delimiter)
         if literal:
-            marks = "quotation marks are taken as part of the text, for each line is a row."
+            marks = "each line is read as one row, so quotation marks are part of the text."
             remarks.append(Remark(f"{path.name}: {marks}"))
         return Columns.of(table, wanted, remarks)
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 class Remark:
     """One sentence or two.
 
-    doubt: whether the numbers of a study would probably mean nothing, so that it should not begin.
+    doubt: the numbers of a study would probably mean nothing, so it should not begin.
     """
 
     text: str

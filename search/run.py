@@ -216,7 +216,7 @@ class _Run:
         for node in set(where.timing) - set(found.timing) - self._refused:
             self._refused.add(node)
             host = self._facts_of(node, target)["host"]
-            self.display.note(f"The node {host} does not time: its hardware is another.")
+            self.display.note(f"The node {host} is not used for timing: its hardware is different.")
         return found
 
     def _check_folder(self) -> None:

@@ -178,7 +178,7 @@ def machine(host: str, **hardware: object) -> dict[str, object]:
 
 def test_nodes_that_time_and_are_not_alike_are_refused_by_name() -> None:
     check_alike([machine("a"), machine("b")])
-    with pytest.raises(UserError, match=r"a and c would both time.*cores 4 and 8"):
+    with pytest.raises(UserError, match=r"a and c would both be used for timing.*cores 4 and 8"):
         check_alike([machine("a"), machine("b"), machine("c", cores=8)])
 
 

@@ -1,7 +1,7 @@
 """Labels: which class of the model each label of a data file means.
 
-A label is the *name* of a class wherever all of a file's labels are names that the model knows,
-also where the names look like numbers; only else is it the number of a class.
+If the model knows all labels of a study as names of its classes, they are names, even if they look
+like numbers. Otherwise they are the numbers of classes.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ WHOLE = re.compile(r"[+-]?[0-9]+(\.0*)?")
 NO_LABEL = frozenset({-1, -100})
 """Numbers that data sets give to examples without a label."""
 GAIN = 0.2
-"""A gain of accuracy by another order of the classes that noise does not explain."""
+"""If another order of the classes gains more accuracy than this, the labels are mixed up."""
 SKEWED = 0.9
 """The share of one class, above which accuracy says little about the others."""
 SHOWN = 6
@@ -87,7 +87,7 @@ def titles(names: Mapping[str, int]) -> dict[int, str]:
 
 
 def doubts(answers: np.ndarray, labels: np.ndarray, names: Mapping[int, str]) -> list[Remark]:
-    """What is wrong where the uncompressed model does not know its own task.
+    """Doubts about the model or its labels, from what the uncompressed model answers.
 
     answers, labels: (examples,) classes. names: of the model's classes.
     """
@@ -100,9 +100,9 @@ def doubts(answers: np.ndarray, labels: np.ndarray, names: Mapping[int, str]) ->
         found = [
             Remark(
                 f"The uncompressed model is right on {accuracy:.0%} of {len(labels)} training "
-                f"examples, and {counts.max() / len(labels):.0%} of them are {most!r}: to answer "
-                "that always would be as good. Is it the fine-tuned model, with its own tokenizer, "
-                "and are data.text and data.label the right columns?",
+                f"examples, and {counts.max() / len(labels):.0%} of them are {most!r}: always "
+                "answering that would be as good. Is it the fine-tuned model, with its own "
+                "tokenizer, and are data.text and data.label the right columns?",
                 doubt=True,
             )
         ]

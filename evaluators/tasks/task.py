@@ -44,11 +44,11 @@ class Task(ABC):
     ) -> Workload:
         """The examples as inputs and labels, cut to the target's sequence length.
 
-        splits: with labels as `number` makes them.
+        splits: with labels as `read_labels` returns them.
         """
 
     @abstractmethod
-    def number(self, labels: Sequence[Any], config: Any) -> Labels:
+    def read_labels(self, labels: Sequence[Any], config: Any) -> Labels:
         """All the labels of a study as this task uses them, and what was assumed.
 
         Raises:
@@ -56,7 +56,7 @@ class Task(ABC):
         """
 
     def doubts(self, answers: np.ndarray, labels: np.ndarray, config: Any) -> list[Remark]:
-        """What is wrong where the uncompressed model gives these answers to labelled examples."""
+        """Doubts about the model or its labels, from the uncompressed model's answers."""
         return []
 
     @abstractmethod

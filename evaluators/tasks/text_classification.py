@@ -39,10 +39,10 @@ class TextClassification(Task):
     def encode(
         self, splits: Mapping[SplitName, Examples], tokenizer: Any, config: Any, target: Target
     ) -> Workload:
-        check_classes(config)  # also where there are no labels to number
+        check_classes(config)  # also where there are no labels to read
         return tokenize(splits, tokenizer, config, target)
 
-    def number(self, labels: Sequence[Any], config: Any) -> Labels:
+    def read_labels(self, labels: Sequence[Any], config: Any) -> Labels:
         return class_numbers(labels, config)
 
     def doubts(self, answers: np.ndarray, labels: np.ndarray, config: Any) -> list[Remark]:

@@ -81,9 +81,9 @@ def check_alike(machines: Sequence[Mapping[str, Any]]) -> None:
         apart = [f"{key} {here[key]} and {there[key]}" for key in here if here[key] != there[key]]
         if apart:
             raise UserError(
-                f"the nodes {first['host']} and {other['host']} would both time, but are not alike "
-                f"({'; '.join(apart)}): give target.resource to one kind, and run the study once "
-                "for each."
+                f"the nodes {first['host']} and {other['host']} would both be used for timing, "
+                f"but differ ({'; '.join(apart)}): give target.resource to one kind of "
+                "node, and run the study once for each kind."
             )
 
 

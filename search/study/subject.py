@@ -149,8 +149,8 @@ def _loaded(spec: Spec, progress: Progress) -> Subject:
     source = spec.data
     if demo.is_demo(source.path):
         source = demo.prepare(source.path, progress).data(source)
-    number = partial(task.number, config=config)
-    splits = read_splits(source, spec.seed, spec.recovery.texts, number)
+    read_labels = partial(task.read_labels, config=config)
+    splits = read_splits(source, spec.seed, spec.recovery.texts, read_labels)
     tokenizer, model, unused = _load(task, path, spec)
     workload = task.encode(splits.examples, tokenizer, model.config, target)
     _check_vocabulary(workload, model)
