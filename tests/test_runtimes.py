@@ -24,7 +24,9 @@ from tests.test_surgery import HEADLESS, MASK, inputs, tiny
 
 FAMILIES = ("bert", "distilbert", "roberta", "electra", "gpt2", "llama", "vit")
 TOLERANCES = {"float32": 1e-5, "bfloat16": 0.05, "float16": 0.01, "int8": 0.1}
-FLOATS = tuple(name for name in names() if parse(name)[1] != "int8")
+GPU_ONLY = "compile:float16"
+ON_CPU = tuple(name for name in names() if name != GPU_ONLY)
+FLOATS = tuple(name for name in ON_CPU if parse(name)[1] != "int8")
 OWN_FILES = tuple(name for name in names() if not parse(name)[0].rebuilt)
 THREADS = 2
 
@@ -46,8 +48,10 @@ def model() -> nn.Module:
 
 
 def skip_unless_available(value: str) -> None:
-    """Only for what the machine lacks, such as bfloat16 instructions: `.[test]` installs every
-    runtime, so a missing package is a failure."""
+    """Only for what this CPU lacks, such as bfloat16 instructions, or a missing C++ compiler.
+
+    `.[test]` installs every runtime, so a missing package is a failure.
+    """
     runtime, precision = parse(value)
     if reason := runtime.unavailable(precision, "cpu"):
         assert "not installed" not in reason, reason
@@ -89,7 +93,12 @@ def padded(batch: dict[str, torch.Tensor], more: int) -> dict[str, torch.Tensor]
     return {name: pad(each, (0, more), value=fill[name]) for name, each in batch.items()}
 
 
-@marked(names())
+def test_what_only_a_gpu_compiles_is_refused_on_a_cpu() -> None:
+    runtime, precision = parse(GPU_ONLY)
+    assert runtime.unavailable(precision, "cpu") == "float16 is compiled for a GPU only"
+
+
+@marked(ON_CPU)
 def test_runtime_equals_torch_within_its_tolerance(value: str, runnable: Runnable) -> None:
     batch = inputs(model())
     tolerance = TOLERANCES[parse(value)[1]]
@@ -98,7 +107,7 @@ def test_runtime_equals_torch_within_its_tolerance(value: str, runnable: Runnabl
     )
 
 
-@marked(names())
+@marked(ON_CPU)
 @pytest.mark.parametrize(("rows", "length"), [(1, 40), (1, 3), (3, 17), (7, 65)])
 def test_runtime_takes_any_batch_and_length(
     value: str, runnable: Runnable, rows: int, length: int
@@ -121,7 +130,7 @@ def test_padding_changes_no_answer(value: str, runnable: Runnable) -> None:
     )
 
 
-@marked(names())
+@marked(ON_CPU)
 def test_rows_are_coupled_only_where_the_runtime_says_so(value: str, runnable: Runnable) -> None:
     batch = inputs(model())
     alone = logits(runnable, cut(batch, slice(1), 40))
@@ -129,7 +138,7 @@ def test_rows_are_coupled_only_where_the_runtime_says_so(value: str, runnable: R
     assert torch.allclose(alone, together, atol=1e-6) or runnable.couples_rows or "float" in value
 
 
-@marked(names())
+@marked(ON_CPU)
 def test_equal_inputs_give_equal_outputs(value: str, runnable: Runnable) -> None:
     batch = inputs(model())
     first = logits(runnable, batch)
@@ -137,13 +146,13 @@ def test_equal_inputs_give_equal_outputs(value: str, runnable: Runnable) -> None
     assert torch.equal(logits(runnable, batch), first)
 
 
-@marked(names())
+@marked(ON_CPU)
 def test_runtime_uses_the_threads_that_were_asked_for(value: str, runnable: Runnable) -> None:
     torch.set_num_threads(THREADS)
     assert runnable.threads == THREADS
 
 
-@marked(names())
+@marked(ON_CPU)
 def test_fewer_bits_weigh_less(value: str, runnable: Runnable) -> None:
     whole = weight_bytes(model())
     assert runnable.weight_bytes > 0
