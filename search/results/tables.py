@@ -104,6 +104,13 @@ def described(candidate: Candidate) -> str:
     return ", ".join(parts) or "the uncompressed model"
 
 
+def in_words(candidate: Candidate) -> str:
+    """The same within a sentence: `27 of 72 heads, 50% of the neurons`."""
+    changed = set(candidate.changes())
+    parts = [axis.words(candidate[axis.name]) for axis in axes() if axis.name in changed]
+    return ", ".join(parts) or "the uncompressed model"
+
+
 def cells(candidate: Candidate) -> dict[str, str]:
     """Axis -> its value in words, of the axes that differ from the uncompressed model."""
     changed = set(candidate.changes())

@@ -139,6 +139,9 @@ class LayerAttention(Axis[Choices]):
             return next(iter(counts))
         return ", ".join(f"{name} x{count}" for name, count in sorted(counts.items()))
 
+    def words(self, value: Choices) -> str:
+        return f"{self.cell(value)} attention"
+
     def layer_cells(self, value: Choices) -> Sequence[Cell]:
         return [Cell(label=str(choice), colour=choice.name) for choice in value]
 
