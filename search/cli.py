@@ -139,6 +139,34 @@ def search(
 
 
 @_command
+def init(
+    model: Annotated[
+        str, typer.Argument(metavar="MODEL", help="Folder or Hub id of a fine-tuned model.")
+    ],
+    data: Annotated[
+        str,
+        typer.Argument(metavar="DATA", help="A csv, tsv, jsonl, Parquet or txt file, or a Hub id."),
+    ],
+    out: Annotated[
+        Path | None, typer.Option(help="File to write.", show_default="<name of the model>.toml")
+    ] = None,
+    text: Annotated[str | None, typer.Option(help="Column of the text.")] = None,
+    text_pair: Annotated[str | None, typer.Option(help="Column of the second text.")] = None,
+    label: Annotated[str | None, typer.Option(help="Column of the label; '' for none.")] = None,
+) -> None:
+    """Write a study file for this model and data, with every key, its default and its meaning.
+
+    Columns that are not given are guessed from the names in the head of the file.
+    """
+    from paretoformer.search.init import init as write
+
+    file, columns = write(model, data, out, text=text, text_pair=text_pair, label=label)
+    pair = f", text_pair {columns.text_pair!r}" if columns.text_pair else ""
+    typer.echo(f"Written: {file}; text {columns.text!r}{pair}, label {columns.label!r}.")
+    typer.echo(f"Check it: paretoformer search {file} --dry-run")
+
+
+@_command
 def front(run: RunArgument, as_json: JsonOption = False) -> None:
     """Print the front of a finished run: dense first, then each point."""
     from paretoformer.search.results.parquet import read_front
