@@ -90,7 +90,10 @@ def search(
     ] = None,
     dry_run: Annotated[
         bool,
-        typer.Option("--dry-run", help="Check everything, measure nothing, print the plan."),
+        typer.Option(
+            "--dry-run",
+            help="Check everything, begin nothing, print the plan and how long it would take.",
+        ),
     ] = False,
     address: Annotated[
         str | None,

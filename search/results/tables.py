@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from paretoformer.search.results.facts import RunFacts
@@ -133,7 +134,8 @@ def _catalogue_cell(value: Any) -> str:
     if isinstance(value, Mapping):
         parts = (f"{key} {_catalogue_cell(each)}" for key, each in value.items())
         return ", ".join(parts) or "-"
-    return "/".join(map(str, value)) if isinstance(value, list) else str(value)
+    text = "/".join(map(str, value)) if isinstance(value, list) else str(value)
+    return escape(text)  # `paretoformer[onnx]` is no markup
 
 
 def verified_table(measured: Mapping[str, Any], here: Mapping[str, Any]) -> Table:

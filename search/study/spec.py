@@ -125,9 +125,7 @@ class TimingSection(_Section):
     search_seconds: float = Field(
         default=3, gt=0, description="or so long in the search, beside a second of warm-up,"
     )
-    confirm_seconds: float = Field(
-        default=10, gt=0, description="and for so many in the confirmation."
-    )
+    confirm_seconds: float = Field(default=10, gt=0, description="and so long in confirmation.")
 
 
 class Spec(_Section):
