@@ -9,7 +9,7 @@ import pytest
 import torch
 from rich.console import Console
 
-from paretoformer.search.estimate import about, estimate, forward_ms
+from paretoformer.search.estimate import START_SECONDS, about, estimate, forward_ms
 from paretoformer.search.plan import first_screen
 from paretoformer.search.results.display import Display, Tenths
 from paretoformer.search.results.run_folder import RunFolder
@@ -51,9 +51,12 @@ def test_first_screen_of_a_budget_says_how_it_is_shared_out(
     assert shown["time"].startswith("10 minutes: 7.0 to prepare and to search, 3.0 to confirm; in")
 
 
-def test_estimate_grows_with_what_there_is_to_do(study: Path, subject: Subject) -> None:
+def test_estimate_grows_with_what_there_is_to_do(
+    study: Path, subject: Subject, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("paretoformer.search.estimate.forward_ms", lambda subject: 10.0)
     few, many = (estimate(load_spec(study, trials=n), subject) for n in (10, 400))
-    assert many.search > 20 * few.search - 20 * 15
+    assert many.search - START_SECONDS == pytest.approx(40 * (few.search - START_SECONDS))
     assert many.distil == few.distil == 0
     going_on = estimate(load_spec(study, trials=400), subject, done=390, is_prepared=True)
     assert going_on.prepare == 0
