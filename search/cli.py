@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import shutil
 import sys
 import warnings
 from collections.abc import Callable
@@ -170,7 +171,11 @@ def init(
 
 
 @_command
-def front(run: RunArgument, as_json: JsonOption = False) -> None:
+def front(
+    run: RunArgument,
+    as_json: JsonOption = False,
+    plot: Annotated[bool, typer.Option("--plot", help="Draw it, too.")] = False,
+) -> None:
     """Print the front of a finished run: dense first, then each point."""
     from paretoformer.search.results.parquet import read_front
 
@@ -182,8 +187,11 @@ def front(run: RunArgument, as_json: JsonOption = False) -> None:
         typer.echo(json.dumps(rows, indent=2))
         return
     from paretoformer.search.results.tables import front_table, print_table
+    from paretoformer.search.results.terminal_plot import terminal_plot
 
     print_table(front_table(frame, facts))
+    if plot:
+        typer.echo(terminal_plot(frame, facts, shutil.get_terminal_size().columns))
 
 
 @_command
