@@ -55,7 +55,7 @@ CSS = """
 )
 
 FIFTHS = {
-    "fifth0": "#2166ac",
+    "fifth0": "#2f7fd0",
     "fifth1": "#67a9cf",
     "fifth2": "#a3a3a3",
     "fifth3": "#ef8a62",
@@ -65,8 +65,10 @@ FIFTHS = {
 does not see red and green."""
 CSS += "".join(f".chart .{name} {{ stroke: {colour}; }}\n" for name, colour in FIFTHS.items())
 
-LETTER = 7
+LETTER = 7.8
 """Width of a letter, about, which decides where a legend breaks."""
+LABEL = (20, 12)
+"""Width and height of a mark's label."""
 
 
 @dataclass(frozen=True)
@@ -197,11 +199,14 @@ def _row(layers: Sequence[Layer], y: float) -> str:
 
 def _axes(plane: Plane, names: tuple[str, str]) -> str:
     right, bottom = plane.left + plane.width, plane.top + plane.height
-    parts = []
+    parts, free = [], 0.0
     for value in plane.x.ticks():
         x, _ = plane.at(value, plane.y.low)
         parts.append(f'<path class="grid" d="M{x:.1f} {plane.top:.0f}V{bottom:.0f}"/>')
-        parts.append(_text(x, bottom + 16, number(value), "middle"))
+        half = LETTER * (len(number(value)) + 1) / 2
+        if x - half >= free:  # else it would cover the label before
+            parts.append(_text(x, bottom + 16, number(value), "middle"))
+            free = x + half
     for value in plane.y.ticks():
         _, y = plane.at(plane.x.low, value)
         parts.append(f'<path class="grid" d="M{plane.left:.0f} {y:.1f}H{right:.0f}"/>')
@@ -219,16 +224,28 @@ def _text(x: float, y: float, text: str, anchor: str, kind: str = "") -> str:
 def _layer(layer: Layer, plane: Plane) -> str:
     marks = [mark for mark in layer.marks if plane.holds(mark)]
     if layer.shape:
-        return "".join(_mark(layer, mark, plane) for mark in marks)
+        said = _apart(marks, plane)
+        return "".join(_mark(layer, mark, plane, mark in said) for mark in marks)
     # One path of dots without length, which round ends make visible: a dozen bytes for a point.
     dots = "".join("M{:.1f} {:.1f}h0".format(*plane.at(mark.x, mark.y)) for mark in marks)
     return f'<path class="{layer.kind} many" d="{dots}"/>' if dots else ""
 
 
-def _mark(layer: Layer, mark: Mark, plane: Plane) -> str:
+def _apart(marks: Sequence[Mark], plane: Plane) -> list[Mark]:
+    """Those whose labels do not cover each other."""
+    said: list[Mark] = []
+    for mark in marks:
+        x, y = plane.at(mark.x, mark.y)
+        others = (plane.at(other.x, other.y) for other in said)
+        if all(abs(x - left) > LABEL[0] or abs(y - top) > LABEL[1] for left, top in others):
+            said.append(mark)
+    return said
+
+
+def _mark(layer: Layer, mark: Mark, plane: Plane, labelled: bool) -> str:
     x, y = plane.at(mark.x, mark.y)
     title = f"<title>{escape(mark.text)}</title>" if mark.text else ""
-    label = _text(x + 7, y - 6, mark.label, "start", "label") if mark.label else ""
+    label = _text(x + 7, y - 6, mark.label, "start", "label") if labelled and mark.label else ""
     drawn = f"<g>{title}{_bars(layer, mark, plane)}{_shape(layer, x, y)}{label}</g>"
     return f'<a href="{escape(mark.link)}">{drawn}</a>' if mark.link else drawn
 

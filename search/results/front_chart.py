@@ -41,7 +41,7 @@ def front_charts(frame: pd.DataFrame, searched: pd.DataFrame, facts: RunFacts) -
     quality, *costs = facts.objectives
     done = as_confirmed(searched[searched["state"] == "complete"], frame, facts)
     shown = frame[frame["role"] != "dominated"]
-    y = Scale.of(shown[quality].dropna())
+    y = Scale.of(value for end in ("_low", "_high") for value in shown[quality + end].dropna())
     return [
         scatter(
             [_searched(done, cost, quality), *_published(frame, cost, quality)],

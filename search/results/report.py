@@ -90,7 +90,8 @@ def write_report(folder: RunFolder) -> Path:
         light=variables(LIGHT),
         dark=variables(DARK),
         charts=charts,
-        headline=_headline(facts),
+        headline=facts.objectives,
+        others=[name for name in facts.metrics if name not in facts.objectives],
         timeline="" if ran.empty else timeline_chart(ran),
         spent=[] if ran.empty else spent(ran),
         points=points,
@@ -119,15 +120,12 @@ def _write_png(path: Path, frame: pd.DataFrame, facts: RunFacts) -> None:
         replace_whole(path, draw)
 
 
-def _headline(facts: RunFacts) -> set[str]:
-    """The metrics that a narrow screen has room for: the objectives."""
-    return set(facts.objectives)
-
-
 def _point(row: pd.Series, dense: pd.Series, facts: RunFacts, folder: RunFolder) -> dict[str, Any]:
     """One row of the front, as the page shows it."""
     candidate = Candidate.from_json(row["candidate"])
     kept = folder.models / candidate.id
+    times, _, interval = speedup(row).partition(" ")
+    is_dense = row["role"] == "dense"
     told = (axis.told(candidate[axis.name], kept) for axis in axes())
     return {
         "told": [each for each in told if each],
@@ -139,7 +137,8 @@ def _point(row: pd.Series, dense: pd.Series, facts: RunFacts, folder: RunFolder)
         "words": in_words(candidate),
         "trade": trade(row, dense, facts),
         "techniques": techniques(candidate),
-        "speedup": speedup(row),
+        "times": times,
+        "interval": interval,
         "carbon": carbon(row, facts),
         "metrics": {
             name: {
@@ -150,8 +149,14 @@ def _point(row: pd.Series, dense: pd.Series, facts: RunFacts, folder: RunFolder)
             }
             for name in facts.metrics
         },
-        "layers": _layers(candidate),
+        "layers": _layers(candidate) if _differs_by_layer(candidate) or is_dense else [],
     }
+
+
+def _differs_by_layer(candidate: Candidate) -> bool:
+    """Whether a picture of its layers is another one than the dense model's."""
+    changed = set(candidate.changes())
+    return any(axis.layer_cells(candidate[axis.name]) for axis in axes() if axis.name in changed)
 
 
 def _layers(candidate: Candidate) -> list[dict[str, Any]]:

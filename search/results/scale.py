@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 MARGIN = 0.06
@@ -11,8 +11,10 @@ MARGIN = 0.06
 FACTOR = 5
 """Costs that differ by more are shown as ratios: on a logarithmic scale."""
 STEPS = (1, 2, 5)
-LABELS = 5
-"""About how many values are labelled."""
+LABELS = 7
+"""About how many values are labelled,"""
+MOST_LABELS = 8
+"""and at most, on a logarithmic scale."""
 
 
 @dataclass(frozen=True)
@@ -47,16 +49,21 @@ class Scale:
         return self.share(min(max(value, self.low), self.high))
 
     def ticks(self) -> list[float]:
-        found = list(self._round()) if self.log else []
+        """Round values, from three to about eight of them."""
+        if not self.log:
+            return list(self._even())
+        by_steps = (list(self._round(steps)) for steps in (STEPS, (1, 3), (1,)))
+        fitting = (found for found in by_steps if len(found) <= MOST_LABELS)
+        found = next(fitting, [])
         return found if len(found) > 2 else list(self._even())
 
     def _position(self, value: float) -> float:
         return math.log(value) if self.log else value
 
-    def _round(self) -> Iterator[float]:
-        """1, 2 and 5 times each power of ten."""
+    def _round(self, steps: Sequence[int]) -> Iterator[float]:
+        """These multiples of each power of ten."""
         for power in range(math.floor(math.log10(self.low)), math.ceil(math.log10(self.high)) + 1):
-            yield from (step * 10.0**power for step in STEPS if self.holds(step * 10.0**power))
+            yield from (step * 10.0**power for step in steps if self.holds(step * 10.0**power))
 
     def _even(self) -> Iterator[float]:
         rough = (self.high - self.low) / LABELS

@@ -77,6 +77,7 @@ def timeline_chart(found: pd.DataFrame) -> str:
     parts = [_lane(word, index) for index, word in enumerate(WORDS.values())]
     parts += [_job(row, scale, named) for row in found.itertuples()]
     parts += [_tick(value, _x(scale, value), bottom) for value in scale.ticks()]
+    parts.append(f'<text x="{LEFT - 6}" y="{bottom + 14}" text-anchor="end">min</text>')
     return svg(parts, (WIDTH, bottom + 24), "when each trial was built, scored and timed")
 
 
@@ -104,4 +105,4 @@ def _job(row: Any, scale: Scale, named: bool) -> str:
 
 
 def _tick(value: float, x: float, bottom: float) -> str:
-    return f'<text x="{x:.1f}" y="{bottom + 14}" text-anchor="middle">{number(value)} min</text>'
+    return f'<text x="{x:.1f}" y="{bottom + 14}" text-anchor="middle">{number(value)}</text>'
