@@ -111,7 +111,7 @@ def _keys(
 def _line(key: str, field: FieldInfo) -> Iterator[str]:
     """The key with its meaning; where that is long, the meaning in a line before it."""
     meaning = _meaning(field)
-    whole = f"{key:<{COMMENT_COLUMN}}# {meaning}"
+    whole = f"{key:<{COMMENT_COLUMN - 1}} # {meaning}"
     if not meaning:
         yield key
     elif len(whole) <= WIDTH:

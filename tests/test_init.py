@@ -87,6 +87,7 @@ def test_keys_are_explained_in_the_words_of_the_models() -> None:
     assert "# Candidates to measure." in text
     assert "One of nsga2, tpe, gp, random, surrogate." in text
     assert max(map(len, text.splitlines())) <= 130
+    assert not re.search(r"^.+\S#", text, re.MULTILINE)
 
 
 @pytest.mark.parametrize(

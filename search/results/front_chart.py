@@ -89,8 +89,12 @@ def front_png(frame: pd.DataFrame, facts: RunFacts) -> Callable[[Path], None] | 
         if len(rows):
             sign = {"cross": "x", "circle": "o", "square": "s", "diamond": "D"}[shape]
             axes.scatter(rows[cost], rows[quality], c=LIGHT[role], marker=sign, label=name)
-    if Scale.of(frame[cost].dropna(), ratios=True).log:
+    scale = Scale.of(frame[cost].dropna(), ratios=True)
+    if scale.log:
         axes.set_xscale("log")
+    axes.set_xticks(scale.ticks(), [number(each) for each in scale.ticks()])
+    axes.minorticks_off()
+    axes.set_axisbelow(True)
     axes.set(xlabel=_axis(cost, facts), ylabel=_axis(quality, facts))
     axes.grid(color=LIGHT["line"])
     axes.legend()
