@@ -53,10 +53,16 @@ class DataSource(BaseModel):
     subset: str = Field(default="", description="Configuration of a Hub data set.")
     split: str = Field(default="train", description="Split of a Hub data set.")
     encoding: str = Field(default="utf-8", description="Of a csv, jsonl or txt file.")
-    search_examples: int = Field(default=500, ge=1)
-    confirm_examples: int = Field(default=1000, ge=1)
+    search_examples: int = Field(
+        default=500, ge=1, description="Examples that every candidate of the search is scored on."
+    )
+    confirm_examples: int = Field(
+        default=1000, ge=1, description="Further examples, for the confirmation of the front."
+    )
     stratify: bool | None = Field(
-        default=None, description="Every split has its share of each class; default: in new runs."
+        default=None,
+        description="Every split has its share of each class; default: in new runs.",
+        examples=[True],
     )
     check: bool = Field(
         default=True, description="Stop where the numbers would mean nothing; false: go on."

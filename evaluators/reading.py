@@ -160,10 +160,12 @@ def _read_delimited(usual: str) -> Reader:
 
 
 def _delimiter(text: str, usual: str, wanted: Wanted) -> str:
-    """The first one with which the first line names every wanted column; else the usual one."""
+    """The first one with which the first line names every wanted column, or several where none is
+    wanted; else the usual one."""
     line = next((line for line in io.StringIO(text) if line.strip()), "")
     for each in (usual, *DELIMITERS):
-        if set(wanted) <= set(_cells(line, each)):
+        names = _cells(line, each)
+        if (wanted and set(wanted) <= set(names)) or (not wanted and len(names) > 1):
             return each
     return usual
 

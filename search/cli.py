@@ -5,12 +5,15 @@ from __future__ import annotations
 import json
 import math
 import os
+import shutil
 import sys
 import warnings
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
+from rich.markup import escape
 
 from paretoformer.search.errors import (
     Interrupted,
@@ -31,7 +34,6 @@ app = typer.Typer(
     help="Which attention heads can go, which attention can each layer use, and what does that buy "
     "on this machine? Measured, not estimated.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
 )
 
@@ -53,8 +55,16 @@ RequireOption = Annotated[
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
 
+F = TypeVar("F", bound=Callable[..., None])
 
-@app.command()
+
+def _command(function: F) -> F:
+    """Register a command whose help is its docstring as it stands: `[model]` is no markup."""
+    app.command(help=escape(function.__doc__ or ""))(function)
+    return function
+
+
+@_command
 def search(
     study: Annotated[
         str, typer.Argument(help="A .toml file, or a built-in study: reviews, long-reviews.")
@@ -81,7 +91,10 @@ def search(
     ] = None,
     dry_run: Annotated[
         bool,
-        typer.Option("--dry-run", help="Check everything, measure nothing, print the plan."),
+        typer.Option(
+            "--dry-run",
+            help="Check everything, begin nothing, print the plan and how long it would take.",
+        ),
     ] = False,
     address: Annotated[
         str | None,
@@ -90,25 +103,23 @@ def search(
 ) -> None:
     """Run a study, or go on with it where it was interrupted.
 
-    A study file needs a model and data; everything else has a default:
+    A study file needs a model and data; everything else has a default.
+    `paretoformer init MODEL DATA` writes one with all of them:
 
         [model]
-        path = "my-model"                 # local folder or Hub id
+        path = "my-model"           # local folder or Hub id
         [data]
-        path = "examples.csv"             # or jsonl, Parquet, a Hub id
+        path = "examples.csv"       # or jsonl, Parquet, a Hub id
         text = "text"
         label = "label"
-        search_examples = 500             # accuracy of each candidate; +-0.03 at 0.85
-        confirm_examples = 1000           # accuracy of the front; +-0.02
+        search_examples = 500       # for each candidate; +-0.03 at 0.85
+        confirm_examples = 1000     # for the front; +-0.02
         [target]
         device = "cpu"
         sequence_length = 512
 
     The built-in studies need pip install 'paretoformer[demo]'.
     """
-    from paretoformer.search.results.evidence import shrinkage
-    from paretoformer.search.results.parquet import read_front
-    from paretoformer.search.results.tables import front_table, optimism, print_table
     from paretoformer.search.run import search as run_search
 
     if dry_run:
@@ -128,20 +139,46 @@ def search(
         )
     except Interrupted as interrupted:  # Typer would end without a word
         raise Stopped(interrupted) from None
-    frame, facts = read_front(folder)
-    print_table(front_table(frame, facts))
-    seen_better = optimism(shrinkage(frame, facts), facts)
-    typer.echo(f"Optimism of the search (median over its points): {seen_better}")
-    typer.echo(answer(folder))
-    typer.echo(
-        f"\nPlots:  {folder}/report.html\n"
-        f"Answer: paretoformer best {folder}\n"
-        f"Model:  paretoformer export {folder} DIR"
+    _print_result(folder)
+
+
+@_command
+def init(
+    model: Annotated[
+        str, typer.Argument(metavar="MODEL", help="Folder or Hub id of a fine-tuned model.")
+    ],
+    data: Annotated[
+        str,
+        typer.Argument(metavar="DATA", help="A csv, tsv, jsonl, Parquet or txt file, or a Hub id."),
+    ],
+    out: Annotated[
+        Path | None, typer.Option(help="File to write.", show_default="<name of the model>.toml")
+    ] = None,
+    text: Annotated[str | None, typer.Option(help="Column of the text.")] = None,
+    text_pair: Annotated[str | None, typer.Option(help="Column of the second text.")] = None,
+    label: Annotated[str | None, typer.Option(help="Column of the label; '' for none.")] = None,
+    encoding: Annotated[str, typer.Option(help="Of a data file that is not UTF-8.")] = "utf-8",
+) -> None:
+    """Write a study file for this model and data, with every key, its default and its meaning.
+
+    Columns that are not given are guessed from the names in the head of the file.
+    """
+    from paretoformer.search.init import init as write
+
+    file, columns = write(
+        model, data, out, text=text, text_pair=text_pair, label=label, encoding=encoding
     )
+    pair = f", text_pair {columns.text_pair!r}" if columns.text_pair else ""
+    typer.echo(f"Written: {file}; text {columns.text!r}{pair}, label {columns.label!r}.")
+    typer.echo(f"Check it: paretoformer search {file} --dry-run")
 
 
-@app.command()
-def front(run: RunArgument, as_json: JsonOption = False) -> None:
+@_command
+def front(
+    run: RunArgument,
+    as_json: JsonOption = False,
+    plot: Annotated[bool, typer.Option("--plot", help="Draw it, too.")] = False,
+) -> None:
     """Print the front of a finished run: dense first, then each point."""
     from paretoformer.search.results.parquet import read_front
 
@@ -153,11 +190,14 @@ def front(run: RunArgument, as_json: JsonOption = False) -> None:
         typer.echo(json.dumps(rows, indent=2))
         return
     from paretoformer.search.results.tables import front_table, print_table
+    from paretoformer.search.results.terminal_plot import terminal_plot
 
     print_table(front_table(frame, facts))
+    if plot:
+        typer.echo(terminal_plot(frame, facts, shutil.get_terminal_size().columns))
 
 
-@app.command()
+@_command
 def best(
     run: RunArgument,
     minimize: MinimizeOption = None,
@@ -174,7 +214,7 @@ def best(
         _print_best(found)
 
 
-@app.command()
+@_command
 def export(
     run: RunArgument,
     directory: Annotated[Path, typer.Argument(metavar="DIR", help="Folder to write.")],
@@ -200,7 +240,7 @@ def export(
     )
 
 
-@app.command()
+@_command
 def verify(
     directory: Annotated[Path, typer.Argument(metavar="DIR", help="A folder that `export` wrote.")],
 ) -> None:
@@ -222,7 +262,7 @@ def verify(
     )
 
 
-@app.command()
+@_command
 def report(run: RunArgument) -> None:
     """Write RUN/report.html: plots of the front, and what each point keeps."""
     from paretoformer.search.results.report import write_report
@@ -231,7 +271,7 @@ def report(run: RunArgument) -> None:
     typer.echo(f"Written: {write_report(RunFolder(run))}")
 
 
-@app.command()
+@_command
 def techniques(as_json: JsonOption = False) -> None:
     """List every attention mechanism and runtime, with what each can do on this machine."""
     from paretoformer.search.results.tables import catalogue_table, print_table
@@ -251,7 +291,7 @@ def techniques(as_json: JsonOption = False) -> None:
     )
 
 
-@app.command()
+@_command
 def dashboard(
     run: RunArgument,
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
@@ -280,6 +320,21 @@ def main() -> None:
     except OSError as error:  # a folder that cannot be written, a full disk
         status = _fail(str(error), 2)
     sys.exit(status if isinstance(status, int) else 0)
+
+
+def _print_result(folder: Path) -> None:
+    """What `search` ends with: the front, what to know of it, and last the answer."""
+    from paretoformer.search.results.answer import answer
+    from paretoformer.search.results.evidence import shrinkage
+    from paretoformer.search.results.parquet import read_front
+    from paretoformer.search.results.tables import front_table, optimism, print_table
+
+    frame, facts = read_front(folder)
+    print_table(front_table(frame, facts))
+    seen_better = optimism(shrinkage(frame, facts), facts)
+    typer.echo(f"Optimism of the search (median over its points): {seen_better}")
+    typer.echo(f"Plots: {folder / 'report.html'}")
+    typer.echo(answer(folder))
 
 
 def _show_warning(message: Warning | str, *where: Any, **more: Any) -> None:
@@ -333,23 +388,6 @@ def _print_best(found: Best) -> None:
     typer.echo(f"keeps: {described(found.candidate)}; candidate {found.candidate.id}")
     if found.gain:
         typer.echo(found.gain)
-
-
-def answer(folder: Path) -> str:
-    """The default answer of a run in words."""
-    from paretoformer.search.errors import NoAnswer
-    from paretoformer.search.results.best import load_best
-    from paretoformer.search.results.tables import described
-
-    try:
-        found = load_best(folder)
-    except NoAnswer as error:
-        return str(error)
-    required = " and ".join(found.facts.requirements) or "any quality"
-    return (
-        f"Fastest with {required}: trial {found.trial}, {described(found.candidate)}, "
-        f"{found.speedup_text}. {found.gain}"
-    ).rstrip()
 
 
 if __name__ == "__main__":

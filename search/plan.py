@@ -8,6 +8,8 @@ from typing import Any
 
 from paretoformer.evaluators.target import cpu_name
 from paretoformer.search.budget import plan
+from paretoformer.search.estimate import estimate
+from paretoformer.search.results.parquet import read_table
 from paretoformer.search.results.run_folder import RunFolder
 from paretoformer.search.study.spec import Spec, load_spec, parse_spec
 from paretoformer.search.study.subject import Subject, load_subject, try_dense
@@ -24,7 +26,9 @@ def planned(
     require: Sequence[str],
     minutes: float | None,
 ) -> str:
-    """What `search` with the same arguments would do, some lines of text. Nothing is measured.
+    """What `search` with the same arguments would do, some lines of text.
+
+    Nothing is measured but a few forwards of the dense model.
 
     Raises:
         UserError: as `search`.
@@ -45,11 +49,27 @@ def planned(
     return "\n".join((*lines, *(remark.text for remark in subject.remarks)))
 
 
-def _lines(spec: Spec, subject: Subject, folder: RunFolder) -> dict[str, str]:
+def first_screen(spec: Spec, subject: Subject, folder: RunFolder) -> dict[str, str]:
+    """What will be done, how long it will take, and where it goes: five lines, by name.
+
+    A few forwards of the dense model are timed for it.
+    """
+    return {**_facts(spec, subject), "time": f"{_time(spec, subject, folder)}; into {folder.path}"}
+
+
+def _time(spec: Spec, subject: Subject, folder: RunFolder) -> str:
+    if spec.search.minutes is not None:
+        return plan(spec).rstrip(".")
+    if spec.target.resource:  # another machine, which was not asked
+        return f"{spec.trials} trials on {spec.target.resource!r}"
+    done = read_table(folder.trials)[0].num_rows if folder.trials.exists() else 0
+    return estimate(spec, subject, done, is_prepared=folder.evidence.exists()).text
+
+
+def _facts(spec: Spec, subject: Subject) -> dict[str, str]:
     model_type = getattr(subject.model.config, "model_type", "unknown")
     layers, heads = shape_of(subject.model.config)
-    splits = subject.workload.splits
-    target = subject.target
+    splits, target = subject.workload.splits, subject.target
     varied = [axis.name for axis in axes() if spec.setting(axis.name) not in ("off", False)]
     return {
         "model": f"{spec.model.path}: {model_type}, {layers} layers x {heads} heads",
@@ -57,10 +77,17 @@ def _lines(spec: Spec, subject: Subject, folder: RunFolder) -> dict[str, str]:
         "target": f"{target.device} ({cpu_name()}), {target.threads} threads, batch "
         f"{target.batch_size}, {target.sequence_length} tokens",
         "varied": ", ".join(varied),
-        **_choices(spec, target.device),
+    }
+
+
+def _lines(spec: Spec, subject: Subject, folder: RunFolder) -> dict[str, str]:
+    return {
+        **_facts(spec, subject),
+        **_choices(spec, subject.target.device),
         "answer": " and ".join(each.text for each in subject.requirements)
         + f"; the front trades {', '.join(metric.name for metric in subject.objectives)}",
         "plan": plan(spec),
+        "time": _time(spec, subject, folder),
         "folder": f"{folder.path}, {'which goes on' if folder.exists else 'new'}",
     }
 

@@ -16,7 +16,7 @@ from paretoformer.evaluators.evaluator import Evaluator
 from paretoformer.evaluators.recovery_texts import has_own_texts
 from paretoformer.evaluators.target import Target, machine_facts, physical_cores
 from paretoformer.evaluators.timing.protocol import TimingProtocol
-from paretoformer.search.budget import Budget, plan
+from paretoformer.search.budget import Budget
 from paretoformer.search.dispatch.artifacts import ArtifactFolder
 from paretoformer.search.dispatch.dispatcher import Dispatcher
 from paretoformer.search.dispatch.pipeline import Pipeline
@@ -33,6 +33,7 @@ from paretoformer.search.dispatch.signals import interruptible
 from paretoformer.search.distilling import Distilling, progress_of
 from paretoformer.search.errors import RunError, StudyError
 from paretoformer.search.loop import Search, stored_records
+from paretoformer.search.plan import first_screen
 from paretoformer.search.predictor import PREDICTED
 from paretoformer.search.proposers import (
     Proposer,
@@ -145,10 +146,9 @@ class _Run:
             self._claim(study, subject)
             budget = Budget(self.spec, study, begun)
             self.folder.write_study(self.spec.to_toml())
+            self.display.facts(first_screen(self.spec, subject, self.folder))
             for remark in subject.remarks:
                 self.display.note(remark.text)
-            if self.spec.search.minutes is not None:
-                self.display.note(plan(self.spec))
             prepared = prepare(
                 study,
                 self.spec,

@@ -336,6 +336,10 @@ class Axis(ABC, Generic[V]):
     def cell(self, value: V) -> str:
         """The value in a table."""
 
+    def words(self, value: V) -> str:
+        """The value within a sentence: `54 of 72 heads`."""
+        return f"{self.name} {self.cell(value)}"
+
     def layer_cells(self, value: V) -> Sequence[Cell]:
         """The value layer by layer, for the report; empty when layers do not differ by it."""
         return ()

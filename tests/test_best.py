@@ -47,6 +47,20 @@ def test_other_text_is_refused_with_an_example(text: str) -> None:
         Requirement.parse(text)
 
 
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("accuracy>=dense-0.01", "accuracy >= dense - 0.01"),
+        ("latency_ms<=0.5*dense", "latency_ms <= 0.5 * dense"),
+        ("memory_mb<50", "memory_mb < 50"),
+        ("accuracy >= dense", "accuracy >= dense"),
+    ],
+)
+def test_requirement_is_said_with_spaces(text: str, words: str) -> None:
+    assert Requirement.parse(text).words == words
+    assert Requirement.parse(words).bound(0.9) == Requirement.parse(text).bound(0.9)
+
+
 def test_bound_itself_satisfies_only_when_it_is_included() -> None:
     assert Requirement.parse("accuracy>=dense-0.01").shortfall(0.846 - 0.01, 0.846) == 0
     assert Requirement.parse("accuracy>dense-0.01").shortfall(0.846 - 0.01, 0.846) > 0

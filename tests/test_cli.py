@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
 import sys
+import textwrap
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from paretoformer.search.cli import main
+from paretoformer.search.results.answer import answer
+from paretoformer.search.results.best import load_best
+from paretoformer.search.study.spec import parse_spec
 from paretoformer.spaces.attention import names
 from tests.tiny import write_data, write_model, write_study
 
@@ -196,8 +201,6 @@ def test_front_as_json_has_every_row(run: Run, example: Path) -> None:
 
 
 def test_best_as_json_is_the_python_answer(run: Run, example: Path) -> None:
-    from paretoformer.search.results.best import load_best
-
     status, output, _ = run("best", example, "--json")
     assert status == 0
     assert json.loads(output)["candidate_id"] == load_best(example).candidate.id
@@ -228,6 +231,44 @@ def test_help_teaches_every_command(run: Run) -> None:
     assert status == 0
     for command in ("search", "front", "best", "export", "report", "dashboard"):
         assert command in output
+
+
+def test_help_shows_a_study_file_that_can_be_copied(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    status, output, _ = run("search", "--help")
+    assert status == 0
+    assert "pip install 'paretoformer[demo]'" in output
+    text = output.partition("Arguments")[0]
+    lines = [line.rstrip() for line in text.splitlines()]
+    assert "\n\n\n" not in "\n".join(lines).strip()
+    first = next(i for i, line in enumerate(lines) if line.endswith("[model]"))
+    last = next(i for i, line in enumerate(lines) if "sequence_length" in line)
+    copied = parse_spec(textwrap.dedent("\n".join(lines[first : last + 1])), source=Path("my.toml"))
+    assert copied.data.confirm_examples == 1000
+
+
+def test_package_runs_as_a_module() -> None:
+    command = [sys.executable, "-m", "paretoformer", "--help"]
+    output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    assert "dashboard" in output
+
+
+def test_shell_completion_knows_the_commands(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("_PARETOFORMER_COMPLETE", "complete_bash")
+    monkeypatch.setenv("COMP_WORDS", "paretoformer se")
+    monkeypatch.setenv("COMP_CWORD", "1")
+    assert run()[1].split() == ["search"]
+
+
+def test_last_line_is_the_answer_in_words(example: Path) -> None:
+    found = load_best(example)
+    last = answer(example).splitlines()[-1]
+    assert last.startswith(f"Fastest with accuracy >= dense - 0.01: trial {found.trial}, ")
+    assert f"{found.candidate.heads.total} of 72 heads" in last
+    assert found.speedup_text in last
+    assert last.endswith(f"`paretoformer export {example} out/`")
 
 
 def test_report_is_one_file_that_asks_the_network_for_nothing(

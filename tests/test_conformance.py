@@ -47,6 +47,21 @@ def test_axis_keeps_its_promises(name: str) -> None:
     check_axis(axis_of(name), SHAPE, VALUES[name])
 
 
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("heads", ["0 of 12 heads", "5 of 12 heads"]),
+        ("attention", ["window attention in 2 of 3 layers"]),
+        ("layers", ["2 of 3 layers"]),
+        ("recovery", ["repaired by least squares", "distilled for 2.5 minutes"]),
+        ("readout", ["the first token alone in the last layer"]),
+        ("runtime", ["in onnxruntime:int8", "in torch:bfloat16"]),
+    ],
+)
+def test_value_is_said_within_a_sentence(name: str, words: list[str]) -> None:
+    assert [axis_of(name).words(value) for value in VALUES[name]] == words
+
+
 @every_axis
 def test_domain_keeps_its_promises(name: str) -> None:
     axis = axis_of(name)

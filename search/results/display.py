@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import threading
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +20,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 from rich.table import Table
+from rich.text import Text
 
 from paretoformer.search.results.front import nondominated
 from paretoformer.search.results.record import TrialRecord
@@ -30,17 +30,29 @@ if TYPE_CHECKING:
     from paretoformer.evaluators.metrics import Metric
 
 WATCH_SECONDS = 2
-PLAIN_SECONDS = 15
-"""How often a line is printed where the output is no terminal."""
+
+
+class Tenths:
+    """Tells when a step has come another tenth further: for a log, which no one watches."""
+
+    def __init__(self) -> None:
+        self._reached: dict[str, int] = {}
+
+    def passed(self, what: str, done: int, total: int) -> bool:
+        """Whether this is the first time since the step began that it is so far."""
+        tenth = 10 * done // max(total, 1)
+        before = self._reached.get(what, 0)
+        self._reached[what] = tenth
+        return tenth > before
 
 
 class Display:
-    """Progress of a study: bars and a table on a terminal, lines now and then elsewhere."""
+    """Progress of a study: bars and a table on a terminal; elsewhere a line for every tenth."""
 
     def __init__(self, *, quiet: bool = False) -> None:
         self.console = Console(stderr=True, quiet=quiet)
         self._progress = Progress(
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(bar_width=24),
             MofNCompleteColumn(),
             TimeElapsedColumn(),
@@ -50,7 +62,7 @@ class Display:
             speed_estimate_period=300,
         )
         self._tasks: dict[str, TaskID] = {}
-        self._printed: dict[str, float] = {}
+        self._tenths = Tenths()
         self._best: Table | None = None
         live = self.console.is_terminal and not quiet
         self._live = Live(console=self.console, refresh_per_second=4) if live else None
@@ -67,7 +79,21 @@ class Display:
             self._live.stop()
 
     def note(self, text: str) -> None:
-        self.console.print(text, highlight=False)
+        """One line in a log; broken only where a terminal has an end."""
+        wrapped = self.console.is_terminal
+        self.console.print(text, highlight=False, markup=False, soft_wrap=not wrapped)
+
+    def facts(self, facts: Mapping[str, str]) -> None:
+        """What to know first: a line each, and the names in a column."""
+        if not self.console.is_terminal:
+            for name, text in facts.items():
+                self.note(f"{name:<9} {text}")
+            return
+        grid = Table.grid(padding=(0, 1))
+        grid.add_column(min_width=9)
+        for name, text in facts.items():
+            grid.add_row(Text(name, style="bold"), Text(text))
+        self.console.print(grid)
 
     def progress(self, what: str, done: int, total: int, remark: str = "") -> None:
         """`done` of `total` steps of what is going on."""
@@ -77,8 +103,7 @@ class Display:
         self._progress.update(self._tasks[what], completed=done, total=total, description=shown)
         if self._live:
             self._refresh()
-        elif done == total or time.monotonic() - self._printed.get(what, 0) > PLAIN_SECONDS:
-            self._printed[what] = time.monotonic()
+        elif self._tenths.passed(what, done, total):
             self.note(f"{shown}: {done} of {total}")
 
     @contextmanager

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Callable
 from importlib.resources import files
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import jinja2
 
 from paretoformer.search.errors import RunError
+from paretoformer.search.results.chart import CSS, DARK, LIGHT, standalone, variables
 from paretoformer.search.results.evidence import (
     contributions,
     misled_by_flops,
@@ -18,16 +19,27 @@ from paretoformer.search.results.evidence import (
     techniques,
 )
 from paretoformer.search.results.facts import RunFacts
+from paretoformer.search.results.front_chart import front_charts, front_png, indicator_charts
 from paretoformer.search.results.parquet import read_front, read_table
 from paretoformer.search.results.run_folder import RunFolder
-from paretoformer.search.results.tables import cells, number, optimism, speedup, varying_axes
-from paretoformer.search.results.whole import write_whole
+from paretoformer.search.results.tables import (
+    cells,
+    in_words,
+    number,
+    optimism,
+    speedup,
+    varying_axes,
+)
+from paretoformer.search.results.timeline import jobs, spent, timeline_chart
+from paretoformer.search.results.trade import trade
+from paretoformer.search.results.whole import replace_whole, write_whole
 from paretoformer.spaces.axes import axes
 from paretoformer.spaces.candidate import Candidate
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     import pandas as pd
-    import plotly.graph_objects as go
 
 PALETTE = (
     "#4c78a8",
@@ -47,7 +59,9 @@ PALETTE = (
 
 
 def write_report(folder: RunFolder) -> Path:
-    """Write `report.html` from the Parquet files of a finished run.
+    """Write `report.html`, and the front as `front.svg`, from the tables of a finished run.
+
+    `front.png`, too, where matplotlib is installed.
 
     Raises:
         RunError: the run is not finished, or its files are damaged.
@@ -61,7 +75,10 @@ def write_report(folder: RunFolder) -> Path:
         files("paretoformer.search.results").joinpath("report.html.jinja").read_text("utf-8")
     )
     shown = frame[frame["role"] != "dominated"]
-    points = [_point(row, facts, folder) for _, row in shown.iterrows()]
+    dense = frame[frame["role"] == "dense"].iloc[0]
+    points = [_point(row, dense, facts, folder) for _, row in shown.iterrows()]
+    charts = front_charts(frame, searched, facts)
+    ran = jobs(searched, frame)
     used = dict.fromkeys(row["colour"] for point in points for row in point["layers"])
     colours = dict(zip(used, itertools.cycle(PALETTE)))
     page = template.render(
@@ -69,14 +86,21 @@ def write_report(folder: RunFolder) -> Path:
         study=facts.study,
         machine=facts.machine,
         columns=varying_axes([Candidate.from_json(text) for text in shown["candidate"]]),
-        plot=_plot(frame, searched, facts),
+        css=CSS,
+        light=variables(LIGHT),
+        dark=variables(DARK),
+        charts=charts,
+        headline=facts.objectives,
+        others=[name for name in facts.metrics if name not in facts.objectives],
+        timeline="" if ran.empty else timeline_chart(ran),
+        spent=[] if ran.empty else spent(ran),
         points=points,
         colours=colours,
         failed=searched[searched["state"] == "failed"].to_dict("records"),
         searched=len(searched),
         dominated=int((frame["role"] == "dominated").sum()),
         number=number,
-        indicators=_indicator_plots(searched, facts),
+        indicators=indicator_charts(searched, facts),
         agreement=rank_agreement(searched, facts),
         misled=misled_by_flops(searched),
         contributions=contributions(searched, facts),
@@ -84,13 +108,24 @@ def write_report(folder: RunFolder) -> Path:
         unstable=_unstable(searched, facts),
     )
     write_whole(folder.report, page)
+    write_whole(folder.path / "front.svg", standalone(charts[0]))
+    _write_png(folder.path / "front.png", frame, facts)
     return folder.report
 
 
-def _point(row: pd.Series, facts: RunFacts, folder: RunFolder) -> dict[str, Any]:
+def _write_png(path: Path, frame: pd.DataFrame, facts: RunFacts) -> None:
+    """Nothing where matplotlib is not installed."""
+    draw: Callable[[Path], None] | None = front_png(frame, facts)
+    if draw is not None:
+        replace_whole(path, draw)
+
+
+def _point(row: pd.Series, dense: pd.Series, facts: RunFacts, folder: RunFolder) -> dict[str, Any]:
     """One row of the front, as the page shows it."""
     candidate = Candidate.from_json(row["candidate"])
     kept = folder.models / candidate.id
+    times, _, interval = speedup(row).partition(" ")
+    is_dense = row["role"] == "dense"
     told = (axis.told(candidate[axis.name], kept) for axis in axes())
     return {
         "told": [each for each in told if each],
@@ -99,8 +134,11 @@ def _point(row: pd.Series, facts: RunFacts, folder: RunFolder) -> dict[str, Any]
         "id": row["candidate_id"],
         "values": {axis.name: axis.cell(candidate[axis.name]) for axis in axes()},
         "keeps": cells(candidate),
+        "words": in_words(candidate),
+        "trade": trade(row, dense, facts),
         "techniques": techniques(candidate),
-        "speedup": speedup(row),
+        "times": times,
+        "interval": interval,
         "carbon": carbon(row, facts),
         "metrics": {
             name: {
@@ -111,8 +149,14 @@ def _point(row: pd.Series, facts: RunFacts, folder: RunFolder) -> dict[str, Any]
             }
             for name in facts.metrics
         },
-        "layers": _layers(candidate),
+        "layers": _layers(candidate) if _differs_by_layer(candidate) or is_dense else [],
     }
+
+
+def _differs_by_layer(candidate: Candidate) -> bool:
+    """Whether a picture of its layers is another one than the dense model's."""
+    changed = set(candidate.changes())
+    return any(axis.layer_cells(candidate[axis.name]) for axis in axes() if axis.name in changed)
 
 
 def _layers(candidate: Candidate) -> list[dict[str, Any]]:
@@ -141,80 +185,6 @@ def carbon(row: pd.Series[Any], facts: RunFacts) -> str:
     return f"{number(kilowatt_hours * intensity / 1e3)} kg CO2 a million forwards"
 
 
-def _plot(frame: pd.DataFrame, searched: pd.DataFrame, facts: RunFacts) -> str:
-    """The first objective against each other one; the front before the searched trials."""
-    from plotly.subplots import make_subplots
-
-    quality, *costs = facts.objectives
-    figure = make_subplots(rows=1, cols=len(costs), shared_yaxes=True, horizontal_spacing=0.04)
-    done = _beside(searched[searched["state"] == "complete"], frame, facts)
-    layers = {
-        "searched": (done, {"color": "#c8ccd2", "size": 7}, False),
-        "dominated when confirmed": (
-            frame[frame["role"] == "dominated"],
-            {"color": "#e8a0a0", "size": 8, "symbol": "x"},
-            True,
-        ),
-        "front": (
-            frame[frame["role"].isin(["front", "tied"])],
-            {"color": "#d62728", "size": 10},
-            True,
-        ),
-        "alternative: the uncut model": (
-            frame[frame["role"] == "alternative"],
-            {"color": "#2ca02c", "size": 11, "symbol": "square"},
-            True,
-        ),
-        "dense": (
-            frame[frame["role"] == "dense"],
-            {"color": "#1f77b4", "size": 13, "symbol": "diamond"},
-            True,
-        ),
-    }
-    for column, cost in enumerate(costs, start=1):
-        for name, (rows, marker, interval) in layers.items():
-            trace = _scatter(rows, cost, quality, name, marker, interval, legend=column == 1)
-            figure.add_trace(trace, row=1, col=column)
-        figure.update_xaxes(title=_axis(cost, facts), row=1, col=column)
-    figure.update_yaxes(title=_axis(quality, facts), row=1, col=1)
-    figure.update_layout(
-        template="plotly_white",
-        height=480,
-        margin={"l": 60, "r": 20, "t": 40, "b": 60},
-        legend={"orientation": "h", "y": 1.1},
-    )
-    html: str = figure.to_html(include_plotlyjs=True, full_html=False, div_id="front")
-    return html
-
-
-def _indicator_plots(searched: pd.DataFrame, facts: RunFacts) -> str:
-    """One small plot for each cost indicator: what it would have one believe of the trials."""
-    import plotly.graph_objects as go
-    from plotly.subplots import make_subplots
-
-    quality, names = facts.objectives[0], facts.costs
-    done = searched[searched["state"] == "complete"]
-    figure = make_subplots(rows=1, cols=len(names), shared_yaxes=True, horizontal_spacing=0.02)
-    for column, name in enumerate(names, start=1):
-        trace = go.Scatter(
-            x=done[name],
-            y=done[quality],
-            mode="markers",
-            marker={"size": 5, "color": done["latency_ms"], "colorscale": "Viridis"},
-            text=[f"trial {trial}" for trial in done["trial"]],
-            hovertemplate=f"%{{text}}<br>{quality} %{{y:.4f}}<br>{name} %{{x:.4g}}",
-            showlegend=False,
-        )
-        figure.add_trace(trace, row=1, col=column)
-        figure.update_xaxes(title=_axis(name, facts), row=1, col=column)
-    figure.update_yaxes(title=_axis(quality, facts), row=1, col=1)
-    figure.update_layout(
-        template="plotly_white", height=300, margin={"l": 60, "r": 20, "t": 20, "b": 60}
-    )
-    html: str = figure.to_html(include_plotlyjs=False, full_html=False, div_id="indicators")
-    return html
-
-
 def _unstable(searched: pd.DataFrame, facts: RunFacts) -> list[int]:
     """Trials of which a timing scattered."""
     columns = [f"{name}_stable" for name in facts.metrics if f"{name}_stable" in searched]
@@ -222,58 +192,3 @@ def _unstable(searched: pd.DataFrame, facts: RunFacts) -> list[int]:
         return []
     bad = (searched[columns] == False).any(axis=1)  # noqa: E712  # null is not False
     return [int(trial) for trial in searched["trial"][bad]]
-
-
-def _beside(searched: pd.DataFrame, frame: pd.DataFrame, facts: RunFacts) -> pd.DataFrame:
-    """The searched trials with their timings as multiples of the confirmed dense one.
-
-    A machine can be slower in the hour of the confirmation than in that of the search; the ratios
-    to the dense model, measured beside each candidate, stay.
-    """
-    scaled = searched.copy()
-    dense = frame[frame["role"] == "dense"].iloc[0]
-    for name in facts.metrics:
-        if f"{name}_samples" in searched.columns:
-            scaled[name] *= dense[name] / dense[f"search_{name}"]
-    return scaled
-
-
-def _scatter(
-    rows: pd.DataFrame,
-    cost: str,
-    quality: str,
-    name: str,
-    marker: dict[str, Any],
-    interval: bool,
-    legend: bool,
-) -> go.Scatter:
-    import plotly.graph_objects as go
-
-    def bars(metric: str) -> dict[str, Any]:
-        return {
-            "type": "data",
-            "symmetric": False,
-            "array": rows[f"{metric}_high"] - rows[metric],
-            "arrayminus": rows[metric] - rows[f"{metric}_low"],
-            "thickness": 1,
-            "width": 0,
-            "visible": interval,
-        }
-
-    return go.Scatter(
-        x=rows[cost],
-        y=rows[quality],
-        error_x=bars(cost),
-        error_y=bars(quality),
-        mode="markers",
-        name=name,
-        legendgroup=name,
-        showlegend=legend,
-        marker=marker,
-        text=[f"trial {trial}" for trial in rows["trial"]],
-        hovertemplate=f"%{{text}}<br>{quality} %{{y:.4f}}<br>{cost} %{{x:.3f}}",
-    )
-
-
-def _axis(name: str, facts: RunFacts) -> str:
-    return f"{name} ({facts.metrics[name].unit})"

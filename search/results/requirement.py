@@ -51,6 +51,19 @@ class Requirement:
             constant = float((match["shift"] or "0").replace(" ", ""))
         return cls(match["metric"], match["operator"], factor, constant, text)
 
+    @property
+    def words(self) -> str:
+        """With spaces, to be read: `accuracy >= dense - 0.01`."""
+        return f"{self.metric} {self.operator} {self._bound_in_words}"
+
+    @property
+    def _bound_in_words(self) -> str:
+        if not self.factor:
+            return f"{self.constant:g}"
+        scaled = "dense" if self.factor == 1 else f"{self.factor:g} * dense"
+        sign = "-" if self.constant < 0 else "+"
+        return f"{scaled} {sign} {abs(self.constant):g}" if self.constant else scaled
+
     def bound(self, dense: float) -> float:
         return self.factor * dense + self.constant
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from paretoformer.search.results.facts import RunFacts
@@ -104,6 +105,13 @@ def described(candidate: Candidate) -> str:
     return ", ".join(parts) or "the uncompressed model"
 
 
+def in_words(candidate: Candidate) -> str:
+    """The same within a sentence: `27 of 72 heads, 50% of the neurons`."""
+    changed = set(candidate.changes())
+    parts = [axis.words(candidate[axis.name]) for axis in axes() if axis.name in changed]
+    return ", ".join(parts) or "the uncompressed model"
+
+
 def cells(candidate: Candidate) -> dict[str, str]:
     """Axis -> its value in words, of the axes that differ from the uncompressed model."""
     changed = set(candidate.changes())
@@ -126,7 +134,8 @@ def _catalogue_cell(value: Any) -> str:
     if isinstance(value, Mapping):
         parts = (f"{key} {_catalogue_cell(each)}" for key, each in value.items())
         return ", ".join(parts) or "-"
-    return "/".join(map(str, value)) if isinstance(value, list) else str(value)
+    text = "/".join(map(str, value)) if isinstance(value, list) else str(value)
+    return escape(text)  # `paretoformer[onnx]` is no markup
 
 
 def verified_table(measured: Mapping[str, Any], here: Mapping[str, Any]) -> Table:

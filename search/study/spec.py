@@ -41,11 +41,16 @@ class ModelSection(_Section):
 class TargetSection(_Section):
     device: str = Field(default="cpu", description="cpu, cuda, cuda:0 or mps.")
     threads: int | None = Field(
-        default=None, ge=1, description="CPU threads; default: every physical core it may use."
+        default=None,
+        ge=1,
+        description="CPU threads; default: every physical core it may use.",
+        examples=[4],
     )
-    batch_size: int = Field(default=1, ge=1)
+    batch_size: int = Field(default=1, ge=1, description="Texts of one forward that is timed.")
     sequence_length: int = Field(default=512, ge=8, description="Tokens; longer texts are cut.")
-    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    dtype: Literal["float32", "bfloat16", "float16"] = Field(
+        default="float32", description="Of the torch model."
+    )
     grid_intensity: float = Field(
         default=0, ge=0, description="Grams of CO2 a kWh, to tell carbon from measured energy."
     )
@@ -97,7 +102,10 @@ class SearchSection(_Section):
     storage: str = Field(default="", description="SQLAlchemy URL; default: SQLite in the run.")
     trial_seconds: float = Field(default=600, gt=0, description="Time limit of one trial.")
     minutes: float | None = Field(
-        default=None, gt=0, description="Time for the whole study, in place of a number of trials."
+        default=None,
+        gt=0,
+        description="Time for the whole study, in place of a number of trials.",
+        examples=[30],
     )
     require: list[str] = Field(
         default_factory=list,
@@ -124,10 +132,15 @@ class TimingSection(_Section):
 class Spec(_Section):
     """A whole study file."""
 
-    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    name: str = Field(
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", description="Default: that of the file."
+    )
     trials: int = Field(default=100, ge=1, description="Candidates to measure.")
-    seed: int = Field(default=0, ge=0)
-    objectives: list[str] = ["accuracy", "latency_ms"]
+    seed: int = Field(default=0, ge=0, description="Of the splits and of everything random.")
+    objectives: list[str] = Field(
+        default=["accuracy", "latency_ms"],
+        description="What the front trades; two or more metrics.",
+    )
     model: ModelSection
     data: DataSource
     target: TargetSection = TargetSection()

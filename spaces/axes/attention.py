@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, cast
@@ -138,6 +139,12 @@ class LayerAttention(Axis[Choices]):
         if len(counts) == 1:
             return next(iter(counts))
         return ", ".join(f"{name} x{count}" for name, count in sorted(counts.items()))
+
+    def words(self, value: Choices) -> str:
+        """`strided attention in 1 of 6 layers`, of each that is not `full`."""
+        used = Counter(choice.name for choice in value if choice.name != FULL.name)
+        parts = (f"{name} attention in {n} of {len(value)} layers" for name, n in used.items())
+        return ", ".join(parts) or f"{FULL.name} attention"
 
     def layer_cells(self, value: Choices) -> Sequence[Cell]:
         return [Cell(label=str(choice), colour=choice.name) for choice in value]

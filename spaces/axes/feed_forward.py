@@ -116,6 +116,9 @@ class FeedForward(Axis[NeuronMask]):
     def cell(self, value: NeuronMask) -> str:
         return f"{value.total_share:.0%}"
 
+    def words(self, value: NeuronMask) -> str:
+        return f"{value.total_share:.0%} of the neurons"
+
     def layer_cells(self, value: NeuronMask) -> Sequence[Cell]:
         shares = map(value.share, range(value.layers))
         return [Cell(label=f"feed-forward {share:.0%}", share=share) for share in shares]

@@ -101,6 +101,9 @@ class Heads(Axis[HeadMask]):
     def cell(self, value: HeadMask) -> str:
         return f"{value.total}/{value.layers * value.heads}"
 
+    def words(self, value: HeadMask) -> str:
+        return f"{value.total} of {value.layers * value.heads} heads"
+
     def layer_cells(self, value: HeadMask) -> Sequence[Cell]:
         return [Cell(marks=row) for row in value.kept]
 

@@ -98,6 +98,9 @@ class Layers(Axis[Stays]):
     def cell(self, value: Stays) -> str:
         return f"{sum(value)}/{len(value)}"
 
+    def words(self, value: Stays) -> str:
+        return f"{sum(value)} of {len(value)} layers"
+
     def layer_cells(self, value: Stays) -> Sequence[Cell]:
         return [Cell(removed=not stay) for stay in value]
 

@@ -82,6 +82,9 @@ class Readout(Axis[str]):
     def cell(self, value: str) -> str:
         return value
 
+    def words(self, value: str) -> str:
+        return f"{'every token' if value == ALL else 'the first token alone'} in the last layer"
+
     def catalogue(self) -> list[dict[str, Json]]:
         from paretoformer.spaces.families import FAMILIES
 

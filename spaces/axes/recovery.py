@@ -145,6 +145,11 @@ class Recovery(Axis[str]):
             return f"{DISTILLED} {minutes:g} min"
         return value.replace("_", " ")
 
+    def words(self, value: str) -> str:
+        if minutes := minutes_of(value):
+            return f"distilled for {minutes:g} minutes"
+        return "not repaired" if value == NONE else f"repaired by {self.cell(value)}"
+
     def told(self, value: str, folder: Path) -> str:
         from paretoformer.spaces.recovery.report import Recovered
 

@@ -140,6 +140,9 @@ class RuntimeAxis(Axis[str]):
     def cell(self, value: str) -> str:
         return value
 
+    def words(self, value: str) -> str:
+        return f"in {value}"
+
     def techniques(self, value: str) -> Sequence[str]:
         return [] if value == DEFAULT else [value]
 

@@ -1,0 +1,123 @@
+"""What a user sees first, and while a study runs in a pipe."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import pytest
+import torch
+from rich.console import Console
+
+from paretoformer.search.estimate import START_SECONDS, about, estimate, forward_ms
+from paretoformer.search.plan import first_screen
+from paretoformer.search.results.display import Display, Tenths
+from paretoformer.search.results.run_folder import RunFolder
+from paretoformer.search.results.tables import catalogue_table
+from paretoformer.search.study.spec import load_spec
+from paretoformer.search.study.subject import Subject, load_subject
+from tests.tiny import write_study
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_study(tmp_path_factory.mktemp("screen"))
+
+
+@pytest.fixture(scope="module")
+def subject(study: Path) -> Subject:
+    return load_subject(load_spec(study))
+
+
+def test_first_screen_says_what_how_long_and_where(
+    study: Path, subject: Subject, tmp_path: Path
+) -> None:
+    shown = first_screen(load_spec(study), subject, RunFolder(tmp_path / "run"))
+    assert list(shown) == ["model", "data", "target", "varied", "time"]
+    assert "bert, 2 layers x 4 heads" in shown["model"]
+    assert "60 to confirm" in shown["data"]
+    assert "batch 1, 64 tokens" in shown["target"]
+    assert "heads" in shown["varied"]
+    assert shown["time"].startswith("about ")
+    assert "ms a forward; into" in shown["time"]
+    assert shown["time"].endswith(str(tmp_path / "run"))
+
+
+def test_first_screen_of_a_budget_says_how_it_is_shared_out(
+    study: Path, subject: Subject, tmp_path: Path
+) -> None:
+    spec = load_spec(study, minutes=10)
+    shown = first_screen(spec, subject, RunFolder(tmp_path / "run"))
+    assert shown["time"].startswith("10 minutes: 7.0 to prepare and to search, 3.0 to confirm; in")
+
+
+def test_estimate_grows_with_what_there_is_to_do(
+    study: Path, subject: Subject, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("paretoformer.search.estimate.forward_ms", lambda subject: 10.0)
+    few, many = (estimate(load_spec(study, trials=n), subject) for n in (10, 400))
+    assert many.search - START_SECONDS == pytest.approx(40 * (few.search - START_SECONDS))
+    assert many.distil == few.distil == 0
+    going_on = estimate(load_spec(study, trials=400), subject, done=390, is_prepared=True)
+    assert going_on.prepare == 0
+    assert going_on.search < 0.2 * many.search
+
+
+def test_estimate_leaves_threads_and_model_as_they_were(subject: Subject) -> None:
+    threads = torch.get_num_threads()
+    before = subject.model_digest
+    assert forward_ms(subject) > 0
+    assert torch.get_num_threads() == threads
+    assert before == subject.model_digest
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (20, "about a minute"),
+        (200, "about 3 minutes"),
+        (1500, "about 25 minutes"),
+        (9000, "about 2.5 hours"),
+    ],
+)
+def test_duration_is_said_as_roughly_as_it_is_known(seconds: float, text: str) -> None:
+    assert about(seconds) == text
+
+
+def test_step_is_logged_at_every_tenth() -> None:
+    tenths = Tenths()
+    said = [done for done in range(1, 1001) if tenths.passed("a", done, 1000)]
+    assert said == list(range(100, 1001, 100))
+    assert not tenths.passed("a", 1000, 1000)  # twice is once
+    assert tenths.passed("b", 1, 3)
+    assert not tenths.passed("a", 1, 1000)  # it begins anew
+    assert tenths.passed("a", 100, 1000)
+
+
+def piped(display: Display) -> io.StringIO:
+    display.console = Console(file=io.StringIO(), width=40)
+    assert isinstance(display.console.file, io.StringIO)
+    return display.console.file
+
+
+def test_log_has_a_line_for_every_tenth_and_breaks_none() -> None:
+    display = Display()
+    log = piped(display)
+    for done in range(101):
+        display.progress("Measuring blocks", done, 100, "a remark that is longer than the log is")
+    lines = log.getvalue().splitlines()
+    assert len(lines) == 10
+    assert lines[0].endswith("longer than the log is): 10 of 100")
+
+
+def test_square_brackets_are_no_markup() -> None:
+    display = Display()
+    log = piped(display)
+    display.note("Not tried: pip install 'paretoformer[onnx]'")
+    display.facts({"model": "runs/exp[red]"})
+    assert "'paretoformer[onnx]'" in log.getvalue()
+    assert "runs/exp[red]" in log.getvalue()
+    table = io.StringIO()
+    rows = [{"name": "x", "here": "pip install 'paretoformer[onnx]'"}]
+    Console(file=table, width=80).print(catalogue_table("runtime", rows))
+    assert "'paretoformer[onnx]'" in table.getvalue()
