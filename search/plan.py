@@ -9,7 +9,7 @@ from typing import Any
 from paretoformer.evaluators.target import cpu_name
 from paretoformer.search.budget import plan
 from paretoformer.search.results.run_folder import RunFolder
-from paretoformer.search.study.spec import Spec, load_spec, parse_spec
+from paretoformer.search.study.spec import Spec, check_varies, load_spec, read_spec
 from paretoformer.search.study.subject import Subject, load_subject
 from paretoformer.spaces.axes import axes
 from paretoformer.spaces.axis import Axis
@@ -30,9 +30,10 @@ def planned(
         UserError: as `search`.
     """
     spec = load_spec(study, trials=trials, seed=seed, require=require, minutes=minutes)
+    check_varies(spec)
     folder = RunFolder(out if out is not None else Path("runs") / spec.name)
     if folder.exists:
-        there = parse_spec(folder.study.read_text("utf-8"), source=folder.study)
+        there = read_spec(folder.study)
         if "objectives" not in spec.model_fields_set:  # whose default has changed
             spec = spec.model_copy(update={"objectives": there.objectives})
         folder.check_study(spec.model_dump(), there.model_dump())

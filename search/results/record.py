@@ -11,7 +11,9 @@ import pyarrow as pa
 
 from paretoformer.evaluators.measurement import Measurement, Measurements
 from paretoformer.evaluators.outcome import Outcome, Phase, Result, Span
+from paretoformer.search.errors import RunError
 from paretoformer.spaces.candidate import Candidate
+from paretoformer.spaces.damage import MALFORMED, json_object, one_line
 
 SCHEMA_VERSION = 1
 
@@ -66,9 +68,16 @@ class TrialRecord:
 
     @classmethod
     def from_json(cls, text: str) -> TrialRecord:
-        data = json.loads(text)
+        """Raises RunError when the text is no record, or was written by a newer version."""
+        try:
+            return cls._read(json_object(text))
+        except MALFORMED as error:
+            raise RunError(f"a record in the storage is damaged: {one_line(error)}.") from None
+
+    @classmethod
+    def _read(cls, data: Mapping[str, Any]) -> TrialRecord:
         if data["version"] != SCHEMA_VERSION:
-            raise ValueError(
+            raise RunError(
                 f"this record has format version {data['version']}, and this paretoformer reads "
                 f"version {SCHEMA_VERSION}. Install the version that wrote it."
             )
