@@ -273,7 +273,7 @@ def main() -> None:
     warnings.showwarning = _show_warning
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     try:
-        with room_on(Path.cwd()):
+        with room_on(Path()):
             status = app(standalone_mode=False)
     except ParetoformerError as error:
         status = _fail(str(error), error.status)

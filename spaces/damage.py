@@ -1,7 +1,8 @@
-"""Reading what someone may have changed by hand: JSON objects, and what damaged values raise."""
+"""Reading what someone may have changed by hand: JSON objects, digests, what damage raises."""
 
 from __future__ import annotations
 
+import hashlib
 import json
 from typing import Any
 
@@ -29,6 +30,11 @@ def json_object(text: str | bytes) -> dict[str, Any]:
     if not isinstance(found, dict):
         raise ValueError(f"it holds a {type(found).__name__} where an object belongs")
     return found
+
+
+def digest_of(values: Any) -> str:
+    """SHA-256 of plain values, however their text is laid out."""
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 
 
 def one_line(error: BaseException, most: int = 200) -> str:

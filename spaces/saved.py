@@ -29,7 +29,7 @@ from paretoformer.spaces.axes import axes
 from paretoformer.spaces.axis import Built, Stage
 from paretoformer.spaces.build import shaped
 from paretoformer.spaces.candidate import Candidate
-from paretoformer.spaces.damage import MALFORMED, json_object, one_line
+from paretoformer.spaces.damage import MALFORMED, digest_of, json_object, one_line
 from paretoformer.spaces.families import shape_of
 from paretoformer.spaces.runtimes import Tools
 
@@ -76,10 +76,10 @@ def write_facts(
         "candidate_id": candidate.id,
         "dense_config": json.loads(dense_config.to_json_string(use_diff=True)),
         "weights": weights,
-        "config": _digest_of(json_object((folder / CONFIG).read_bytes())),
+        "config": digest_of(json_object((folder / CONFIG).read_bytes())),
         "sha256": {name: _sha256(folder / name) for name in _written(folder, weights)},
     }
-    text = json.dumps({**facts, "digest": _digest_of(facts)}, indent=2)
+    text = json.dumps({**facts, "digest": digest_of(facts)}, indent=2)
     (folder / COMPRESSION).write_text(text + "\n", encoding="utf-8")
 
 
@@ -92,11 +92,6 @@ def _written(folder: Path, weights: str) -> list[str]:
 def _sha256(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _digest_of(facts: Any) -> str:
-    """Of values, however their text is laid out."""
-    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 
 
 @dataclass(frozen=True)
@@ -132,7 +127,7 @@ class Saved:
 
     def _found_config(self) -> str:
         try:
-            return _digest_of(json_object((self.folder / CONFIG).read_bytes()))
+            return digest_of(json_object((self.folder / CONFIG).read_bytes()))
         except (OSError, ValueError):
             return ""
 
@@ -158,7 +153,7 @@ def read_saved(folder: Path) -> Saved:
     try:
         facts = json_object(path.read_bytes())
         version, digest = facts["version"], facts.pop("digest", "")
-        intact = digest == _digest_of(facts)
+        intact = digest == digest_of(facts)
     except (FileNotFoundError, NotADirectoryError):
         raise FileNotFoundError(
             f"{folder} holds no compressed model: it has no {COMPRESSION}."

@@ -36,7 +36,7 @@ from paretoformer.spaces.axes import axes
 from paretoformer.spaces.axis import Context, Evidence, Shape, Stage
 from paretoformer.spaces.block import Block, Costs
 from paretoformer.spaces.candidate import Candidate
-from paretoformer.spaces.damage import MALFORMED, json_object, one_line
+from paretoformer.spaces.damage import MALFORMED, digest_of, json_object, one_line
 from paretoformer.spaces.families import shape_of
 from paretoformer.spaces.prediction import Priced, forecasts, spread
 from paretoformer.spaces.recovery import Teacher
@@ -140,7 +140,9 @@ def _write(folder: RunFolder, found: _Found) -> None:
         "kinds": [each.to_json() for each in found.kinds],
         "programme": None if found.programme is None else found.programme.to_dict(),
     }
-    write_whole(folder.evidence, json.dumps(kept) + "\n")
+    # As it is read again: JSON knows no tuples.
+    digest = digest_of(json.loads(json.dumps(kept)))
+    write_whole(folder.evidence, json.dumps({**kept, "digest": digest}) + "\n")
 
 
 def _restored(folder: RunFolder, spec: Spec, shape: Shape) -> Prepared:
@@ -161,7 +163,10 @@ def _restored(folder: RunFolder, spec: Spec, shape: Shape) -> Prepared:
 
 
 def _read(kept: dict[str, Any], shape: Shape) -> _Found:
-    """Raises MALFORMED when it is not what `_write` wrote."""
+    """Raises MALFORMED when it is not what `_write` wrote; older versions wrote no digest."""
+    digest = kept.pop("digest", None)
+    if digest is not None and digest != digest_of(kept):
+        raise ValueError("it was changed since it was written")
     forecasts, kinds = (
         tuple(map(Candidate.from_json, kept[name])) for name in ("forecasts", "kinds")
     )
@@ -174,7 +179,7 @@ def _read(kept: dict[str, Any], shape: Shape) -> _Found:
 
 
 def _try(prepared: Prepared) -> None:
-    """Raises MALFORMED when the space gives no candidates of the model, or none can be predicted."""
+    """Raises MALFORMED when no candidate of the model comes out, or none can be predicted."""
     space = prepared.space
     starts = [each for of_axis in space.starts(*Stage).values() for each in of_axis]
     drawn = space.random(np.random.default_rng(0))
@@ -183,6 +188,7 @@ def _try(prepared: Prepared) -> None:
             raise ValueError(f"a candidate has the shape {candidate.shape}")
         if prepared.programme is not None:
             prepared.programme.nats(candidate)
+            prepared.programme.parts(candidate)
 
 
 def _read_version_1(attributes: dict[str, Any], shape: Shape) -> _Found:
