@@ -15,7 +15,7 @@ import typer
 
 from paretoformer.search.errors import RunError, UserError
 from paretoformer.search.results.run_folder import RunFolder
-from paretoformer.search.study.optuna_study import check_storage, open_storage
+from paretoformer.search.study.optuna_study import open_storage
 from paretoformer.search.study.spec import read_spec
 
 LOOPBACK = {"localhost", "127.0.0.1", "::1"}
@@ -41,9 +41,8 @@ def serve(run: str | Path, host: str, port: int) -> None:
     configured = read_spec(folder.study).search.storage
     if not configured and not folder.storage.exists():
         raise RunError(f"{folder.path} has no Optuna storage, {folder.storage.name}.")
-    url = folder.storage_url(configured)
-    check_storage(url)
-    app = only_for(host, optuna_dashboard.wsgi(open_storage(url)))
+    storage = open_storage(folder.storage_url(configured))
+    app = only_for(host, optuna_dashboard.wsgi(storage))
     try:
         server = make_server(host, port, app, _server(host), WSGIRequestHandler)
     except (OSError, OverflowError, UnicodeError) as error:

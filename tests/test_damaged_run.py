@@ -103,7 +103,7 @@ COLUMNS: dict[str, tuple[Callable[[pa.Table, Facts], Any], str]] = {
         "column 'latency_ms' holds string",
     ),
     "numbers for words": (lambda t, f: with_column(t, "state", [1] * len(t)), "column 'state'"),
-    "a column twice": (twice, "a column stands twice"),
+    "a column twice": (twice, "front.parquet is damaged"),
     "no rows": (no_rows, "exactly one row must be the uncompressed model"),
     "two dense": (lambda t, f: with_cell(t, "role", 1, "dense"), "exactly one row"),
     "no dense": (lambda t, f: with_cell(t, "role", 0, "front"), "exactly one row"),
@@ -228,7 +228,8 @@ def test_damaged_study_is_named(
     content: bytes,
     command: str,
 ) -> None:
-    study = write_study(tmp_path)
+    study = tmp_path / "tiny.toml"
+    study.write_text('[model]\npath = "m"\n[data]\npath = "d"\n')
     folder = tmp_path / "run"
     folder.mkdir()
     (folder / "study.toml").write_bytes(content)
@@ -257,7 +258,7 @@ def test_damaged_storage_is_named(run: Run, tmp_path: Path, content: bytes) -> N
         "sqlite:///{folder}",
         "sqlite:///:memory:",
         "sqlite://",
-        "sqlite:///{folder}/study.db?mode=ro&uri=true",
+        "sqlite:///file:{folder}/study.db?mode=ro&uri=true",
         "nosuch://here",
         "sqlite:///" + "a" * 5000,
         "://",
@@ -300,7 +301,8 @@ EVIDENCE: dict[str, Callable[[Facts], Any]] = {
 def prepared(tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, Any, Path]:
     """A study's file and subject, and the evidence that it began with."""
     folder = tmp_path_factory.mktemp("evidence")
-    spec = load_spec(write_study(folder))
+    extra = '[space]\nruntime = ["torch"]\nattention = ["full", "window"]\n'
+    spec = load_spec(write_study(folder, extra=extra))
     subject = load_subject(spec)
     run = RunFolder(folder / "run")
     run.path.mkdir()

@@ -120,8 +120,6 @@ def check_columns(table: pa.Table, facts: RunFacts, *, published: bool) -> None:
     published: of `front.parquet`, else of `trials.parquet`.
     """
     names = table.schema.names
-    if len(set(names)) != len(names):
-        raise ValueError("a column stands twice")
     wanted = dict.fromkeys(("candidate_id", "candidate", "state"), _is_text)
     wanted |= {"trial": pa.types.is_integer}
     metrics = dict.fromkeys((*facts.metrics, *(() if published else INDICATORS)))

@@ -70,7 +70,7 @@ def _opened(name: str, storage_url: str, metrics: Sequence[Metric]) -> optuna.St
     return study
 
 
-def check_storage(url: str, new: str = "") -> None:
+def check_storage(url: str, new: str) -> None:
     """Raises StudyError unless a database answers at the SQLAlchemy URL, without a study `new`."""
     with _answering(url):
         where = sqlalchemy.make_url(_with_driver(url))
@@ -118,7 +118,15 @@ def open_storage(url: str) -> optuna.storages.RDBStorage:
     """Optuna's storage at a SQLAlchemy URL; SQLite in WAL mode: readers never block it.
 
     Its connections are closed when it is no longer used.
+
+    Raises:
+        StudyError: the database cannot be used.
     """
+    with _answering(url):
+        return _storage(url)
+
+
+def _storage(url: str) -> optuna.storages.RDBStorage:
     if not url.startswith("sqlite"):
         storage = optuna.storages.RDBStorage(_with_driver(url))
         weakref.finalize(storage, storage.engine.dispose)
