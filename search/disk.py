@@ -99,8 +99,8 @@ def _described(place: Path) -> str:
     mount = _existing(place)
     while not mount.is_mount() and mount != mount.parent:
         mount = mount.parent
-    total = shutil.disk_usage(mount).total
+    usage = shutil.disk_usage(mount)
     return (
-        f"no room is left on the file system at {mount}: {_free(place) / 1e6:.1f} of "
-        f"{total / 1e6:.0f} MB are free."
+        f"no room is left on the file system at {mount}: {usage.free / 1e6:.3f} of "
+        f"{usage.total / 1e6:,.1f} MB are free."
     )
