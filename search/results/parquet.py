@@ -137,7 +137,7 @@ def _checked(table: pa.Table, facts: RunFacts, path: Path, *, published: bool) -
         check_facts(facts)
         check_columns(table, facts, published=published)
         # Not by what the file says of pandas, for another program may have written that.
-        frame = table.replace_schema_metadata(None).to_pandas()
+        frame: pd.DataFrame = table.replace_schema_metadata(None).to_pandas()
         check_rows(frame, facts, published=published)
     except (pa.ArrowException, *MALFORMED) as error:
         raise RunError(
