@@ -11,6 +11,8 @@ from typing import Any
 import psutil
 import torch
 
+from paretoformer.evaluators.device import cuda_index
+
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
@@ -46,20 +48,13 @@ class Target:
 
 def check_device(name: str) -> None:
     """Raises ValueError unless `name` is a device of this machine."""
-    try:
-        device = torch.device(name)
-    except RuntimeError:
-        raise ValueError(f"unknown device {name!r}: use cpu, cuda, cuda:0 or mps.") from None
-    if device.type == "cpu":
-        return
-    if device.type == "cuda":
+    index = cuda_index(name)
+    if index is not None:
         count = torch.cuda.device_count()
-        if (device.index or 0) < count:
-            return
-        raise ValueError(f"device {name!r} is not here: this machine has {count} CUDA devices.")
-    if device.type == "mps" and torch.backends.mps.is_available():
-        return
-    raise ValueError(f"device {name!r} is not available on this machine: use cpu.")
+        if index >= count:
+            raise ValueError(f"device {name!r} is not here: this machine has {count} CUDA devices.")
+    elif name == "mps" and not torch.backends.mps.is_available():
+        raise ValueError(f"device {name!r} is not available on this machine: use cpu.")
 
 
 def physical_cores() -> int:

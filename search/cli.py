@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 import typer
 from rich.markup import escape
 
+from paretoformer.search.disk import room_on
 from paretoformer.search.errors import (
     Interrupted,
     OtherMachineWarning,
@@ -312,12 +313,13 @@ def main() -> None:
     warnings.showwarning = _show_warning
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     try:
-        status = app(standalone_mode=False)
+        with room_on(Path()):
+            status = app(standalone_mode=False)
     except ParetoformerError as error:
         status = _fail(str(error), error.status)
     except UsageError as error:
         status = _fail(f"{error.format_message()} See --help.", 2)
-    except OSError as error:  # a folder that cannot be written, a full disk
+    except OSError as error:  # a folder that cannot be written
         status = _fail(str(error), 2)
     sys.exit(status if isinstance(status, int) else 0)
 

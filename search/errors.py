@@ -3,7 +3,8 @@
 ParetoformerError
 ├── UserError            2   the input is wrong: what, and how to mend it
 │   ├── StudyError           the study file
-│   └── RunError             the run folder
+│   ├── RunError             the run folder
+│   └── DiskFull             a file system without room; the same command goes on when there is some
 ├── NoAnswer             1   the search ran, but nothing satisfies the requirement
 ├── StudyFailed          1   the dense model itself cannot be measured
 └── Stopped              130 or 143, as a shell reports SIGINT and SIGTERM
@@ -27,6 +28,10 @@ class StudyError(UserError):
 
 
 class RunError(UserError):
+    pass
+
+
+class DiskFull(UserError):
     pass
 
 

@@ -11,7 +11,7 @@ from paretoformer.search.budget import plan
 from paretoformer.search.estimate import estimate
 from paretoformer.search.results.parquet import read_table
 from paretoformer.search.results.run_folder import RunFolder
-from paretoformer.search.study.spec import Spec, load_spec, parse_spec
+from paretoformer.search.study.spec import Spec, check_varies, load_spec, read_spec
 from paretoformer.search.study.subject import Subject, load_subject, try_dense
 from paretoformer.spaces.axes import axes
 from paretoformer.spaces.axis import Axis
@@ -34,9 +34,10 @@ def planned(
         UserError: as `search`.
     """
     spec = load_spec(study, trials=trials, seed=seed, require=require, minutes=minutes)
+    check_varies(spec)
     folder = RunFolder(out if out is not None else Path("runs") / spec.name)
     if folder.exists:
-        there = parse_spec(folder.study.read_text("utf-8"), source=folder.study)
+        there = read_spec(folder.study)
         spec = spec.settled(there)
         folder.check_study(spec.model_dump(), there.settled(there).model_dump())
     else:

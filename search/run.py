@@ -17,6 +17,7 @@ from paretoformer.evaluators.recovery_texts import has_own_texts
 from paretoformer.evaluators.target import Target, machine_facts, physical_cores
 from paretoformer.evaluators.timing.protocol import TimingProtocol
 from paretoformer.search.budget import Budget
+from paretoformer.search.disk import room_on
 from paretoformer.search.dispatch.artifacts import ArtifactFolder
 from paretoformer.search.dispatch.dispatcher import Dispatcher
 from paretoformer.search.dispatch.pipeline import Pipeline
@@ -58,7 +59,7 @@ from paretoformer.search.results.seldom import Seldom
 from paretoformer.search.samplers.surrogate import SurrogateSampler
 from paretoformer.search.study.optuna_study import SURROGATE, check_storage, open_study
 from paretoformer.search.study.prepare import Prepared, prepare
-from paretoformer.search.study.spec import Spec, load_spec, parse_spec
+from paretoformer.search.study.spec import Spec, check_varies, load_spec, read_spec
 from paretoformer.search.study.subject import Subject, load_subject, try_dense
 
 RUN = "run"
@@ -96,7 +97,8 @@ def search(
     with interruptible(), Display(quiet=quiet) as display:
         spec = load_spec(study, trials=trials, seed=seed, require=require, minutes=minutes)
         folder = RunFolder(out if out is not None else Path("runs") / spec.name)
-        _Run(spec, folder, address, display).execute()
+        with room_on(folder.path):
+            _Run(spec, folder, address, display).execute()
     return folder.path
 
 
@@ -114,6 +116,7 @@ class _Run:
     def execute(self) -> None:
         """Check everything, then write; measure; publish."""
         begun = time.monotonic()
+        check_varies(self.spec)
         self._check_folder()
         if self.spec.target.resource and not self.address:
             raise StudyError(
@@ -159,6 +162,11 @@ class _Run:
             )
             budget.keep()
             self._tell_what_is_left_out(prepared)
+            if prepared.space.size == 1 and not study.get_trials(deepcopy=False):
+                raise StudyError(
+                    "there is nothing to search: on this model and machine, every axis of [space] "
+                    "has one value. The notes say what was left out, and why."
+                )
             if self.spec.recovery.least_squares and not has_own_texts(subject.workload):
                 self.display.note(
                     "Repairs use the texts that ranked the heads: there are too few others."
@@ -221,7 +229,7 @@ class _Run:
 
     def _check_folder(self) -> None:
         if self.folder.exists:
-            there = parse_spec(self.folder.study.read_text("utf-8"), source=self.folder.study)
+            there = read_spec(self.folder.study)
             self.spec = self.spec.settled(there)
             self.folder.check_study(self.spec.model_dump(), there.settled(there).model_dump())
             if not (self.spec.search.storage or self.folder.storage.exists()):
@@ -396,7 +404,7 @@ class _Run:
                 "nothing of the model may be cut, or there was no time for it."
             )
         wanted = subject.objectives, subject.requirements
-        seed = self.spec.seed + len(search.known)
+        seed = (self.spec.seed + len(search.known)) % 2**32
         sampler = SurrogateSampler(prepared.predictor, *wanted, seed)
         sampler.records = lambda: search.known
         sampler.under_way = lambda: search.under_way

@@ -340,6 +340,17 @@ class Axis(ABC, Generic[V]):
         """The value within a sentence: `54 of 72 heads`."""
         return f"{self.name} {self.cell(value)}"
 
+    def is_plain(self, value: V, shape: Shape) -> bool:
+        """Whether transformers itself computes the same from the rebuilt config and weights.
+
+        An export of such values alone is left loadable by whoever does not have paretoformer.
+        """
+        return bool(value == self.default(shape))
+
+    def is_fixed(self, setting: Any) -> bool:
+        """Whether the study file leaves one value only, whatever the model and the machine are."""
+        return bool(setting == "off")
+
     def layer_cells(self, value: V) -> Sequence[Cell]:
         """The value layer by layer, for the report; empty when layers do not differ by it."""
         return ()

@@ -16,6 +16,7 @@ from typing import Any
 from paretoformer.spaces.axes import axes, axis_of
 from paretoformer.spaces.axis import Shape, Stage
 from paretoformer.spaces.choice import FULL, AttentionChoice
+from paretoformer.spaces.damage import MALFORMED, json_object
 from paretoformer.spaces.heads import HeadMask
 from paretoformer.spaces.suggestions import did_you_mean
 
@@ -105,6 +106,11 @@ class Candidate:
     def is_dense(self) -> bool:
         return not any(self.changes())
 
+    @property
+    def is_plain(self) -> bool:
+        """Whether transformers itself computes the same from the rebuilt config and weights."""
+        return all(axis.is_plain(self.values[axis.name], self.shape) for axis in axes())
+
     @cached_property
     def id(self) -> str:
         """16 hex digits of the SHA-256 of the canonical JSON text."""
@@ -133,11 +139,11 @@ class Candidate:
                 that this version does not know.
         """
         try:
-            data = json.loads(text)
+            data = json_object(text)
             version = data.pop("version")
-        except (json.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
+        except MALFORMED as error:
             raise ValueError(f"not a candidate: {text[:80]!r}.") from error
-        if version not in range(1, VERSION + 1):
+        if type(version) is not int or version not in range(1, VERSION + 1):
             raise ValueError(
                 f"this candidate has format version {version}, and this paretoformer reads "
                 f"version {VERSION}. Install the version that wrote it."
@@ -152,7 +158,9 @@ class Candidate:
         try:
             data = {"attention": [], **data}
             return cls(**{name: known[name].decode(value) for name, value in data.items()})
-        except (KeyError, TypeError, AttributeError) as error:
+        except ValueError:
+            raise
+        except MALFORMED as error:
             raise ValueError(f"not a candidate: {text[:80]!r}.") from error
 
     def __eq__(self, other: object) -> bool:

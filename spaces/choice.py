@@ -37,7 +37,13 @@ class AttentionChoice:
         unknown = data.keys() - {"name", "params"}
         if unknown:
             raise ValueError(f"unknown keys {sorted(unknown)} in the attention of a layer.")
-        return cls.of(data["name"], **data["params"])
+        name, params = data["name"], dict(data["params"])
+        if not isinstance(name, str) or not all(isinstance(v, Value) for v in params.values()):
+            raise ValueError(
+                "the attention of a layer is a name with parameters that are numbers or texts, "
+                f"but got {name!r} with {params!r}."
+            )
+        return cls(name, tuple(params.items()))
 
     def __str__(self) -> str:
         if not self.params:

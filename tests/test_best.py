@@ -16,6 +16,7 @@ from paretoformer.search.results.evidence import rank_agreement, shrinkage
 from paretoformer.search.results.facts import MetricFacts, RunFacts
 from paretoformer.search.results.parquet import read_front, write_table
 from paretoformer.search.results.requirement import Requirement
+from paretoformer.search.study.spec import parse_spec
 from paretoformer.spaces import Candidate, HeadMask
 
 
@@ -117,9 +118,11 @@ def write_front(run: Path, quality: str, metric: MetricFacts, values: list[float
     values: of the quality, in that order.
     """
     masks = [HeadMask.all(1, 4), HeadMask.ranked((2,), np.ones((1, 4))), HeadMask.none(1, 4)]
+    candidates = [Candidate(mask) for mask in masks]
     table = {
         "trial": [0, 1, 2],
-        "candidate": [Candidate(mask).to_json() for mask in masks],
+        "candidate_id": [candidate.id for candidate in candidates],
+        "candidate": [candidate.to_json() for candidate in candidates],
         "state": ["complete"] * 3,
         "role": ["dense", "front", "front"],
     }
@@ -128,8 +131,10 @@ def write_front(run: Path, quality: str, metric: MetricFacts, values: list[float
         table |= {f"{name}{end}": column for end in ("", "_low", "_high")}
         table[f"search_{name}"] = column
     facts = RunFacts(
-        study={"target": {"device": "cpu"}},
-        machine=machine_facts(Target()),
+        study=parse_spec(
+            '[model]\npath = "m"\n[data]\npath = "d"\n', source=Path("other.toml")
+        ).model_dump(),
+        machine=machine_facts(Target()) | {"threads": 1},
         objectives=(quality, "latency_ms"),
         metrics={quality: metric, "latency_ms": MetricFacts("ms", "minimize", "cost")},
     )

@@ -12,7 +12,6 @@ import paretoformer as pf
 from paretoformer.search.budget import SPENT, Budget, distill_minutes, plan
 from paretoformer.search.results.parquet import read_front, read_table
 from paretoformer.search.study.spec import NO_LIMIT, Spec, load_spec, parse_spec
-from tests.test_cli import run  # noqa: F401
 from tests.tiny import write_study
 
 GOOD = '[model]\npath = "org/model"\n[data]\npath = "org/data"\n'
@@ -76,7 +75,7 @@ def test_minutes_of_the_command_stand_for_the_trials_of_the_file(tmp_path: Path)
     assert load_spec(study).search.minutes is None
 
 
-def test_dry_run_checks_everything_and_leaves_nothing(run, tmp_path: Path) -> None:  # noqa: F811
+def test_dry_run_checks_everything_and_leaves_nothing(run, tmp_path: Path) -> None:
     study, folder = write_study(tmp_path), tmp_path / "run"
     status, output, _ = run("search", study, "--out", folder, "--minutes", 5, "--dry-run")
     assert status == 0

@@ -7,33 +7,16 @@ import shutil
 import subprocess
 import sys
 import textwrap
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from paretoformer.search.cli import main
 from paretoformer.search.results.answer import answer
 from paretoformer.search.results.best import load_best
 from paretoformer.search.study.spec import parse_spec
 from paretoformer.spaces.attention import names
+from tests.conftest import Run
 from tests.tiny import write_data, write_model, write_study
-
-Run = Callable[..., tuple[int, str, str]]
-
-
-@pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
-    """Runs a command in this process; (status, stdout, stderr)."""
-
-    def run(*arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["paretoformer", *map(str, arguments)])
-        with pytest.raises(SystemExit) as ended:
-            main()
-        output = capsys.readouterr()
-        return int(ended.value.code or 0), output.out, output.err
-
-    return run
 
 
 @pytest.fixture(scope="module")
@@ -71,6 +54,20 @@ def study_with(tiny: Path, old: str, new: str) -> Path:
         ("search_examples = 40", "search_examples = 400", "Lower data.search_examples"),
         ("threads = 2", 'device = "tpu"', "unknown device 'tpu'"),
         ("threads = 2", 'device = "cuda:7"', "is not here"),
+        ("threads = 2", 'device = "cuda:999"', "is not here"),
+        ("threads = 2", 'device = "cpu:3"', "unknown device 'cpu:3'"),
+        ("trials = 6", "trials = 6\nseed = 99999999999", "`seed`: Input should be less than"),
+        ("threads = 2", "[space]\nattention = []", "space.attention is an empty list"),
+        ("threads = 2", "[space]\nruntime = []", "space.runtime is an empty list"),
+        (
+            "threads = 2",
+            '[space]\nheads="off"\nattention=["full"]\nfeed_forward="off"\nlayers="off"\n'
+            'runtime=["torch"]',
+            "there is nothing to search",
+        ),
+        ('path = "model"', 'path = "a\\u0000"', "holds a NUL character"),
+        ("threads = 2", '[search]\nstorage = "sqlite:////absent/s.db"', "cannot open the storage"),
+        ("threads = 2", '[search]\nstorage = "sqlite:///:memory:"', "it is in memory"),
         ("sequence_length = 64", "sequence_length = 640", "the model has room for 80 tokens"),
         ("threads = 2", '[space]\nattention = ["windw"]', "Did you mean 'window'"),
         ("threads = 2", '[search]\nstorage = "nonsense"', "cannot open the storage"),

@@ -16,7 +16,7 @@ from paretoformer.search.columns import Columns, Head, columns_of, read_head
 from paretoformer.search.errors import StudyError
 from paretoformer.search.init import init, study_text
 from paretoformer.search.study.spec import Spec, parse_spec
-from tests.test_cli import Run, run  # noqa: F401
+from tests.conftest import Run
 from tests.tiny import write_data, write_model
 
 GIVEN = {"model": {"path": "org/model"}, "data": {"path": "org/data"}}
@@ -46,7 +46,7 @@ def go_on_with_guessing_model(file: Path) -> None:
 
 
 def test_study_file_is_accepted_as_it_is_written(
-    run: Run,  # noqa: F811
+    run: Run,
     folder: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -150,7 +150,7 @@ def test_head_of_each_format_is_read(tmp_path: Path) -> None:
 
 
 def test_file_in_another_encoding_is_asked_for_and_written(
-    run: Run,  # noqa: F811
+    run: Run,
     folder: Path,
     tmp_path: Path,
 ) -> None:
@@ -189,7 +189,7 @@ def test_file_that_cannot_be_read_is_named(
 
 
 def test_model_that_cannot_be_used_leaves_no_file(
-    run: Run,  # noqa: F811
+    run: Run,
     folder: Path,
     tmp_path: Path,
 ) -> None:

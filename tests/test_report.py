@@ -24,7 +24,7 @@ from paretoformer.search.results.scale import Scale
 from paretoformer.search.results.terminal_plot import HEIGHT, terminal_plot
 from paretoformer.search.results.timeline import jobs, spent, timeline_chart
 from paretoformer.search.results.trade import trade
-from tests.test_cli import Run, run  # noqa: F401
+from tests.conftest import Run
 
 SVG = "{http://www.w3.org/2000/svg}"
 MEGABYTE = 1_000_000
@@ -207,7 +207,7 @@ def test_run_without_times_has_no_timeline() -> None:
     assert jobs(rows, rows).empty
 
 
-def test_front_is_drawn_in_a_terminal(run: Run, example: Path) -> None:  # noqa: F811
+def test_front_is_drawn_in_a_terminal(run: Run, example: Path) -> None:
     status, output, _ = run("front", example, "--plot")
     assert status == 0
     frame, facts = read_front(example)

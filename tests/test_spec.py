@@ -6,8 +6,11 @@ from pathlib import Path
 
 import pytest
 
+from paretoformer.evaluators.target import check_device
 from paretoformer.search.errors import StudyError
-from paretoformer.search.study.spec import BUILTIN, load_spec, parse_spec
+from paretoformer.search.study.optuna_study import make_sampler
+from paretoformer.search.study.spec import BUILTIN, check_varies, load_spec, parse_spec
+from paretoformer.spaces.axes import axis_of
 
 GOOD = """
 [model]
@@ -74,6 +77,41 @@ def test_hub_id_stays_a_hub_id() -> None:
         ("[model]\npath='x'\n[data]\ntrain='a.csv'", "give `path`, or all of `train`"),
         ("name = 'a/b'" + GOOD, "`name`: String should match pattern"),
         ("= 3", "is not TOML"),
+        ("trials = true" + GOOD, "`trials`: Input should be a valid integer, but got True"),
+        ("trials = '50'" + GOOD, "`trials`: Input should be a valid integer, but got '50'"),
+        ("trials = 5.0" + GOOD, "`trials`: Input should be a valid integer, but got 5.0"),
+        ("seed = -1" + GOOD, "`seed`: Input should be greater than or equal to 0"),
+        ("seed = 4294967296" + GOOD, "`seed`: Input should be less than 4294967296"),
+        ("seed = " + "9" * 5000 + GOOD, "mine.toml: "),
+        (
+            GOOD + "search_examples = '50'",
+            "`data.search_examples`: Input should be a valid integer",
+        ),
+        (
+            GOOD + "search_examples = true",
+            "`data.search_examples`: Input should be a valid integer",
+        ),
+        (GOOD + "[search]\nminutes = inf", "`search.minutes`: Input should be a finite number"),
+        (GOOD + "[search]\nminutes = nan", "`search.minutes`: Input should be a finite number"),
+        (GOOD + "[search]\nminutes = true", "`search.minutes`: Input should be a valid number"),
+        (GOOD + "[search]\ntable = 1", "`search.table`: Input should be a valid boolean"),
+        (
+            GOOD + "[search]\ntrial_seconds = inf",
+            "`search.trial_seconds`: Input should be a finite",
+        ),
+        (GOOD + "[timing]\nwidth = inf", "`timing.width`: Input should be a finite number"),
+        (GOOD + "[target]\ngrid_intensity = inf", "`target.grid_intensity`: Input should be a fin"),
+        (GOOD + "[recovery]\ndistill_minutes = inf", "`recovery.distill_minutes`: Input should be"),
+        (GOOD + "[target]\ndevice = 'cpu:3'", "unknown device 'cpu:3': use cpu, cuda, cuda:0"),
+        (GOOD + "[target]\ndevice = 'cuda:-1'", "unknown device 'cuda:-1'"),
+        (GOOD + "[target]\ndevice = 'cuda:01'", "unknown device 'cuda:01'"),
+        (GOOD + "[target]\ndevice = ''", "unknown device ''"),
+        ("[model]\npath = 'a\\u0000b'\n".replace("'", '"'), "`model.path` holds a NUL character"),
+        (GOOD + '[space]\nattention = ["a\\u0000"]', "`space.attention` holds a NUL character"),
+        (GOOD + '["a\\u0000"]\nb = 1', "`a key` holds a NUL character"),
+        ("a = " + "[" * 5000, "is nested too deeply"),
+        ("a = " + "[" * 5000 + "]" * 5000 + GOOD, "is nested too deeply"),
+        ("[model]\npath='~nobody-here/x'\n[data]\npath='d'", "a path cannot be read"),
     ],
 )
 def test_what_is_wrong_is_named_in_one_line(text: str, message: str) -> None:
@@ -84,8 +122,70 @@ def test_what_is_wrong_is_named_in_one_line(text: str, message: str) -> None:
     assert str(caught.value).startswith("mine.toml")
 
 
+def test_whole_number_stands_for_any_number() -> None:
+    spec = parse(GOOD + "[search]\nminutes = 10\n[timing]\nwidth = 1\n[target]\nthreads = 2")
+    assert (spec.search.minutes, spec.timing.width, spec.target.threads) == (10, 1, 2)
+
+
+@pytest.mark.parametrize("device", ["cpu", "mps", "cuda", "cuda:0", "cuda:11"])
+def test_device_is_written_as_torch_does(device: str) -> None:
+    assert parse(GOOD + f"[target]\ndevice = '{device}'").target.device == device
+
+
+def test_device_that_torch_takes_for_another_is_not_here() -> None:
+    """To torch, `cuda:999` is device -25."""
+    with pytest.raises(ValueError, match="'cuda:999' is not here: this machine has"):
+        check_device("cuda:999")
+
+
+def test_every_seed_serves_every_sampler() -> None:
+    for name in ("nsga2", "tpe", "gp", "random"):
+        assert make_sampler(name, 2**32 - 1 + 60) is not None
+
+
+@pytest.mark.parametrize("setting", ["attention = []", "runtime = []"])
+def test_empty_list_is_refused(setting: str) -> None:
+    spec = parse(GOOD + f"[space]\n{setting}")
+    name = setting.partition(" ")[0]
+    with pytest.raises(ValueError, match=f"space.{name} is an empty list: name"):
+        axis_of(name).check_setting(spec.setting(name))
+
+
+NOTHING = """
+[space]
+heads = "off"
+attention = ["full"]
+feed_forward = "off"
+layers = "off"
+runtime = ["torch:float32"]
+"""
+
+
+def test_space_of_one_point_is_refused() -> None:
+    with pytest.raises(StudyError, match="there is nothing to search: .* leaves one value"):
+        check_varies(parse(GOOD + NOTHING))
+
+
+@pytest.mark.parametrize(
+    ("fixed", "varied"),
+    [
+        ('heads = "off"', 'heads = "ranked"'),
+        ('["full"]', '["full", "window"]'),
+        ('["full"]', '["window"]'),
+        ('layers = "off"', 'layers = "mask"'),
+        ('["torch:float32"]', '["onnxruntime"]'),
+        ('["torch:float32"]', '"all"'),
+    ],
+)
+def test_space_in_which_one_axis_varies_is_searched(fixed: str, varied: str) -> None:
+    assert fixed in NOTHING
+    check_varies(parse(GOOD + NOTHING.replace(fixed, varied)))
+
+
 def test_missing_file_and_unknown_name_are_told_apart() -> None:
     with pytest.raises(StudyError, match=r"no study file absent\.toml"):
         load_spec("absent.toml")
     with pytest.raises(StudyError, match="no built-in study 'review'. Did you mean 'reviews'"):
         load_spec("review")
+    with pytest.raises(StudyError, match="no built-in study"):
+        load_spec("a" * 5000)

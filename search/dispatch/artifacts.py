@@ -11,6 +11,7 @@ from pathlib import Path
 from paretoformer.evaluators.artifact import Artifact, needs_artifact, workspace
 from paretoformer.search.errors import RunError
 from paretoformer.spaces.candidate import Candidate
+from paretoformer.spaces.damage import json_object
 
 DIGEST = "artifact.json"
 
@@ -58,19 +59,23 @@ class ArtifactFolder(Artifacts):
     def has(self, candidate: Candidate) -> bool:
         """Whether it is there, whole, and of this model."""
         try:
-            facts = json.loads((self.folder(candidate) / DIGEST).read_text("utf-8"))
+            facts = json_object((self.folder(candidate) / DIGEST).read_bytes())
             read_artifact(self.folder(candidate))
         except (OSError, ValueError):
             return False
-        return bool(facts["model"] == self._digest)
+        return bool(facts.get("model") == self._digest)
 
     def put(self, candidate: Candidate, artifact: Artifact) -> None:
         folder = self.folder(candidate)
         beside = folder.with_name(f".{folder.name}.part")
         shutil.rmtree(beside, ignore_errors=True)
-        artifact.write(beside)
         facts = {"model": self._digest, "artifact": artifact.digest, "id": candidate.id}
-        (beside / DIGEST).write_text(json.dumps(facts) + "\n", encoding="utf-8")
+        try:
+            artifact.write(beside)
+            (beside / DIGEST).write_text(json.dumps(facts) + "\n", encoding="utf-8")
+        except OSError:
+            shutil.rmtree(beside, ignore_errors=True)
+            raise
         shutil.rmtree(folder, ignore_errors=True)
         beside.rename(folder)
         shutil.rmtree(workspace(self._path, candidate), ignore_errors=True)
@@ -101,7 +106,7 @@ def read_artifact(folder: Path) -> Artifact:
         ValueError: there is none, or its files were changed since.
     """
     try:
-        facts = json.loads((folder / DIGEST).read_text("utf-8"))
+        facts = json_object((folder / DIGEST).read_bytes())
         files = dict(Artifact.read(folder).files)
     except (OSError, ValueError):
         raise ValueError(f"{folder} holds no artifact.") from None

@@ -9,8 +9,10 @@ from paretoformer.evaluators.data import SplitName
 from paretoformer.evaluators.evaluator import Job, phases
 from paretoformer.evaluators.measurement import Measurements
 from paretoformer.evaluators.outcome import Outcome, Phase, Result
+from paretoformer.search.disk import MEND, says_full
 from paretoformer.search.dispatch.artifacts import Artifacts, MemoryArtifacts
 from paretoformer.search.dispatch.dispatcher import Dispatcher
+from paretoformer.search.errors import DiskFull
 from paretoformer.spaces.candidate import Candidate
 
 
@@ -92,8 +94,16 @@ class Pipeline:
         return done
 
     def _collect(self, each: _Underway) -> None:
-        """Take a phase's result; what it built is put away."""
+        """Take a phase's result; what it built is put away.
+
+        Raises:
+            DiskFull: the worker had no room for its files.
+        """
         result = each.future.result()
+        if result.outcome is Outcome.ERROR and says_full(result.message):
+            # No fault of the candidate's: it stays begun, and is measured when there is room.
+            host = next((span.host for span in result.spans), "a worker")
+            raise DiskFull(f"no room is left where {host} works: {result.message}. {MEND}")
         if result.artifact is not None:
             self._artifacts.put(each.candidate, result.artifact)
         each.results.append(replace(result, artifact=None))

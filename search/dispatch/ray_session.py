@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import logging
 import os
+import secrets
 import signal
 import sys
+import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import Any
 
 from paretoformer.search.dispatch.signals import ignore_signals, interruptible
@@ -50,6 +53,7 @@ def ray_session(address: str | None, cores: int) -> Iterator[None]:
     if ray.is_initialized():  # the caller's own Ray stays the caller's
         yield
         return
+    _keep_token_to_its_owner(create=not address)
     common: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
     try:
         if address:
@@ -71,3 +75,33 @@ def ray_session(address: str | None, cores: int) -> Iterator[None]:
     finally:
         with ignore_signals():
             ray.shutdown()
+
+
+def _keep_token_to_its_owner(*, create: bool) -> None:
+    """See that nobody else on this machine can read the token in its default place.
+
+    Ray would write it for everyone to read, and whoever has it may run code in the session. It
+    stays where Ray looks for it, so its own commands and clusters go on as they did.
+
+    create: write one where there is none.
+    """
+    if any(name in os.environ for name in ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")):
+        return
+    path = Path.home() / ".ray" / "auth_token"
+    if create and not path.exists():
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        _write_once(path, secrets.token_hex(32))
+    with suppress(FileNotFoundError, PermissionError):
+        path.chmod(0o600)
+
+
+def _write_once(path: Path, text: str) -> None:
+    """Write a file for its owner alone; where another process was faster, theirs stays."""
+    number, name = tempfile.mkstemp(dir=path.parent)  # which is readable by its owner alone
+    try:
+        with os.fdopen(number, "w") as file:
+            file.write(text)
+        with suppress(FileExistsError):
+            os.link(name, path)  # whole or not at all
+    finally:
+        os.unlink(name)

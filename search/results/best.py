@@ -128,7 +128,10 @@ def load_best(
                 f"{Path(run)} has: {', '.join(facts.metrics)}."
             )
     dense = frame[frame["role"] == "dense"].iloc[0]
-    eligible = frame[frame["role"].isin(ELIGIBLE) & frame[metric].notna()]
+    done = frame[frame["state"] == "complete"]
+    eligible = done[done["role"].isin(ELIGIBLE) & done[metric].notna()]
+    if eligible.empty:
+        raise NoAnswer(f"no point of {Path(run)} says its {metric}.")
     short = np.array(
         [
             sum(each.shortfall(row[each.metric], dense[each.metric]) for each in requirements)
@@ -185,10 +188,12 @@ def _best(
     run: Path,
     facts: RunFacts,
 ) -> Best:
+    reference = _measurements(dense, facts)
+    found = _measurements(row, facts)
     return Best(
         candidate=Candidate.from_json(row["candidate"]),
-        metrics=_measurements(row, facts),
-        dense=_measurements(dense, facts),
+        metrics={name: each for name, each in found.items() if name in reference},
+        dense=reference,
         trial=int(row["trial"]),
         speedup=float(row["speedup"]),
         speedup_interval=(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
@@ -14,6 +13,7 @@ from paretoformer.evaluators.target import describe_machine
 from paretoformer.search.results.best import Best
 from paretoformer.search.results.evidence import techniques
 from paretoformer.search.results.tables import cells, number
+from paretoformer.spaces.damage import json_object
 
 
 def model_card(best: Best, base: str, served: Sequence[str] = ()) -> str:
@@ -31,6 +31,7 @@ def model_card(best: Best, base: str, served: Sequence[str] = ()) -> str:
         task=best.study["model"]["task"],
         licence=licence_of(base),
         files=[f"`{name}`" for name in served],
+        plain=best.candidate.is_plain,
         keeps=cells(best.candidate),
         techniques=techniques(best.candidate),
         rows=_rows(best),
@@ -56,7 +57,7 @@ def licence_of(base: str) -> str:
             if line.lower().startswith("license:"):
                 return line.partition(":")[2].strip()
     try:
-        facts = json.loads((Path(base) / "config.json").read_text("utf-8"))
+        facts = json_object((Path(base) / "config.json").read_bytes())
     except (OSError, ValueError):
         return ""
     return str(facts.get("license", ""))

@@ -15,6 +15,7 @@ from scipy.stats import kendalltau
 from paretoformer.evaluators.outcome import Phase
 from paretoformer.search.results.facts import RunFacts
 from paretoformer.search.results.front import hypervolume, nondominated
+from paretoformer.search.results.record import SPAN, span_column
 from paretoformer.spaces.axes import axes
 from paretoformer.spaces.candidate import Candidate
 
@@ -65,14 +66,13 @@ def rank_agreement(trials: pd.DataFrame, facts: RunFacts) -> pd.DataFrame:
 
 def timeline(rows: pd.DataFrame) -> pd.DataFrame:
     """One row for each job of these trials: trial, phase, host, process, started, ended."""
-    parts = []
-    for phase in (phase.value for phase in Phase):
-        if f"{phase}_started" not in rows:  # a run of before there was this phase
-            continue
-        names = {f"{phase}_{key}": key for key in ("host", "process", "started", "ended")}
-        part = rows[["trial", *names]].rename(columns=names).dropna()
-        parts.append(part.assign(phase=phase))
-    return pd.concat(parts, ignore_index=True)
+    parts = [pd.DataFrame(columns=["trial", *SPAN, "phase"])]
+    for phase in Phase:
+        names = {span_column(phase, key): key for key in SPAN}
+        if names.keys() <= set(rows):  # else a run of before there was this phase
+            part = rows[["trial", *names]].rename(columns=names).dropna()
+            parts.append(part.assign(phase=phase.value))
+    return pd.concat([part for part in parts if len(part)] or parts, ignore_index=True)
 
 
 def overlaps(evaluations: pd.DataFrame) -> int:

@@ -10,6 +10,7 @@ from typing import Any
 import transformers
 
 from paretoformer.evaluators import demo
+from paretoformer.search.disk import room_on
 from paretoformer.search.results.best import Best
 from paretoformer.search.results.card import model_card
 from paretoformer.search.results.load import built_point
@@ -29,7 +30,13 @@ def export_best(best: Best, directory: Path) -> int:
     Raises:
         StudyError: the study's model is not where the study says, or has other weights.
         RunError: the point's files are lost or were changed.
+        DiskFull: there is no room for the folder.
     """
+    with room_on(directory):
+        return _export(best, directory)
+
+
+def _export(best: Best, directory: Path) -> int:
     transformers.utils.logging.disable_progress_bar()
     built = built_point(best.candidate, best.run, best.facts)
     source = base_model(best)

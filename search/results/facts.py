@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, TypeVar, get_args
 
 from paretoformer.evaluators.directions import Direction, Role
 from paretoformer.search.errors import RunError
+from paretoformer.spaces.damage import MALFORMED
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -24,13 +27,16 @@ class MetricFacts:
 
     @classmethod
     def read(cls, name: str, data: Mapping[str, Any]) -> MetricFacts:
-        """A run of before there were roles had one quality, which was maximised: accuracy."""
+        """A run of before there were roles had one quality, which was maximised: accuracy.
+
+        Raises MALFORMED when it is not what `RunFacts.to_dict` wrote.
+        """
         quality = data["direction"] == "maximize"
         return cls(
-            unit=data["unit"],
-            direction=data["direction"],
-            role=data.get("role", "quality" if quality else "cost"),
-            requirement=data.get("requirement", f"{name}>=dense-0.01" if quality else ""),
+            unit=_text(data["unit"]),
+            direction=_known(data["direction"], get_args(Direction)),
+            role=_known(data.get("role", "quality" if quality else "cost"), get_args(Role)),
+            requirement=_text(data.get("requirement", f"{name}>=dense-0.01" if quality else "")),
         )
 
 
@@ -60,19 +66,22 @@ class RunFacts:
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> RunFacts:
-        """Raises RunError when something is missing."""
+        """Raises RunError when something is missing, or of another type."""
         try:
             return cls(
-                study=data["study"],
-                machine=data["machine"],
-                objectives=tuple(data["objectives"]),
+                study=_mapping(data["study"]),
+                machine=_mapping(data["machine"]),
+                objectives=_texts(data["objectives"]),
                 metrics={n: MetricFacts.read(n, each) for n, each in data["metrics"].items()},
-                model_digest=data.get("model_digest", ""),
-                left_out=data.get("left_out", {}),
-                required=tuple(data.get("required", ())),
-                remarks=tuple(data.get("remarks", ())),
+                model_digest=_text(data.get("model_digest", "")),
+                left_out={
+                    axis: {value: _text(why) for value, why in reasons.items()}
+                    for axis, reasons in data.get("left_out", {}).items()
+                },
+                required=_texts(data.get("required", [])),
+                remarks=_texts(data.get("remarks", [])),
             )
-        except (KeyError, TypeError, AttributeError) as error:
+        except MALFORMED as error:
             raise RunError(f"the metadata of the run is damaged: {error!r}.") from None
 
     def named(self, role: str) -> list[str]:
@@ -92,3 +101,27 @@ class RunFacts:
     @property
     def costs(self) -> list[str]:
         return self.named("cost")
+
+
+def _mapping(value: Any) -> Mapping[str, Any]:
+    return _typed(value, dict)
+
+
+def _text(value: Any) -> str:
+    return _typed(value, str)
+
+
+def _texts(value: Any) -> tuple[str, ...]:
+    return tuple(map(_text, _typed(value, list)))
+
+
+def _typed(value: Any, kind: type[T]) -> T:
+    if not isinstance(value, kind):
+        raise TypeError(f"{value!r:.60} stands where a {kind.__name__} belongs")
+    return value
+
+
+def _known(value: Any, words: tuple[Any, ...]) -> Any:
+    if value not in words:
+        raise ValueError(f"{value!r:.60} is none of {', '.join(words)}")
+    return value

@@ -15,7 +15,7 @@ from paretoformer.search.dispatch.artifacts import read_artifact
 from paretoformer.search.errors import RunError, StudyError, UncheckedWarning
 from paretoformer.search.results.facts import RunFacts
 from paretoformer.search.results.run_folder import RunFolder
-from paretoformer.search.study.spec import Spec
+from paretoformer.search.study.spec import stored_spec
 from paretoformer.search.study.subject import load_dense, model_digest
 from paretoformer.spaces.build import Compressed, build, load_built
 from paretoformer.spaces.candidate import Candidate
@@ -65,7 +65,7 @@ def checked_dense(run: Path, facts: RunFacts) -> nn.Module:
     Raises:
         StudyError: it is not there, or has other weights.
     """
-    spec = Spec.model_validate(facts.study)
+    spec = stored_spec(facts.study, str(run))
     model = load_dense(spec)
     if not facts.model_digest:
         warnings.warn(

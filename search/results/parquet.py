@@ -5,17 +5,19 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from paretoformer.search.errors import RunError
+from paretoformer.search.results.checks import check_columns, check_facts, check_rows
 from paretoformer.search.results.facts import RunFacts
 from paretoformer.search.results.record import SCHEMA_VERSION, New, TrialRecord, row, schema
 from paretoformer.search.results.run_folder import RunFolder
 from paretoformer.search.results.seldom import Seldom
 from paretoformer.search.results.whole import replace_whole
+from paretoformer.spaces.damage import MALFORMED, json_object, one_line
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -73,31 +75,26 @@ def read_table(path: Path) -> tuple[pa.Table, RunFacts]:
     Raises:
         RunError: it is missing, damaged, not ours, or from a newer version.
     """
-    if not path.exists():
+    if not path.is_file():
         raise RunError(f"there is no {path}.")
     try:
         table = pq.read_table(path)
-    except (pa.ArrowInvalid, pa.ArrowException, OSError) as error:
-        reason = " ".join(str(error).split())[:150]
-        raise RunError(f"{path} is damaged: {reason}") from None
+        table.validate(full=True)
+    except (pa.ArrowException, OSError, *MALFORMED) as error:
+        raise RunError(f"{path} is damaged: {one_line(error, 150)}") from None
     metadata = (table.schema.metadata or {}).get(METADATA)
     if metadata is None:
         raise RunError(f"{path} was not written by paretoformer.")
-    facts: dict[str, Any] = _parsed(metadata, path)
-    if facts.get("schema_version") != SCHEMA_VERSION:
-        raise RunError(
-            f"{path} has schema version {facts.get('schema_version')}, and this paretoformer reads "
-            f"version {SCHEMA_VERSION}. Install the version that wrote it."
-        )
-    return table, RunFacts.from_dict(facts)
-
-
-def _parsed(metadata: bytes, path: Path) -> dict[str, Any]:
     try:
-        facts: dict[str, Any] = json.loads(metadata)
+        facts = json_object(metadata)
     except ValueError:
         raise RunError(f"the metadata of {path} is damaged.") from None
-    return facts
+    if facts.get("schema_version") != SCHEMA_VERSION:
+        raise RunError(
+            f"{path} has schema version {facts.get('schema_version')!r:.60}, and this paretoformer "
+            f"reads version {SCHEMA_VERSION}. Install the version that wrote it."
+        )
+    return table, RunFacts.from_dict(facts)
 
 
 def read_front(run: str | Path) -> tuple[pd.DataFrame, RunFacts]:
@@ -117,7 +114,37 @@ def read_front(run: str | Path) -> tuple[pd.DataFrame, RunFacts]:
             "Run the same `paretoformer search` again; it goes on where it was."
         )
     table, facts = read_table(folder.front)
-    return table.to_pandas(), facts
+    return _checked(table, facts, folder.front, published=True), facts
+
+
+def read_trials(folder: RunFolder, facts: RunFacts) -> pd.DataFrame:
+    """Every row of a finished run's `trials.parquet`; facts: of its front.
+
+    Raises:
+        RunError: the file is missing or damaged, or lacks what the front has.
+    """
+    table, _ = read_table(folder.trials)
+    return _checked(table, facts, folder.trials, published=False)
+
+
+def _checked(table: pa.Table, facts: RunFacts, path: Path, *, published: bool) -> pd.DataFrame:
+    """The rows, once it is known that they can be relied on.
+
+    Raises:
+        RunError: they, or the facts, cannot.
+    """
+    try:
+        check_facts(facts)
+        check_columns(table, facts, published=published)
+        # Not by what the file says of pandas, for another program may have written that.
+        frame: pd.DataFrame = table.replace_schema_metadata(None).to_pandas()
+        check_rows(frame, facts, published=published)
+    except (pa.ArrowException, *MALFORMED) as error:
+        raise RunError(
+            f"{path} is damaged: {one_line(error)}. Run the same `paretoformer search` again: it "
+            "writes the file anew from what the storage holds."
+        ) from None
+    return frame
 
 
 def load_front(run: str | Path) -> pd.DataFrame:

@@ -11,7 +11,9 @@ import pyarrow as pa
 
 from paretoformer.evaluators.measurement import Measurement, Measurements
 from paretoformer.evaluators.outcome import Outcome, Phase, Result, Span
+from paretoformer.search.errors import RunError
 from paretoformer.spaces.candidate import Candidate
+from paretoformer.spaces.damage import MALFORMED, json_object, one_line
 
 SCHEMA_VERSION = 1
 
@@ -66,9 +68,16 @@ class TrialRecord:
 
     @classmethod
     def from_json(cls, text: str) -> TrialRecord:
-        data = json.loads(text)
+        """Raises RunError when the text is no record, or was written by a newer version."""
+        try:
+            return cls._read(json_object(text))
+        except MALFORMED as error:
+            raise RunError(f"a record in the storage is damaged: {one_line(error)}.") from None
+
+    @classmethod
+    def _read(cls, data: Mapping[str, Any]) -> TrialRecord:
         if data["version"] != SCHEMA_VERSION:
-            raise ValueError(
+            raise RunError(
                 f"this record has format version {data['version']}, and this paretoformer reads "
                 f"version {SCHEMA_VERSION}. Install the version that wrote it."
             )
@@ -117,6 +126,20 @@ def _read_span(data: dict[str, Any]) -> Span:
     return Span(Phase(data["half"]), **{key: value for key, value in data.items() if key != "half"})
 
 
+SPAN = {
+    "host": pa.string(),
+    "process": pa.int64(),
+    "started": pa.float64(),
+    "ended": pa.float64(),
+}
+"""What is kept of when and where a phase of a trial ran."""
+
+
+def span_column(phase: Phase, key: str) -> str:
+    """`timing_started`."""
+    return f"{phase.value}_{key}"
+
+
 def schema(
     metrics: Iterable[str], sampled: Iterable[str], predicted: Iterable[str] = ()
 ) -> pa.Schema:
@@ -134,12 +157,7 @@ def schema(
         pa.field("message", pa.string()),
     ]
     for phase in Phase:
-        fields += [
-            pa.field(f"{phase.value}_host", pa.string()),
-            pa.field(f"{phase.value}_process", pa.int64()),
-            pa.field(f"{phase.value}_started", pa.float64()),
-            pa.field(f"{phase.value}_ended", pa.float64()),
-        ]
+        fields += [pa.field(span_column(phase, key), kind) for key, kind in SPAN.items()]
     for name in metrics:
         fields += [pa.field(column, pa.float64()) for column in (name, f"{name}_low")]
         fields.append(pa.field(f"{name}_high", pa.float64()))
@@ -168,10 +186,7 @@ def row(
     }
     for phase in Phase:
         span = next((each for each in result.spans if each.phase is phase), None)
-        cells[f"{phase.value}_host"] = span and span.host
-        cells[f"{phase.value}_process"] = span and span.process
-        cells[f"{phase.value}_started"] = span and span.started
-        cells[f"{phase.value}_ended"] = span and span.ended
+        cells |= {span_column(phase, key): span and getattr(span, key) for key in SPAN}
     for name in metrics:
         measured = record.measurements.get(name)
         cells[name] = measured and measured.value

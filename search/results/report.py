@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import jinja2
 
-from paretoformer.search.errors import RunError
+from paretoformer.search.disk import room_on
 from paretoformer.search.results.chart import CSS, DARK, LIGHT, standalone, variables
 from paretoformer.search.results.evidence import (
     contributions,
@@ -20,7 +20,7 @@ from paretoformer.search.results.evidence import (
 )
 from paretoformer.search.results.facts import RunFacts
 from paretoformer.search.results.front_chart import front_charts, front_png, indicator_charts
-from paretoformer.search.results.parquet import read_front, read_table
+from paretoformer.search.results.parquet import read_front, read_trials
 from paretoformer.search.results.run_folder import RunFolder
 from paretoformer.search.results.tables import (
     cells,
@@ -65,12 +65,15 @@ def write_report(folder: RunFolder) -> Path:
 
     Raises:
         RunError: the run is not finished, or its files are damaged.
+        DiskFull: there is no room for it.
     """
+    with room_on(folder.path):
+        return _write(folder)
+
+
+def _write(folder: RunFolder) -> Path:
     frame, facts = read_front(folder.path)
-    trials, _ = read_table(folder.trials)
-    searched = trials.to_pandas()
-    if searched.empty:
-        raise RunError(f"{folder.trials} holds no trial.")
+    searched = read_trials(folder, facts)
     template = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined).from_string(
         files("paretoformer.search.results").joinpath("report.html.jinja").read_text("utf-8")
     )

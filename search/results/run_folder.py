@@ -14,7 +14,9 @@ import psutil
 from filelock import FileLock, Timeout
 
 from paretoformer.search.errors import RunError
+from paretoformer.search.results.checks import check_machine
 from paretoformer.search.results.whole import write_whole
+from paretoformer.spaces.damage import MALFORMED, json_object, one_line
 
 MAY_CHANGE = (
     "trials",
@@ -27,9 +29,17 @@ MAY_CHANGE = (
 
 
 class RunFolder:
-    """The files of one study, by name."""
+    """The files of one study, by name.
+
+    Raises:
+        RunError: the path can be that of no folder.
+    """
 
     def __init__(self, path: str | Path) -> None:
+        if "\0" in str(path):
+            raise RunError(
+                f"the path of a run folder holds no NUL character, but got {str(path)!r}."
+            )
         self.path = Path(path)
         self.study = self.path / "study.toml"
         self.machine = self.path / "machine.json"
@@ -110,11 +120,14 @@ class RunFolder:
             )
 
     def read_machine(self) -> dict[str, Any]:
+        """Raises RunError when it is missing, or not what `write_machine` wrote."""
         try:
-            machine: dict[str, Any] = json.loads(self.machine.read_text(encoding="utf-8"))
-            machine["hardware"]["cpu"]
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise RunError(f"{self.machine} is missing or damaged: {error}.") from None
+            machine = json_object(self.machine.read_bytes())
+            check_machine(machine)
+            if not isinstance(machine.get("run"), str):
+                raise ValueError("it has no id of the run")
+        except (OSError, ValueError) as error:
+            raise RunError(f"{self.machine} is missing or damaged: {one_line(error)}.") from None
         return machine
 
     def write_machine(self, machine: Mapping[str, Any]) -> None:
@@ -132,21 +145,25 @@ class RunFolder:
 
     def living_workers(self) -> list[psutil.Process]:
         """Worker processes of an earlier run that are still there."""
-        try:
-            recorded = json.loads(self.workers.read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            return []
         living = []
-        for pid, created in recorded:
+        for pid, created in self._recorded_workers():
             try:
                 process = psutil.Process(pid)
                 # A zombie computes nothing: it only waits for its parent to read its exit status.
                 ended = process.status() == psutil.STATUS_ZOMBIE
                 if abs(process.create_time() - created) < 1 and not ended:
                     living.append(process)
-            except psutil.NoSuchProcess:
+            except (psutil.NoSuchProcess, ValueError, OverflowError):
                 continue
         return living
+
+    def _recorded_workers(self) -> list[tuple[int, float]]:
+        """None where the file is damaged: then nobody knows them."""
+        try:
+            recorded = json.loads(self.workers.read_bytes())
+            return [(int(number), float(created)) for number, created in recorded]
+        except (OSError, *MALFORMED):
+            return []
 
 
 def _differences(

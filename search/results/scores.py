@@ -15,8 +15,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from paretoformer.evaluators.data import SplitName
+from paretoformer.search.errors import RunError
 from paretoformer.search.results.record import TrialRecord
 from paretoformer.search.results.whole import replace_whole
+from paretoformer.spaces.damage import MALFORMED, one_line
 
 COLUMNS = pa.schema(
     [
@@ -82,12 +84,23 @@ class Scores:
         found: dict[str, dict[str, tuple[float, ...]]] = {}
         for part in self._parts():
             wanted = [("split", "==", split), ("candidate_id", "in", list(records))]
-            for row in pq.read_table(part, filters=wanted).to_pylist() if records else ():
+            for row in _rows(part, wanted) if records else ():
                 found.setdefault(row["candidate_id"], {})[row["metric"]] = tuple(row["scores"])
         return {key: _with_samples(record, found.get(key, {})) for key, record in records.items()}
 
     def _parts(self) -> list[Path]:
         return sorted(self._path.glob("[0-9]*.parquet"), key=_number)
+
+
+def _rows(part: Path, wanted: list[tuple[str, str, Any]]) -> list[dict[str, Any]]:
+    """Raises RunError when a part is damaged."""
+    try:
+        table = pq.read_table(part, filters=wanted).cast(COLUMNS)
+        table.validate(full=True)
+        found: list[dict[str, Any]] = table.to_pylist()
+    except (pa.ArrowException, OSError, *MALFORMED) as error:
+        raise RunError(f"{part} is damaged: {one_line(error)}.") from None
+    return found
 
 
 def _number(part: Path) -> int:

@@ -36,15 +36,14 @@ def jobs(searched: pd.DataFrame, front: pd.DataFrame) -> pd.DataFrame:
 
     Empty where the run kept no times.
     """
-    if "timing_started" not in searched:
-        return pd.DataFrame()
     parts = {"search": timeline(searched), "confirmation": timeline(front)}
-    found = pd.concat([each.assign(part=name) for name, each in parts.items()], ignore_index=True)
-    return found if found.empty else _without_pauses(found)
+    found = [each.assign(part=name) for name, each in parts.items() if len(each)]
+    return _without_pauses(pd.concat(found, ignore_index=True)) if found else pd.DataFrame()
 
 
 def _without_pauses(found: pd.DataFrame) -> pd.DataFrame:
     ordered = found.sort_values("started", ignore_index=True)
+    ordered["ended"] = ordered[["started", "ended"]].max(axis=1)  # clocks are set back at times
     first = ordered["started"].iloc[0]
     idle_since = ordered["ended"].cummax().shift(fill_value=first)
     gaps = (ordered["started"] - idle_since).clip(lower=0)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pydantic import BaseModel, ConfigDict, Field
 from torch import nn
 
 from paretoformer.evaluators.measurement import Measurements
@@ -17,8 +17,9 @@ from paretoformer.evaluators.timing.conditions import set_threads
 from paretoformer.evaluators.timing.protocol import TimingProtocol
 from paretoformer.search.errors import UserError
 from paretoformer.search.results.export import MEASURED
-from paretoformer.search.study.spec import Spec
+from paretoformer.search.study.spec import Spec, stored_spec
 from paretoformer.search.study.subject import Subject, load_subject
+from paretoformer.spaces.damage import json_object
 from paretoformer.spaces.persist import TORCH_MODEL, load_compressed
 from paretoformer.spaces.runtimes import Runnable
 from paretoformer.spaces.runtimes.torch_runtime import TorchRunnable
@@ -46,11 +47,8 @@ def verify(directory: Path, progress: Progress = silent) -> Verified:
     Raises:
         UserError: the folder is no export, or the study's model or data are not here.
     """
-    try:
-        facts = json.loads((directory / MEASURED).read_text(encoding="utf-8"))
-        spec = Spec.model_validate(facts["study"])
-    except (OSError, ValueError, KeyError, TypeError):
-        raise UserError(f"{directory} is no export: it has no readable {MEASURED}.") from None
+    facts = read_measured(directory)
+    spec = stored_spec(facts["study"], str(directory / MEASURED))
     # Before anything is loaded: a runtime takes its threads from torch's when it is opened.
     set_threads(spec.target.threads or physical_cores())
     try:
@@ -68,6 +66,38 @@ def verify(directory: Path, progress: Progress = silent) -> Verified:
         found.append(_measured(subject, spec, model if done else None, found[0] if done else None))
         progress(f"Measuring {what}", 1, 1)
     return Verified(facts, *found)
+
+
+class _Metric(BaseModel):
+    model_config = ConfigDict(strict=True)
+
+    value: float
+    low: float
+    high: float
+    unit: str
+
+
+class _Measured(BaseModel):
+    """What is read of `measured.json`."""
+
+    speedup: list[float] = Field(min_length=3, max_length=3)
+    study: dict[str, Any]
+    model_digest: str
+    metrics: dict[str, _Metric]
+
+
+def read_measured(directory: Path) -> dict[str, Any]:
+    """What `export` wrote of the model in a folder.
+
+    Raises:
+        UserError: the folder is no export, or the file is damaged.
+    """
+    try:
+        facts = json_object((directory / MEASURED).read_bytes())
+        _Measured.model_validate(facts)
+    except (OSError, ValueError):
+        raise UserError(f"{directory} is no export: it has no readable {MEASURED}.") from None
+    return facts
 
 
 def _measured(

@@ -17,8 +17,14 @@ def _write_text(path: Path, text: str) -> None:
 
 
 def replace_whole(path: Path, write: Callable[[Path], None]) -> None:
+    """Have `write` make the file under another name, then rename it over; where that fails, nothing
+    is left of it."""
     beside = path.with_name(f".{path.name}.part")
-    write(beside)
-    with beside.open("rb+") as file:
-        os.fsync(file.fileno())
-    beside.replace(path)
+    try:
+        write(beside)
+        with beside.open("rb+") as file:
+            os.fsync(file.fileno())
+        beside.replace(path)
+    except BaseException:
+        beside.unlink(missing_ok=True)
+        raise

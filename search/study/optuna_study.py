@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 import weakref
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import optuna
@@ -13,9 +14,11 @@ from optuna.samplers import BaseSampler
 from optuna.trial import TrialState
 
 from paretoformer.evaluators.metrics import Metric
+from paretoformer.search.disk import is_full
 from paretoformer.search.errors import StudyError
 from paretoformer.search.study.generations import Generations
 from paretoformer.search.study.storage import StudyStorage
+from paretoformer.spaces.damage import one_line
 
 SURROGATE = "surrogate"
 """The sampler of ours, which a study gets once its block table is there."""
@@ -38,6 +41,14 @@ def open_study(
             objectives.
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
+    with _answering(storage_url):
+        study = _opened(name, storage_url, metrics)
+    # A restarted sampler must not draw again what it drew before it was cut off.
+    study.sampler = make_sampler(sampler, seed + len(study.get_trials(deepcopy=False)))
+    return study
+
+
+def _opened(name: str, storage_url: str, metrics: Sequence[Metric]) -> optuna.Study:
     database = open_storage(storage_url)
     stored = optuna.create_study(
         study_name=name,
@@ -50,37 +61,72 @@ def open_study(
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         if stored.metric_names not in (None, names):
             raise StudyError(
-                f"{storage_url} holds a study {name!r} with the objectives "
+                f"{_shown(storage_url)} holds a study {name!r} with the objectives "
                 f"{', '.join(stored.metric_names)}: choose another name."
             )
         stored.set_metric_names(names)
         study = optuna.load_study(study_name=name, storage=StudyStorage(database, name))
         study.set_metric_names(names)
-    # A restarted sampler must not draw again what it drew before it was cut off.
-    study.sampler = make_sampler(sampler, seed + len(study.get_trials(deepcopy=False)))
     return study
 
 
 def check_storage(url: str, new: str) -> None:
     """Raises StudyError unless a database answers at the SQLAlchemy URL, without a study `new`."""
-    try:
-        engine = sqlalchemy.create_engine(_with_driver(url))
+    with _answering(url):
+        where = sqlalchemy.make_url(_with_driver(url))
+        engine = sqlalchemy.create_engine(where)
         engine.connect().close()
         engine.dispose()
-    except (sqlalchemy.exc.SQLAlchemyError, ImportError, ValueError) as error:
-        reason = " ".join(str(error).split())[:200]
+        if where.drivername.startswith("sqlite") and where.database in (None, "", ":memory:"):
+            raise ValueError("it is in memory, where nothing is kept: use sqlite:///study.db")
+        names = optuna.get_all_study_names(open_storage(url)) if new else ()
+    if new in names:
+        raise StudyError(f"{_shown(url)} holds a study {new!r} already: choose another name.")
+
+
+@contextmanager
+def _answering(url: str) -> Iterator[None]:
+    """Within, a database that cannot be used is a `StudyError`; one whose disk is full stays it."""
+    try:
+        yield
+    except (
+        sqlalchemy.exc.SQLAlchemyError,
+        optuna.exceptions.OptunaError,
+        ImportError,
+        OSError,
+        RuntimeError,
+        ValueError,
+        LookupError,
+    ) as error:
+        if is_full(error):
+            raise
+        reason = one_line(error)
         if isinstance(error, ImportError) and url.startswith("postgresql"):
             reason += ": pip install 'paretoformer[postgres]'"
-        raise StudyError(f"cannot open the storage {url!r}: {reason}") from None
-    if new and new in optuna.get_all_study_names(open_storage(url)):
-        raise StudyError(f"{url} holds a study {new!r} already: choose another name.")
+        raise StudyError(f"cannot open the storage {_shown(url)!r}: {reason}") from None
+
+
+def _shown(url: str) -> str:
+    """Without the password."""
+    try:
+        return sqlalchemy.make_url(url).render_as_string(hide_password=True)
+    except (sqlalchemy.exc.SQLAlchemyError, ValueError):
+        return url
 
 
 def open_storage(url: str) -> optuna.storages.RDBStorage:
     """Optuna's storage at a SQLAlchemy URL; SQLite in WAL mode: readers never block it.
 
     Its connections are closed when it is no longer used.
+
+    Raises:
+        StudyError: the database cannot be used.
     """
+    with _answering(url):
+        return _storage(url)
+
+
+def _storage(url: str) -> optuna.storages.RDBStorage:
     if not url.startswith("sqlite"):
         storage = optuna.storages.RDBStorage(_with_driver(url))
         weakref.finalize(storage, storage.engine.dispose)
@@ -111,7 +157,10 @@ def make_sampler(name: str, seed: int) -> BaseSampler:
     """The sampler of that name; every setting explicit where Optuna's defaults have moved.
 
     Random, until it is there, in place of `SURROGATE`.
+
+    seed: numpy, which draws for the samplers, takes 32 bits of it.
     """
+    seed %= 2**32
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         if name == "nsga2":

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
 import optuna
 import torch
 
@@ -32,9 +33,10 @@ from paretoformer.search.study.spec import Spec
 from paretoformer.search.study.subject import Subject
 from paretoformer.spaces import solver
 from paretoformer.spaces.axes import axes
-from paretoformer.spaces.axis import Context, Evidence, Shape
+from paretoformer.spaces.axis import Context, Evidence, Shape, Stage
 from paretoformer.spaces.block import Block, Costs
 from paretoformer.spaces.candidate import Candidate
+from paretoformer.spaces.damage import MALFORMED, digest_of, json_object, one_line
 from paretoformer.spaces.families import shape_of
 from paretoformer.spaces.prediction import Priced, forecasts, spread
 from paretoformer.spaces.recovery import Teacher
@@ -94,14 +96,18 @@ def prepare(
     """
     shape = Shape(*shape_of(subject.model.config))
     if folder.evidence.exists():
-        found = _read(folder, shape)
-    elif VERSION_1["forecast"] in study.user_attrs:
+        return _restored(folder, spec, shape)
+    if VERSION_1["forecast"] in study.user_attrs:
         found = _read_version_1(study.user_attrs, shape)
     elif study.get_trials(deepcopy=False):
         raise RunError(f"{folder.evidence} is lost, without which the run cannot go on.")
     else:
         found = _gather(spec, subject, shape, folder, progress, is_late)
         _write(folder, found)
+    return _prepared(spec, shape, found)
+
+
+def _prepared(spec: Spec, shape: Shape, found: _Found) -> Prepared:
     evidence = found.evidence
     settings = {axis.name: spec.setting(axis.name) for axis in axes()}
     if found.programme is not None:
@@ -134,26 +140,55 @@ def _write(folder: RunFolder, found: _Found) -> None:
         "kinds": [each.to_json() for each in found.kinds],
         "programme": None if found.programme is None else found.programme.to_dict(),
     }
-    write_whole(folder.evidence, json.dumps(kept) + "\n")
+    # As it is read again: JSON knows no tuples.
+    digest = digest_of(json.loads(json.dumps(kept)))
+    write_whole(folder.evidence, json.dumps({**kept, "digest": digest}) + "\n")
 
 
-def _read(folder: RunFolder, shape: Shape) -> _Found:
+def _restored(folder: RunFolder, spec: Spec, shape: Shape) -> Prepared:
+    """As an earlier run of the study left it.
+
+    Raises:
+        RunError: it is damaged.
+    """
     try:
-        kept = json.loads(folder.evidence.read_text(encoding="utf-8"))
-        forecasts, kinds = (
-            tuple(map(Candidate.from_json, kept[name])) for name in ("forecasts", "kinds")
-        )
-        evidence = Evidence(shape, kept["facts"])
-        blocks = blocks_of_axes(evidence)
-        programme = kept.get("programme")  # runs of before there was one have none
-        return _Found(
-            evidence,
-            forecasts,
-            kinds,
-            None if programme is None else Programme.from_dict(programme, shape, blocks),
-        )
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise RunError(f"{folder.evidence} is damaged: {error}.") from None
+        prepared = _prepared(spec, shape, _read(json_object(folder.evidence.read_bytes()), shape))
+        _try(prepared)
+    except (OSError, *MALFORMED) as error:
+        raise RunError(
+            f"{folder.evidence} is damaged, without which the run cannot go on: {one_line(error)}. "
+            "Choose another --out."
+        ) from None
+    return prepared
+
+
+def _read(kept: dict[str, Any], shape: Shape) -> _Found:
+    """Raises MALFORMED when it is not what `_write` wrote; older versions wrote no digest."""
+    digest = kept.pop("digest", None)
+    if digest is not None and digest != digest_of(kept):
+        raise ValueError("it was changed since it was written")
+    forecasts, kinds = (
+        tuple(map(Candidate.from_json, kept[name])) for name in ("forecasts", "kinds")
+    )
+    evidence = Evidence(shape, kept["facts"])
+    blocks = blocks_of_axes(evidence)
+    programme = kept.get("programme")  # runs of before there was one have none
+    if programme is not None:
+        programme = Programme.from_dict(programme, shape, blocks)
+    return _Found(evidence, forecasts, kinds, programme)
+
+
+def _try(prepared: Prepared) -> None:
+    """Raises MALFORMED when no candidate of the model comes out, or none can be predicted."""
+    space = prepared.space
+    starts = [each for of_axis in space.starts(*Stage).values() for each in of_axis]
+    drawn = space.random(np.random.default_rng(0))
+    for candidate in (drawn, space.dense, *starts, *space.forecasts, *space.kinds):
+        if candidate.shape != space.shape:
+            raise ValueError(f"a candidate has the shape {candidate.shape}")
+        if prepared.programme is not None:
+            prepared.programme.nats(candidate)
+            prepared.programme.parts(candidate)
 
 
 def _read_version_1(attributes: dict[str, Any], shape: Shape) -> _Found:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tomllib
 from collections.abc import Mapping, Sequence
 from importlib.resources import files
@@ -21,15 +22,19 @@ from pydantic import (
 
 from paretoformer.evaluators.data import DataSource
 from paretoformer.evaluators.demo import is_demo
+from paretoformer.evaluators.device import cuda_index
 from paretoformer.evaluators.reading import is_data_file
 from paretoformer.search.errors import StudyError
 from paretoformer.spaces.axes import axes, axis_of
 from paretoformer.spaces.axis import Axis
+from paretoformer.spaces.damage import one_line
 from paretoformer.spaces.suggestions import did_you_mean
 
 
 class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    """Values have the type of their key: `true` is no number, nor is `"50"`. Numbers are finite."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
 
 class ModelSection(_Section):
@@ -57,6 +62,19 @@ class TargetSection(_Section):
     resource: str = Field(
         default="", description="Ray resource of the cluster's nodes that time; needs --address."
     )
+
+    @field_validator("device")
+    @classmethod
+    def _is_a_device(cls, device: str) -> str:
+        try:
+            cuda_index(device)
+        except ValueError as error:
+            raise ValueError(str(error).rstrip(".")) from None
+        return device
+
+
+class DataSection(DataSource):
+    model_config = ConfigDict(strict=True)
 
 
 def _key(axis: Axis[Any]) -> Any:
@@ -136,13 +154,15 @@ class Spec(_Section):
         pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", description="Default: that of the file."
     )
     trials: int = Field(default=100, ge=1, description="Candidates to measure.")
-    seed: int = Field(default=0, ge=0, description="Of the splits and of everything random.")
+    seed: int = Field(
+        default=0, ge=0, lt=2**32, description="Of the splits and of everything random."
+    )
     objectives: list[str] = Field(
         default=["accuracy", "latency_ms"],
         description="What the front trades; two or more metrics.",
     )
     model: ModelSection
-    data: DataSource
+    data: DataSection
     target: TargetSection = TargetSection()
     space: SpaceSection = SpaceSection()
     recovery: RecoverySection = RecoverySection()
@@ -213,9 +233,9 @@ def load_spec(
     path = Path(study)
     if str(study) in BUILTIN:
         text = files("paretoformer.search").joinpath(f"builtin/{study}.toml").read_text("utf-8")
-    elif path.is_file():
+    elif os.path.isfile(path):  # which, unlike `Path.is_file`, says no to a name that is too long
         text = _read(path)
-    elif path.suffix == ".toml" or path.exists():
+    elif path.suffix == ".toml" or os.path.exists(path):
         raise StudyError(f"no study file {study}.")
     else:
         raise StudyError(
@@ -240,8 +260,13 @@ def parse_spec(
     """
     try:
         raw: dict[str, Any] = tomllib.loads(text)
+        _check_texts(raw)
     except tomllib.TOMLDecodeError as error:
         raise StudyError(f"{source} is not TOML: {error}.") from None
+    except RecursionError:
+        raise StudyError(f"{source} is nested too deeply to be a study.") from None
+    except ValueError as error:  # a number of more digits than Python reads, a text with a NUL
+        raise StudyError(f"{source}: {error}.") from None
     given = {k: value for k, value in (of_search or {}).items() if value is not None}
     raw |= {k: value for k, value in (overrides or {}).items() if value is not None}
     raw.setdefault("name", source.stem)
@@ -258,7 +283,53 @@ def parse_spec(
         spec = Spec.model_validate(raw)
     except ValidationError as error:
         raise StudyError(f"{source}: {_first(error)}") from None
-    return _absolute(spec, source.resolve().parent)
+    try:
+        return _absolute(spec, source.resolve().parent)
+    except (OSError, RuntimeError, ValueError) as error:  # too long, `~nobody`
+        raise StudyError(f"{source}: a path cannot be read: {one_line(error)}.") from None
+
+
+def read_spec(path: Path) -> Spec:
+    """The study of a run folder, from its `study.toml`.
+
+    Raises:
+        StudyError: it cannot be read, or is no study.
+    """
+    return parse_spec(_read(path), source=path)
+
+
+def stored_spec(data: Any, source: str) -> Spec:
+    """A study as a table's metadata or an export holds it; `source` names it in errors.
+
+    Raises:
+        StudyError: it is no study.
+    """
+    try:
+        return Spec.model_validate(data)
+    except ValidationError as error:
+        raise StudyError(f"the study that {source} holds is damaged: {_first(error)}") from None
+
+
+def check_varies(spec: Spec) -> None:
+    """Raises StudyError when the study leaves one value of every axis, whatever the model is."""
+    if all(axis.is_fixed(spec.setting(axis.name)) for axis in axes()):
+        raise StudyError(
+            "there is nothing to search: [space] leaves one value of every axis. Let at least one "
+            'vary, such as heads = "ranked" or runtime = "all".'
+        )
+
+
+def _check_texts(value: Any, key: str = "") -> None:
+    """Raises ValueError, naming the key, where a text has a NUL, which no path or name may have."""
+    if isinstance(value, dict):
+        for name, each in value.items():
+            _check_texts(name, key or "a key")
+            _check_texts(each, f"{key}.{name}" if key else name)
+    elif isinstance(value, list):
+        for each in value:
+            _check_texts(each, key)
+    elif isinstance(value, str) and "\0" in value:
+        raise ValueError(f"`{key}` holds a NUL character, {value!r}")
 
 
 def _read(path: Path) -> str:
@@ -282,10 +353,15 @@ def _first(error: ValidationError) -> str:
     else:
         reason = worst["msg"].removeprefix("Value error, ")
         given = worst["input"]
-        shown = "" if isinstance(given, dict | BaseModel) else f", but got {given!r}"
+        shown = "" if isinstance(given, dict | BaseModel) else f", but got {_short(given)}"
         message = f"`{key}`: {reason}{shown}." if key else f"{reason}."
     more = len(errors) - 1
     return message + (f" ({more} more)" if more else "")
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:77]}..."
 
 
 def _keys(path: list[str]) -> list[str]:

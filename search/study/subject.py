@@ -13,7 +13,7 @@ import transformers
 from torch import nn
 
 from paretoformer.evaluators import demo
-from paretoformer.evaluators.data import read_splits
+from paretoformer.evaluators.data import DataSource, read_splits
 from paretoformer.evaluators.dense_check import check_dense
 from paretoformer.evaluators.metrics import Metric, available, metrics_of
 from paretoformer.evaluators.progress import Progress, silent
@@ -146,7 +146,7 @@ def _loaded(spec: Spec, progress: Progress) -> Subject:
     required = _required(spec, task, target)
     _check_settings(spec)
     path, config = _model(spec, task, progress)
-    source = spec.data
+    source: DataSource = spec.data
     if demo.is_demo(source.path):
         source = demo.prepare(source.path, progress).data(source)
     read_labels = partial(task.read_labels, config=config)

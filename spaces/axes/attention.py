@@ -73,6 +73,8 @@ class LayerAttention(Axis[Choices]):
         return [choice.to_dict() for choice in value]
 
     def decode(self, data: Json) -> Choices:
+        if not isinstance(data, list):
+            raise TypeError(f"attention is a list, one for each layer, but got {data!r}.")
         return tuple(map(AttentionChoice.from_dict, data))
 
     def check_setting(
@@ -80,7 +82,15 @@ class LayerAttention(Axis[Choices]):
     ) -> None:
         from paretoformer.spaces.attention.menu import menu
 
+        if not setting:
+            raise ValueError(
+                'space.attention is an empty list: name mechanisms, write "all", or leave it as it '
+                'is with ["full"].'
+            )
         menu(_names(setting), length=512, causal=bool(causal))
+
+    def is_fixed(self, setting: Any) -> bool:
+        return bool(setting != "all" and set(setting) <= {FULL.name})
 
     def survey(self, setting: Any, context: Context) -> dict[str, Json]:
         from paretoformer.spaces.attention.menu import left_out, menu

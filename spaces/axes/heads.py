@@ -72,6 +72,8 @@ class Heads(Axis[HeadMask]):
         return ["".join("01"[keep] for keep in row) for row in value.kept]
 
     def decode(self, data: Json) -> HeadMask:
+        if not isinstance(data, list):
+            raise TypeError(f"heads are a list of texts, but got {data!r}.")
         if not all(isinstance(row, str) and set(row) <= {"0", "1"} for row in data):
             raise ValueError("the heads of a layer are written as a text of 0 and 1.")
         return HeadMask(tuple(tuple(bit == "1" for bit in row) for row in data))

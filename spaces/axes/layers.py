@@ -95,6 +95,10 @@ class Layers(Axis[Stays]):
         keep_layers(built.model, value)
         return replace(built, kept=tuple(layer for layer, stays in enumerate(value) if stays))
 
+    def is_plain(self, value: Stays, shape: Shape) -> bool:
+        """The config says how many layers there are, and their names count from 0 again."""
+        return True
+
     def cell(self, value: Stays) -> str:
         return f"{sum(value)}/{len(value)}"
 

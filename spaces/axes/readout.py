@@ -79,6 +79,14 @@ class Readout(Axis[str]):
             read_first(built.model)
         return built
 
+    def is_plain(self, value: str, shape: Shape) -> bool:
+        """Computing every token gives the same answers."""
+        return True
+
+    def is_fixed(self, setting: Any) -> bool:
+        """What a model may have, all its candidates have."""
+        return True
+
     def cell(self, value: str) -> str:
         return value
 

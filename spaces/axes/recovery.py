@@ -140,6 +140,14 @@ class Recovery(Axis[str]):
     def rebuilt(self, value: str) -> bool:
         return value == NONE
 
+    def is_plain(self, value: str, shape: Shape) -> bool:
+        """It changes weights, not what is computed with them."""
+        return True
+
+    def is_fixed(self, setting: Any) -> bool:
+        """Where there is something to mend, everything is."""
+        return True
+
     def cell(self, value: str) -> str:
         if minutes := minutes_of(value):
             return f"{DISTILLED} {minutes:g} min"

@@ -67,11 +67,19 @@ class RuntimeAxis(Axis[str]):
     ) -> None:
         from paretoformer.spaces.runtimes import parse
 
+        if not setting:
+            raise ValueError(
+                'space.runtime is an empty list: name runtimes, write "all", or keep to torch with '
+                '["torch"].'
+            )
         for value in () if setting == "all" else setting:
             runtime, precision = parse(value)
             reason = "" if device is None else runtime.unavailable(precision, device)
             if reason:
                 raise ValueError(f"runtime {value!r} cannot be used here: {reason}.")
+
+    def is_fixed(self, setting: Any) -> bool:
+        return setting != "all" and {self.canonical(each, {}) for each in setting} <= {DEFAULT}
 
     def survey(self, setting: Any, context: Context) -> dict[str, Json]:
         from paretoformer.spaces.runtimes import names, parse
@@ -131,6 +139,10 @@ class RuntimeAxis(Axis[str]):
     def save(self, built: Built, value: str, folder: Path) -> None:
         if built.runnable is not None:
             built.runnable.save(folder)
+
+    def is_plain(self, value: str, shape: Shape) -> bool:
+        """The weights are those of the torch model, whatever runs it."""
+        return True
 
     def rebuilt(self, value: str) -> bool:
         from paretoformer.spaces.runtimes import parse

@@ -6,6 +6,8 @@ import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from paretoformer.spaces.damage import MALFORMED, json_object
+
 FILE = "recovery.json"
 
 
@@ -28,6 +30,7 @@ class Recovered:
     def read(cls, folder: Path) -> Recovered | None:
         """What was written into a folder; None where nothing was, or nothing that can be read."""
         try:
-            return cls(**json.loads((folder / FILE).read_text(encoding="utf-8")))
-        except (OSError, ValueError, TypeError):
+            facts = json_object((folder / FILE).read_bytes())
+            return cls(**{name: float(value) for name, value in facts.items()})
+        except (OSError, *MALFORMED):
             return None

@@ -34,6 +34,7 @@ def check_axis(axis: Axis[Any], shape: Shape, values: Iterable[Any]) -> None:
     others = dict(Candidate.dense(shape.layers, shape.heads).values)
     assert axis.canonical(axis.check(default, shape), others) == default, "the default is canonical"
     assert not axis.techniques(default), "the uncompressed model uses no technique"
+    assert axis.is_plain(default, shape), "transformers rebuilds the uncompressed model"
     for value in (default, *values):
         checked = axis.check(value, shape)
         written = json.loads(json.dumps(axis.encode(checked)))

@@ -1,0 +1,303 @@
+"""The folder of a compressed model: what `compression.json` says of it, written and checked.
+
+It holds format version, architecture, dtype, candidate and its id, the dense model's config,
+digests of every file that makes the model, and a digest of itself. So whatever was changed by hand
+is noticed, and sizes are compared with the weights' header before memory is taken for them.
+
+Who does not have paretoformer must not load another model without a word. Where transformers alone
+cannot rebuild the structure, the weights have a name that it does not look for, and the config says
+in `transformers_weights`, which transformers reads as a file name, what the folder needs instead.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+import torch
+import transformers
+from safetensors import SafetensorError, safe_open
+from torch import nn
+
+from paretoformer.spaces.attention.interface import MECHANISM
+from paretoformer.spaces.axes import axes
+from paretoformer.spaces.axis import Built, Stage
+from paretoformer.spaces.build import shaped
+from paretoformer.spaces.candidate import Candidate
+from paretoformer.spaces.damage import MALFORMED, digest_of, json_object, one_line
+from paretoformer.spaces.families import shape_of
+from paretoformer.spaces.runtimes import Tools
+
+VERSION = 3
+COMPRESSION = "compression.json"
+CONFIG = "config.json"
+PLAIN_WEIGHTS = "model.safetensors"
+OWN_WEIGHTS = "paretoformer.safetensors"
+"""Of a structure that transformers alone cannot rebuild."""
+REFUSAL = (
+    "none, for this model was compressed by paretoformer: load it with "
+    "paretoformer.load_compressed, after `pip install paretoformer`"
+)
+DTYPES = ("float32", "bfloat16", "float16", "float64")
+MOST_LABELS = 1_000_000
+"""A config makes a name for each label when it is read."""
+MEND = "Export the model again, or put the file back."
+
+
+def weights_name(candidate: Candidate) -> str:
+    """The file that holds the weights of an export of this candidate."""
+    return PLAIN_WEIGHTS if candidate.is_plain else OWN_WEIGHTS
+
+
+def write_config(folder: Path, config: Any, candidate: Candidate) -> None:
+    """`config.json` as transformers writes it, with the refusal where it cannot rebuild."""
+    config.save_pretrained(folder)
+    if not candidate.is_plain:
+        path = folder / CONFIG
+        facts = json_object(path.read_bytes()) | {"transformers_weights": REFUSAL}
+        path.write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
+
+
+def write_facts(
+    folder: Path, architecture: str, dtype: str, candidate: Candidate, dense_config: Any
+) -> None:
+    """`compression.json`, last of what makes the folder: digests are those of the files there."""
+    weights = weights_name(candidate)
+    facts = {
+        "version": VERSION,
+        "architecture": architecture,
+        "dtype": dtype,
+        "candidate": json.loads(candidate.to_json()),
+        "candidate_id": candidate.id,
+        "dense_config": json.loads(dense_config.to_json_string(use_diff=True)),
+        "weights": weights,
+        "config": digest_of(json_object((folder / CONFIG).read_bytes())),
+        "sha256": {name: _sha256(folder / name) for name in _written(folder, weights)},
+    }
+    text = json.dumps({**facts, "digest": digest_of(facts)}, indent=2)
+    (folder / COMPRESSION).write_text(text + "\n", encoding="utf-8")
+
+
+def _written(folder: Path, weights: str) -> list[str]:
+    """The files whose contents must not change: weights, and what a runtime reads."""
+    inside = (p for sub in folder.iterdir() if sub.is_dir() for p in sub.rglob("*") if p.is_file())
+    return [weights, *sorted(path.relative_to(folder).as_posix() for path in inside)]
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@dataclass(frozen=True)
+class Saved:
+    """What `compression.json` says of a folder.
+
+    weights: name of the file. digests: file -> SHA-256; empty in version 1, which kept none.
+    config_digest: of the contents of `config.json`; empty before version 3.
+    """
+
+    folder: Path
+    candidate: Candidate
+    architecture: type[nn.Module]
+    config: Any
+    dtype: torch.dtype
+    weights: str
+    digests: Mapping[str, str]
+    config_digest: str
+
+    def check(self) -> None:
+        """Raises ValueError when a file was changed since it was written, or is of another model.
+
+        Sizes are compared by names and shapes alone; no tensor is read or made.
+        """
+        for name, digest in self.digests.items():
+            path = self.folder / name
+            if not path.is_file() or _sha256(path) != digest:
+                raise ValueError(f"{path} is missing or was changed since it was written. {MEND}")
+        if self.config_digest and self.config_digest != self._found_config():
+            path = self.folder / CONFIG
+            raise ValueError(f"{path} is missing or was changed since it was written. {MEND}")
+        _check_sizes(self)
+
+    def _found_config(self) -> str:
+        try:
+            return digest_of(json_object((self.folder / CONFIG).read_bytes()))
+        except (OSError, ValueError):
+            return ""
+
+    @property
+    def rebuildable(self) -> Candidate:
+        """The candidate as far as it can be built from nothing but the dense architecture."""
+        later = {
+            axis.name: axis.default(self.candidate.shape)
+            for axis in axes()
+            if axis.stage is Stage.RUNTIME or not axis.rebuilt(self.candidate[axis.name])
+        }
+        return self.candidate.replaced(**later)
+
+
+def read_saved(folder: Path) -> Saved:
+    """Read `compression.json`.
+
+    Raises:
+        FileNotFoundError: the folder holds no compressed model.
+        ValueError: the file is damaged, or was written by a newer version.
+    """
+    path = folder / COMPRESSION
+    try:
+        facts = json_object(path.read_bytes())
+        version, digest = facts["version"], facts.pop("digest", "")
+        intact = digest == digest_of(facts)
+    except (FileNotFoundError, NotADirectoryError):
+        raise FileNotFoundError(
+            f"{folder} holds no compressed model: it has no {COMPRESSION}."
+        ) from None
+    except (OSError, *MALFORMED) as error:
+        raise ValueError(f"{path} is damaged: {_reason(error)}. {MEND}") from None
+    if type(version) is not int or version not in range(1, VERSION + 1):
+        raise ValueError(
+            f"{folder} has format version {version!r}, and this paretoformer reads "
+            f"version {VERSION}. Install the version that wrote it."
+        )
+    if version >= 3 and not intact:
+        raise ValueError(f"{path} was changed since it was written. {MEND}")
+    try:
+        return _saved(folder, facts)
+    # Configs are classes of transformers, which raise whatever they like on odd values.
+    except Exception as error:
+        raise ValueError(f"{path} is damaged: {_reason(error)}. {MEND}") from None
+
+
+def _reason(error: Exception) -> str:
+    """An error in words: a `KeyError` says no more than its key."""
+    text = one_line(error).rstrip(".")
+    return text if isinstance(error, ValueError) else f"{type(error).__name__} {text}"
+
+
+def _saved(folder: Path, facts: Mapping[str, Any]) -> Saved:
+    version = facts["version"]
+    candidate = Candidate.from_json(json.dumps(facts["candidate"]))
+    if version >= 2 and facts["candidate_id"] != candidate.id:
+        raise ValueError("its candidate is not the one that was saved")
+    if facts["dtype"] not in DTYPES:
+        raise ValueError(f"dtype is one of {', '.join(DTYPES)}, but got {facts['dtype']!r}")
+    architecture = _architecture(facts["architecture"])
+    if version == 1:  # in which no layer could go
+        config = transformers.AutoConfig.from_pretrained(folder, trust_remote_code=False)
+    else:
+        config = _config(architecture, facts["dense_config"])
+    config._attn_implementation = "sdpa"
+    if shape_of(config) != (candidate.shape.layers, candidate.shape.heads):
+        raise ValueError(
+            f"the candidate has (layers, heads) = {(candidate.shape.layers, candidate.shape.heads)}"
+            f", but the model has {shape_of(config)}"
+        )
+    weights = facts["weights"] if version >= 3 else PLAIN_WEIGHTS
+    return Saved(
+        folder=folder,
+        candidate=candidate,
+        architecture=architecture,
+        config=config,
+        dtype=getattr(torch, facts["dtype"]),
+        weights=weights,
+        digests=_digests(facts["sha256"], weights) if version >= 2 else {},
+        config_digest=facts["config"] if version >= 3 else "",
+    )
+
+
+def _architecture(name: Any) -> type[nn.Module]:
+    """A model class of transformers."""
+    found = getattr(transformers, name, None) if isinstance(name, str) else None
+    known = isinstance(found, type) and issubclass(found, transformers.PreTrainedModel)
+    if not known or getattr(found, "config_class", None) is None:
+        raise ValueError(f"transformers has no model {name!r}")
+    return found  # type: ignore[return-value]
+
+
+def _config(architecture: Any, data: Mapping[str, Any]) -> Any:
+    labels = data.get("num_labels", 0)
+    if not isinstance(labels, int) or labels > MOST_LABELS:
+        raise ValueError(f"num_labels is a number up to {MOST_LABELS:,}, but got {labels!r}")
+    return architecture.config_class.from_dict(dict(data))
+
+
+def _digests(digests: Any, weights: Any) -> Mapping[str, str]:
+    """Raises ValueError unless these are digests of files inside the folder, the weights among
+    them."""
+    if weights not in (PLAIN_WEIGHTS, OWN_WEIGHTS) or weights not in digests:
+        raise ValueError(f"it has no digest of the weights {weights!r}")
+    for name in digests:
+        if Path(name).is_absolute() or ".." in Path(name).parts:
+            raise ValueError(f"it names a file outside of the folder, {name!r}")
+    return dict(digests)
+
+
+def _check_sizes(saved: Saved) -> None:
+    """Raises ValueError unless the weights file has the names and shapes of the model that
+    `compression.json` describes, and there is memory for it."""
+    path = saved.folder / saved.weights
+    there = _shapes(path)
+    try:
+        wanted, needed = _skeleton(saved)
+    except Exception as error:
+        place = saved.folder / (COMPRESSION if saved.digests else CONFIG)
+        raise ValueError(f"no model can be made of {place}: {_reason(error)}. {MEND}") from None
+    for names, shape in wanted:
+        found = [there.pop(name) for name in names if name in there]
+        if not found or any(each != shape for each in found):
+            got = f"the shape {found[0]}" if found else "nothing"
+            raise ValueError(
+                f"{path} does not hold the weights of this model: {names[0]} should have the shape "
+                f"{shape}, and there is {got}. {MEND}"
+            )
+    if others := [name for name in there if f".{MECHANISM}." not in f".{name}"]:
+        raise ValueError(
+            f"{path} does not hold the weights of this model, which has no {others[0]}. {MEND}"
+        )
+    free = psutil.virtual_memory().available + psutil.swap_memory().free
+    if needed > free:
+        raise ValueError(
+            f"{saved.folder} needs {needed / 1e9:.1f} GB of memory, and {free / 1e9:.1f} are free."
+        )
+
+
+def _shapes(path: Path) -> dict[str, tuple[int, ...]]:
+    """Name -> shape of each tensor, from the header of a safetensors file."""
+    try:
+        with safe_open(str(path), "pt") as file:
+            return {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError, *MALFORMED) as error:
+        raise ValueError(f"{path} holds no weights: {_reason(error)}. {MEND}") from None
+
+
+def _skeleton(saved: Saved) -> tuple[list[tuple[list[str], tuple[int, ...]]], int]:
+    """(names, shape) of each tensor that is saved, but those of mechanisms; and the bytes of the
+    dense model. Made on the meta device, where sizes cost nothing.
+    """
+    with torch.device("meta"):
+        dense: nn.Module = saved.architecture(saved.config)
+    needed = sum(each.numel() * each.element_size() for each in dense.parameters())
+    candidate = saved.rebuildable.replaced(attention=None)
+    built = Built(shaped(candidate, dense))
+    for axis in axes():
+        if axis.stage is not Stage.RUNTIME:
+            built = axis.apply(built, candidate[axis.name], Tools())
+    tensors: dict[int, tuple[list[str], tuple[int, ...]]] = {}
+    for name, tensor in built.model.state_dict(keep_vars=True).items():
+        tensors.setdefault(id(tensor), ([], tuple(tensor.shape)))[0].append(name)
+    return list(tensors.values()), needed
+
+
+def refuse_not_finite(saved: Saved, model: nn.Module) -> None:
+    """Raises ValueError where a model without digests has weights that are no numbers."""
+    if saved.digests:
+        return
+    for name, tensor in model.named_parameters():
+        if not bool(torch.isfinite(tensor).all()):
+            raise ValueError(f"{saved.folder / saved.weights}: {name} is not finite. {MEND}")
