@@ -52,7 +52,8 @@ def verify(directory: Path, progress: Progress = silent) -> Verified:
     except (OSError, ValueError, KeyError, TypeError):
         raise UserError(f"{directory} is no export: it has no readable {MEASURED}.") from None
     # Before anything is loaded: a runtime takes its threads from torch's when it is opened.
-    set_threads(spec.target.threads or physical_cores())
+    spec = _within(spec, physical_cores())
+    set_threads(spec.target.threads or 1)
     try:
         model = load_compressed(directory)
     except (ValueError, FileNotFoundError, ImportError) as error:
@@ -68,6 +69,12 @@ def verify(directory: Path, progress: Progress = silent) -> Verified:
         found.append(_measured(subject, spec, model if done else None, found[0] if done else None))
         progress(f"Measuring {what}", 1, 1)
     return Verified(facts, *found)
+
+
+def _within(spec: Spec, cores: int) -> Spec:
+    """The study with no more threads than this machine has cores for."""
+    threads = min(spec.target.threads or cores, cores)
+    return spec.model_copy(update={"target": spec.target.model_copy(update={"threads": threads})})
 
 
 def _measured(

@@ -15,7 +15,7 @@ from paretoformer.evaluators import demo
 from paretoformer.evaluators.data import DataError, read_splits
 from paretoformer.evaluators.metrics import Metric, available, metrics_of
 from paretoformer.evaluators.progress import Progress, silent
-from paretoformer.evaluators.target import Target, check_device, physical_cores
+from paretoformer.evaluators.target import Target, check_device, check_threads, physical_cores
 from paretoformer.evaluators.tasks import Task, check_family, load_model, task_of
 from paretoformer.evaluators.workload import Workload
 from paretoformer.search.errors import StudyError, UserError
@@ -108,6 +108,7 @@ def load_subject(spec: Spec, progress: Progress = silent) -> Subject:
         task = task_of(spec.model.task)
         if not section.resource:  # else the target is another machine
             check_device(section.device)
+            check_threads(section.threads or 1)
         elif section.threads is None:
             raise StudyError(
                 "target.resource names another machine, of which this one does not know the cores: "
