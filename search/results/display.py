@@ -21,6 +21,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 from rich.table import Table
+from rich.text import Text
 
 from paretoformer.search.results.front import nondominated
 from paretoformer.search.results.record import TrialRecord
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from paretoformer.evaluators.metrics import Metric
 
 WATCH_SECONDS = 2
+WAITING = "waiting"
 PLAIN_SECONDS = 15
 """How often a line is printed where the output is no terminal."""
 
@@ -52,6 +54,8 @@ class Display:
         self._tasks: dict[str, TaskID] = {}
         self._printed: dict[str, float] = {}
         self._best: Table | None = None
+        self._waiting = ""
+        self._waiting_since = 0.0
         live = self.console.is_terminal and not quiet
         self._live = Live(console=self.console, refresh_per_second=4) if live else None
 
@@ -80,6 +84,20 @@ class Display:
         elif done == total or time.monotonic() - self._printed.get(what, 0) > PLAIN_SECONDS:
             self._printed[what] = time.monotonic()
             self.note(f"{shown}: {done} of {total}")
+
+    def waiting(self, text: str) -> None:
+        """What a timing waits for; empty once it goes on."""
+        before, self._waiting = self._waiting, text
+        if text and not before:
+            self._waiting_since = time.monotonic()
+        if before and not text:
+            self._printed.pop(WAITING, None)
+            self.note(f"Waited {time.monotonic() - self._waiting_since:.0f} s for a quiet machine.")
+        if self._live:
+            self._refresh()
+        elif text and time.monotonic() - self._printed.get(WAITING, 0) > PLAIN_SECONDS:
+            self._printed[WAITING] = time.monotonic()
+            self.note(text)
 
     @contextmanager
     def watching(self, what: str, look: Callable[[], tuple[int, int, str]]) -> Iterator[None]:
@@ -126,8 +144,9 @@ class Display:
 
     def _refresh(self) -> None:
         if self._live:
-            parts = [self._progress] if self._best is None else [self._progress, self._best]
-            self._live.update(Group(*parts))
+            waiting = Text(self._waiting) if self._waiting else None
+            parts = (self._progress, waiting, self._best)
+            self._live.update(Group(*(part for part in parts if part is not None)))
 
 
 def _tradeoffs(records: Sequence[TrialRecord], objectives: Sequence[Metric]) -> Table:

@@ -16,7 +16,13 @@ from filelock import FileLock, Timeout
 from paretoformer.search.errors import RunError
 from paretoformer.search.results.whole import write_whole
 
-MAY_CHANGE = ("trials", "search.trial_seconds", "search.minutes", "recovery.distill_minutes")
+MAY_CHANGE = (
+    "trials",
+    "search.trial_seconds",
+    "search.minutes",
+    "recovery.distill_minutes",
+    "timing.patience_minutes",
+)
 """Keys of a study file that change no number that was measured."""
 
 
