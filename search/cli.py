@@ -300,6 +300,7 @@ def _as_dict(found: Best) -> dict[str, Any]:
         "candidate_id": found.candidate.id,
         "candidate": json.loads(found.candidate.to_json()),
         "speedup": found.speedup,
+        "disturbed": found.disturbed,
         "metrics": {
             name: {
                 "value": _finite(m.value),
@@ -331,8 +332,8 @@ def _print_best(found: Best) -> None:
         table.add_row(key, number(m.value), interval, number(found.dense[key].value), m.unit)
     print_table(table)
     typer.echo(f"keeps: {described(found.candidate)}; candidate {found.candidate.id}")
-    if found.gain:
-        typer.echo(found.gain)
+    for text in filter(None, (found.gain, found.warning)):
+        typer.echo(text)
 
 
 def answer(folder: Path) -> str:
@@ -348,7 +349,7 @@ def answer(folder: Path) -> str:
     required = " and ".join(found.facts.requirements) or "any quality"
     return (
         f"Fastest with {required}: trial {found.trial}, {described(found.candidate)}, "
-        f"{found.speedup_text}. {found.gain}"
+        f"{found.speedup_text}. {' '.join(filter(None, (found.gain, found.warning)))}"
     ).rstrip()
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import jinja2
 
 from paretoformer.search.errors import RunError
+from paretoformer.search.results import disturbance
 from paretoformer.search.results.evidence import (
     contributions,
     misled_by_flops,
@@ -44,6 +45,8 @@ PALETTE = (
     "#5e5e5e",
 )
 """Colours of what fills the squares of a layer, in the order in which it is met."""
+DISTURBED = {"color": "#b8860b", "size": 11, "symbol": "circle-open"}
+"""How a point is drawn whose numbers were timed beside other work."""
 
 
 def write_report(folder: RunFolder) -> Path:
@@ -82,6 +85,9 @@ def write_report(folder: RunFolder) -> Path:
         contributions=contributions(searched, facts),
         optimism=optimism(shrinkage(frame, facts), facts),
         unstable=_unstable(searched, facts),
+        warning=disturbance.of_rows(shown),
+        mark=disturbance.MARK,
+        disturbed=_disturbed(searched, facts),
     )
     write_whole(folder.report, page)
     return folder.report
@@ -104,7 +110,7 @@ def _point(row: pd.Series, facts: RunFacts, folder: RunFolder) -> dict[str, Any]
         "carbon": carbon(row, facts),
         "metrics": {
             name: {
-                "value": number(row[name]),
+                "value": number(row[name]) + disturbance.mark(row, name),
                 "low": number(row[f"{name}_low"]),
                 "high": number(row[f"{name}_high"]),
                 "search": number(row[f"search_{name}"]),
@@ -148,6 +154,8 @@ def _plot(frame: pd.DataFrame, searched: pd.DataFrame, facts: RunFacts) -> str:
     quality, *costs = facts.objectives
     figure = make_subplots(rows=1, cols=len(costs), shared_yaxes=True, horizontal_spacing=0.04)
     done = _beside(searched[searched["state"] == "complete"], frame, facts)
+    sure = disturbance.undisturbed(frame, facts.objectives)
+    unsure = frame.drop(index=sure.index)
     layers = {
         "searched": (done, {"color": "#c8ccd2", "size": 7}, False),
         "dominated when confirmed": (
@@ -156,12 +164,13 @@ def _plot(frame: pd.DataFrame, searched: pd.DataFrame, facts: RunFacts) -> str:
             True,
         ),
         "front": (
-            frame[frame["role"].isin(["front", "tied"])],
+            sure[sure["role"].isin(["front", "tied"])],
             {"color": "#d62728", "size": 10},
             True,
         ),
+        **({"timed beside other work": (unsure, DISTURBED, True)} if len(unsure) else {}),
         "alternative: the uncut model": (
-            frame[frame["role"] == "alternative"],
+            sure[sure["role"] == "alternative"],
             {"color": "#2ca02c", "size": 11, "symbol": "square"},
             True,
         ),
@@ -222,6 +231,12 @@ def _unstable(searched: pd.DataFrame, facts: RunFacts) -> list[int]:
         return []
     bad = (searched[columns] == False).any(axis=1)  # noqa: E712  # null is not False
     return [int(trial) for trial in searched["trial"][bad]]
+
+
+def _disturbed(searched: pd.DataFrame, facts: RunFacts) -> list[int]:
+    """Trials of which a timing ran beside other work."""
+    sure = disturbance.undisturbed(searched, facts.metrics)["trial"]
+    return [int(trial) for trial in searched["trial"] if trial not in set(sure)]
 
 
 def _beside(searched: pd.DataFrame, frame: pd.DataFrame, facts: RunFacts) -> pd.DataFrame:
