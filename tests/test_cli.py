@@ -10,11 +10,13 @@ from pathlib import Path
 
 import pytest
 
+from paretoformer.evaluators.target import physical_cores
 from paretoformer.search.cli import main
 from paretoformer.spaces.attention import names
 from tests.tiny import write_data, write_model, write_study
 
 Run = Callable[..., tuple[int, str, str]]
+CORES = physical_cores()
 
 
 @pytest.fixture
@@ -66,6 +68,7 @@ def study_with(tiny: Path, old: str, new: str) -> Path:
         ("search_examples = 40", "search_examples = 400", "Lower data.search_examples"),
         ("threads = 2", 'device = "tpu"', "unknown device 'tpu'"),
         ("threads = 2", 'device = "cuda:7"', "is not here"),
+        ("threads = 2", "threads = 5000", f"5000, but this process may use {CORES} physical"),
         ("sequence_length = 64", "sequence_length = 640", "the model has room for 80 tokens"),
         ("threads = 2", '[space]\nattention = ["windw"]', "Did you mean 'window'"),
         ("threads = 2", '[search]\nstorage = "nonsense"', "cannot open the storage"),

@@ -27,29 +27,31 @@ class Quiet:
     """What the timings of one job wait for.
 
     seconds: how long they may, from the first wait on. tell: called with what is waited for, and
-    with an empty text once the wait is over. look: what others do now. waited: seconds so far.
+    with an empty text once the wait is over. look: what others do now. clock: seconds.
+    waited: seconds so far.
     """
 
     seconds: float = 0.0
     tell: Callable[[str], None] = _to_nobody
     look: Callable[[], Load] = look_around
+    clock: Callable[[], float] = time.monotonic
     waited: float = 0.0
     _until: float | None = field(default=None, repr=False)
 
     def wait(self) -> bool:
         """Whether the machine is quiet, by now or within what is left of the time."""
-        begun = time.monotonic()
+        begun = self.clock()
         self._until = begun + self.seconds if self._until is None else self._until
         if begun >= self._until:
             return False
         load = self.look()
         if load.is_quiet:
             return True
-        while not load.is_quiet and time.monotonic() < self._until:
+        while not load.is_quiet and self.clock() < self._until:
             self.tell(f"{WAITING}: {load}")
             load = self.look()
         self.tell("")
-        self.waited += time.monotonic() - begun
+        self.waited += self.clock() - begun
         return load.is_quiet
 
 

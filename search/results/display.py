@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from rich.console import Console, Group
 from rich.live import Live
+from rich.markup import escape
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -97,7 +98,7 @@ class Display:
             self._refresh()
         elif text and time.monotonic() - self._printed.get(WAITING, 0) > PLAIN_SECONDS:
             self._printed[WAITING] = time.monotonic()
-            self.note(text)
+            self.note(escape(text))
 
     @contextmanager
     def watching(self, what: str, look: Callable[[], tuple[int, int, str]]) -> Iterator[None]:
