@@ -67,13 +67,13 @@ def _standing(
     What was timed beside other work may be better than its number says: it is never clearly
     dominated, and dominates nothing.
     """
-    found = intervals(records, objectives)
+    values, lows, highs = intervals(records, objectives)
     directions = [metric.direction for metric in objectives]
     sure = np.array([not _is_unsure(record, objectives) for record in records])
-    front = nondominated(found[0], directions)
-    front[sure] = nondominated(found[0][sure], directions)
+    front = nondominated(values, directions)
+    front[sure] = nondominated(values[sure], directions)
     lost = np.zeros_like(sure)
-    lost[sure] = clearly_dominated(*(ends[sure] for ends in found), directions)
+    lost[sure] = clearly_dominated(values[sure], lows[sure], highs[sure], directions)
     return front, lost
 
 
