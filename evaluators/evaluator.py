@@ -6,7 +6,7 @@ import os
 import platform
 import time
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -23,6 +23,7 @@ from paretoformer.evaluators.target import Target
 from paretoformer.evaluators.tasks import Task
 from paretoformer.evaluators.timing.conditions import set_threads
 from paretoformer.evaluators.timing.protocol import TimingProtocol
+from paretoformer.evaluators.timing.quiet import Waiting
 from paretoformer.evaluators.workload import Workload
 from paretoformer.spaces.axis import Unsuitable
 from paretoformer.spaces.candidate import Candidate
@@ -34,6 +35,7 @@ class Job:
 
     reference: the measurements of the dense model; None for the dense model's own.
     artifact: what the build phase made, where the candidate needs one.
+    waiting: how a timing may wait for a quiet machine, which no time limit counts.
     """
 
     candidate: Candidate
@@ -41,12 +43,13 @@ class Job:
     phase: Phase
     reference: Measurements | None = None
     artifact: Artifact | None = None
+    waiting: Waiting = field(default_factory=Waiting)
 
     @property
     def seconds(self) -> float:
         """How long it takes on purpose, which no time limit may end."""
         if self.phase is not Phase.BUILD:
-            return 0.0
+            return self.waiting.seconds
         return 2 * self.candidate.seconds
 
     @property
@@ -138,6 +141,7 @@ class Evaluator:
             target=self.target,
             protocol=self.protocols.get(job.split, TimingProtocol()),
             steering=self.workload.steering if job.split == "search" else None,
+            quiet=job.waiting.quiet(),
             dense_outputs=self._dense_outputs,
         )
         wanted = self.confirmed if job.split == "confirm" else self.metrics.keys()

@@ -17,6 +17,8 @@ class Measurement:
         for what was counted.
     stable: False when the readings scattered too much to be trusted.
     conditions: what else the machine did meanwhile, such as `foreign_cores`.
+    disturbed: whether it had to be taken while other processes kept the machine busy, or refers to
+        one that was; False where it is not known, as in runs of before this was kept.
     """
 
     value: float
@@ -26,11 +28,17 @@ class Measurement:
     samples: tuple[float, ...] = ()
     stable: bool = True
     conditions: Mapping[str, float] = field(default_factory=dict)
+    disturbed: bool = False
 
     @classmethod
     def exact(cls, value: float, unit: str) -> Measurement:
         """A number that was counted: its interval is a point."""
         return cls(value, value, value, unit)
+
+    @property
+    def foreign_cores(self) -> float:
+        """Cores that other processes kept busy meanwhile; 0 where nobody looked."""
+        return self.conditions.get("foreign_cores", 0.0)
 
     def to_dict(self) -> dict[str, Any]:
         return {
@@ -41,6 +49,7 @@ class Measurement:
             "samples": [int(each) if each.is_integer() else each for each in self.samples],
             "stable": self.stable,
             "conditions": dict(self.conditions),
+            **({"disturbed": True} if self.disturbed else {}),
         }
 
     @classmethod

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import platform
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import joblib
 import psutil
 import torch
 
@@ -58,10 +58,20 @@ def check_device(name: str) -> None:
 
 
 def physical_cores() -> int:
-    """Physical cores that this process may use."""
-    logical = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    physical = psutil.cpu_count(logical=False) or logical or 1
-    return max(1, min(physical, logical or physical))
+    """Physical cores that this process may use, by its affinity and its container's quota."""
+    usable = int(joblib.cpu_count(only_physical_cores=True))
+    # Under an affinity or a quota joblib counts hyper-threads.
+    return max(1, min(usable, psutil.cpu_count(logical=False) or usable))
+
+
+def check_threads(count: int) -> None:
+    """Raises ValueError where this process may not use so many cores at once."""
+    cores = physical_cores()
+    if count > cores:
+        raise ValueError(
+            f"target.threads is {count}, but this process may use {cores} physical "
+            f"{'core' if cores == 1 else 'cores'}: set it to {cores} or less."
+        )
 
 
 def cpu_name() -> str:

@@ -14,6 +14,8 @@ CONFIRMATION = 0.3
 """Share of the minutes that is kept for the confirmation."""
 DISTILLATION = 0.3
 """Largest share of the minutes that distillation may take."""
+WAITING = 0.1
+"""Largest share of the minutes that one timing may wait for a quiet machine."""
 SEARCHED = 10.0
 """Minutes of which distillation takes none: a search without time for its alternatives has nothing
 that is worth distilling."""
@@ -82,6 +84,14 @@ class Budget:
         """Remember what was spent."""
         if math.isfinite(self.minutes):
             self.study.set_user_attr(SPENT, self.spent)
+
+
+def patience_seconds(spec: Spec) -> float:
+    """How long a timing may wait for a quiet machine; a budget has no more than its share of it."""
+    minutes = spec.timing.patience_minutes
+    if spec.search.minutes is not None:
+        minutes = min(minutes, WAITING * spec.search.minutes)
+    return 60 * minutes
 
 
 def distill_minutes(spec: Spec) -> float:

@@ -357,6 +357,7 @@ def _as_dict(found: Best) -> dict[str, Any]:
         "candidate_id": found.candidate.id,
         "candidate": json.loads(found.candidate.to_json()),
         "speedup": found.speedup,
+        "disturbed": found.disturbed,
         "metrics": {
             name: {
                 "value": _finite(m.value),
@@ -388,8 +389,8 @@ def _print_best(found: Best) -> None:
         table.add_row(key, number(m.value), interval, number(found.dense[key].value), m.unit)
     print_table(table)
     typer.echo(f"keeps: {described(found.candidate)}; candidate {found.candidate.id}")
-    if found.gain:
-        typer.echo(found.gain)
+    for text in filter(None, (found.gain, found.warning)):
+        typer.echo(text)
 
 
 if __name__ == "__main__":

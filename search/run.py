@@ -16,7 +16,7 @@ from paretoformer.evaluators.evaluator import Evaluator
 from paretoformer.evaluators.recovery_texts import has_own_texts
 from paretoformer.evaluators.target import Target, machine_facts, physical_cores
 from paretoformer.evaluators.timing.protocol import TimingProtocol
-from paretoformer.search.budget import Budget
+from paretoformer.search.budget import Budget, patience_seconds
 from paretoformer.search.disk import room_on
 from paretoformer.search.dispatch.artifacts import ArtifactFolder
 from paretoformer.search.dispatch.dispatcher import Dispatcher
@@ -290,6 +290,12 @@ class _Run:
                 f"The {budget.minutes:g} minutes are over: {missing} points of the search's front "
                 "were not confirmed, and are left out. More --minutes go on."
             )
+        disturbed = sum(record.disturbed for record in confirmed.values())
+        if disturbed:
+            self.display.note(
+                f"{disturbed} of {len(confirmed)} confirmed points were timed beside other work: "
+                "they are marked. The same command times them anew."
+            )
         return records
 
     def _search(
@@ -493,6 +499,8 @@ class _Run:
                 seconds=self.spec.search.trial_seconds,
                 fresh=fresh,
                 on_worker=on_worker,
+                patience=patience_seconds(self.spec),
+                on_waiting=self.display.waiting,
             ) as dispatcher:
                 yield dispatcher
 

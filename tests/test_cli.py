@@ -11,12 +11,15 @@ from pathlib import Path
 
 import pytest
 
+from paretoformer.evaluators.target import physical_cores
 from paretoformer.search.results.answer import answer
 from paretoformer.search.results.best import load_best
 from paretoformer.search.study.spec import parse_spec
 from paretoformer.spaces.attention import names
 from tests.conftest import Run
 from tests.tiny import write_data, write_model, write_study
+
+CORES = physical_cores()
 
 
 @pytest.fixture(scope="module")
@@ -68,6 +71,7 @@ def study_with(tiny: Path, old: str, new: str) -> Path:
         ('path = "model"', 'path = "a\\u0000"', "holds a NUL character"),
         ("threads = 2", '[search]\nstorage = "sqlite:////absent/s.db"', "cannot open the storage"),
         ("threads = 2", '[search]\nstorage = "sqlite:///:memory:"', "it is in memory"),
+        ("threads = 2", "threads = 5000", f"5000, but this process may use {CORES} physical"),
         ("sequence_length = 64", "sequence_length = 640", "the model has room for 80 tokens"),
         ("threads = 2", '[space]\nattention = ["windw"]', "Did you mean 'window'"),
         ("threads = 2", '[search]\nstorage = "nonsense"', "cannot open the storage"),

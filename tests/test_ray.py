@@ -6,6 +6,7 @@ import os
 import signal
 import threading
 from collections.abc import Iterator
+from dataclasses import dataclass, replace
 
 import numpy as np
 import psutil
@@ -14,6 +15,8 @@ import pytest
 from paretoformer.evaluators.evaluator import Job
 from paretoformer.evaluators.formula import FormulaEvaluator
 from paretoformer.evaluators.outcome import Outcome, Phase, Result
+from paretoformer.evaluators.timing.load import Load
+from paretoformer.search.dispatch.patience import SHARE
 from paretoformer.search.dispatch.placement import places
 from paretoformer.search.dispatch.ray_dispatcher import RayDispatcher
 from paretoformer.search.dispatch.ray_session import ray_session
@@ -102,6 +105,40 @@ def test_job_over_its_time_is_ended_and_the_others_go_on() -> None:
         FormulaEvaluator(30.0), where=places(workers=1), threads=1, seconds=0.5
     ) as dispatcher:
         assert run(dispatcher, jobs(Phase.SHARED)[0])[0].outcome is Outcome.TIME_LIMIT
+
+
+@dataclass
+class WaitingEvaluator(FormulaEvaluator):
+    """Waits for a quiet machine that never comes, before it answers."""
+
+    def run(self, job: Job) -> Result:
+        quiet = replace(job.waiting.quiet(), look=lambda: Load(1.0, 2, "`apt-cache` (pid 123)"))
+        quiet.wait()
+        result = super().run(job)
+        busy = {"foreign_cores": 1.0, "patience": job.waiting.seconds}
+        measured = {k: replace(m, conditions=busy) for k, m in result.measurements.items()}
+        return replace(result, measurements=measured)
+
+
+def test_wait_for_a_quiet_machine_is_told_and_no_time_limit_counts_it() -> None:
+    told: list[str] = []
+    with RayDispatcher(
+        WaitingEvaluator(),
+        where=places(workers=1),
+        threads=1,
+        seconds=1.0,
+        fresh=True,
+        patience=3.0,
+        on_waiting=told.append,
+    ) as dispatcher:
+        first, second = run(dispatcher, *jobs(Phase.TIMING)[:2])
+    assert first.outcome is second.outcome is Outcome.OK
+    assert told[:2] == [
+        "waiting for a quiet machine: 1.0 of 2 cores used by `apt-cache` (pid 123)",
+        "",
+    ]
+    allowed = [each.measurements["latency_ms"].conditions["patience"] for each in (first, second)]
+    assert allowed == [3.0, 3.0 * SHARE]  # though each had a process of its own
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

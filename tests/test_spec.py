@@ -72,6 +72,7 @@ def test_hub_id_stays_a_hub_id() -> None:
         ("trials = 0" + GOOD, "`trials`: Input should be greater than or equal to 1, but got 0"),
         ("objectives = ['accuracy']" + GOOD, "needs two or more objectives"),
         (GOOD + "[search]\nsampler = 'nsga3'", "`search.sampler`: Input should be 'nsga2'"),
+        (GOOD + "[timing]\npatience_minutes = -1", "greater than or equal to 0, but got -1"),
         (GOOD + "[target]\ndtype = 'int8'", "`target.dtype`: Input should be 'float32'"),
         (GOOD + "search = 'a.csv'", "either `path`, or `train`, `search` and `confirm`"),
         ("[model]\npath='x'\n[data]\ntrain='a.csv'", "give `path`, or all of `train`"),

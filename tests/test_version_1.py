@@ -26,6 +26,9 @@ def version_1(tmp_path: Path) -> Path:
     (run / "study.toml").write_text(
         (run / "study.toml").read_text().replace("/frozen", str(folder))
     )
+    waiting = "[timing]\npatience_minutes = 0"  # tests share their machine
+    study = folder / "tiny.toml"
+    study.write_text(study.read_text().replace("[timing]", waiting))
     machine = json.loads((run / "machine.json").read_text())
     machine["hardware"] = machine_facts(Target())["hardware"]
     (run / "machine.json").write_text(json.dumps(machine))

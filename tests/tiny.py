@@ -86,6 +86,7 @@ threads = 2
 [timing]
 search_seconds = 0.2
 confirm_seconds = 0.2
+patience_minutes = 0
 {extra}
 """,
         encoding="utf-8",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import time
-from functools import cache
+from functools import cache, partial
 from typing import Any, ClassVar
 
 import torch
@@ -15,6 +15,8 @@ from paretoformer.evaluators.metrics.metric import Bench, Metric
 from paretoformer.evaluators.metrics.registry import register
 from paretoformer.evaluators.target import Target
 from paretoformer.evaluators.timing.clocks import synchronizer
+from paretoformer.evaluators.timing.conditions import Watch
+from paretoformer.evaluators.timing.quiet import measure_in_quiet
 
 SECONDS = 10.0
 """Of one reading: counters are updated some ten times a second, and noise must average out."""
@@ -27,7 +29,8 @@ class Energy(Metric):
 
     From counters of the hardware: RAPL (processor packages and memory) on a CPU target, NVML on a
     CUDA one; never from a model of power. Forwards run back to back for ten seconds a reading; the
-    idle power, read once a process, is subtracted. The interval is the range of the readings.
+    idle power, read once a process, is subtracted. The interval is the range of the readings. What
+    other processes draw is counted too, so it waits for a quiet machine, as a timing does.
     """
 
     name = "energy_mj"
@@ -56,12 +59,15 @@ class Energy(Metric):
         return ""
 
     def measure(self, bench: Bench) -> Measurement:
+        return measure_in_quiet(bench.quiet, partial(self._once, bench))
+
+    def _once(self, bench: Bench) -> Measurement:
         target = bench.target
         batch = bench.workload.timing_batch(target)
         synchronize = synchronizer(target.device)
         idle_watts = _idle_watts(target)
         readings = []
-        with torch.inference_mode():
+        with torch.inference_mode(), Watch(target.device) as watch:
             for _ in range(READINGS):
                 joules, seconds, runs = self._reading(bench.runnable, batch, target, synchronize)
                 readings.append((joules - idle_watts * seconds) / runs * 1e3)
@@ -71,7 +77,7 @@ class Energy(Metric):
             high=max(readings),
             unit=self.unit,
             samples=tuple(readings),
-            conditions={"idle_watts": round(idle_watts, 3)},
+            conditions={**watch.conditions, "idle_watts": round(idle_watts, 3)},
         )
 
     def _reading(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 from typing import Any, ClassVar
 
@@ -14,11 +15,8 @@ from paretoformer.evaluators.metrics.registry import register
 from paretoformer.evaluators.timing.clocks import stopwatch
 from paretoformer.evaluators.timing.conditions import Watch
 from paretoformer.evaluators.timing.protocol import time_alone, time_interleaved
+from paretoformer.evaluators.timing.quiet import measure_in_quiet
 from paretoformer.evaluators.timing.statistics import summary
-
-FOREIGN_CORES = 0.2
-"""A timing during which others kept more cores than this busy is repeated."""
-ATTEMPTS = 2
 
 
 class Latency(Metric):
@@ -37,8 +35,11 @@ class Latency(Metric):
 
     The interval is one for what a second timing would give: a percentile bootstrap of the median
     over rounds, of both timings, and what two of them differ by beyond that (`SESSION`,
-    `PACE_SLOPE`), which the dense model, being the reference, does not have. Other processes' use
-    of the processor is watched, recorded, and the timing repeated when it was considerable.
+    `PACE_SLOPE`), which the dense model, being the reference, does not have.
+
+    A timing waits until other processes leave the machine alone, and is repeated where they did
+    not, as long as the study has patience. After that it is `disturbed`, as is every timing that
+    refers to a disturbed one of the dense model.
     """
 
     name = "latency_ms"
@@ -48,10 +49,11 @@ class Latency(Metric):
     exclusive = True
 
     def measure(self, bench: Bench) -> Measurement:
-        found = [self._once(bench)]
-        while len(found) < ATTEMPTS and found[-1].conditions["foreign_cores"] > FOREIGN_CORES:
-            found.append(self._once(bench))
-        return min(found, key=lambda each: (not each.stable, each.conditions["foreign_cores"]))
+        measured = measure_in_quiet(bench.quiet, partial(self._once, bench))
+        if bench.reference is None:
+            return measured
+        on_disturbed = bench.reference[self.name].disturbed
+        return replace(measured, disturbed=measured.disturbed or on_disturbed)
 
     def _once(self, bench: Bench) -> Measurement:
         batch = bench.workload.timing_batch(bench.target)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import time
 from contextlib import suppress
@@ -14,9 +15,10 @@ import torch
 class Watch:
     """The conditions over a `with` block.
 
-    `foreign_cores`: cores that other processes kept busy, on average. `stolen_cores`: cores that
-    the hypervisor took. On CUDA also `clock_mhz` and `temperature_c` at the end, and
-    `foreign_gpu_processes`, where the driver's library tells.
+    `foreign_cores`: cores that other processes kept busy, on average. Those of the study count too:
+    they should do nothing meanwhile, and disturb alike. `stolen_cores`: cores that the hypervisor
+    took. On CUDA also `clock_mhz` and `temperature_c` at the end, and `foreign_gpu_processes`,
+    where the driver's library tells.
     """
 
     def __init__(self, device: str) -> None:
@@ -42,13 +44,34 @@ class Watch:
 
 
 def _cpu_seconds() -> tuple[float, float, float]:
-    """Seconds since boot: of all processors together busy, of this process, stolen."""
-    times = psutil.cpu_times()
-    idle = times.idle + getattr(times, "iowait", 0.0)
-    stolen = getattr(times, "steal", 0.0)
-    guests = getattr(times, "guest", 0.0) + getattr(times, "guest_nice", 0.0)  # counted in user
+    """Seconds since boot: of the usable processors together busy, of this process, stolen."""
     mine = psutil.Process().cpu_times()
-    return sum(times) - idle - stolen - guests, mine.user + mine.system, stolen
+    stolen = sum(getattr(times, "steal", 0.0) for times in _processor_times())
+    return busy_seconds(), mine.user + mine.system, stolen
+
+
+def busy_seconds() -> float:
+    """Seconds since boot that the processors which this process may use were busy, together."""
+    return sum(map(_busy, _processor_times()))
+
+
+def usable_processors() -> list[int]:
+    """Numbers of the processors that this process may use: its affinity."""
+    if hasattr(os, "sched_getaffinity"):
+        return sorted(os.sched_getaffinity(0))
+    return list(range(os.cpu_count() or 1))
+
+
+def _processor_times() -> list[Any]:
+    """What each usable processor did since boot."""
+    every, usable = psutil.cpu_times(percpu=True), usable_processors()
+    return [every[i] for i in usable] if max(usable) < len(every) else every
+
+
+def _busy(times: Any) -> float:
+    """Without what the hypervisor took; time of guests is counted in that of users."""
+    away = ("idle", "iowait", "steal", "guest", "guest_nice")
+    return float(sum(times) - sum(getattr(times, name, 0.0) for name in away))
 
 
 def _gpu(device: torch.device) -> dict[str, float]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
 
@@ -52,16 +53,20 @@ class Pipeline:
         """Candidates under way."""
         return len(self._underway)
 
-    def start(self, key: int, candidate: Candidate, reference: Measurements | None) -> None:
+    def start(
+        self,
+        key: int,
+        candidate: Candidate,
+        reference: Measurements | None,
+        skipped: Collection[Phase] = (),
+    ) -> None:
         """Measure `candidate`; `key` comes back with its result.
 
-        reference: the measurements of the dense model; None for its own.
+        reference: the measurements of the dense model; None for its own. skipped: phases whose
+        results are known.
         """
-        left = [
-            phase
-            for phase in phases(candidate)
-            if phase is not Phase.BUILD or not self._artifacts.has(candidate)
-        ]
+        built = (Phase.BUILD,) if self._artifacts.has(candidate) else ()
+        left = [phase for phase in phases(candidate) if phase not in (*built, *skipped)]
         future = self._submit(candidate, left.pop(0), reference)
         self._underway[key] = _Underway(candidate, reference, left, future)
 

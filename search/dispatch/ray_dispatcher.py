@@ -11,7 +11,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,10 @@ import psutil
 
 from paretoformer.evaluators.evaluator import Evaluates, Job
 from paretoformer.evaluators.outcome import Outcome, Result
+from paretoformer.evaluators.timing.load import Process
+from paretoformer.evaluators.timing.quiet import Waiting, read_notice
 from paretoformer.search.dispatch.dispatcher import Dispatcher
+from paretoformer.search.dispatch.patience import Patience
 from paretoformer.search.dispatch.placement import Places, places
 from paretoformer.search.dispatch.ray_session import import_ray
 from paretoformer.search.dispatch.signals import INTERRUPTS
@@ -34,8 +37,8 @@ LOOK_SECONDS = 10.0
 START_SECONDS = 300
 """How long a worker may take to import torch and receive the model."""
 
-Process = tuple[int, float]
-"""Process id and creation time: together they name one process for good."""
+NOTICE = "waiting"
+"""The file among a worker's temporary ones that says what its timing waits for."""
 
 
 class _Worker:
@@ -75,18 +78,25 @@ class _Task:
 class _Slot:
     """A place for one worker process, and what it is doing.
 
-    node: the Ray node that its process runs on. scratch: of its process' temporary files.
+    node: the Ray node that its process runs on. patience: of its timings.
+    scratch: of its process' temporary files.
     """
 
     node: str
     threads: int
     exclusive: bool
+    patience: Patience
     scratch: str = ""
     actor: Any = None
     hello: Any = None
     task: _Task | None = None
     reference: Any = None
     deadline: float = 0.0
+
+    @property
+    def notice(self) -> str:
+        """Where its process says what a timing waits for."""
+        return os.path.join(self.scratch, NOTICE)
 
 
 def _models_code() -> list[str]:
@@ -113,6 +123,8 @@ class RayDispatcher(Dispatcher):
     fresh: every timing gets a process of its own.
     on_worker: told of every worker process on its start.
     look: where the workers of a cluster could be by now; None: where they were in the beginning.
+    patience: seconds that a timing may wait for a quiet machine; no time limit counts them.
+    on_waiting: told what a timing on this machine waits for, empty once it goes on.
     """
 
     def __init__(
@@ -125,6 +137,8 @@ class RayDispatcher(Dispatcher):
         fresh: bool = False,
         on_worker: Callable[[Process], None] = lambda process: None,
         look: Callable[[], Places] | None = None,
+        patience: float = 0.0,
+        on_waiting: Callable[[str], None] = lambda text: None,
     ) -> None:
         ray = import_ray()
         where = where or places()
@@ -135,6 +149,10 @@ class RayDispatcher(Dispatcher):
         self._fresh = fresh
         self._on_worker = on_worker
         self._look = look
+        self._patience = patience
+        self._on_waiting = on_waiting
+        self._notice = ""
+        self._process = os.getpid(), psutil.Process().create_time()
         self._next_look = time.monotonic() + LOOK_SECONDS
         self._threads = threads
         self._separate_machines = where.separate_machines
@@ -172,6 +190,7 @@ class RayDispatcher(Dispatcher):
             nearest = min(slot.deadline for slot in self._busy()) - time.monotonic()
             self._ray.wait(references, timeout=max(0.0, min(nearest, POLL_SECONDS)))
             INTERRUPTS.check()
+            self._tell_what_is_waited_for()
             ready = self._ready(references)
             for slot in self._busy():
                 if slot.task is None:  # on a node that turned out to be gone
@@ -194,6 +213,13 @@ class RayDispatcher(Dispatcher):
                 self._replace(slot)
         with suppress(OSError):  # a process that is ending may still write
             self._scratch.cleanup()
+
+    def _tell_what_is_waited_for(self) -> None:
+        found = filter(None, (read_notice(slot.notice) for slot in self._timing if slot.task))
+        notice = next(found, "")
+        if notice != self._notice:
+            self._notice = notice
+            self._on_waiting(notice)
 
     def _busy(self) -> list[_Slot]:
         return [slot for slot in self._slots if slot.task is not None]
@@ -235,8 +261,12 @@ class RayDispatcher(Dispatcher):
             allowance = START_SECONDS
         slot.task = self._queues[slot.exclusive].popleft()
         slot.task.attempts += 1
-        slot.reference = slot.actor.run.remote(slot.task.job)
-        limit = self._seconds + slot.task.job.seconds
+        job = slot.task.job
+        if slot.exclusive:
+            waiting = Waiting(slot.patience.seconds, slot.notice, self._process)
+            job = replace(job, waiting=waiting)
+        slot.reference = slot.actor.run.remote(job)
+        limit = self._seconds + job.seconds
         slot.deadline = time.monotonic() + limit + allowance
 
     def _collect(self, slot: _Slot) -> bool:
@@ -257,8 +287,10 @@ class RayDispatcher(Dispatcher):
                 self._queues[slot.exclusive].appendleft(task)
                 return False
             result = Result(Outcome.WORKER_DIED, message=str(error).partition("\n")[0])
-        if self._fresh and slot.exclusive:
-            self._replace(slot)
+        if slot.exclusive:
+            slot.patience.learn(result)
+            if self._fresh:
+                self._replace(slot)
         self._finish(slot, result)
         return True
 
@@ -307,11 +339,12 @@ class RayDispatcher(Dispatcher):
         """Have a slot wherever there could be one."""
         there = Counter(slot.node for slot in self._shared)
         self._shared += [
-            _Slot(node, 1, exclusive=False) for node in (Counter(where.shared) - there).elements()
+            _Slot(node, 1, exclusive=False, patience=Patience(0.0))
+            for node in (Counter(where.shared) - there).elements()
         ]
         timing = {slot.node for slot in self._timing}
         self._timing += [
-            _Slot(node, self._threads, exclusive=True)
+            _Slot(node, self._threads, exclusive=True, patience=Patience(self._patience))
             for node in where.timing
             if node not in timing
         ]

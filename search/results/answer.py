@@ -18,7 +18,7 @@ def answer(folder: Path) -> str:
     except NoAnswer as error:
         reason = str(error)
         return reason[:1].upper() + reason[1:]
-    lines = [found.gain, sentence(found)]
+    lines = [found.gain, found.warning, sentence(found)]
     return "\n".join(filter(None, lines))
 
 

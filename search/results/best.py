@@ -12,6 +12,7 @@ import numpy as np
 
 from paretoformer.evaluators.measurement import Measurement
 from paretoformer.search.errors import NoAnswer, OtherMachineWarning, UserError
+from paretoformer.search.results import disturbance
 from paretoformer.search.results.facts import RunFacts
 from paretoformer.search.results.parquet import read_front
 from paretoformer.search.results.requirement import Requirement
@@ -34,6 +35,7 @@ class Alternative:
     candidate: Candidate
     latency_ms: float
     speedup: float
+    disturbed: bool = False
 
     @property
     def name(self) -> str:
@@ -46,6 +48,7 @@ class Best:
     """A chosen point: what it is, what was measured of it, and a way to have it run.
 
     metrics: metric -> confirmed measurement; dense: the same of the uncompressed model.
+    passed_over: how many points would be better by numbers that were timed beside other work.
     """
 
     candidate: Candidate
@@ -57,6 +60,29 @@ class Best:
     alternative: Alternative | None
     run: Path
     facts: RunFacts
+    passed_over: int = 0
+
+    @property
+    def disturbed(self) -> bool:
+        """Whether one of its timings, or of what they are compared with, ran beside other work."""
+        return any(each.disturbed for each in (*self.metrics.values(), *self.dense.values()))
+
+    @property
+    def warning(self) -> str:
+        """What to know of timings that ran beside other work, in one sentence; mostly nothing."""
+        if self.disturbed:
+            timed = [
+                each for each in (*self.metrics.values(), *self.dense.values()) if each.disturbed
+            ]
+            text = disturbance.sentence(max(each.foreign_cores for each in timed))
+            return f"{text[0].upper()}{text[1:]}."
+        if not self.passed_over:
+            return ""
+        points = "point" if self.passed_over == 1 else "points"
+        return (
+            f"Left out: {self.passed_over} {points} with better numbers that were timed beside "
+            "other work; run the same command again to time them anew."
+        )
 
     @property
     def speedup_text(self) -> str:
@@ -72,10 +98,11 @@ class Best:
         if self.alternative.candidate == self.candidate:
             return f"No compressed model is faster than the uncut one in {self.alternative.name}."
         factor = self.alternative.latency_ms / self.metrics[DEFAULT_MINIMIZE].value
+        beside = ", timed beside other work" if self.alternative.disturbed else ""
         return (
             f"{self.speedup:.2f}x as fast as the uncompressed torch model, and {factor:.2f}x as "
             f"fast as the best alternative that satisfies the same requirement: the uncut model "
-            f"in {self.alternative.name}, {self.alternative.speedup:.2f}x."
+            f"in {self.alternative.name}, {self.alternative.speedup:.2f}x{beside}."
         )
 
     @property
@@ -111,7 +138,8 @@ def load_best(
 
     Warns once (`OtherMachineWarning`) where this machine is unlike the one that measured.
 
-    The uncompressed model takes part: where nothing smaller satisfies, it is the answer.
+    The uncompressed model takes part: where nothing smaller satisfies, it is the answer. A point
+    that was timed beside other work is one only where that is true of all; `Best.warning` says so.
 
     Raises:
         UserError: no finished run, an unknown metric, or a requirement that does not parse.
@@ -148,8 +176,10 @@ def load_best(
     if facts.metrics[metric].direction == "maximize":
         costs = -costs
     _warn_of_other_machine(facts)
-    chosen = satisfying.loc[costs.idxmin()]
-    return _best(chosen, dense, _alternative(satisfying), Path(run), facts)
+    sure = disturbance.undisturbed(satisfying, [metric, *(each.metric for each in requirements)])
+    chosen = satisfying.loc[costs[(satisfying if sure.empty else sure).index].idxmin()]
+    passed_over = int((costs < costs[chosen.name]).sum())
+    return _best(chosen, dense, _alternative(satisfying), Path(run), facts, passed_over)
 
 
 def _alternative(satisfying: pd.DataFrame) -> Alternative | None:
@@ -159,7 +189,8 @@ def _alternative(satisfying: pd.DataFrame) -> Alternative | None:
         return None
     row = uncut.iloc[int(np.argmin(uncut[DEFAULT_MINIMIZE].to_numpy(dtype=float)))]
     candidate = Candidate.from_json(row["candidate"])
-    return Alternative(candidate, float(row[DEFAULT_MINIMIZE]), float(row["speedup"]))
+    disturbed = disturbance.is_disturbed(row, [DEFAULT_MINIMIZE])
+    return Alternative(candidate, float(row[DEFAULT_MINIMIZE]), float(row["speedup"]), disturbed)
 
 
 def _warn_of_other_machine(facts: RunFacts) -> None:
@@ -187,6 +218,7 @@ def _best(
     alternative: Alternative | None,
     run: Path,
     facts: RunFacts,
+    passed_over: int,
 ) -> Best:
     reference = _measurements(dense, facts)
     found = _measurements(row, facts)
@@ -204,6 +236,7 @@ def _best(
         alternative=alternative,
         run=run,
         facts=facts,
+        passed_over=passed_over,
     )
 
 
@@ -224,6 +257,8 @@ def _measurements(row: pd.Series, facts: RunFacts) -> dict[str, Measurement]:
             unit=metric.unit,
             samples=() if samples is None else tuple(float(each) for each in samples),
             stable=True if stable is None else bool(stable),
+            conditions=disturbance.conditions_of(row, name),
+            disturbed=disturbance.is_disturbed(row, [name]),
         )
     return found
 

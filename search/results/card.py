@@ -37,6 +37,7 @@ def model_card(best: Best, base: str, served: Sequence[str] = ()) -> str:
         rows=_rows(best),
         speedup=best.speedup_text,
         gain=best.gain,
+        warning=best.warning,
         study=best.study,
         machine=describe_machine(best.facts.machine),
         versions=best.facts.machine["versions"],

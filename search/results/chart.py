@@ -27,6 +27,7 @@ LIGHT = {
     "front": "#d62728",
     "tied": "#f2a33a",
     "alternative": "#2a9134",
+    "disturbed": "#9a6b00",
     "dense": "#1f77b4",
 }
 DARK = {
@@ -40,6 +41,7 @@ DARK = {
     "front": "#ff6b61",
     "tied": "#f2b25c",
     "alternative": "#5fc96b",
+    "disturbed": "#d9ab3f",
     "dense": "#5aa9e6",
 }
 CSS = """
@@ -51,7 +53,7 @@ CSS = """
 .chart a:hover .mark { stroke: var(--text); stroke-width: 2; }
 """ + "".join(
     f".chart .{name} {{ fill: var(--{name}); stroke: var(--{name}); }}\n"
-    for name in ("searched", "dominated", "front", "tied", "alternative", "dense")
+    for name in ("searched", "dominated", "front", "tied", "alternative", "disturbed", "dense")
 )
 
 FIFTHS = {
@@ -104,6 +106,7 @@ SHAPES = {
     "circle": "M-5 0a5 5 0 1 0 10 0a5 5 0 1 0-10 0z",
     "square": "M-5-5h10v10h-10z",
     "diamond": "M0-7l7 7l-7 7l-7-7z",
+    "ring": "M-6 0a6 6 0 1 0 12 0a6 6 0 1 0-12 0zM-4 0a4 4 0 1 1 8 0a4 4 0 1 1-8 0z",
     "cross": "M-4-5l4 4l4-4l1 1l-4 4l4 4l-1 1l-4-4l-4 4l-1-1l4-4l-4-4z",
 }
 

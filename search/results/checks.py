@@ -17,6 +17,7 @@ from paretoformer.evaluators.outcome import Phase
 from paretoformer.search.results.facts import RunFacts
 from paretoformer.search.results.record import span_column
 from paretoformer.spaces.candidate import Candidate
+from paretoformer.spaces.damage import json_object
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -91,6 +92,10 @@ class _Study(_Part):
     timing: _Timing
 
 
+class _Conditions(_Part):
+    foreign_cores: float = 0.0
+
+
 def check_machine(machine: Any) -> None:
     """Raises ValueError when a machine is not described as `machine.json` does."""
     _check(_Machine, machine, "machine")
@@ -133,6 +138,8 @@ def check_columns(table: pa.Table, facts: RunFacts, *, published: bool) -> None:
         wanted |= {"outcome": _is_text, "message": _is_text}
     optional = {f"{name}_samples": _is_list for name in facts.metrics}
     optional |= {f"{name}_stable": pa.types.is_boolean for name in facts.metrics}
+    optional |= {f"{name}_disturbed": pa.types.is_boolean for name in facts.metrics}
+    optional |= {f"{name}_conditions": _is_text for name in facts.metrics}
     optional |= {f"{name}_difference{end}": _is_number for name in facts.metrics for end in ENDS}
     wanted |= {name: kind for name, kind in optional.items() if name in names}
     for phase in Phase:
@@ -179,6 +186,9 @@ def check_rows(frame: pd.DataFrame, facts: RunFacts, *, published: bool) -> None
     if not np.isfinite(done[list(facts.objectives)].to_numpy(dtype=float)).all():
         raise ValueError("a complete row lacks an objective")
     _check_spans(frame)
+    for name in frame.columns.intersection([f"{name}_conditions" for name in facts.metrics]):
+        for text in frame[name].dropna():
+            _check(_Conditions, json_object(text), name)
     if published:
         _one_of(frame, "role", ROLES)
         _check_dense(frame, candidates, facts)

@@ -7,11 +7,13 @@ published.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import numpy as np
 import optuna
 
 from paretoformer.evaluators.measurement import Measurements
+from paretoformer.evaluators.outcome import Phase
 from paretoformer.evaluators.progress import Progress, silent
 from paretoformer.search.dispatch.pipeline import Pipeline
 from paretoformer.search.errors import StudyFailed
@@ -48,7 +50,8 @@ def confirm(
 ) -> dict[str, TrialRecord]:
     """Measure these records' candidates again, the dense model first, the others in random order.
 
-    What an interrupted run had confirmed is kept.
+    What an earlier run had confirmed is kept, but what it had to time beside other work is timed
+    again, whatever the time.
 
     pipeline: makes one on fresh workers and the split `confirm`; called only if work is left.
     seed: of the order; None: as they come, few at a time, since time may be over before all are.
@@ -64,7 +67,8 @@ def confirm(
     dense, *others = records
     if seed is not None:
         others = [others[i] for i in np.random.default_rng(seed).permutation(len(others))]
-    missing = [each for each in (dense, *others) if each.candidate.id not in confirmed]
+    settled = {key for key, record in confirmed.items() if not record.disturbed}
+    missing = [each for each in (dense, *others) if each.candidate.id not in settled]
     progress(WHAT, len(records) - len(missing), len(records))
     if not missing:
         return confirmed
@@ -74,19 +78,25 @@ def confirm(
     def collect() -> None:
         for trial, result in lane.finished():
             again = TrialRecord(trial, by_trial[trial].candidate, result)
+            again = _together(confirmed.get(again.candidate.id), again)
             if again.candidate.is_dense and not again.ok:
                 raise StudyFailed(f"the uncompressed model cannot be confirmed: {result.message}.")
             confirmed[again.candidate.id] = again
+            settled.add(again.candidate.id)
             kept = again
             if scores is not None:
                 kept = scores.take(again, "confirm")
                 scores.keep()
             study.set_user_attr(CONFIRMED + again.candidate.id, kept.to_json())
-            progress(WHAT, sum(r.candidate.id in confirmed for r in records), len(records))
+            progress(WHAT, sum(r.candidate.id in settled for r in records), len(records))
+
+    def begin(record: TrialRecord, reference: Measurements | None) -> None:
+        known = (Phase.SHARED,) if record.candidate.id in confirmed else ()
+        lane.start(record.trial, record.candidate, reference, known)
 
     reference: Measurements | None = None
     if missing[0] is dense:
-        lane.start(dense.trial, dense.candidate, None)
+        begin(dense, None)
         while len(lane):
             collect()
     reference = confirmed[dense.candidate.id].measurements
@@ -95,9 +105,22 @@ def confirm(
         if record is not dense:
             if len(lane) >= most:  # a few at a time: what is whole is stored
                 collect()
-            if is_over() and len(confirmed) - 1 + len(lane) >= ALWAYS:
-                break
-            lane.start(record.trial, record.candidate, reference)
+            late = is_over() and len(settled) - 1 + len(lane) >= ALWAYS
+            if record.candidate.id in confirmed or not late:
+                begin(record, reference)
     while len(lane):
         collect()
     return confirmed
+
+
+def _together(before: TrialRecord | None, again: TrialRecord) -> TrialRecord:
+    """An earlier confirmation with new timings in place of its own, unless these failed."""
+    if before is None:
+        return again
+    if not again.ok:
+        return before
+    phases = {span.phase for span in again.result.spans}
+    kept = tuple(span for span in before.result.spans if span.phase not in phases)
+    measured = {**before.measurements, **again.measurements}
+    spans = (*kept, *again.result.spans)
+    return replace(again, result=replace(again.result, measurements=measured, spans=spans))

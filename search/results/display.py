@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -30,6 +32,8 @@ if TYPE_CHECKING:
     from paretoformer.evaluators.metrics import Metric
 
 WATCH_SECONDS = 2
+WAITING_SECONDS = 60
+"""How often a log says that a timing still waits."""
 
 
 class Tenths:
@@ -64,6 +68,8 @@ class Display:
         self._tasks: dict[str, TaskID] = {}
         self._tenths = Tenths()
         self._best: Table | None = None
+        self._waiting = ""
+        self._waiting_since = self._waiting_told = 0.0
         live = self.console.is_terminal and not quiet
         self._live = Live(console=self.console, refresh_per_second=4) if live else None
 
@@ -105,6 +111,20 @@ class Display:
             self._refresh()
         elif self._tenths.passed(what, done, total):
             self.note(f"{shown}: {done} of {total}")
+
+    def waiting(self, text: str) -> None:
+        """What a timing waits for; empty once it goes on."""
+        before, self._waiting = self._waiting, text
+        if text and not before:
+            self._waiting_since = time.monotonic()
+            self._waiting_told = -math.inf
+        if before and not text:
+            self.note(f"Waited {time.monotonic() - self._waiting_since:.0f} s for a quiet machine.")
+        if self._live:
+            self._refresh()
+        elif text and time.monotonic() - self._waiting_told > WAITING_SECONDS:
+            self._waiting_told = time.monotonic()
+            self.note(text[:1].upper() + text[1:])
 
     @contextmanager
     def watching(self, what: str, look: Callable[[], tuple[int, int, str]]) -> Iterator[None]:
@@ -151,8 +171,9 @@ class Display:
 
     def _refresh(self) -> None:
         if self._live:
-            parts = [self._progress] if self._best is None else [self._progress, self._best]
-            self._live.update(Group(*parts))
+            waiting = Text(self._waiting) if self._waiting else None
+            parts = (self._progress, waiting, self._best)
+            self._live.update(Group(*(part for part in parts if part is not None)))
 
 
 def _tradeoffs(records: Sequence[TrialRecord], objectives: Sequence[Metric]) -> Table:

@@ -13,6 +13,7 @@ import pandas as pd
 from scipy.stats import kendalltau
 
 from paretoformer.evaluators.outcome import Phase
+from paretoformer.search.results.disturbance import undisturbed
 from paretoformer.search.results.facts import RunFacts
 from paretoformer.search.results.front import hypervolume, nondominated
 from paretoformer.search.results.record import SPAN, span_column
@@ -25,14 +26,16 @@ def shrinkage(front: pd.DataFrame, facts: RunFacts) -> dict[str, float]:
 
     The median over the points that the search had chosen; positive is optimism. In the metric's
     unit for a quality, as a share of the confirmed value for a cost. Timings are compared
-    as ratios to the dense model's, so a machine that changed its pace does not count.
+    as ratios to the dense model's, so a machine that changed its pace does not count, nor do
+    timings that had to be confirmed beside other work.
 
     front: every row of `front.parquet`.
     """
     dense = front[front["role"] == "dense"].iloc[0]
-    points = front[(front["role"] != "dense") & (front["state"] == "complete")]
+    complete = front[(front["role"] != "dense") & (front["state"] == "complete")]
     found = {}
     for name, metric in facts.metrics.items():
+        points = undisturbed(complete, [name])
         seen, confirmed = points[f"search_{name}"], points[name]
         if metric.role == "quality":
             sign = 1 if metric.direction == "maximize" else -1

@@ -78,5 +78,6 @@ def measured(best: Best) -> dict[str, Any]:
             name: {"value": m.value, "low": m.low, "high": m.high, "unit": m.unit}
             for name, m in best.metrics.items()
         },
+        "disturbed": best.disturbed,
         "dense": {name: m.value for name, m in best.dense.items()},
     }

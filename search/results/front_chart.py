@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from paretoformer.search.results import disturbance
 from paretoformer.search.results.chart import FIFTHS, LIGHT, Layer, Mark, scatter
 from paretoformer.search.results.facts import RunFacts
 from paretoformer.search.results.scale import Scale
@@ -24,8 +25,11 @@ SHAPES = {
     "front": ("front", "circle"),
     "alternative": ("the uncut model elsewhere", "square"),
     "dense": ("dense", "diamond"),
+    "disturbed": ("timed beside other work", "ring"),
 }
-"""Role -> what the legend calls it, and its shape; later ones are drawn above."""
+"""Role, or that it is unsure -> its name in the legend, and its shape; later ones lie above."""
+SIGNS = {"cross": "x", "circle": "o", "square": "s", "diamond": "D", "ring": "$\\circ$"}
+"""Shape -> marker of matplotlib."""
 MOST_NAMED = 500
 """Trials of the search that say their number; where there are more, none does."""
 INDICATOR_SIZE = (300, 240)
@@ -40,11 +44,11 @@ def front_charts(frame: pd.DataFrame, searched: pd.DataFrame, facts: RunFacts) -
     """
     quality, *costs = facts.objectives
     done = as_confirmed(searched[searched["state"] == "complete"], frame, facts)
-    shown = frame[frame["role"] != "dominated"]
+    shown, kinds = frame[frame["role"] != "dominated"], _kinds(frame, facts)
     y = Scale.of(value for end in ("_low", "_high") for value in shown[quality + end].dropna())
     return [
         scatter(
-            [_searched(done, cost, quality), *_published(frame, cost, quality)],
+            [_searched(done, cost, quality), *_published(frame, kinds, cost, quality)],
             Scale.of(shown[cost].dropna(), ratios=True),
             y,
             (_axis(cost, facts), _axis(quality, facts)),
@@ -84,11 +88,11 @@ def front_png(frame: pd.DataFrame, facts: RunFacts) -> Callable[[Path], None] | 
     quality, cost = facts.objectives[:2]
     figure = Figure(figsize=(7, 5), layout="constrained")
     axes: Any = figure.subplots()
-    for role, (name, shape) in SHAPES.items():
-        rows = frame[frame["role"] == role]
+    kinds = _kinds(frame, facts)
+    for kind, (name, shape) in SHAPES.items():
+        rows = frame[kinds == kind]
         if len(rows):
-            sign = {"cross": "x", "circle": "o", "square": "s", "diamond": "D"}[shape]
-            axes.scatter(rows[cost], rows[quality], c=LIGHT[role], marker=sign, label=name)
+            axes.scatter(rows[cost], rows[quality], c=LIGHT[kind], marker=SIGNS[shape], label=name)
     scale = Scale.of(frame[cost].dropna(), ratios=True)
     if scale.log:
         axes.set_xscale("log")
@@ -120,12 +124,18 @@ def _searched(done: pd.DataFrame, cost: str, quality: str) -> Layer:
     return Layer("searched", "searched", shape, _marks(done, cost, quality))
 
 
-def _published(frame: pd.DataFrame, cost: str, quality: str) -> list[Layer]:
+def _kinds(frame: pd.DataFrame, facts: RunFacts) -> pd.Series[str]:
+    """The key of `SHAPES` for each row: its role, unless one of its objectives is unsure."""
+    sure = frame.index.isin(disturbance.undisturbed(frame, facts.objectives).index)
+    return frame["role"].where(sure | (frame["role"] == "dominated"), "disturbed")
+
+
+def _published(frame: pd.DataFrame, kinds: pd.Series[str], cost: str, quality: str) -> list[Layer]:
     layers = []
-    for role, (name, shape) in SHAPES.items():
-        rows = frame[frame["role"] == role]
-        links = role != "dominated"  # those have no card
-        layers.append(Layer(name, role, shape, _marks(rows, cost, quality, links=links)))
+    for kind, (name, shape) in SHAPES.items():
+        rows = frame[kinds == kind]
+        links = kind != "dominated"  # those have no card
+        layers.append(Layer(name, kind, shape, _marks(rows, cost, quality, links=links)))
     return layers
 
 

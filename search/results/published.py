@@ -6,6 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 from scipy.stats import bootstrap
 
@@ -31,10 +32,7 @@ def published_table(
     alternatives: the uncut model in other runtimes, which keep that role whatever they are worth.
     """
     pairs = [(seen, confirmed[seen.candidate.id]) for seen in searched]
-    found = intervals([again for _, again in pairs], objectives)
-    directions = [metric.direction for metric in objectives]
-    front = nondominated(found[0], directions)
-    lost = clearly_dominated(*found, directions)
+    front, lost = _standing([again for _, again in pairs], objectives)
     roles = [
         _role(seen, again, alternatives, bool(best), bool(worse))
         for (seen, again), best, worse in zip(pairs, front, lost, strict=True)
@@ -59,6 +57,30 @@ def published_table(
         fields = fields.append(pa.field(name, pa.float64()))
     fields = fields.append(pa.field("role", pa.string()))
     return pa.Table.from_pylist([rows[0], *points], fields)
+
+
+def _standing(
+    records: Sequence[TrialRecord], objectives: Sequence[Metric]
+) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
+    """Which of these are not dominated, and which are clearly dominated.
+
+    What was timed beside other work may be better than its number says: it is never clearly
+    dominated, and dominates nothing.
+    """
+    values, lows, highs = intervals(records, objectives)
+    directions = [metric.direction for metric in objectives]
+    sure = np.array([not _is_unsure(record, objectives) for record in records])
+    front = nondominated(values, directions)
+    front[sure] = nondominated(values[sure], directions)
+    lost = np.zeros_like(sure)
+    lost[sure] = clearly_dominated(values[sure], lows[sure], highs[sure], directions)
+    return front, lost
+
+
+def _is_unsure(record: TrialRecord, objectives: Sequence[Metric]) -> bool:
+    """Whether one of its objectives was timed beside other work."""
+    found = (record.measurements.get(metric.name) for metric in objectives)
+    return any(each is not None and each.disturbed for each in found)
 
 
 def _role(

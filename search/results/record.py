@@ -35,6 +35,11 @@ class TrialRecord:
         return self.result.outcome is Outcome.OK
 
     @property
+    def disturbed(self) -> bool:
+        """Whether one of its timings had to be taken beside other work."""
+        return any(measured.disturbed for measured in self.measurements.values())
+
+    @property
     def counts(self) -> bool:
         """Whether it is one of the trials that were asked for.
 
@@ -164,6 +169,7 @@ def schema(
     fields += [pa.field(f"predicted_{name}", pa.float64()) for name in predicted]
     fields += [pa.field(f"{name}_samples", pa.list_(pa.float64())) for name in sampled]
     fields += [pa.field(f"{name}_stable", pa.bool_()) for name in sampled]
+    fields += [pa.field(f"{name}_disturbed", pa.bool_()) for name in sampled]
     fields += [pa.field(f"{name}_conditions", pa.string()) for name in sampled]
     return pa.schema(fields)
 
@@ -198,5 +204,6 @@ def row(
         measured = record.measurements.get(name)
         cells[f"{name}_samples"] = measured and list(measured.samples)
         cells[f"{name}_stable"] = measured and measured.stable
+        cells[f"{name}_disturbed"] = measured and measured.disturbed
         cells[f"{name}_conditions"] = measured and json.dumps(dict(measured.conditions))
     return cells

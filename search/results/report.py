@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import jinja2
 
 from paretoformer.search.disk import room_on
+from paretoformer.search.results import disturbance
 from paretoformer.search.results.chart import CSS, DARK, LIGHT, standalone, variables
 from paretoformer.search.results.evidence import (
     contributions,
@@ -109,6 +110,9 @@ def _write(folder: RunFolder) -> Path:
         contributions=contributions(searched, facts),
         optimism=optimism(shrinkage(frame, facts), facts),
         unstable=_unstable(searched, facts),
+        warning=disturbance.of_rows(shown),
+        mark=disturbance.MARK,
+        disturbed=_disturbed(searched, facts),
     )
     write_whole(folder.report, page)
     write_whole(folder.path / "front.svg", standalone(charts[0]))
@@ -145,7 +149,7 @@ def _point(row: pd.Series, dense: pd.Series, facts: RunFacts, folder: RunFolder)
         "carbon": carbon(row, facts),
         "metrics": {
             name: {
-                "value": number(row[name]),
+                "value": number(row[name]) + disturbance.mark(row, name),
                 "low": number(row[f"{name}_low"]),
                 "high": number(row[f"{name}_high"]),
                 "search": number(row[f"search_{name}"]),
@@ -195,3 +199,9 @@ def _unstable(searched: pd.DataFrame, facts: RunFacts) -> list[int]:
         return []
     bad = (searched[columns] == False).any(axis=1)  # noqa: E712  # null is not False
     return [int(trial) for trial in searched["trial"][bad]]
+
+
+def _disturbed(searched: pd.DataFrame, facts: RunFacts) -> list[int]:
+    """Trials of which a timing ran beside other work."""
+    sure = disturbance.undisturbed(searched, facts.metrics)["trial"]
+    return [int(trial) for trial in searched["trial"] if trial not in set(sure)]

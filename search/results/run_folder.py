@@ -24,6 +24,7 @@ MAY_CHANGE = (
     "search.trial_seconds",
     "search.minutes",
     "recovery.distill_minutes",
+    "timing.patience_minutes",
 )
 """Keys of a study file that change no number that was measured."""
 

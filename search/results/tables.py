@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from paretoformer.search.results import disturbance
 from paretoformer.search.results.facts import RunFacts
 from paretoformer.spaces.axes import axes
 from paretoformer.spaces.axis import Axis
@@ -43,9 +44,10 @@ def front_table(frame: pd.DataFrame, facts: RunFacts) -> Table:
         table.add_column(name, justify="right", no_wrap=True)
     for candidate, (_, row) in zip(candidates, shown.iterrows(), strict=True):
         cells = (axis.cell(candidate[axis.name]) for axis in used)
-        numbers = (number(row[name]) for name in metrics)
-        table.add_row(_label(row), *cells, *numbers, f"{row['speedup']:.2f}x")
-    table.caption = _caption(set(shown["role"])) or None
+        numbers = (number(row[name]) + disturbance.mark(row, name) for name in metrics)
+        gained = f"{row['speedup']:.2f}x{disturbance.mark(row, 'latency_ms')}"
+        table.add_row(_label(row), *cells, *numbers, gained)
+    table.caption = _caption(set(shown["role"]), disturbance.of_rows(shown)) or None
     table.caption_justify = "left"
     return table
 
@@ -59,12 +61,11 @@ def _title(facts: RunFacts) -> str:
     )
 
 
-def _caption(roles: set[str]) -> str:
+def _caption(roles: set[str], warning: str) -> str:
     tied = "~ tied: within its intervals as good as a point that is better by value"
     other = "= alternative: the uncut model in another runtime or precision"
-    return "\n".join(
-        text for role, text in (("tied", tied), ("alternative", other)) if role in roles
-    )
+    lines = [text for role, text in (("tied", tied), ("alternative", other)) if role in roles]
+    return "\n".join([*lines, f"{disturbance.MARK} {warning}"] if warning else lines)
 
 
 def varying_axes(candidates: list[Candidate]) -> list[Axis[Any]]:
@@ -153,10 +154,11 @@ def verified_table(measured: Mapping[str, Any], here: Mapping[str, Any]) -> Tabl
 
 
 def speedup(row: pd.Series[Any]) -> str:
-    """`1.31x (1.29 to 1.33)`."""
+    """`1.31x (1.29 to 1.33)`; with a mark where it was measured beside other work."""
     if row["speedup"] is None or np.isnan(row["speedup"]):
         return "not measured"
-    return f"{row['speedup']:.2f}x ({row['speedup_low']:.2f} to {row['speedup_high']:.2f})"
+    mark = disturbance.mark(row, "latency_ms")
+    return f"{row['speedup']:.2f}x ({row['speedup_low']:.2f} to {row['speedup_high']:.2f}){mark}"
 
 
 def number(value: float | None) -> str:

@@ -50,7 +50,8 @@ def verify(directory: Path, progress: Progress = silent) -> Verified:
     facts = read_measured(directory)
     spec = stored_spec(facts["study"], str(directory / MEASURED))
     # Before anything is loaded: a runtime takes its threads from torch's when it is opened.
-    set_threads(spec.target.threads or physical_cores())
+    spec = _within(spec, physical_cores())
+    set_threads(spec.target.threads or 1)
     try:
         model = load_compressed(directory)
     except (ValueError, FileNotFoundError, ImportError) as error:
@@ -98,6 +99,12 @@ def read_measured(directory: Path) -> dict[str, Any]:
     except (OSError, ValueError):
         raise UserError(f"{directory} is no export: it has no readable {MEASURED}.") from None
     return facts
+
+
+def _within(spec: Spec, cores: int) -> Spec:
+    """The study with no more threads than this machine has cores for."""
+    threads = min(spec.target.threads or cores, cores)
+    return spec.model_copy(update={"target": spec.target.model_copy(update={"threads": threads})})
 
 
 def _measured(

@@ -145,6 +145,9 @@ class TimingSection(_Section):
         default=3, gt=0, description="or so long in the search, beside a second of warm-up,"
     )
     confirm_seconds: float = Field(default=10, gt=0, description="and so long in confirmation.")
+    patience_minutes: float = Field(
+        default=10, ge=0, description="How long a timing waits for other processes to end."
+    )
 
 
 class Spec(_Section):

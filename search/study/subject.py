@@ -19,7 +19,7 @@ from paretoformer.evaluators.metrics import Metric, available, metrics_of
 from paretoformer.evaluators.progress import Progress, silent
 from paretoformer.evaluators.reading import DataError
 from paretoformer.evaluators.remark import Remark
-from paretoformer.evaluators.target import Target, check_device, physical_cores
+from paretoformer.evaluators.target import Target, check_device, check_threads, physical_cores
 from paretoformer.evaluators.tasks import Task, check_family, load_config, load_model, task_of
 from paretoformer.evaluators.workload import Workload
 from paretoformer.search.errors import StudyError, UserError
@@ -163,6 +163,7 @@ def _target(spec: Spec) -> Target:
     section = spec.target
     if not section.resource:  # else the target is another machine
         check_device(section.device)
+        check_threads(section.threads or 1)
     elif section.threads is None:
         raise StudyError(
             "target.resource names another machine, of which this one does not know the cores: "

@@ -1,0 +1,258 @@
+"""Which number of a timing is the same again? A dozen estimators on the same raw block times.
+
+Random candidates of a built-in study's space are timed in several fresh processes, the sessions,
+in rounds of blocks A B B A of the dense model A and the candidate B: half of the sessions on a
+machine that is left alone, half of them with a neighbour that keeps one core busy, comes and goes.
+Each estimator makes one ratio to dense of each timing. Reported for each: Kendall's tau between the
+rankings of two sessions and the median difference of their ratios, averaged over all pairs of quiet
+sessions, of sessions with the neighbour, and of one with and one without.
+
+    python benchmarks/estimators.py [--study reviews] [--candidates 16] [--sessions 4] [--seconds 3]
+                                    [--raw blocks.json]
+
+--raw keeps the block times; where the file is there, it is read, and nothing is timed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from itertools import combinations, product
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from ranked_space import space_of
+from scipy.stats import kendalltau, trim_mean
+
+from paretoformer.evaluators.target import cpu_name
+from paretoformer.evaluators.timing import pace
+from paretoformer.evaluators.timing.clocks import stopwatch
+from paretoformer.evaluators.timing.conditions import Watch, set_threads
+from paretoformer.evaluators.timing.protocol import BLOCK_SECONDS, settle, warm_up
+from paretoformer.evaluators.timing.statistics import ROUNDS, Timed
+from paretoformer.search.study.spec import load_spec
+from paretoformer.search.study.subject import load_subject
+from paretoformer.spaces.build import build
+from paretoformer.spaces.families import shape_of
+
+NEIGHBOUR = """
+import random, time
+while True:
+    end = time.time() + random.uniform(0.5, 6)
+    while time.time() < end: pass
+    time.sleep(random.uniform(0.5, 6))
+"""
+"""Keeps one core busy for some seconds, and leaves it alone for some."""
+QUIET, LOADED = "quiet", "with a neighbour"
+
+
+@dataclass(frozen=True)
+class Raw:
+    """The blocks of one timing, in milliseconds of one forward.
+
+    dense, candidate: (rounds, 2). reference: the dense model alone, at its fastest pace.
+    """
+
+    dense: np.ndarray
+    candidate: np.ndarray
+    reference: float
+
+    @property
+    def ratios(self) -> np.ndarray:
+        """Of each round: (rounds,)."""
+        return self.candidate.sum(axis=1) / self.dense.sum(axis=1)
+
+    @property
+    def kept(self) -> np.ndarray:
+        """The rounds at the reference's pace, or all of them where these are too few: (rounds,)."""
+        kept = pace.kept(self.dense.mean(axis=1), self.reference)
+        return kept if kept.sum() >= ROUNDS else np.ones_like(kept)
+
+
+def paced(raw: Raw) -> float:
+    """As `latency_ms` is made of it."""
+    return float(
+        np.median(Timed.at_pace(raw.ratios, raw.dense.mean(axis=1), raw.reference).samples)
+    )
+
+
+def of_quantiles(share: float, raw: Raw) -> float:
+    return float(np.quantile(raw.candidate, share) / np.quantile(raw.dense, share))
+
+
+def paced_quantiles(share: float, raw: Raw) -> float:
+    kept = Raw(raw.dense[raw.kept], raw.candidate[raw.kept], raw.reference)
+    return of_quantiles(share, kept)
+
+
+def of_trimmed(share: float, raw: Raw) -> float:
+    return float(trim_mean(raw.candidate, share, None) / trim_mean(raw.dense, share, None))
+
+
+ESTIMATORS: dict[str, Callable[[Raw], float]] = {
+    "median of ratios A B B A": lambda raw: float(np.median(raw.ratios)),
+    "... at the reference's pace (now)": paced,
+    "ratio of minima": lambda raw: float(raw.candidate.min() / raw.dense.min()),
+    **{f"ratio of {q}% quantiles": partial(of_quantiles, q / 100) for q in (10, 20, 30, 40)},
+    "ratio of medians": partial(of_quantiles, 0.5),
+    "... 30% quantiles at the pace": partial(paced_quantiles, 0.3),
+    "ratio of means": lambda raw: float(raw.candidate.mean() / raw.dense.mean()),
+    "ratio of means, 10% trimmed": partial(of_trimmed, 0.1),
+    "ratio of means, 25% trimmed": partial(of_trimmed, 0.25),
+    "median alone over the reference": lambda raw: float(np.median(raw.candidate) / raw.reference),
+}
+
+
+def block(timed: Callable[[], float]) -> Callable[[], float]:
+    """The mean time of as many forwards as take BLOCK_SECONDS."""
+    runs = max(1, round(BLOCK_SECONDS * 1e3 / max(timed(), 1e-3)))
+    return lambda: sum(timed() for _ in range(runs)) / runs
+
+
+def rounds(
+    dense: Callable[[], float], candidate: Callable[[], float], seconds: float
+) -> tuple[list[list[float]], list[list[float]]]:
+    """Blocks A B B A until the time is over: those of the dense model, those of the candidate."""
+    warm_up(dense, candidate)
+    a, b = block(dense), block(candidate)
+    first: list[list[float]] = []
+    second: list[list[float]] = []
+    start = time.perf_counter()
+    while len(first) < ROUNDS or time.perf_counter() - start < seconds:
+        settle(dense)
+        before = a()
+        settle(candidate)
+        second.append([b(), b()])
+        settle(dense)
+        first.append([before, a()])
+    return first, second
+
+
+def once(arguments: argparse.Namespace) -> dict[str, Any]:
+    """One session: every candidate timed in this process, in an order of its own."""
+    here = load_subject(load_spec(arguments.study))
+    set_threads(here.target.threads)
+    layers, heads = shape_of(here.model.config)
+    space = space_of(layers, heads, here.target.sequence_length)
+    rng = np.random.default_rng(1)
+    candidates = [space.random(rng) for _ in range(arguments.candidates)]
+    batch = here.workload.timing_batch(here.target)
+    clock = stopwatch(here.target.device)
+
+    def timer(model: torch.nn.Module) -> Callable[[], float]:
+        return lambda: clock(lambda: model(**batch))
+
+    dense = timer(here.model)
+    rows: dict[int, Any] = {}
+    with torch.inference_mode():
+        alone = np.ravel(rounds(dense, dense, arguments.seconds))
+        order = np.random.default_rng(time.time_ns()).permutation(len(candidates))
+        for index in map(int, order):
+            model = build(candidates[index], here.model).model
+            with Watch(here.target.device) as watch:
+                first, second = rounds(dense, timer(model), arguments.seconds)
+            foreign = watch.conditions["foreign_cores"]
+            rows[index] = {"dense": first, "candidate": second, "foreign": foreign}
+    ordered = [rows[index] for index in sorted(rows)]
+    return {"reference": pace.fastest(alone), "rows": ordered}
+
+
+@contextmanager
+def neighbour(there: bool) -> Iterator[None]:
+    """A process that comes and goes, for the length of the block."""
+    other = subprocess.Popen([sys.executable, "-c", NEIGHBOUR]) if there else None
+    try:
+        yield
+    finally:
+        if other:
+            other.kill()
+            other.wait()
+
+
+def fresh(arguments: argparse.Namespace, loaded: bool) -> dict[str, Any]:
+    """A session in a process of its own."""
+    command = [sys.executable, "-W", "ignore", __file__, "--once"]
+    for name in ("study", "candidates", "seconds"):
+        command += [f"--{name}", str(getattr(arguments, name))]
+    with neighbour(loaded):
+        output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    found: dict[str, Any] = json.loads(output.splitlines()[-1])
+    return {"kind": LOADED if loaded else QUIET, **found}
+
+
+def sessions(arguments: argparse.Namespace) -> list[dict[str, Any]]:
+    """Quiet and loaded ones in turns, so that a machine that changes does it to both."""
+    raw = arguments.raw
+    if raw is not None and raw.exists():
+        found: list[dict[str, Any]] = json.loads(raw.read_text(encoding="utf-8"))
+        return found
+    found = []
+    for number in range(arguments.sessions):
+        found.append(fresh(arguments, loaded=number % 2 == 1))
+        foreign = np.mean([row["foreign"] for row in found[-1]["rows"]])
+        print(f"session {number}, {found[-1]['kind']}: {foreign:.2f} foreign cores", flush=True)
+        if raw is not None:
+            raw.write_text(json.dumps(found), encoding="utf-8")
+    return found
+
+
+def estimates(session: dict[str, Any], estimator: Callable[[Raw], float]) -> np.ndarray:
+    """The ratio of each candidate: (candidates,)."""
+    reference = session["reference"]
+    return np.array(
+        [
+            estimator(Raw(np.array(row["dense"]), np.array(row["candidate"]), reference))
+            for row in session["rows"]
+        ]
+    )
+
+
+def agreement(pairs: Iterable[tuple[np.ndarray, np.ndarray]]) -> str:
+    """Kendall's tau and the median difference, averaged over these pairs of sessions."""
+    found = [
+        (float(kendalltau(a, b).statistic), float(np.median(np.abs(a - b) / b))) for a, b in pairs
+    ]
+    if not found:
+        return f"{'-':>16}"
+    tau, difference = np.mean(found, axis=0)
+    return f"{tau:>7.3f} {difference:>8.2%}"
+
+
+def report(found: list[dict[str, Any]]) -> None:
+    print(f"\n{'tau, median difference':36}{'quiet':>16}{'neighbour':>18}{'one of each':>18}")
+    for name, estimator in ESTIMATORS.items():
+        by_kind: dict[str, list[np.ndarray]] = {QUIET: [], LOADED: []}
+        for session in found:
+            by_kind[session["kind"]].append(estimates(session, estimator))
+        quiet, loaded = by_kind.values()
+        pairs = (combinations(quiet, 2), combinations(loaded, 2), product(loaded, quiet))
+        print(f"{name:36}" + "  ".join(map(agreement, pairs)))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--study", default="reviews")
+    parser.add_argument("--candidates", type=int, default=16)
+    parser.add_argument("--sessions", type=int, default=4)
+    parser.add_argument("--seconds", type=float, default=3.0)
+    parser.add_argument("--raw", type=Path, default=None)
+    parser.add_argument("--once", action="store_true", help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.once:
+        print(json.dumps(once(arguments)))
+        return
+    print(f"{arguments.study}, {arguments.candidates} candidates, {cpu_name()}")
+    report(sessions(arguments))
+
+
+if __name__ == "__main__":
+    main()
