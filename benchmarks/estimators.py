@@ -1,14 +1,14 @@
 """Which number of a timing is the same again? A dozen estimators on the same raw block times.
 
-Random candidates of a built-in study's space are timed in several fresh processes, the sessions,
-in rounds of blocks A B B A of the dense model A and the candidate B: half of the sessions on a
-machine that is left alone, half of them with a neighbour that keeps one core busy, comes and goes.
-Each estimator makes one ratio to dense of each timing. Reported for each: Kendall's tau between the
-rankings of two sessions and the median difference of their ratios, averaged over all pairs of quiet
-sessions, of sessions with the neighbour, and of one with and one without.
+Random candidates of a built-in study's model, cut and served, are timed in several fresh processes,
+the sessions, in rounds of blocks A B B A of the dense model A and the candidate B: half of the
+sessions on a machine that is left alone, half of them with a neighbour that keeps one core busy,
+comes and goes. Each estimator makes one ratio to dense of each timing. Reported for each: Kendall's
+tau between the rankings of two sessions and the median difference of their ratios, averaged over
+all pairs of quiet sessions, of sessions with the neighbour, and of one with and one without.
 
     python benchmarks/estimators.py [--study reviews] [--candidates 16] [--sessions 4] [--seconds 3]
-                                    [--raw blocks.json]
+                                    [--runtimes torch openvino openvino:int8] [--raw blocks.json]
 
 --raw keeps the block times; where the file is there, it is read, and nothing is timed.
 """
@@ -20,8 +20,7 @@ import json
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
 from itertools import combinations, product
@@ -30,28 +29,16 @@ from typing import Any
 
 import numpy as np
 import torch
-from ranked_space import space_of
 from scipy.stats import kendalltau, trim_mean
+from timed_space import TimedSpace, neighbour
 
 from paretoformer.evaluators.target import cpu_name
 from paretoformer.evaluators.timing import pace
 from paretoformer.evaluators.timing.clocks import stopwatch
-from paretoformer.evaluators.timing.conditions import Watch, set_threads
+from paretoformer.evaluators.timing.conditions import Watch
 from paretoformer.evaluators.timing.protocol import BLOCK_SECONDS, settle, warm_up
 from paretoformer.evaluators.timing.statistics import ROUNDS, Timed
-from paretoformer.search.study.spec import load_spec
-from paretoformer.search.study.subject import load_subject
-from paretoformer.spaces.build import build
-from paretoformer.spaces.families import shape_of
 
-NEIGHBOUR = """
-import random, time
-while True:
-    end = time.time() + random.uniform(0.5, 6)
-    while time.time() < end: pass
-    time.sleep(random.uniform(0.5, 6))
-"""
-"""Keeps one core busy for some seconds, and leaves it alone for some."""
 QUIET, LOADED = "quiet", "with a neighbour"
 
 
@@ -69,7 +56,7 @@ class Raw:
     @property
     def ratios(self) -> np.ndarray:
         """Of each round: (rounds,)."""
-        return self.candidate.sum(axis=1) / self.dense.sum(axis=1)
+        return np.asarray(self.candidate.sum(axis=1) / self.dense.sum(axis=1))
 
     @property
     def kept(self) -> np.ndarray:
@@ -139,43 +126,26 @@ def rounds(
 
 def once(arguments: argparse.Namespace) -> dict[str, Any]:
     """One session: every candidate timed in this process, in an order of its own."""
-    here = load_subject(load_spec(arguments.study))
-    set_threads(here.target.threads)
-    layers, heads = shape_of(here.model.config)
-    space = space_of(layers, heads, here.target.sequence_length)
-    rng = np.random.default_rng(1)
-    candidates = [space.random(rng) for _ in range(arguments.candidates)]
-    batch = here.workload.timing_batch(here.target)
-    clock = stopwatch(here.target.device)
+    timed = TimedSpace(arguments.study, arguments.runtimes)
+    target = timed.subject.target
+    batch, clock = timed.subject.workload.timing_batch(target), stopwatch(target.device)
 
-    def timer(model: torch.nn.Module) -> Callable[[], float]:
+    def timer(model: Any) -> Callable[[], float]:
         return lambda: clock(lambda: model(**batch))
 
-    dense = timer(here.model)
+    dense = timer(timed.subject.model)
+    built = [compressed.runnable for _, compressed in timed.drawn(arguments.candidates)]
     rows: dict[int, Any] = {}
     with torch.inference_mode():
         alone = np.ravel(rounds(dense, dense, arguments.seconds))
-        order = np.random.default_rng(time.time_ns()).permutation(len(candidates))
+        order = np.random.default_rng(time.time_ns()).permutation(len(built))
         for index in map(int, order):
-            model = build(candidates[index], here.model).model
-            with Watch(here.target.device) as watch:
-                first, second = rounds(dense, timer(model), arguments.seconds)
+            with Watch(target.device) as watch:
+                first, second = rounds(dense, timer(built[index]), arguments.seconds)
             foreign = watch.conditions["foreign_cores"]
             rows[index] = {"dense": first, "candidate": second, "foreign": foreign}
     ordered = [rows[index] for index in sorted(rows)]
     return {"reference": pace.fastest(alone), "rows": ordered}
-
-
-@contextmanager
-def neighbour(there: bool) -> Iterator[None]:
-    """A process that comes and goes, for the length of the block."""
-    other = subprocess.Popen([sys.executable, "-c", NEIGHBOUR]) if there else None
-    try:
-        yield
-    finally:
-        if other:
-            other.kill()
-            other.wait()
 
 
 def fresh(arguments: argparse.Namespace, loaded: bool) -> dict[str, Any]:
@@ -183,6 +153,7 @@ def fresh(arguments: argparse.Namespace, loaded: bool) -> dict[str, Any]:
     command = [sys.executable, "-W", "ignore", __file__, "--once"]
     for name in ("study", "candidates", "seconds"):
         command += [f"--{name}", str(getattr(arguments, name))]
+    command += ["--runtimes", *arguments.runtimes]
     with neighbour(loaded):
         output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
     found: dict[str, Any] = json.loads(output.splitlines()[-1])
@@ -244,6 +215,7 @@ def main() -> None:
     parser.add_argument("--candidates", type=int, default=16)
     parser.add_argument("--sessions", type=int, default=4)
     parser.add_argument("--seconds", type=float, default=3.0)
+    parser.add_argument("--runtimes", nargs="+", default=["torch", "openvino", "openvino:int8"])
     parser.add_argument("--raw", type=Path, default=None)
     parser.add_argument("--once", action="store_true", help=argparse.SUPPRESS)
     arguments = parser.parse_args()

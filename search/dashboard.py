@@ -16,6 +16,7 @@ import typer
 from paretoformer.search.errors import RunError, UserError
 from paretoformer.search.results.run_folder import RunFolder
 from paretoformer.search.study.optuna_study import open_storage
+from paretoformer.search.study.pictures import Pictures
 from paretoformer.search.study.spec import read_spec
 
 LOOPBACK = {"localhost", "127.0.0.1", "::1"}
@@ -38,11 +39,12 @@ def serve(run: str | Path, host: str, port: int) -> None:
     folder = RunFolder(run)
     if not folder.exists:
         raise RunError(f"{folder.path} is not a run folder: it has no study.toml.")
-    configured = read_spec(folder.study).search.storage
+    spec = read_spec(folder.study)
+    configured = spec.search.storage
     if not configured and not folder.storage.exists():
         raise RunError(f"{folder.path} has no Optuna storage, {folder.storage.name}.")
     storage = open_storage(folder.storage_url(configured))
-    app = only_for(host, optuna_dashboard.wsgi(storage))
+    app = only_for(host, optuna_dashboard.wsgi(storage, Pictures(storage, spec.name)))
     try:
         server = make_server(host, port, app, _server(host), WSGIRequestHandler)
     except (OSError, OverflowError, UnicodeError) as error:

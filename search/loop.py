@@ -14,14 +14,13 @@ from paretoformer.evaluators.outcome import Outcome, Result
 from paretoformer.search.dispatch.pipeline import Pipeline
 from paretoformer.search.errors import StudyFailed
 from paretoformer.search.proposers import Proposer, Records
-from paretoformer.search.results.record import TrialRecord
+from paretoformer.search.results.record import RECORD, TrialRecord
 from paretoformer.search.results.requirement import Requirement
 from paretoformer.search.study.optuna_study import belongs_to_population, keep, unfinished
+from paretoformer.search.study.pictures import attach_picture
 from paretoformer.spaces.candidate import Candidate
 from paretoformer.spaces.space import Space
 
-RECORD = "record"
-"""User attribute of an Optuna trial: its whole `TrialRecord`, so that the storage loses nothing."""
 DUPLICATE = "duplicate_of"
 """User attribute of a trial that proposed a candidate measured before: the number of that trial."""
 CANDIDATE = "candidate"
@@ -249,6 +248,7 @@ class Search:
         record = self.trimmed(record)
         self._add(record)
         trial.set_user_attr(RECORD, record.to_json())
+        attach_picture(trial, record)
         self._tell(trial, record)
         for parked in self._parked.pop(candidate.id, []):
             self._tell_duplicate(parked, record)

@@ -54,6 +54,7 @@ def test_reviews_gives_a_front_that_loads(tmp_path: Path, monkeypatch: pytest.Mo
     built_in = files("paretoformer.search").joinpath("builtin/reviews.toml").read_text("utf-8")
     without = built_in.replace("distill_minutes = 4", "distill_minutes = 0")  # test_recovered_study
     assert without != built_in
+    without = without.replace("[timing]", "[timing]\npatience_minutes = 0\n#")
     study = tmp_path / "study.toml"
     more = (
         '[space]\nruntime = ["torch", "onnxruntime"]\n[search]\ntable = false\n'  # as in test_study

@@ -12,11 +12,10 @@ from paretoformer.evaluators.formula import FormulaEvaluator
 from paretoformer.evaluators.outcome import Result
 from paretoformer.search.dispatch.dispatcher import InlineDispatcher
 from paretoformer.search.dispatch.pipeline import Pipeline
-from paretoformer.search.loop import RECORD
 from paretoformer.search.results.choose import chosen
 from paretoformer.search.results.confirm import CONFIRMED, confirm, confirmations
 from paretoformer.search.results.published import published_table
-from paretoformer.search.results.record import TrialRecord
+from paretoformer.search.results.record import RECORD, TrialRecord
 from paretoformer.search.results.scores import PART, Scores
 from tests.test_loop import NAMES, OBJECTIVES, new_search, recovered
 

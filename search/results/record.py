@@ -15,6 +15,8 @@ from paretoformer.search.errors import RunError
 from paretoformer.spaces.candidate import Candidate
 from paretoformer.spaces.damage import MALFORMED, json_object, one_line
 
+RECORD = "record"
+"""User attribute of an Optuna trial: its whole `TrialRecord`, so that the storage loses nothing."""
 SCHEMA_VERSION = 1
 
 

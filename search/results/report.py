@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
@@ -21,6 +20,7 @@ from paretoformer.search.results.evidence import (
 )
 from paretoformer.search.results.facts import RunFacts
 from paretoformer.search.results.front_chart import front_charts, front_png, indicator_charts
+from paretoformer.search.results.layers import colours_of, layer_rows
 from paretoformer.search.results.parquet import read_front, read_trials
 from paretoformer.search.results.run_folder import RunFolder
 from paretoformer.search.results.tables import (
@@ -41,22 +41,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     import pandas as pd
-
-PALETTE = (
-    "#4c78a8",
-    "#f58518",
-    "#54a24b",
-    "#e45756",
-    "#72b7b2",
-    "#b279a2",
-    "#9d755d",
-    "#eeca3b",
-    "#ff9da6",
-    "#2f4b7c",
-    "#8cb369",
-    "#5e5e5e",
-)
-"""Colours of what fills the squares of a layer, in the order in which it is met."""
 
 
 def write_report(folder: RunFolder) -> Path:
@@ -83,8 +67,7 @@ def _write(folder: RunFolder) -> Path:
     points = [_point(row, dense, facts, folder) for _, row in shown.iterrows()]
     charts = front_charts(frame, searched, facts)
     ran = jobs(searched, frame)
-    used = dict.fromkeys(row["colour"] for point in points for row in point["layers"])
-    colours = dict(zip(used, itertools.cycle(PALETTE)))
+    colours = colours_of(row for point in points for row in point["layers"])
     page = template.render(
         facts=facts,
         study=facts.study,
@@ -156,7 +139,7 @@ def _point(row: pd.Series, dense: pd.Series, facts: RunFacts, folder: RunFolder)
             }
             for name in facts.metrics
         },
-        "layers": _layers(candidate) if _differs_by_layer(candidate) or is_dense else [],
+        "layers": layer_rows(candidate) if _differs_by_layer(candidate) or is_dense else [],
     }
 
 
@@ -164,23 +147,6 @@ def _differs_by_layer(candidate: Candidate) -> bool:
     """Whether a picture of its layers is another one than the dense model's."""
     changed = set(candidate.changes())
     return any(axis.layer_cells(candidate[axis.name]) for axis in axes() if axis.name in changed)
-
-
-def _layers(candidate: Candidate) -> list[dict[str, Any]]:
-    """One row a layer: its squares, what colours them, and what each axis says of it."""
-    told = [axis.layer_cells(candidate[axis.name]) for axis in axes()]
-    rows = []
-    for row in zip(*(each for each in told if each), strict=True):
-        rows.append(
-            {
-                "marks": next((cell.marks for cell in row if cell.marks), ()),
-                "colour": next((cell.colour for cell in row if cell.colour), ""),
-                "labels": [cell.label for cell in row if cell.label],
-                "removed": any(cell.removed for cell in row),
-                "shares": [cell.share for cell in row if cell.share is not None],
-            }
-        )
-    return rows
 
 
 def carbon(row: pd.Series[Any], facts: RunFacts) -> str:

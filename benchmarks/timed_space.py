@@ -1,0 +1,103 @@
+"""What benchmarks of the timing share: random candidates of the whole space, and a neighbour."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from paretoformer.evaluators.timing.conditions import set_threads
+from paretoformer.search.study.spec import load_spec
+from paretoformer.search.study.subject import Subject, load_subject
+from paretoformer.spaces.attention.menu import menu
+from paretoformer.spaces.axes.attention import ChoicePerLayer
+from paretoformer.spaces.axes.feed_forward import RankedNeurons
+from paretoformer.spaces.axes.heads import RankedHeads
+from paretoformer.spaces.axes.runtime import RuntimeChoice
+from paretoformer.spaces.axis import Domain, Shape, Unsuitable
+from paretoformer.spaces.build import Compressed, build
+from paretoformer.spaces.candidate import Candidate
+from paretoformer.spaces.families import shape_of
+from paretoformer.spaces.runtimes import Tools
+from paretoformer.spaces.space import Space
+
+CALIBRATION_EXAMPLES, CALIBRATION_BATCH = 64, 8
+NEIGHBOUR = """
+import random, time
+while True:
+    end = time.time() + random.uniform(0.5, 6)
+    while time.time() < end: pass
+    time.sleep(random.uniform(0.5, 6))
+"""
+"""Keeps one core busy for some seconds, and leaves it alone for some."""
+
+
+@dataclass
+class TimedSpace:
+    """Random candidates of a built-in study's model, in each of these runtimes in turns."""
+
+    study: str
+    runtimes: list[str]
+
+    @cached_property
+    def subject(self) -> Subject:
+        found = load_subject(load_spec(self.study))
+        set_threads(found.target.threads)
+        return found
+
+    @cached_property
+    def space(self) -> Space:
+        """Ranked heads and neurons of random scores, and every mechanism that computes less."""
+        config: Any = self.subject.model.config
+        layers, heads = shape_of(config)
+        rng, neurons = np.random.default_rng(0), int(config.intermediate_size)
+        domains: dict[str, Domain[Any]] = {
+            "heads": RankedHeads(rng.random((layers, heads))),
+            "attention": ChoicePerLayer(menu(None, self.subject.target.sequence_length), layers),
+            "feed_forward": RankedNeurons.of(rng.random((layers, neurons))),
+            "runtime": RuntimeChoice(tuple(self.runtimes)),
+        }
+        return Space(Shape(layers, heads), domains)
+
+    def drawn(self, count: int) -> Iterator[tuple[Candidate, Compressed]]:
+        """The same in every process, each with what was built of it; no runtime refuses them."""
+        rng, found = np.random.default_rng(1), 0
+        while found < count:
+            runtime = self.runtimes[found % len(self.runtimes)]
+            candidate = self.space.random(rng).replaced(runtime=runtime)
+            try:
+                built = self.build(candidate)
+            except Unsuitable:
+                continue
+            found += 1
+            yield candidate, built
+
+    def build(self, candidate: Candidate) -> Compressed:
+        here = self.subject
+        tools = Tools(
+            device=here.target.device,
+            threads=here.target.threads,
+            example=here.workload.timing_batch(here.target),
+            calibration=lambda: here.workload.training_batches(
+                CALIBRATION_EXAMPLES, "cpu", CALIBRATION_BATCH
+            ),
+        )
+        return build(candidate, here.model, tools)
+
+
+@contextmanager
+def neighbour(there: bool) -> Iterator[None]:
+    """A process that comes and goes, for the length of the block."""
+    other = subprocess.Popen([sys.executable, "-c", NEIGHBOUR]) if there else None
+    try:
+        yield
+    finally:
+        if other:
+            other.kill()
+            other.wait()
