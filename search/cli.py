@@ -101,6 +101,14 @@ def search(
         str | None,
         typer.Option(help="An existing Ray cluster; default: a local one, started and stopped."),
     ] = None,
+    mlflow: Annotated[
+        str | None,
+        typer.Option(
+            metavar="URI",
+            help="Log the front to MLflow when it is there, such as to http://localhost:5000 or "
+            "sqlite:///mlflow.db.",
+        ),
+    ] = None,
 ) -> None:
     """Run a study, or go on with it where it was interrupted.
 
@@ -137,6 +145,7 @@ def search(
             require=require or (),
             minutes=minutes,
             address=address,
+            mlflow=mlflow,
         )
     except Interrupted as interrupted:  # Typer would end without a word
         raise Stopped(interrupted) from None

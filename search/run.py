@@ -56,6 +56,7 @@ from paretoformer.search.results.report import write_report
 from paretoformer.search.results.run_folder import RunFolder
 from paretoformer.search.results.scores import Scores
 from paretoformer.search.results.seldom import Seldom
+from paretoformer.search.results.tracking import Tracker
 from paretoformer.search.samplers.surrogate import SurrogateSampler
 from paretoformer.search.study.optuna_study import SURROGATE, check_storage, open_study
 from paretoformer.search.study.prepare import Prepared, prepare
@@ -79,13 +80,15 @@ def search(
     require: Sequence[str] = (),
     minutes: float | None = None,
     address: str | None = None,
+    mlflow: str | None = None,
     quiet: bool = False,
 ) -> Path:
     """Run a study, or go on with it where an interrupted run left it.
 
     study: a .toml file or a built-in name. out: the run folder; default `runs/<name>`.
     trials, seed, require, minutes: override the file; minutes stand in place of trials.
-    address: an existing Ray cluster; default a local one.
+    address: an existing Ray cluster; default a local one. mlflow: where the front is logged, an
+    MLflow tracking URI.
 
     Returns the run folder, with `trials.parquet`, `front.parquet` and `report.html`.
 
@@ -95,10 +98,13 @@ def search(
         Interrupted: SIGINT or SIGTERM; what was finished is kept.
     """
     with interruptible(), Display(quiet=quiet) as display:
+        tracker = None if mlflow is None else Tracker(mlflow)  # known before anything is measured
         spec = load_spec(study, trials=trials, seed=seed, require=require, minutes=minutes)
         folder = RunFolder(out if out is not None else Path("runs") / spec.name)
         with room_on(folder.path):
             _Run(spec, folder, address, display).execute()
+        if tracker is not None:
+            tracker.log(folder)
     return folder.path
 
 
