@@ -8,6 +8,8 @@ from paretoformer.evaluators.metrics import (
     energy,
     latency,
     likeness,
+    macro_f1,
+    matthews,
     memory,
 )
 from paretoformer.evaluators.metrics.metric import Bench, Metric
@@ -25,6 +27,8 @@ __all__ = [
     "energy",
     "latency",
     "likeness",
+    "macro_f1",
+    "matthews",
     "memory",
     "metric_of",
     "metrics_of",

@@ -36,7 +36,9 @@ class Task(ABC):
     architectures: ClassVar[Mapping[str, Any]]
     """Model family -> the class that `auto` would make."""
     scores: ClassVar[tuple[str, ...]]
-    """Names of its quality metrics; the first one is what a study reports."""
+    """Names of its quality metrics that every study measures and reports."""
+    more_scores: ClassVar[tuple[str, ...]] = ()
+    """Of those that a study measures where it asks for them."""
 
     @abstractmethod
     def encode(

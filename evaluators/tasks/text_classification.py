@@ -35,6 +35,7 @@ class TextClassification(Task):
         modeling_auto.MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES
     )
     scores = ("accuracy",)
+    more_scores = ("macro_f1", "matthews")
 
     def encode(
         self, splits: Mapping[SplitName, Examples], tokenizer: Any, config: Any, target: Target

@@ -54,8 +54,11 @@ class Subject:
 
     @property
     def reported(self) -> tuple[str, ...]:
-        """The metrics of which `best` asks something by default: the task's own, or fidelity."""
-        return self.task.scores if self.labelled else (FIDELITY,)
+        """The metrics of which `best` asks something by default: the task's own that are
+        objectives, or all that it always has; fidelity where there are no labels."""
+        own = (*self.task.scores, *self.task.more_scores)
+        chosen = tuple(metric.name for metric in self.objectives if metric.name in own)
+        return chosen or (self.task.scores if self.labelled else (FIDELITY,))
 
     @property
     def requirements(self) -> tuple[Requirement, ...]:
@@ -155,7 +158,8 @@ def _loaded(spec: Spec, progress: Progress) -> Subject:
     workload = task.encode(splits.examples, tokenizer, model.config, target)
     _check_vocabulary(workload, model)
     remarks = (*splits.remarks, *unused, *workload.remarks)
-    metrics = available(task, target, labelled=bool(source.label))
+    asked = {*(metric.name for metric in objectives), *(each.metric for each in required)}
+    metrics = available(task, target, labelled=bool(source.label), asked=asked)
     return Subject(task, target, model, workload, metrics, objectives, required, remarks)
 
 

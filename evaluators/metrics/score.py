@@ -1,0 +1,45 @@
+"""Scores of a split's answers as a whole, which are no mean of scores of single examples."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from typing import ClassVar
+
+import numpy as np
+from scipy.stats import bootstrap
+
+from paretoformer.evaluators.answers import predictions
+from paretoformer.evaluators.directions import Direction, Role
+from paretoformer.evaluators.measurement import Measurement
+from paretoformer.evaluators.metrics.metric import Bench, Metric
+
+RESAMPLES = 199
+
+
+class Score(Metric):
+    """One number of all labels and answers. Its interval is a percentile bootstrap over examples.
+
+    It has no samples: so it is not paired with the dense model's, and its interval is wide.
+    """
+
+    direction: ClassVar[Direction] = "maximize"
+    role: ClassVar[Role] = "quality"
+
+    @abstractmethod
+    def score(self, labels: np.ndarray, answers: np.ndarray) -> float:
+        """labels, answers: (examples,)."""
+
+    def measure(self, bench: Bench) -> Measurement:
+        labels, answers = np.asarray(bench.split.labels), predictions(bench)
+        value = float(self.score(labels, answers))
+        drawn = bootstrap(
+            (labels, answers),
+            self.score,
+            paired=True,
+            vectorized=False,
+            n_resamples=RESAMPLES,
+            method="percentile",
+            rng=np.random.default_rng(0),
+        ).confidence_interval
+        low, high = np.nan_to_num([drawn.low, drawn.high], nan=value)  # all resamples are alike
+        return Measurement(value, min(value, float(low)), max(value, float(high)), self.unit)
