@@ -19,6 +19,7 @@ import argparse
 import json
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -126,7 +127,7 @@ def rounds(
 
 def once(arguments: argparse.Namespace) -> dict[str, Any]:
     """One session: every candidate timed in this process, in an order of its own."""
-    timed = TimedSpace(arguments.study, arguments.runtimes)
+    timed = TimedSpace(arguments.study, arguments.runtimes, arguments.built)
     target = timed.subject.target
     batch, clock = timed.subject.workload.timing_batch(target), stopwatch(target.device)
 
@@ -153,7 +154,7 @@ def fresh(arguments: argparse.Namespace, loaded: bool) -> dict[str, Any]:
     command = [sys.executable, "-W", "ignore", __file__, "--once"]
     for name in ("study", "candidates", "seconds"):
         command += [f"--{name}", str(getattr(arguments, name))]
-    command += ["--runtimes", *arguments.runtimes]
+    command += ["--runtimes", *arguments.runtimes, "--built", str(arguments.built)]
     with neighbour(loaded):
         output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
     found: dict[str, Any] = json.loads(output.splitlines()[-1])
@@ -217,11 +218,14 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=3.0)
     parser.add_argument("--runtimes", nargs="+", default=["torch", "openvino", "openvino:int8"])
     parser.add_argument("--raw", type=Path, default=None)
+    parser.add_argument("--built", type=Path, default=None, help="keeps what was converted")
     parser.add_argument("--once", action="store_true", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.once:
         print(json.dumps(once(arguments)))
         return
+    if arguments.built is None:
+        arguments.built = Path(tempfile.mkdtemp(prefix="estimators-"))
     print(f"{arguments.study}, {arguments.candidates} candidates, {cpu_name()}")
     report(sessions(arguments))
 

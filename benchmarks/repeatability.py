@@ -16,8 +16,10 @@ import argparse
 import json
 import subprocess
 import sys
+import tempfile
 import time
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -71,7 +73,7 @@ class Session:
 
 def once(arguments: argparse.Namespace) -> dict[str, Any]:
     """Every candidate timed in this process, in an order of its own."""
-    space = TimedSpace(arguments.study, arguments.runtimes)
+    space = TimedSpace(arguments.study, arguments.runtimes, arguments.built)
     session = Session(space, arguments.seconds, arguments.patience)
     dense_model = space.subject.model
     built = [compressed for _, compressed in space.drawn(arguments.candidates)]
@@ -137,6 +139,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=3.0)
     parser.add_argument("--runtimes", nargs="+", default=["torch", "openvino", "openvino:int8"])
     parser.add_argument("--patience", type=float, default=30.0)
+    parser.add_argument("--built", type=Path, default=None, help="keeps what was converted")
     parser.add_argument("--once", action="store_true", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.once:
@@ -145,6 +148,8 @@ def main() -> None:
     given = ["--study", arguments.study, "--candidates", str(arguments.candidates)]
     given += ["--seconds", str(arguments.seconds), "--patience", str(arguments.patience)]
     given += ["--runtimes", *arguments.runtimes]
+    folder = arguments.built or Path(tempfile.mkdtemp(prefix="repeatability-"))
+    given += ["--built", str(folder)]
     print(f"{arguments.study}, {arguments.candidates} candidates, {cpu_name()}")
     for label, there in (("quiet", False), ("with a neighbour", True)):
         with neighbour(there):

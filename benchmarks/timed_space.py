@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,8 +21,8 @@ from paretoformer.spaces.axes.attention import ChoicePerLayer
 from paretoformer.spaces.axes.feed_forward import RankedNeurons
 from paretoformer.spaces.axes.heads import RankedHeads
 from paretoformer.spaces.axes.runtime import RuntimeChoice
-from paretoformer.spaces.axis import Domain, Shape, Unsuitable
-from paretoformer.spaces.build import Compressed, build
+from paretoformer.spaces.axis import Domain, Shape
+from paretoformer.spaces.build import Compressed, build, load_built
 from paretoformer.spaces.candidate import Candidate
 from paretoformer.spaces.families import shape_of
 from paretoformer.spaces.runtimes import Tools
@@ -44,6 +45,8 @@ class TimedSpace:
 
     study: str
     runtimes: list[str]
+    folder: Path
+    """Where what was built is kept for the next process: a conversion takes ten seconds."""
 
     @cached_property
     def subject(self) -> Subject:
@@ -66,20 +69,18 @@ class TimedSpace:
         return Space(Shape(layers, heads), domains)
 
     def drawn(self, count: int) -> Iterator[tuple[Candidate, Compressed]]:
-        """The same in every process, each with what was built of it; no runtime refuses them."""
+        """The same in every process, each with what was built of it."""
         rng, found = np.random.default_rng(1), 0
         while found < count:
             runtime = self.runtimes[found % len(self.runtimes)]
             candidate = self.space.random(rng).replaced(runtime=runtime)
-            try:
-                built = self.build(candidate)
-            except Unsuitable:
-                continue
+            if runtime != "torch":  # most mechanisms run in torch alone
+                candidate = candidate.replaced(attention=self.space.dense.attention)
             found += 1
-            yield candidate, built
+            yield candidate, self.built(candidate)
 
-    def build(self, candidate: Candidate) -> Compressed:
-        here = self.subject
+    def built(self, candidate: Candidate) -> Compressed:
+        here, folder = self.subject, self.folder / candidate.id
         tools = Tools(
             device=here.target.device,
             threads=here.target.threads,
@@ -88,7 +89,11 @@ class TimedSpace:
                 CALIBRATION_EXAMPLES, "cpu", CALIBRATION_BATCH
             ),
         )
-        return build(candidate, here.model, tools)
+        if not folder.exists():
+            made = build(candidate, here.model, tools)
+            folder.mkdir(parents=True)
+            made.save(candidate, folder)
+        return load_built(candidate, here.model, folder, tools)
 
 
 @contextmanager
