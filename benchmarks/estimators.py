@@ -115,8 +115,8 @@ def rounds(
     first: list[list[float]] = []
     second: list[list[float]] = []
     start = time.perf_counter()
+    settle(dense)
     while len(first) < ROUNDS or time.perf_counter() - start < seconds:
-        settle(dense)
         before = a()
         settle(candidate)
         second.append([b(), b()])

@@ -30,6 +30,7 @@ from paretoformer.evaluators.timing.statistics import Timed, median_interval, su
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(protocol, "WARM_UP_SECONDS", 0.0)
     monkeypatch.setattr(protocol, "SETTLE_SECONDS", 0.0)
+    monkeypatch.setattr(protocol, "BLOCK_SECONDS", 0.01)
 
 
 def drifting(start: float, speed: float, state: list[float]) -> float:

@@ -13,14 +13,14 @@ from paretoformer.evaluators.timing.statistics import ROUNDS, Timed, median_inte
 
 WARM_UP_RUNS = 10
 WARM_UP_SECONDS = 1.0
-BLOCK_SECONDS = 0.01
-"""A block is as many forwards as take at least so long: far longer than the clock's step."""
+BLOCK_SECONDS = 0.03
+"""A block is as many forwards as take about so long: far longer than the clock's step."""
 REFERENCE_TIMES = 8
 REFERENCE_SECONDS = 30.0
 """The dense reference gets min(8 x budget, 30 s): a machine may need that long to show its
 undisturbed pace."""
-SETTLE_SECONDS = 0.005
-"""How long threads of another runtime may spin after its last forward: libgomp about 4 ms."""
+SETTLE_SECONDS = 0.04
+"""How long a model runs untimed after another one, until its forwards take what they take alone."""
 PATIENCE = 1.0
 """Extra time to find undisturbed rounds, as a multiple of the budget."""
 
@@ -64,9 +64,9 @@ def time_interleaved(
     a, b = _block(dense), _block(candidate)
     denses: list[float] = []
     ratios: list[float] = []
+    settle(dense)
     start = time.perf_counter()
     while True:
-        settle(dense)
         first = a()
         settle(candidate)
         second = b(), b()
@@ -86,10 +86,11 @@ def time_interleaved(
 
 
 def settle(timed: Callable[[], float]) -> None:
-    """Untimed calls until the threads of whatever ran before no longer wait for work.
+    """Untimed calls until a model runs as if it ran alone.
 
-    Two runtimes in one process have a pool of threads each, and OpenMP's spin for some milliseconds
-    after a forward: without this, OpenVINO's 3.0 ms for MiniLM were measured as 4.8 ms.
+    The threads of what ran before spin for some milliseconds after its last forward, and its
+    weights are in the caches. Forwards of MiniLM in OpenVINO after four of torch, on 2 cores of a
+    Xeon: 10.9, 6.1, 5.7, 5.3, 5.2, 5.0 ms and so on; after eight of them, 4.8 ms, as alone.
     """
     start = time.perf_counter()
     while True:
