@@ -248,7 +248,7 @@ class Search:
         record = self.trimmed(record)
         self._add(record)
         trial.set_user_attr(RECORD, record.to_json())
-        attach_picture(trial, record)
+        attach_picture(trial)
         self._tell(trial, record)
         for parked in self._parked.pop(candidate.id, []):
             self._tell_duplicate(parked, record)

@@ -13,7 +13,7 @@ from optuna.artifacts.exceptions import ArtifactNotFound
 from paretoformer.evaluators.outcome import Outcome, Result
 from paretoformer.search.results.layers import layer_rows, picture
 from paretoformer.search.results.record import RECORD, TrialRecord
-from paretoformer.search.study.pictures import PICTURE, Pictures, attach_picture
+from paretoformer.search.study.pictures import NAME, Pictures, attach_picture
 from paretoformer.spaces.candidate import Candidate
 from paretoformer.spaces.choice import AttentionChoice
 from paretoformer.spaces.heads import HeadMask
@@ -53,14 +53,14 @@ def study(tmp_path: Path) -> optuna.Study:
     trial = found.ask()
     record = TrialRecord(trial.number, CUT, Result(Outcome.OK))
     trial.set_user_attr(RECORD, record.to_json())
-    attach_picture(trial, record)
+    attach_picture(trial)
     found.tell(trial, 1.0)
     return found
 
 
 def test_trial_has_an_artifact_that_the_store_draws(study: optuna.Study) -> None:
     (meta,) = get_all_artifact_meta(study.trials[0], storage=study._storage)
-    assert (meta.filename, meta.mimetype) == (PICTURE, "image/svg+xml")
+    assert (meta.filename, meta.mimetype) == (NAME, "image/svg+xml")
     assert set(meta.artifact_id) <= set("0123456789abcdef-")  # all that the dashboard serves
     drawn = Pictures(study._storage, "mine").open_reader(meta.artifact_id).read()
     assert drawn.decode() == picture(CUT)
@@ -75,8 +75,7 @@ def test_store_has_no_other_pictures(study: optuna.Study, other: str) -> None:
 def test_picture_of_another_study_is_not_taken_for_one_of_this(study: optuna.Study) -> None:
     other = optuna.create_study(study_name="other", storage=study._storage)
     trial = other.ask()
-    record = TrialRecord(trial.number, Candidate.dense(2, 4), Result(Outcome.OK))
-    attach_picture(trial, record)
+    attach_picture(trial)
     (meta,) = get_all_artifact_meta(trial)
     with pytest.raises(ArtifactNotFound):
         Pictures(study._storage, "mine").open_reader(meta.artifact_id)

@@ -3,38 +3,28 @@
 from __future__ import annotations
 
 import io
-import json
-from dataclasses import asdict
+from functools import cache
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import BinaryIO
 
 import optuna
-from optuna.artifacts import ArtifactMeta
-from optuna.artifacts._upload import ARTIFACTS_ATTR_PREFIX
+from optuna.artifacts import upload_artifact
 from optuna.artifacts.exceptions import ArtifactNotFound
 
 from paretoformer.search.results.layers import picture
 from paretoformer.search.results.record import RECORD, TrialRecord
 
-PICTURE = "layers.svg"
-
-
-def attach_picture(trial: optuna.Trial, record: TrialRecord) -> None:
-    """Have a trial that is not finished yet say that there is a picture of its layers.
-
-    `upload_artifact` would want a file for every trial; `Pictures` draws from the record.
-    """
-    meta = ArtifactMeta(_artifact_id(record), PICTURE, "image/svg+xml", None)
-    key = ARTIFACTS_ATTR_PREFIX + meta.artifact_id
-    trial.storage.set_trial_system_attr(trial._trial_id, key, json.dumps(asdict(meta)))
-
-
-def _artifact_id(record: TrialRecord) -> str:
-    """Hexadecimal digits and hyphens, which is all that the dashboard serves."""
-    return f"{record.trial:x}-{record.candidate.id}"
+NAME = "layers.svg"
+PICTURE = "picture"
+"""User attribute of a trial: the id of its artifact."""
 
 
 class Pictures:
-    """Optuna's artifact store for the trials of a study: the layers of each, and nothing else."""
+    """Optuna's artifact store for the trials of a study: the layers of each, and nothing else.
+
+    Nothing is written: a trial's record says what to draw.
+    """
 
     def __init__(self, storage: optuna.storages.BaseStorage, name: str) -> None:
         """name: of the study."""
@@ -45,21 +35,37 @@ class Pictures:
         """The picture, as SVG.
 
         Raises:
-            ArtifactNotFound: it is none of this study.
+            ArtifactNotFound: no trial of this study has it.
         """
-        try:
-            study = self._storage.get_study_id_from_name(self._name)
-            number = int(artifact_id.partition("-")[0], 16)
-            trial = self._storage.get_trial_id_from_study_id_trial_number(study, number)
-            record = TrialRecord.from_json(self._storage.get_trial(trial).user_attrs[RECORD])
-        except (KeyError, ValueError):
-            raise ArtifactNotFound(f"no trial has the picture {artifact_id}") from None
-        if _artifact_id(record) != artifact_id:
-            raise ArtifactNotFound(f"{artifact_id} is a picture of another study")
-        return io.BytesIO(picture(record.candidate).encode())
+        study = self._storage.get_study_id_from_name(self._name)
+        for trial in self._storage.get_all_trials(study, deepcopy=False):
+            if trial.user_attrs.get(PICTURE) == artifact_id and RECORD in trial.user_attrs:
+                record = TrialRecord.from_json(trial.user_attrs[RECORD])
+                return io.BytesIO(picture(record.candidate).encode())
+        raise ArtifactNotFound(f"no trial has the picture {artifact_id!r}")
 
     def write(self, artifact_id: str, content_body: BinaryIO) -> None:
-        raise ValueError("a run keeps no files of its trials.")
+        """It is drawn when someone looks."""
 
     def remove(self, artifact_id: str) -> None:
         """There is no file."""
+
+
+def attach_picture(trial: optuna.Trial) -> None:
+    """Have a trial that is not finished yet say that there is a picture of its layers."""
+    store = Pictures(trial.storage, trial.study.study_name)
+    found = upload_artifact(artifact_store=store, file_path=str(_nothing()), study_or_trial=trial)
+    trial.set_user_attr(PICTURE, found)
+
+
+@cache
+def _folder() -> TemporaryDirectory[str]:
+    return TemporaryDirectory(prefix="paretoformer-")
+
+
+@cache
+def _nothing() -> Path:
+    """An empty file of the right name, which Optuna wants to read."""
+    path = Path(_folder().name) / NAME
+    path.touch()
+    return path
