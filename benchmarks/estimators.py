@@ -27,6 +27,7 @@ from functools import partial
 from itertools import combinations, product
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import torch
@@ -34,7 +35,7 @@ from scipy.stats import kendalltau, trim_mean
 from timed_space import TimedSpace, neighbour
 
 from paretoformer.evaluators.target import cpu_name
-from paretoformer.evaluators.timing import pace
+from paretoformer.evaluators.timing import statistics
 from paretoformer.evaluators.timing.clocks import stopwatch
 from paretoformer.evaluators.timing.conditions import Watch
 from paretoformer.evaluators.timing.protocol import BLOCK_SECONDS, settle, warm_up
@@ -47,7 +48,7 @@ QUIET, LOADED = "quiet", "with a neighbour"
 class Raw:
     """The blocks of one timing, in milliseconds of one forward.
 
-    dense, candidate: (rounds, 2). reference: the dense model alone, at its fastest pace.
+    dense, candidate: (rounds, 2). reference: the dense model's mean time alone.
     """
 
     dense: np.ndarray
@@ -59,40 +60,40 @@ class Raw:
         """Of each round: (rounds,)."""
         return np.asarray(self.candidate.sum(axis=1) / self.dense.sum(axis=1))
 
-    @property
-    def kept(self) -> np.ndarray:
-        """The rounds at the reference's pace, or all of them where these are too few: (rounds,)."""
-        kept = pace.kept(self.dense.mean(axis=1), self.reference)
-        return kept if kept.sum() >= ROUNDS else np.ones_like(kept)
-
-
-def paced(raw: Raw) -> float:
-    """As `latency_ms` is made of it."""
-    return float(
-        np.median(Timed.at_pace(raw.ratios, raw.dense.mean(axis=1), raw.reference).samples)
-    )
-
 
 def of_quantiles(share: float, raw: Raw) -> float:
     return float(np.quantile(raw.candidate, share) / np.quantile(raw.dense, share))
 
 
-def paced_quantiles(share: float, raw: Raw) -> float:
-    kept = Raw(raw.dense[raw.kept], raw.candidate[raw.kept], raw.reference)
-    return of_quantiles(share, kept)
+def of_quickest(share: float, raw: Raw) -> float:
+    """The means of this share of each model's blocks."""
+    first, second = (np.sort(each, axis=None) for each in (raw.candidate, raw.dense))
+    count = max(1, round(share * len(first)))
+    return float(first[:count].mean() / second[:count].mean())
 
 
 def of_trimmed(share: float, raw: Raw) -> float:
     return float(trim_mean(raw.candidate, share, None) / trim_mean(raw.dense, share, None))
 
 
+def of_unhindered(braked: float, raw: Raw) -> float:
+    """The mean ratio of the rounds in which no block took so much longer than most."""
+    with mock.patch.object(statistics, "BRAKED", braked):
+        return Timed.of_rounds(raw.dense, raw.candidate, 1.0).mean
+
+
 ESTIMATORS: dict[str, Callable[[Raw], float]] = {
+    "mean of ratios A B B A": lambda raw: float(raw.ratios.mean()),
     "median of ratios A B B A": lambda raw: float(np.median(raw.ratios)),
-    "... at the reference's pace (now)": paced,
+    **{
+        f"mean of ratios, no block {braked} x"
+        + (" (now)" if braked == statistics.BRAKED else ""): partial(of_unhindered, braked)
+        for braked in (1.15, 1.3, 1.5, 2.0)
+    },
     "ratio of minima": lambda raw: float(raw.candidate.min() / raw.dense.min()),
     **{f"ratio of {q}% quantiles": partial(of_quantiles, q / 100) for q in (10, 20, 30, 40)},
     "ratio of medians": partial(of_quantiles, 0.5),
-    "... 30% quantiles at the pace": partial(paced_quantiles, 0.3),
+    "ratio of means of the quickest half": partial(of_quickest, 0.5),
     "ratio of means": lambda raw: float(raw.candidate.mean() / raw.dense.mean()),
     "ratio of means, 10% trimmed": partial(of_trimmed, 0.1),
     "ratio of means, 25% trimmed": partial(of_trimmed, 0.25),
@@ -146,7 +147,7 @@ def once(arguments: argparse.Namespace) -> dict[str, Any]:
             foreign = watch.conditions["foreign_cores"]
             rows[index] = {"dense": first, "candidate": second, "foreign": foreign}
     ordered = [rows[index] for index in sorted(rows)]
-    return {"reference": pace.fastest(alone), "rows": ordered}
+    return {"reference": float(alone.mean()), "rows": ordered}
 
 
 def fresh(arguments: argparse.Namespace, loaded: bool) -> dict[str, Any]:

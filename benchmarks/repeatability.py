@@ -90,7 +90,7 @@ def once(arguments: argparse.Namespace) -> dict[str, Any]:
             "stable": found.stable,
             "disturbed": found.disturbed,
             "foreign": found.foreign_cores,
-            "off_pace": found.conditions["off_pace"],
+            "left_out": found.conditions["left_out"],
             "seconds": time.perf_counter() - start,
             "plain": session.plain(built[index].runnable) / plain_dense,
         }
@@ -116,14 +116,14 @@ def report(label: str, runs: list[dict[str, Any]]) -> None:
     held = coverage(list(zip(first, second, strict=True))), coverage(sure)
     width = np.median([(row["high"] - row["low"]) / row["ratio"] for row in every])
     stable, disturbed = (np.mean([row[key] for row in every]) for key in ("stable", "disturbed"))
-    foreign, off, spent = (
-        np.median([row[key] for row in every]) for key in ("foreign", "off_pace", "seconds")
+    foreign, left_out, spent = (
+        np.median([row[key] for row in every]) for key in ("foreign", "left_out", "seconds")
     )
     print(f"  interval     {width:.1%} wide, holds {held[0]:.0%}; of stable pairs {held[1]:.0%}")
     print(
         f"  {stable:.0%} stable, {disturbed:.0%} disturbed; medians: {foreign:.2f} foreign cores,"
     )
-    print(f"  {off:.0%} of the rounds off pace, {spent:.1f} s a timing", flush=True)
+    print(f"  {left_out:.0%} of the rounds left out, {spent:.1f} s a timing", flush=True)
 
 
 def coverage(pairs: list[tuple[dict[str, Any], dict[str, Any]]]) -> float:

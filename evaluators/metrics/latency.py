@@ -1,4 +1,4 @@
-"""Latency: the median time of one forward, in alternation with the dense model."""
+"""Latency: the mean time of one forward, in alternation with the dense model."""
 
 from __future__ import annotations
 
@@ -26,16 +26,18 @@ class Latency(Metric):
     machine that slows down or speeds up does it to both. A sample is the ratio B/A of one round,
     times the dense model's latency of this run (the row `dense`): so the latencies of candidates
     measured an hour apart compare. The dense model's own samples are its plain times. Rounds go on
-    until the interval of the median is narrow, or a time budget is spent (`TimingProtocol`).
+    until the interval of the mean is narrow, or a time budget is spent (`TimingProtocol`).
 
-    A machine whose neighbours disturb it does not slow down every operation alike: the ratio itself
-    moves. So the dense model's blocks serve as a probe, and only rounds count in which it ran at
-    the pace of its row; `off_pace` is the share of the others. Where there are too few after all
-    patience, all count, the timing is not stable, and `slowdown` tells how far off it was.
+    Who waits for a neighbour's thread takes several times as long for that moment. So a round does
+    not count in which a block took half as long again as that model's blocks mostly do; `left_out`
+    is the share of such rounds, and `slowdown` the dense model's time in the others over its row's.
+    Of a dozen ways to make one number of the blocks, this one came out the most repeatable, quiet
+    and beside a neighbour: `benchmarks/estimators.py`.
 
-    The interval is one for what a second timing would give: a percentile bootstrap of the median
-    over rounds, of both timings, and what two of them differ by beyond that (`SESSION`,
-    `PACE_SLOPE`), which the dense model, being the reference, does not have.
+    The interval is one for what a second timing would give: Student's t over the rounds, of both
+    timings, and what two of them differ by beyond that (`SESSION`), which the dense model, being
+    the reference, does not have. A timing is stable where its rounds tell the mean to
+    `STABLE_REACH`.
 
     A timing waits until other processes leave the machine alone, and is repeated where they did
     not, as long as the study has patience. After that it is `disturbed`, as is every timing that

@@ -8,8 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from paretoformer.evaluators.timing import pace
-from paretoformer.evaluators.timing.statistics import ROUNDS, Timed, median_interval
+from paretoformer.evaluators.timing.statistics import ROUNDS, Timed, unhindered
 
 WARM_UP_RUNS = 10
 WARM_UP_SECONDS = 1.0
@@ -22,15 +21,15 @@ undisturbed pace."""
 SETTLE_SECONDS = 0.04
 """How long a model runs untimed after another one, until its forwards take what they take alone."""
 PATIENCE = 1.0
-"""Extra time to find undisturbed rounds, as a multiple of the budget."""
+"""Extra time for the rounds that do not count, as a multiple of the budget."""
 
 
 @dataclass(frozen=True)
 class TimingProtocol:
     """How long a timing goes on.
 
-    width: until the 95% interval of the median is narrower than this share of it,
-    seconds: or so much time is spent; twice as much where the machine changes its pace.
+    width: until the 95% interval of the mean is narrower than this share of it,
+    seconds: or so much time is spent; up to twice as much where rounds do not count.
 
     The dense model's own timing, to which all others refer, always takes eight times as much, or
     half a minute where that is less.
@@ -41,7 +40,7 @@ class TimingProtocol:
 
 
 def time_alone(timed: Callable[[], float], protocol: TimingProtocol) -> Timed:
-    """Times of one model alone, in blocks, at the fastest pace that it held."""
+    """Times of one model alone, in blocks."""
     warm_up(timed)
     block = _block(timed)
     times: list[float] = []
@@ -50,7 +49,8 @@ def time_alone(timed: Callable[[], float], protocol: TimingProtocol) -> Timed:
     while len(times) < ROUNDS or time.perf_counter() - start < seconds:
         times.append(block())
     found = np.asarray(times)
-    return Timed.at_pace(found, found, pace.fastest(found), session=0.0)
+    counts = unhindered(found)
+    return Timed(found[counts], left_out=1 - float(counts.mean()), between=0.0)
 
 
 def time_interleaved(
@@ -62,26 +62,23 @@ def time_interleaved(
     """Ratios candidate/dense, one a round of A B B A, times the dense model's reference."""
     warm_up(dense, candidate)
     a, b = _block(dense), _block(candidate)
-    denses: list[float] = []
-    ratios: list[float] = []
+    denses: list[tuple[float, float]] = []
+    candidates: list[tuple[float, float]] = []
     settle(dense)
     start = time.perf_counter()
     while True:
-        first = a()
+        before = a()
         settle(candidate)
-        second = b(), b()
+        candidates.append((b(), b()))
         settle(dense)
-        last = a()
-        denses.append((first + last) / 2)
-        ratios.append(sum(second) / (first + last))
-        if len(ratios) < ROUNDS:
+        denses.append((before, a()))
+        if len(denses) < ROUNDS:
             continue
-        timed = Timed.at_pace(np.asarray(ratios) * reference, np.asarray(denses), reference)
+        timed = Timed.of_rounds(np.array(denses), np.array(candidates), reference)
         elapsed = time.perf_counter() - start
-        spent = elapsed * (1 - timed.off_pace) > protocol.seconds
-        low, median, high = median_interval(timed.samples)
-        narrow = timed.held and high - low <= protocol.width * median
-        if narrow or spent or elapsed > (1 + PATIENCE) * protocol.seconds:
+        spent = elapsed * (1 - timed.left_out) > protocol.seconds
+        late = elapsed > (1 + PATIENCE) * protocol.seconds
+        if spent or late or timed.is_within(protocol.width / 2):
             return timed
 
 

@@ -1,108 +1,100 @@
-"""Statistics of a timing: its median, its interval, and whether it is stable."""
+"""Statistics of a timing: which rounds count, their mean, its interval, whether it is stable."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
-from scipy.stats import bootstrap
+from scipy.stats import t as student
 
 from paretoformer.evaluators.measurement import Measurement
-from paretoformer.evaluators.timing import pace
 
 ROUNDS = 8
-"""The fewest rounds of blocks."""
-SESSION = 0.01
-"""Standard deviation between two timings of one model at different times, as a share, which no
-number of rounds in one of them shows: `benchmarks/repeatability.py`."""
-PACE_SLOPE = 0.1
-"""The same for a timing at another pace than its reference's, for each e-fold between the two: the
-ratios of candidates of small operations to dense moved by 4% when the pace changed by 28%."""
-RESAMPLES = 999
-UNSTABLE_SPREAD = 0.10
-"""Interquartile range over the median, above which a timing is not stable."""
-UNSTABLE_RANGE = 1.10
-"""Largest over smallest sample, above which a timing is not stable."""
+"""The fewest rounds of blocks that a mean is made of."""
+QUICK = 0.3
+"""The quantile of a model's own blocks that tells how long they take undisturbed."""
+BRAKED = 1.5
+"""A round does not count where a block took so many times as long as that. Who waits for a
+neighbour takes several times as long, and what moves less stays in: to choose by less would choose
+by noise, and bias the ratios."""
+SESSION = 0.025
+"""Standard deviation of the difference of two timings of one model at different times, as a share,
+which no number of rounds in one of them shows: the pace of a shared machine wanders within seconds
+and minutes, and does not move every kernel alike (`benchmarks/repeatability.py`). A fresh process
+adds nothing to it."""
+STABLE_REACH = 0.04
+"""A stable timing knows its mean to this share: nine of ten do on a quiet machine."""
 
 
 @dataclass(frozen=True)
 class Timed:
     """The rounds of one timing that count.
 
-    samples: their milliseconds. held: whether they were at the reference's pace. slowdown: the
-    dense model's time in them over the reference. off_pace: the share of all rounds that were at
-    another pace. between: standard deviation, as a share, of what a timing at another time would
-    differ by.
+    samples: their milliseconds. left_out: the share of all rounds that others held up. slowdown:
+    the dense model's time in the ones that count, over its reference. between: standard deviation,
+    as a share, of the difference to a timing at another time.
     """
 
     samples: np.ndarray
-    held: bool = True
+    left_out: float = 0.0
     slowdown: float = 1.0
-    off_pace: float = 0.0
     between: float = SESSION
 
     @classmethod
-    def at_pace(
-        cls, samples: np.ndarray, dense: np.ndarray, reference: float, session: float = SESSION
-    ) -> Timed:
-        """The rounds in which the dense model kept the reference's pace, or all, if too few did.
+    def of_rounds(cls, dense: np.ndarray, candidate: np.ndarray, reference: float) -> Timed:
+        """Of the rounds that count, or of all where these are too few to tell.
 
-        samples, dense: (rounds,). session: `between` at the reference's pace.
+        dense, candidate: times of blocks, (rounds, 2). reference: the dense model's latency.
         """
-        kept = pace.kept(dense, reference)
-        held = int(kept.sum()) >= ROUNDS
-        ratios = (dense[kept] if held else dense) / reference
-        apart = 0.0 if held else float(np.abs(np.log(ratios)).mean())
+        counts = unhindered(dense, candidate)
+        kept = counts if counts.sum() >= 2 else np.ones_like(counts)
         return cls(
-            samples=samples[kept] if held else samples,
-            held=held,
-            slowdown=float(np.median(ratios)),
-            off_pace=1 - float(kept.mean()),
-            between=float(np.hypot(session, PACE_SLOPE * apart)),
+            samples=candidate[kept].sum(axis=1) / dense[kept].sum(axis=1) * reference,
+            left_out=1 - float(counts.mean()),
+            slowdown=float(dense[kept].mean()) / reference,
         )
 
+    @cached_property
+    def mean(self) -> float:
+        return float(self.samples.mean())
 
-def median_interval(samples: np.ndarray) -> tuple[float, float, float]:
-    """(low, median, high): the 95% interval of a median between two order statistics.
+    @cached_property
+    def reach(self) -> float:
+        """Half the 95% interval of the mean, by Student's t, in milliseconds."""
+        count = len(self.samples)
+        if count < 2:
+            return float("inf")
+        error = self.samples.std(ddof=1) / np.sqrt(count)
+        return float(student.ppf(0.975, count - 1) * error)
 
-    It needs no resampling, so it can be asked after every sample. Source: Conover 1999, Practical
-    Nonparametric Statistics, section 3.2; ranks n/2 ∓ 1.96 √n/2.
+    def is_within(self, share: float) -> bool:
+        """Whether enough rounds count, and the mean is known to this share of it."""
+        return bool(len(self.samples) >= ROUNDS and self.reach <= share * self.mean)
+
+
+def unhindered(*blocks: np.ndarray) -> np.ndarray:
+    """The rounds in which no model's block took far longer than its blocks mostly do: (rounds,).
+
+    blocks: of each model, (rounds,) or (rounds, blocks a round).
     """
-    ordered = np.sort(samples)
-    count = len(ordered)
-    reach = 0.98 * count**0.5
-    low = max(int(np.floor(count / 2 - reach)) - 1, 0)
-    high = min(int(np.ceil(count / 2 + reach)), count - 1)
-    return float(ordered[low]), float(np.median(ordered)), float(ordered[high])
+    shaped = [each.reshape(len(each), -1) for each in blocks]
+    quick = [(each <= BRAKED * np.quantile(each, QUICK)).all(axis=1) for each in shaped]
+    return np.asarray(np.logical_and.reduce(quick))
 
 
 def summary(timed: Timed, conditions: Mapping[str, float] | None = None) -> Measurement:
-    """The median of the samples with its interval.
-
-    It is stable when the samples are close, and the reference's pace was held.
-    """
-    samples = timed.samples
-    interval = bootstrap(
-        (samples,),
-        np.median,
-        n_resamples=RESAMPLES,
-        method="percentile",
-        rng=np.random.default_rng(0),
-    ).confidence_interval
-    median = float(np.median(samples))
-    between = 1.96 * median * timed.between
-    below, above = (2**0.5 * abs(end - median) for end in (interval.low, interval.high))
-    quartiles = np.quantile(samples, (0.25, 0.75))
-    spread = float(quartiles[1] - quartiles[0]) / median
-    close = spread <= UNSTABLE_SPREAD and samples.max() <= UNSTABLE_RANGE * samples.min()
-    paces = {"slowdown": round(timed.slowdown, 3), "off_pace": round(timed.off_pace, 3)}
+    """The mean of the samples, with an interval for what a second timing would give."""
+    # the second timing has an error of its own, as large as this one's
+    reach = float(np.hypot(2**0.5 * timed.reach, 1.96 * timed.between * timed.mean))
+    paces = {"slowdown": round(timed.slowdown, 3), "left_out": round(timed.left_out, 3)}
     return Measurement(
-        value=median,
-        low=max(0.0, median - float(np.hypot(below, between))),
-        high=median + float(np.hypot(above, between)),
+        value=timed.mean,
+        low=max(0.0, timed.mean - reach),
+        high=timed.mean + reach,
         unit="ms",
-        samples=tuple(samples.tolist()),
-        stable=bool(close and timed.held),
+        samples=tuple(timed.samples.tolist()),
+        stable=timed.is_within(STABLE_REACH),
         conditions={**(conditions or {}), **paces},
     )
