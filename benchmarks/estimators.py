@@ -76,9 +76,9 @@ def of_trimmed(share: float, raw: Raw) -> float:
     return float(trim_mean(raw.candidate, share, None) / trim_mean(raw.dense, share, None))
 
 
-def of_unhindered(braked: float, raw: Raw) -> float:
-    """The mean ratio of the rounds in which no block took so much longer than most."""
-    with mock.patch.object(statistics, "BRAKED", braked):
+def of_undelayed(factor: float, raw: Raw) -> float:
+    """The mean ratio of the rounds without a block above `factor` x its usual time."""
+    with mock.patch.object(statistics, "DELAYED", factor):
         return Timed.of_rounds(raw.dense, raw.candidate, 1.0).mean
 
 
@@ -86,9 +86,9 @@ ESTIMATORS: dict[str, Callable[[Raw], float]] = {
     "mean of ratios A B B A": lambda raw: float(raw.ratios.mean()),
     "median of ratios A B B A": lambda raw: float(np.median(raw.ratios)),
     **{
-        f"mean of ratios, no block {braked} x"
-        + (" (now)" if braked == statistics.BRAKED else ""): partial(of_unhindered, braked)
-        for braked in (1.15, 1.3, 1.5, 2.0)
+        f"mean of ratios, no block {factor} x"
+        + (" (now)" if factor == statistics.DELAYED else ""): partial(of_undelayed, factor)
+        for factor in (1.15, 1.3, 1.5, 2.0)
     },
     "ratio of minima": lambda raw: float(raw.candidate.min() / raw.dense.min()),
     **{f"ratio of {q}% quantiles": partial(of_quantiles, q / 100) for q in (10, 20, 30, 40)},

@@ -23,7 +23,7 @@ from paretoformer.evaluators.timing.protocol import (
     time_interleaved,
     warm_up,
 )
-from paretoformer.evaluators.timing.statistics import Timed, summary, unhindered
+from paretoformer.evaluators.timing.statistics import Timed, summary, undelayed
 
 
 @pytest.fixture
@@ -54,36 +54,36 @@ def test_drift_of_the_machine_cancels() -> None:
 
 @dataclass
 class Machine:
-    """Others hold it up in `slow` of every `period` of its seconds: then the dense model takes
-    `hold_up` times as long, and the candidate, which has more to wait for, 1.5 times that."""
+    """Slow in `slow` of every `period` seconds: blocks of the dense model are then delayed by the
+    factor `delay`, those of the candidate by 1.5 times that factor."""
 
     period: float
     slow: float
-    hold_up: float
+    delay: float
     now: float = 0.0
     rng: np.random.Generator = field(default_factory=lambda: np.random.default_rng(0))
 
-    def run(self, seconds: float, hold_up: float) -> float:
+    def run(self, seconds: float, delay: float) -> float:
         disturbed = self.now % self.period < self.slow
-        took = seconds * (hold_up if disturbed else 1.0) * float(self.rng.normal(1.0, 0.01))
+        took = seconds * (delay if disturbed else 1.0) * float(self.rng.normal(1.0, 0.01))
         self.now += took
         return took * 1e3
 
     def dense(self) -> float:
-        return self.run(0.02, self.hold_up)
+        return self.run(0.02, self.delay)
 
     def candidate(self) -> float:
-        return self.run(0.01, 1.5 * self.hold_up)
+        return self.run(0.01, 1.5 * self.delay)
 
 
 @pytest.fixture
 def machine(monkeypatch: pytest.MonkeyPatch, quick: None) -> Machine:
-    made = Machine(period=6.0, slow=3.0, hold_up=5.0)
+    made = Machine(period=6.0, slow=3.0, delay=5.0)
     monkeypatch.setattr(protocol.time, "perf_counter", lambda: made.now)
     return made
 
 
-def test_rounds_that_others_held_up_do_not_count(machine: Machine) -> None:
+def test_delayed_rounds_do_not_count(machine: Machine) -> None:
     long = TimingProtocol(width=0.0, seconds=6.0)
     dense = time_alone(machine.dense, long)
     np.testing.assert_allclose(dense.samples, 20.0, rtol=0.05)
@@ -94,8 +94,8 @@ def test_rounds_that_others_held_up_do_not_count(machine: Machine) -> None:
     assert summary(timed).stable
 
 
-def test_machine_that_is_held_up_all_the_time_is_told(machine: Machine) -> None:
-    machine.slow, machine.hold_up = machine.period, 1.3
+def test_a_machine_that_is_always_slow_is_reported(machine: Machine) -> None:
+    machine.slow, machine.delay = machine.period, 1.3
     timed = time_interleaved(machine.dense, machine.candidate, TimingProtocol(0.02, 0.5), 20.0)
     measured = summary(timed)
     assert measured.conditions["slowdown"] == pytest.approx(1.3, rel=0.01)
@@ -115,20 +115,20 @@ def test_a_timing_of_too_few_rounds_is_not_stable(machine: Machine) -> None:
 
 @given(st.lists(st.floats(0.9, 1.3), min_size=2, max_size=60))
 def test_rounds_are_not_chosen_by_noise(times: list[float]) -> None:
-    assert unhindered(np.array(times)).all()
+    assert undelayed(np.array(times)).all()
 
 
 @given(
     st.lists(st.floats(0.95, 1.05), min_size=7, max_size=60),
     st.lists(st.floats(2.0, 50.0), min_size=0, max_size=12),
 )
-def test_held_up_rounds_are_found_where_a_third_was_quiet(
+def test_delayed_rounds_are_found_if_a_third_was_on_time(
     quiet: list[float], slow: list[float]
 ) -> None:
     times = np.array([*slow, *quiet])
-    np.testing.assert_array_equal(unhindered(times), times < 1.5)
+    np.testing.assert_array_equal(undelayed(times), times < 1.5)
     other = np.full((len(times), 2), 3.0)
-    np.testing.assert_array_equal(unhindered(other, times), times < 1.5)
+    np.testing.assert_array_equal(undelayed(other, times), times < 1.5)
 
 
 @pytest.mark.usefixtures("quick")

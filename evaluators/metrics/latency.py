@@ -28,16 +28,14 @@ class Latency(Metric):
     measured an hour apart compare. The dense model's own samples are its plain times. Rounds go on
     until the interval of the mean is narrow, or a time budget is spent (`TimingProtocol`).
 
-    Who waits for a neighbour's thread takes several times as long for that moment. So a round does
-    not count in which a block took half as long again as that model's blocks mostly do; `left_out`
-    is the share of such rounds, and `slowdown` the dense model's time in the others over its row's.
-    Of a dozen ways to make one number of the blocks, this one came out the most repeatable, quiet
-    and beside a neighbour: `benchmarks/estimators.py`.
+    A block is delayed by a factor when one of its threads waits for another process. Rounds with
+    such a block are left out (`DELAYED`); `left_out` is their share, and `slowdown` the dense
+    model's time in the other rounds divided by its latency. Of the estimators compared in
+    `benchmarks/estimators.py` this is the most repeatable, on a quiet machine and on a shared one.
 
-    The interval is one for what a second timing would give: Student's t over the rounds, of both
-    timings, and what two of them differ by beyond that (`SESSION`), which the dense model, being
-    the reference, does not have. A timing is stable where its rounds tell the mean to
-    `STABLE_REACH`.
+    The 95% interval is that of a repeated timing: Student's t over the rounds of both, plus the
+    variation between sessions (`SESSION`), which the dense model, being the reference, does not
+    have. A timing is stable if its own rounds determine the mean well enough (`STABLE`).
 
     A timing waits until other processes leave the machine alone, and is repeated where they did
     not, as long as the study has patience. After that it is `disturbed`, as is every timing that

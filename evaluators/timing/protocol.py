@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from paretoformer.evaluators.timing.statistics import ROUNDS, Timed, unhindered
+from paretoformer.evaluators.timing.statistics import ROUNDS, Timed, undelayed
 
 WARM_UP_RUNS = 10
 WARM_UP_SECONDS = 1.0
@@ -21,7 +21,7 @@ undisturbed pace."""
 SETTLE_SECONDS = 0.04
 """How long a model runs untimed after another one, until its forwards take what they take alone."""
 PATIENCE = 1.0
-"""Extra time for the rounds that do not count, as a multiple of the budget."""
+"""Extra time for rounds that are left out, as a multiple of the budget."""
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class TimingProtocol:
     """How long a timing goes on.
 
     width: until the 95% interval of the mean is narrower than this share of it,
-    seconds: or so much time is spent; up to twice as much where rounds do not count.
+    seconds: or so much time is spent; at most twice as much if rounds are left out.
 
     The dense model's own timing, to which all others refer, always takes eight times as much, or
     half a minute where that is less.
@@ -49,7 +49,7 @@ def time_alone(timed: Callable[[], float], protocol: TimingProtocol) -> Timed:
     while len(times) < ROUNDS or time.perf_counter() - start < seconds:
         times.append(block())
     found = np.asarray(times)
-    counts = unhindered(found)
+    counts = undelayed(found)
     return Timed(found[counts], left_out=1 - float(counts.mean()), between=0.0)
 
 

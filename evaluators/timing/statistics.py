@@ -13,28 +13,31 @@ from paretoformer.evaluators.measurement import Measurement
 
 ROUNDS = 8
 """The fewest rounds of blocks that a mean is made of."""
-QUICK = 0.3
-"""The quantile of a model's own blocks that tells how long they take undisturbed."""
-BRAKED = 1.5
-"""A round does not count where a block took so many times as long as that. Who waits for a
-neighbour takes several times as long, and what moves less stays in: to choose by less would choose
-by noise, and bias the ratios."""
+USUAL = 0.3
+"""The quantile of a model's block times that counts as its usual time."""
+DELAYED = 1.5
+"""A round is left out if one of its blocks took more than this factor of its model's usual time.
+
+A thread that waits for another process delays a block by a factor of 3 to 15. Smaller differences
+are noise: leaving rounds out because of them would bias the ratios.
+"""
 SESSION = 0.025
-"""Standard deviation of the difference of two timings of one model at different times, as a share,
-which no number of rounds in one of them shows: the pace of a shared machine wanders within seconds
-and minutes, and does not move every kernel alike (`benchmarks/repeatability.py`). A fresh process
-adds nothing to it."""
-STABLE_REACH = 0.04
-"""A stable timing knows its mean to this share: nine of ten do on a quiet machine."""
+"""Standard deviation of the difference between two timings of one model at different times, as a
+share, beyond what the rounds of each explain. The pace of a shared machine changes within seconds
+and minutes, and kernels differ in how much that slows them down. A fresh process adds nothing
+(`benchmarks/repeatability.py`)."""
+STABLE = 0.04
+"""A timing is stable if the 95% interval of its mean is within this share of the mean on each side.
+On a quiet machine nine of ten are."""
 
 
 @dataclass(frozen=True)
 class Timed:
     """The rounds of one timing that count.
 
-    samples: their milliseconds. left_out: the share of all rounds that others held up. slowdown:
-    the dense model's time in the ones that count, over its reference. between: standard deviation,
-    as a share, of the difference to a timing at another time.
+    samples: milliseconds of each. left_out: share of all rounds that were delayed and do not count.
+    slowdown: the dense model's time in the rounds that count, divided by its reference. between:
+    standard deviation of the difference from a timing at another time, as a share.
     """
 
     samples: np.ndarray
@@ -44,11 +47,11 @@ class Timed:
 
     @classmethod
     def of_rounds(cls, dense: np.ndarray, candidate: np.ndarray, reference: float) -> Timed:
-        """Of the rounds that count, or of all where these are too few to tell.
+        """Made of the rounds that count, or of all rounds if fewer than two count.
 
         dense, candidate: times of blocks, (rounds, 2). reference: the dense model's latency.
         """
-        counts = unhindered(dense, candidate)
+        counts = undelayed(dense, candidate)
         kept = counts if counts.sum() >= 2 else np.ones_like(counts)
         return cls(
             samples=candidate[kept].sum(axis=1) / dense[kept].sum(axis=1) * reference,
@@ -70,23 +73,23 @@ class Timed:
         return float(student.ppf(0.975, count - 1) * error)
 
     def is_within(self, share: float) -> bool:
-        """Whether enough rounds count, and the mean is known to this share of it."""
+        """Whether enough rounds count and `reach` is at most this share of the mean."""
         return bool(len(self.samples) >= ROUNDS and self.reach <= share * self.mean)
 
 
-def unhindered(*blocks: np.ndarray) -> np.ndarray:
-    """The rounds in which no model's block took far longer than its blocks mostly do: (rounds,).
+def undelayed(*blocks: np.ndarray) -> np.ndarray:
+    """Which rounds count: those without a delayed block, (rounds,) bool.
 
     blocks: of each model, (rounds,) or (rounds, blocks a round).
     """
     shaped = [each.reshape(len(each), -1) for each in blocks]
-    quick = [(each <= BRAKED * np.quantile(each, QUICK)).all(axis=1) for each in shaped]
-    return np.asarray(np.logical_and.reduce(quick))
+    on_time = [(each <= DELAYED * np.quantile(each, USUAL)).all(axis=1) for each in shaped]
+    return np.asarray(np.logical_and.reduce(on_time))
 
 
 def summary(timed: Timed, conditions: Mapping[str, float] | None = None) -> Measurement:
-    """The mean of the samples, with an interval for what a second timing would give."""
-    # the second timing has an error of its own, as large as this one's
+    """The mean of the samples, with the 95% interval of a repeated timing: the sampling errors of
+    both timings, plus the variation between sessions."""
     reach = float(np.hypot(2**0.5 * timed.reach, 1.96 * timed.between * timed.mean))
     paces = {"slowdown": round(timed.slowdown, 3), "left_out": round(timed.left_out, 3)}
     return Measurement(
@@ -95,6 +98,6 @@ def summary(timed: Timed, conditions: Mapping[str, float] | None = None) -> Meas
         high=timed.mean + reach,
         unit="ms",
         samples=tuple(timed.samples.tolist()),
-        stable=timed.is_within(STABLE_REACH),
+        stable=timed.is_within(STABLE),
         conditions={**(conditions or {}), **paces},
     )
