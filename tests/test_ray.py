@@ -79,6 +79,26 @@ def test_fresh_timings_each_have_their_own_process() -> None:
     assert len(processes(results)) == 3
 
 
+def test_fresh_timings_start_in_pairs_and_none_starts_beside_a_timing() -> None:
+    started: list[tuple[int, float]] = []
+    with RayDispatcher(
+        FormulaEvaluator(),
+        where=places(workers=1),
+        threads=2,
+        seconds=60,
+        fresh=True,
+        on_worker=started.append,
+    ) as dispatcher:
+        results = run(dispatcher, *jobs(Phase.TIMING)[:3])
+        fresh = [psutil.Process(n) for n, _ in started if psutil.pid_exists(n)]
+        _, alive = psutil.wait_procs(fresh, timeout=5)
+    spans = [span for result in results for span in result.spans]
+    assert len(processes(results)) == 3
+    for span in spans:
+        assert not any(span.started < born < span.ended for _, born in started)
+    assert len(alive) == 1  # the worker that scores: no fresh process was started in vain
+
+
 def test_every_worker_is_reported_and_runs_at_normal_priority() -> None:
     started: list[tuple[int, float]] = []
     with RayDispatcher(

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import os
 import shutil
-import sys
 import tempfile
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import psutil
@@ -26,6 +24,7 @@ from paretoformer.search.dispatch.patience import Patience
 from paretoformer.search.dispatch.placement import Places, places
 from paretoformer.search.dispatch.ray_session import import_ray
 from paretoformer.search.dispatch.signals import INTERRUPTS
+from paretoformer.search.dispatch.worker import Actor, Worker, models_code
 from paretoformer.search.errors import StudyFailed, UserError
 
 ATTEMPTS = 3
@@ -36,35 +35,8 @@ LOOK_SECONDS = 10.0
 """How often the dispatcher looks for nodes that joined the cluster."""
 START_SECONDS = 300
 """How long a worker may take to import torch and receive the model."""
-
-NOTICE = "waiting"
-"""The file among a worker's temporary ones that says what its timing waits for."""
-
-
-class _Worker:
-    """The actor: one process with the model in it.
-
-    boxed: a list around the reference to the evaluator, so that Ray does not fetch it (and import
-    torch) before the threads are set. scratch: the folder of its temporary files, since it is ended
-    without a chance to remove them. code: where the classes of a model with code of its own are.
-    """
-
-    def __init__(self, boxed: list[Any], threads: int, scratch: str, code: list[str]) -> None:
-        sys.path += code
-        os.makedirs(scratch, exist_ok=True)
-        tempfile.tempdir = scratch
-        for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
-            os.environ[name] = str(threads)
-        import ray
-
-        self._evaluator: Evaluates = ray.get(boxed[0])
-        self._evaluator.prepare(threads)
-
-    def process(self) -> Process:
-        return os.getpid(), psutil.Process().create_time()
-
-    def run(self, job: Job) -> Result:
-        return self._evaluator.run(job)
+AT_ONCE = 2
+"""Fresh processes for timings that start together, since a start keeps one core busy."""
 
 
 @dataclass
@@ -78,31 +50,23 @@ class _Task:
 class _Slot:
     """A place for one worker process, and what it is doing.
 
-    node: the Ray node that its process runs on. patience: of its timings.
-    scratch: of its process' temporary files.
+    node: the Ray node that its process runs on. patience: of its timings. spares: fresh processes
+    that were started together with its worker, for the jobs after this one.
     """
 
     node: str
     threads: int
     exclusive: bool
     patience: Patience
-    scratch: str = ""
-    actor: Any = None
-    hello: Any = None
+    worker: Worker | None = None
+    spares: list[Worker] = field(default_factory=list)
     task: _Task | None = None
     reference: Any = None
     deadline: float = 0.0
 
     @property
-    def notice(self) -> str:
-        """Where its process says what a timing waits for."""
-        return os.path.join(self.scratch, NOTICE)
-
-
-def _models_code() -> list[str]:
-    """Where transformers keeps the code that models brought, if this process runs any."""
-    loaded = sys.modules.get("transformers_modules")
-    return [] if loaded is None else [str(Path(each).parent) for each in loaded.__path__]
+    def workers(self) -> list[Worker]:
+        return [*([] if self.worker is None else [self.worker]), *self.spares]
 
 
 class RayDispatcher(Dispatcher):
@@ -144,7 +108,7 @@ class RayDispatcher(Dispatcher):
         where = where or places()
         self._ray = ray
         self._boxed = [ray.put(evaluator)]
-        self._actor_class = ray.remote(_Worker)
+        self._actor_class = ray.remote(Actor)
         self._seconds = seconds
         self._fresh = fresh
         self._on_worker = on_worker
@@ -165,7 +129,7 @@ class RayDispatcher(Dispatcher):
         for slot in self._slots:
             self._spawn(slot)
         try:
-            ray.get([slot.hello for slot in self._slots], timeout=START_SECONDS)
+            ray.get([each.hello for each in self._workers], timeout=START_SECONDS)
             self._greet()
         except ray.exceptions.RayError as error:
             reason = str(error).strip().splitlines()[-1]
@@ -175,6 +139,10 @@ class RayDispatcher(Dispatcher):
     @property
     def _slots(self) -> tuple[_Slot, ...]:
         return (*self._shared, *self._timing)
+
+    @property
+    def _workers(self) -> list[Worker]:
+        return [worker for slot in self._slots for worker in slot.workers]
 
     def submit(self, job: Job) -> Future[Result]:
         task = _Task(job, Future())
@@ -209,13 +177,13 @@ class RayDispatcher(Dispatcher):
     def close(self) -> None:
         INTERRUPTS.polled = False
         for slot in self._slots:
-            if slot.actor is not None:
-                self._replace(slot)
+            self._end(slot, *slot.workers)
         with suppress(OSError):  # a process that is ending may still write
             self._scratch.cleanup()
 
     def _tell_what_is_waited_for(self) -> None:
-        found = filter(None, (read_notice(slot.notice) for slot in self._timing if slot.task))
+        timing = (slot.worker for slot in self._timing if slot.task and slot.worker)
+        found = filter(None, (read_notice(worker.notice) for worker in timing))
         notice = next(found, "")
         if notice != self._notice:
             self._notice = notice
@@ -253,19 +221,21 @@ class RayDispatcher(Dispatcher):
 
     def _start(self, slot: _Slot) -> None:
         allowance = 0.0
-        if slot.actor is None:
+        if slot.worker is None:
             if slot.node not in self._alive():
                 self._retire(slot.node)
                 return
             self._spawn(slot)
             allowance = START_SECONDS
+            self._let_start(slot.spares)
+        assert slot.worker is not None
         slot.task = self._queues[slot.exclusive].popleft()
         slot.task.attempts += 1
         job = slot.task.job
         if slot.exclusive:
-            waiting = Waiting(slot.patience.seconds, slot.notice, self._process)
+            waiting = Waiting(slot.patience.seconds, slot.worker.notice, self._process)
             job = replace(job, waiting=waiting)
-        slot.reference = slot.actor.run.remote(job)
+        slot.reference = slot.worker.actor.run.remote(job)
         limit = self._seconds + job.seconds
         slot.deadline = time.monotonic() + limit + allowance
 
@@ -310,8 +280,7 @@ class RayDispatcher(Dispatcher):
                     slot.task.attempts -= 1
                     self._queues[slot.exclusive].appendleft(slot.task)
                     slot.task = slot.reference = None
-                if slot.actor is not None:
-                    self._replace(slot)
+                self._end(slot, *slot.workers)
         self._shared = [slot for slot in self._shared if slot.node != node]
         self._timing = [slot for slot in self._timing if slot.node != node]
         self._look_again()
@@ -356,28 +325,51 @@ class RayDispatcher(Dispatcher):
             task.future.set_result(result)
 
     def _spawn(self, slot: _Slot) -> None:
-        """Start a worker process."""
+        """Give a slot a worker process; if timings get fresh ones, some for the next jobs too."""
+        if not slot.spares:
+            wanted = 1
+            if slot.exclusive and self._fresh:
+                wanted = max(1, min(AT_ONCE, slot.threads, len(self._queues[True])))
+            slot.spares = [self._started(slot) for _ in range(wanted)]
+        slot.worker = slot.spares.pop(0)
+
+    def _started(self, slot: _Slot) -> Worker:
         from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
         there = NodeAffinitySchedulingStrategy(slot.node, soft=False)
         # A timing worker reserves no CPU: the lease, not Ray, keeps the others away from it.
         cpus = 0 if slot.exclusive else 1
         options: dict[str, Any] = {"num_cpus": cpus, "scheduling_strategy": there}
-        slot.scratch = tempfile.mkdtemp(dir=self._scratch.name)
-        actor = self._actor_class.options(**options)
-        slot.actor = actor.remote(self._boxed, slot.threads, slot.scratch, _models_code())
-        slot.hello = slot.actor.process.remote()
+        scratch = tempfile.mkdtemp(dir=self._scratch.name)
+        actor_class = self._actor_class.options(**options)
+        actor = actor_class.remote(self._boxed, slot.threads, scratch, models_code())
+        return Worker(actor, actor.process.remote(), scratch)
+
+    def _let_start(self, workers: Sequence[Worker]) -> None:
+        """Wait until these are up, since a process that starts disturbs a timing."""
+        starting = [worker.hello for worker in workers if worker.hello is not None]
+        until = time.monotonic() + START_SECONDS
+        while starting and time.monotonic() < until:
+            _, starting = self._ray.wait(starting, num_returns=len(starting), timeout=POLL_SECONDS)
+            INTERRUPTS.check()
 
     def _greet(self) -> None:
         """Report the processes that have come up since."""
-        for slot in self._slots:
-            if slot.hello is not None and self._ready([slot.hello]):
-                hello, slot.hello = slot.hello, None
+        for worker in self._workers:
+            if worker.hello is not None and self._ready([worker.hello]):
+                hello, worker.hello = worker.hello, None
                 with suppress(self._ray.exceptions.RayError):  # it died; its job says so
                     self._on_worker(self._ray.get(hello))
 
     def _replace(self, slot: _Slot) -> None:
-        """End a slot's process; the next job starts another one."""
-        self._ray.kill(slot.actor)
-        slot.actor = slot.hello = None
-        shutil.rmtree(slot.scratch, ignore_errors=True)
+        """End a slot's process; the next job gets another one."""
+        if slot.worker is not None:
+            self._end(slot, slot.worker)
+
+    def _end(self, slot: _Slot, *workers: Worker) -> None:
+        for worker in workers:
+            self._ray.kill(worker.actor)
+            shutil.rmtree(worker.scratch, ignore_errors=True)
+        slot.spares = [each for each in slot.spares if each not in workers]
+        if slot.worker in workers:
+            slot.worker = None
