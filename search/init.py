@@ -12,14 +12,13 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
-import transformers
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from paretoformer.evaluators.data import DataSource
 from paretoformer.evaluators.demo import is_demo
 from paretoformer.evaluators.reading import is_data_file
-from paretoformer.evaluators.tasks import check_family, task_names, task_of
+from paretoformer.evaluators.tasks import check_family, load_config, task_names, task_of
 from paretoformer.search.columns import Columns, Head, columns_of, read_head
 from paretoformer.search.errors import StudyError, UserError
 from paretoformer.search.study.spec import ModelSection, Spec, TargetSection, parse_spec
@@ -203,7 +202,7 @@ def _task(model: str) -> dict[str, str]:
 
 def _config(model: str) -> Any:
     try:
-        return transformers.AutoConfig.from_pretrained(model)
+        return load_config(model)
     except Exception as error:  # the config's own code raises what it likes
         reason = " ".join(str(error).split())[:200]
         raise StudyError(f"cannot load the model {model}: {reason}") from None

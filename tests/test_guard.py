@@ -93,7 +93,9 @@ def test_data_check_goes_on_all_the_same(study: Path) -> None:
     assert "always answering that would be as good" in remarks(here)
 
 
-@pytest.mark.parametrize("setting", ["return_dict", "output_attentions", "output_hidden_states"])
+@pytest.mark.parametrize(
+    "setting", ["return_dict", "use_return_dict", "output_attentions", "output_hidden_states"]
+)
 def test_settings_of_what_else_is_returned_do_no_harm(study: Path, setting: str) -> None:
     edit(study, lambda config: config.update({setting: setting != "return_dict"}))
     assert accuracy(checked(study)) == 1.0

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 import transformers
 from torch import nn
+from transformers import CONFIG_MAPPING
 
 from paretoformer.evaluators.data import Examples, Labels, SplitName
 from paretoformer.evaluators.remark import Remark
@@ -20,6 +21,8 @@ from paretoformer.spaces.suggestions import did_you_mean
 
 BUFFERS = ("position_ids", "token_type_ids", ".attn.bias", "masked_bias", "rotary_emb.inv_freq")
 """Endings of what older versions of transformers saved along with the weights."""
+DERIVED = {"use_return_dict"}
+"""What a config.json may hold, but transformers derives and so refuses to set."""
 
 
 class Task(ABC):
@@ -127,12 +130,26 @@ def load_config(path: str, *, trust_remote_code: bool = False) -> Any:
     Raises:
         OSError, ValueError: it cannot be loaded.
     """
+    plain = {"return_dict": True, "output_attentions": False, "output_hidden_states": False}
+    found, _ = transformers.PreTrainedConfig.get_config_dict(path)
+    kind = str(found.get("model_type"))
+    if kind in CONFIG_MAPPING and DERIVED & found.keys():
+        kept = {key: value for key, value in found.items() if key not in DERIVED | {"model_type"}}
+        return transformers.AutoConfig.for_model(kind, **{**kept, **plain})
     return transformers.AutoConfig.from_pretrained(
-        path,
-        trust_remote_code=trust_remote_code,
-        return_dict=True,
-        output_attentions=False,
-        output_hidden_states=False,
+        path, trust_remote_code=trust_remote_code, **plain
+    )
+
+
+def load_tokenizer(path: str, *, trust_remote_code: bool = False) -> Any:
+    """The tokenizer of a folder or Hub id.
+
+    Raises:
+        OSError, ValueError: it cannot be loaded.
+    """
+    config = load_config(path, trust_remote_code=trust_remote_code)
+    return transformers.AutoTokenizer.from_pretrained(
+        path, config=config, trust_remote_code=trust_remote_code
     )
 
 

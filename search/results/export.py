@@ -10,6 +10,7 @@ from typing import Any
 import transformers
 
 from paretoformer.evaluators import demo
+from paretoformer.evaluators.tasks import load_tokenizer
 from paretoformer.search.disk import room_on
 from paretoformer.search.results.best import Best
 from paretoformer.search.results.card import model_card
@@ -41,7 +42,7 @@ def _export(best: Best, directory: Path) -> int:
     built = built_point(best.candidate, best.run, best.facts)
     source = base_model(best)
     remote = bool(best.study["model"]["trust_remote_code"])
-    tokenizer = transformers.AutoTokenizer.from_pretrained(source, trust_remote_code=remote)
+    tokenizer = load_tokenizer(source, trust_remote_code=remote)
     directory = directory.resolve()
     beside = directory.with_name(f".{directory.name}.part")
     shutil.rmtree(beside, ignore_errors=True)

@@ -20,7 +20,14 @@ from paretoformer.evaluators.progress import Progress, silent
 from paretoformer.evaluators.reading import DataError
 from paretoformer.evaluators.remark import Remark
 from paretoformer.evaluators.target import Target, check_device, check_threads, physical_cores
-from paretoformer.evaluators.tasks import Task, check_family, load_config, load_model, task_of
+from paretoformer.evaluators.tasks import (
+    Task,
+    check_family,
+    load_config,
+    load_model,
+    load_tokenizer,
+    task_of,
+)
 from paretoformer.evaluators.workload import Workload
 from paretoformer.search.errors import StudyError, UserError
 from paretoformer.search.results.requirement import Requirement
@@ -263,7 +270,7 @@ def _load(task: Task, path: str, spec: Spec) -> tuple[Any, nn.Module, tuple[Rema
     transformers.utils.logging.disable_progress_bar()
     remote = spec.model.trust_remote_code
     try:
-        tokenizer = transformers.AutoTokenizer.from_pretrained(path, trust_remote_code=remote)
+        tokenizer = load_tokenizer(path, trust_remote_code=remote)
         return tokenizer, *load_model(task, path, trust_remote_code=remote)
     except Exception as error:
         raise StudyError(f"cannot load the model {spec.model.path}: {_line(error)}") from None
