@@ -1,4 +1,4 @@
-"""What the uncut model, and one cut model, gain in every runtime and precision, in one run.
+"""What the uncompressed model, and one cut model, gain in every runtime and precision, in one run.
 
 Each is converted, scored on the confirmation examples, and timed in alternation with the dense
 torch model by the same protocol as in a study. The cut model keeps the most important half of the

@@ -1,8 +1,8 @@
 """What the block table predicts, against what was measured.
 
 Random candidates in the range that a search looks at are built, repaired and measured as a trial
-is, in each runtime. The latencies of a runtime are predicted from the uncut model in it and a few
-of them (--taught), which are not among those that are judged.
+is, in each runtime. The latencies of a runtime are predicted from the uncompressed model in it and
+a few of them (--taught), which are not among those that are judged.
 
     python benchmarks/prediction.py random [--study reviews] [--runtimes torch openvino:int8 ...]
     python benchmarks/prediction.py run RUN          # each trial from those before it, in a run

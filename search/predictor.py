@@ -36,7 +36,7 @@ class Predictor:
         return {name: value for name, value in found.items() if math.isfinite(value)}
 
     def unserved(self, candidate: Candidate) -> Candidate:
-        """The uncut model in a candidate's runtime."""
+        """The uncompressed model in a candidate's runtime."""
         return self.space.dense.replaced(**candidate.of_stage(Stage.RUNTIME))
 
     def served(self, structure: Candidate, base: Candidate) -> Candidate:
@@ -44,7 +44,7 @@ class Predictor:
         return self.space.completed(structure).replaced(**base.of_stage(Stage.RUNTIME))
 
     def latency_model(self, base: Candidate, records: Records) -> LatencyModel | None:
-        """Of the runtime that serves `base`, the uncut model; None while it was not measured there.
+        """Of the runtime of `base`; None while the uncompressed model was not measured there.
 
         What costs no quality, such as the readout of one token, is in whatever else is measured;
         so it is the model with that, where it was measured, that the blocks are taken out of.

@@ -30,7 +30,7 @@ def standard_proposers(
 ) -> list[Proposer]:
     """Dense and the alternatives; structures, served by the alternatives that did best; crosses.
 
-    The uncut model in every runtime comes first, since a structure is worth measuring in the
+    The uncompressed model in every runtime comes first, since a structure is worth measuring in the
     runtime that will serve it.
     """
     return [
@@ -49,7 +49,7 @@ def standard_proposers(
 
 
 def begin(space: Space) -> Planted:
-    """Dense, and the uncut model in every other runtime."""
+    """Dense, and the uncompressed model in every other runtime."""
     return Planted((space.dense, *alternatives(space)))
 
 
@@ -59,7 +59,7 @@ def best_servings(
     requirements: Sequence[Requirement],
     records: Records,
 ) -> Sequence[Candidate]:
-    """The uncut model in the runtimes that did best, once all were measured."""
+    """The uncompressed model in the runtimes that did best, once all were measured."""
     servings = [space.dense, *alternatives(space)]
     if any(each.id not in records for each in servings):
         return ()
@@ -68,7 +68,7 @@ def best_servings(
 
 
 def alternatives(space: Space) -> list[Candidate]:
-    """The uncut model in every other runtime and precision: what a user could do without us."""
+    """The uncompressed model in every other runtime and precision: what users could do alone."""
     return list(chain(*space.starts(Stage.RUNTIME).values()))
 
 

@@ -30,7 +30,7 @@ ELIGIBLE = ("front", "tied", "alternative", "dense")
 
 @dataclass(frozen=True)
 class Alternative:
-    """The uncut model in the runtime that serves it fastest under the same requirements."""
+    """The uncompressed model in the runtime that serves it fastest under the same requirements."""
 
     candidate: Candidate
     latency_ms: float
@@ -96,13 +96,14 @@ class Best:
         if self.alternative is None:
             return ""
         if self.alternative.candidate == self.candidate:
-            return f"No compressed model is faster than the uncut one in {self.alternative.name}."
+            name = self.alternative.name
+            return f"No compressed model is faster than the uncompressed one in {name}."
         factor = self.alternative.latency_ms / self.metrics[DEFAULT_MINIMIZE].value
         beside = ", timed beside other work" if self.alternative.disturbed else ""
         return (
             f"{self.speedup:.2f}x as fast as the uncompressed torch model, and {factor:.2f}x as "
-            f"fast as the best alternative that satisfies the same requirement: the uncut model "
-            f"in {self.alternative.name}, {self.alternative.speedup:.2f}x{beside}."
+            f"fast as the best alternative that satisfies the same requirement: the uncompressed "
+            f"model in {self.alternative.name}, {self.alternative.speedup:.2f}x{beside}."
         )
 
     @property
@@ -183,7 +184,7 @@ def load_best(
 
 
 def _alternative(satisfying: pd.DataFrame) -> Alternative | None:
-    """The fastest uncut model among these, dense included; None in a run without alternatives."""
+    """The fastest uncompressed model among these; None in a run without alternatives."""
     uncut = satisfying[satisfying["role"].isin(["alternative", "dense"])]
     if not (satisfying["role"] == "alternative").any():
         return None

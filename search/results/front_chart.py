@@ -23,7 +23,7 @@ SHAPES = {
     "dominated": ("dominated when confirmed", "cross"),
     "tied": ("tied", "circle"),
     "front": ("front", "circle"),
-    "alternative": ("the uncut model elsewhere", "square"),
+    "alternative": ("uncompressed, other runtime", "square"),
     "dense": ("dense", "diamond"),
     "disturbed": ("timed beside other work", "ring"),
 }

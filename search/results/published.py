@@ -29,7 +29,7 @@ def published_table(
     """`front.parquet`: confirmed numbers beside what the search saw, and the role of each point.
 
     searched: the dense model's record, then those of the search's front.
-    alternatives: the uncut model in other runtimes, which keep that role whatever they are worth.
+    alternatives: the uncompressed model in other runtimes, which always keep that role.
     """
     pairs = [(seen, confirmed[seen.candidate.id]) for seen in searched]
     front, lost = _standing([again for _, again in pairs], objectives)

@@ -63,7 +63,7 @@ def _title(facts: RunFacts) -> str:
 
 def _caption(roles: set[str], warning: str) -> str:
     tied = "~ tied: within its intervals as good as a point that is better by value"
-    other = "= alternative: the uncut model in another runtime or precision"
+    other = "= alternative: the uncompressed model in another runtime or precision"
     lines = [text for role, text in (("tied", tied), ("alternative", other)) if role in roles]
     return "\n".join([*lines, f"{disturbance.MARK} {warning}"] if warning else lines)
 
