@@ -17,9 +17,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import subprocess
-import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -32,7 +29,7 @@ from unittest import mock
 import numpy as np
 import torch
 from scipy.stats import kendalltau, trim_mean
-from timed_space import TimedSpace, neighbour
+from timed_space import TimedSpace, in_a_fresh_process, neighbour, options
 
 from paretoformer.evaluators.target import cpu_name
 from paretoformer.evaluators.timing import statistics
@@ -152,13 +149,8 @@ def once(arguments: argparse.Namespace) -> dict[str, Any]:
 
 def fresh(arguments: argparse.Namespace, loaded: bool) -> dict[str, Any]:
     """A session in a process of its own."""
-    command = [sys.executable, "-W", "ignore", __file__, "--once"]
-    for name in ("study", "candidates", "seconds"):
-        command += [f"--{name}", str(getattr(arguments, name))]
-    command += ["--runtimes", *arguments.runtimes, "--built", str(arguments.built)]
     with neighbour(loaded):
-        output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
-    found: dict[str, Any] = json.loads(output.splitlines()[-1])
+        found = in_a_fresh_process(__file__, arguments)
     return {"kind": LOADED if loaded else QUIET, **found}
 
 
@@ -212,21 +204,13 @@ def report(found: list[dict[str, Any]]) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--study", default="reviews")
-    parser.add_argument("--candidates", type=int, default=16)
+    parser = options(__doc__ or "", candidates=16)
     parser.add_argument("--sessions", type=int, default=4)
-    parser.add_argument("--seconds", type=float, default=3.0)
-    parser.add_argument("--runtimes", nargs="+", default=["torch", "openvino", "openvino:int8"])
     parser.add_argument("--raw", type=Path, default=None)
-    parser.add_argument("--built", type=Path, default=None, help="keeps what was converted")
-    parser.add_argument("--once", action="store_true", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.once:
         print(json.dumps(once(arguments)))
         return
-    if arguments.built is None:
-        arguments.built = Path(tempfile.mkdtemp(prefix="estimators-"))
     print(f"{arguments.study}, {arguments.candidates} candidates, {cpu_name()}")
     report(sessions(arguments))
 

@@ -14,18 +14,14 @@ from __future__ import annotations
 
 import argparse
 import json
-import subprocess
-import sys
-import tempfile
 import time
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from scipy.stats import kendalltau
-from timed_space import TimedSpace, neighbour
+from timed_space import TimedSpace, in_a_fresh_process, neighbour, options
 
 from paretoformer.evaluators.measurement import Measurement
 from paretoformer.evaluators.metrics.latency import Latency
@@ -97,13 +93,6 @@ def once(arguments: argparse.Namespace) -> dict[str, Any]:
     return {"dense_ms": dense.value, "rows": [rows[index] for index in sorted(rows)]}
 
 
-def fresh(arguments: list[str]) -> dict[str, Any]:
-    command = [sys.executable, "-W", "ignore", __file__, *arguments, "--once"]
-    output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
-    found: dict[str, Any] = json.loads(output.splitlines()[-1])
-    return found
-
-
 def report(label: str, runs: list[dict[str, Any]]) -> None:
     first, second = (run["rows"] for run in runs)
     every = (*first, *second)
@@ -133,27 +122,16 @@ def coverage(pairs: list[tuple[dict[str, Any], dict[str, Any]]]) -> float:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--study", default="reviews")
-    parser.add_argument("--candidates", type=int, default=30)
-    parser.add_argument("--seconds", type=float, default=3.0)
-    parser.add_argument("--runtimes", nargs="+", default=["torch", "openvino", "openvino:int8"])
+    parser = options(__doc__ or "", candidates=30)
     parser.add_argument("--patience", type=float, default=30.0)
-    parser.add_argument("--built", type=Path, default=None, help="keeps what was converted")
-    parser.add_argument("--once", action="store_true", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.once:
         print(json.dumps(once(arguments)))
         return
-    given = ["--study", arguments.study, "--candidates", str(arguments.candidates)]
-    given += ["--seconds", str(arguments.seconds), "--patience", str(arguments.patience)]
-    given += ["--runtimes", *arguments.runtimes]
-    folder = arguments.built or Path(tempfile.mkdtemp(prefix="repeatability-"))
-    given += ["--built", str(folder)]
     print(f"{arguments.study}, {arguments.candidates} candidates, {cpu_name()}")
     for label, there in (("quiet", False), ("with a neighbour", True)):
         with neighbour(there):
-            report(label, [fresh(given) for _ in range(2)])
+            report(label, [in_a_fresh_process(__file__, arguments, "patience") for _ in range(2)])
 
 
 if __name__ == "__main__":

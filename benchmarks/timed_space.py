@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import argparse
+import json
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -37,6 +40,31 @@ while True:
     time.sleep(random.uniform(0.5, 6))
 """
 """Keeps one core busy for some seconds, and leaves it alone for some."""
+
+
+def options(doc: str, candidates: int) -> argparse.ArgumentParser:
+    """The options that every such benchmark has. doc: its docstring."""
+    parser = argparse.ArgumentParser(description=doc.partition("\n")[0])
+    parser.add_argument("--study", default="reviews")
+    parser.add_argument("--candidates", type=int, default=candidates)
+    parser.add_argument("--seconds", type=float, default=3.0)
+    parser.add_argument("--runtimes", nargs="+", default=["torch", "openvino", "openvino:int8"])
+    parser.add_argument("--built", type=Path, default=None, help="keeps what was converted")
+    parser.add_argument("--once", action="store_true", help=argparse.SUPPRESS)
+    return parser
+
+
+def in_a_fresh_process(script: str, arguments: argparse.Namespace, *names: str) -> dict[str, Any]:
+    """What `script --once` prints on its last line, with these arguments and those of `options`."""
+    if arguments.built is None:
+        arguments.built = Path(tempfile.mkdtemp(prefix="timed-"))
+    command = [sys.executable, "-W", "ignore", script, "--once"]
+    for name in ("study", "candidates", "seconds", "built", *names):
+        command += [f"--{name}", str(getattr(arguments, name))]
+    command += ["--runtimes", *arguments.runtimes]
+    output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    found: dict[str, Any] = json.loads(output.splitlines()[-1])
+    return found
 
 
 @dataclass
