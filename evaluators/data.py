@@ -42,30 +42,30 @@ class DataSource(BaseModel):
         default="",
         description="Hub id, or a csv, jsonl, Parquet or txt file, split into disjoint parts.",
     )
-    train: str = Field(default="", description="File that ranks the heads.")
-    search: str = Field(default="", description="File that the search measures on.")
-    confirm: str = Field(default="", description="File that the front is confirmed on.")
+    train: str = Field(default="", description="File for ranking heads and for repair.")
+    search: str = Field(default="", description="File for scoring candidates in the search.")
+    confirm: str = Field(default="", description="File for confirming the front.")
     text: str = Field(default="text", description="Column of the text.")
     text_pair: str = Field(default="", description="Column of the second text, for pairs.")
     label: str = Field(
-        default="label", description='Column of the label; "" for none: dense sets the answers.'
+        default="label", description='Column of the label; "": none, compare answers with dense.'
     )
     subset: str = Field(default="", description="Configuration of a Hub data set.")
     split: str = Field(default="train", description="Split of a Hub data set.")
-    encoding: str = Field(default="utf-8", description="Of a csv, jsonl or txt file.")
+    encoding: str = Field(default="utf-8", description="Encoding of a csv, jsonl or txt file.")
     search_examples: int = Field(
-        default=500, ge=1, description="Examples that every candidate of the search is scored on."
+        default=500, ge=1, description="Examples for scoring candidates in the search."
     )
     confirm_examples: int = Field(
-        default=1000, ge=1, description="Further examples, for the confirmation of the front."
+        default=1000, ge=1, description="Other examples, for confirming the front."
     )
     stratify: bool | None = Field(
         default=None,
-        description="Every split has its share of each class; default: in new runs.",
+        description="Same share of each class in every split; default: in new runs.",
         examples=[True],
     )
     check: bool = Field(
-        default=True, description="Stop where the numbers would mean nothing; false: go on."
+        default=True, description="Stop if the numbers would be meaningless; false: continue."
     )
 
 

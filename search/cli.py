@@ -32,8 +32,8 @@ if TYPE_CHECKING:
 
 app = typer.Typer(
     name="paretoformer",
-    help="Which attention heads can go, which attention can each layer use, and what does that buy "
-    "on this machine? Measured, not estimated.",
+    help="Find the Pareto-optimal compressed versions of a transformer for this machine, by "
+    "measuring them: heads, attention mechanisms, feed-forward widths, layers, runtimes, precisions.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
@@ -43,18 +43,18 @@ UsageError: Any = typer.BadParameter.__base__
 
 RunArgument = Annotated[Path, typer.Argument(help="A run folder, as `search` wrote it.")]
 MinimizeOption = Annotated[
-    str | None, typer.Option(help="The metric to be best in.", show_default="latency_ms")
+    str | None, typer.Option(help="The metric to optimise.", show_default="latency_ms")
 ]
 RequireOption = Annotated[
     list[str] | None,
     typer.Option(
-        help="METRIC OP VALUE, may be repeated; VALUE is a number or relative to the uncompressed "
-        "model: accuracy>=0.84, accuracy>=dense-0.01, latency_ms<=0.5*dense. Quote it: the shell "
-        "reads > and < as redirections.",
+        help="METRIC OP VALUE; may be repeated. VALUE is a number, or relative to the uncompressed "
+        "model, dense: accuracy>=0.84, accuracy>=dense-0.01, latency_ms<=0.5*dense. Quote it: the "
+        "shell reads > and < as redirections.",
         show_default="accuracy>=dense-0.01",
     ),
 ]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 F = TypeVar("F", bound=Callable[..., None])
 
@@ -75,42 +75,44 @@ def search(
     ] = None,
     trials: Annotated[
         int | None,
-        typer.Option(help="Candidates to measure; overrides the file, may grow on a resumed run."),
+        typer.Option(
+            help="Candidates to measure; overrides the file; may be larger on a resumed run."
+        ),
     ] = None,
     seed: Annotated[int | None, typer.Option(help="Overrides the file.")] = None,
     require: Annotated[
         list[str] | None,
         typer.Option(
-            help="Search where this holds, such as 'memory_mb<=50'; may be repeated; overrides "
-            "search.require.",
+            help="Concentrate on candidates that satisfy this, such as 'memory_mb<=50'; may be "
+            "repeated; overrides search.require.",
             show_default="that of the task",
         ),
     ] = None,
     minutes: Annotated[
         float | None,
-        typer.Option(help="Time for the whole study, in place of a number of trials."),
+        typer.Option(help="Time for the whole study, instead of a number of trials."),
     ] = None,
     dry_run: Annotated[
         bool,
         typer.Option(
             "--dry-run",
-            help="Check everything, begin nothing, print the plan and how long it would take.",
+            help="Check everything and print the plan, with an estimate of the time.",
         ),
     ] = False,
     address: Annotated[
         str | None,
-        typer.Option(help="An existing Ray cluster; default: a local one, started and stopped."),
+        typer.Option(help="An existing Ray cluster; default: a local one for this command."),
     ] = None,
     mlflow: Annotated[
         str | None,
         typer.Option(
             metavar="URI",
-            help="Log the front to MLflow when it is there, such as to http://localhost:5000 or "
+            help="Log the front to MLflow, for example at http://localhost:5000 or "
             "sqlite:///mlflow.db.",
         ),
     ] = None,
 ) -> None:
-    """Run a study, or go on with it where it was interrupted.
+    """Run a study, or resume it where it was interrupted.
 
     A study file needs a model and data; everything else has a default.
     `paretoformer init MODEL DATA` writes one with all of them:
@@ -166,8 +168,12 @@ def init(
     ] = None,
     text: Annotated[str | None, typer.Option(help="Column of the text.")] = None,
     text_pair: Annotated[str | None, typer.Option(help="Column of the second text.")] = None,
-    label: Annotated[str | None, typer.Option(help="Column of the label; '' for none.")] = None,
-    encoding: Annotated[str, typer.Option(help="Of a data file that is not UTF-8.")] = "utf-8",
+    label: Annotated[
+        str | None, typer.Option(help="Column of the label; '' if there are no labels.")
+    ] = None,
+    encoding: Annotated[
+        str, typer.Option(help="Encoding of a data file that is not UTF-8.")
+    ] = "utf-8",
 ) -> None:
     """Write a study file for this model and data, with every key, its default and its meaning.
 
@@ -187,9 +193,9 @@ def init(
 def front(
     run: RunArgument,
     as_json: JsonOption = False,
-    plot: Annotated[bool, typer.Option("--plot", help="Draw it, too.")] = False,
+    plot: Annotated[bool, typer.Option("--plot", help="Also draw it.")] = False,
 ) -> None:
-    """Print the front of a finished run: dense first, then each point."""
+    """Print the front of a finished run: the uncompressed model (dense), then every point."""
     from paretoformer.search.results.parquet import read_front
 
     frame, facts = read_front(run)
@@ -214,7 +220,7 @@ def best(
     require: RequireOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Print the point that is best in one metric and satisfies every requirement."""
+    """Print the point that is best in one metric among those that satisfy every requirement."""
     from paretoformer.search.results.best import load_best
 
     found = load_best(run, minimize, require)
@@ -254,7 +260,7 @@ def export(
 def verify(
     directory: Annotated[Path, typer.Argument(metavar="DIR", help="A folder that `export` wrote.")],
 ) -> None:
-    """Measure an exported model again here, and compare with what was measured before.
+    """Measure an exported model again on this machine, and compare with its published numbers.
 
     Needs the study's model and data where they were.
     """
@@ -274,7 +280,7 @@ def verify(
 
 @_command
 def report(run: RunArgument) -> None:
-    """Write RUN/report.html: plots of the front, and what each point keeps."""
+    """Write RUN/report.html: plots of the front, and what each point keeps and gains."""
     from paretoformer.search.results.report import write_report
     from paretoformer.search.results.run_folder import RunFolder
 
@@ -283,7 +289,7 @@ def report(run: RunArgument) -> None:
 
 @_command
 def techniques(as_json: JsonOption = False) -> None:
-    """List every attention mechanism and runtime, with what each can do on this machine."""
+    """List the attention mechanisms, runtimes and other techniques available on this machine."""
     from paretoformer.search.results.tables import catalogue_table, print_table
     from paretoformer.spaces.axes import axes
 
@@ -296,7 +302,7 @@ def techniques(as_json: JsonOption = False) -> None:
         if rows:
             print_table(catalogue_table(name, rows))
     typer.echo(
-        "A search tries these parameters, each where the text is long enough to gain by it. "
+        "A search tries these parameters if the texts are long enough to benefit. "
         'In a study file: attention = ["full", "window"], runtime = ["torch", "onnxruntime:int8"].'
     )
 
@@ -307,7 +313,7 @@ def dashboard(
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="Port to listen on.", min=0, max=65535)] = 8080,
 ) -> None:
-    """Open optuna-dashboard on this run; works while the search goes on."""
+    """Open optuna-dashboard on this run; works during a search, too."""
     from paretoformer.search.dashboard import serve
 
     serve(run, host, port)

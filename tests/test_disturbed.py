@@ -204,6 +204,22 @@ def test_best_prefers_what_was_not_disturbed_and_says_so(
     assert not bare.warning
 
 
+def test_alternative_that_was_disturbed_is_not_compared(example: Path, tmp_path: Path) -> None:
+    run = Path(shutil.copytree(example, tmp_path / "run"))
+    frame, facts = read_front(run)
+    fast, slow = frame[frame["role"] == "front"].sort_values("latency_ms").index[:2]
+    frame.loc[[fast, slow], "role"] = "alternative"
+    frame.loc[[fast, slow], "accuracy"] = frame["accuracy"].max()
+    frame["latency_ms_disturbed"] = frame.index == fast
+    write_table(pa.Table.from_pandas(frame, preserve_index=False), run / "front.parquet", facts)
+    best = load_best(run)
+    assert best.alternative is not None
+    assert best.alternative.latency_ms == frame.loc[slow, "latency_ms"]
+    assert best.gain.endswith(
+        "1 alternative with better numbers was timed beside other work and not compared."
+    )
+
+
 def test_disturbed_answer_says_so(example: Path, tmp_path: Path) -> None:
     run = marked(example, tmp_path)
     best = load_best(run)

@@ -32,7 +32,7 @@ from paretoformer.spaces.suggestions import did_you_mean
 
 
 class _Section(BaseModel):
-    """Values have the type of their key: `true` is no number, nor is `"50"`. Numbers are finite."""
+    """Values are strict: neither `true` nor `"50"` is a number. Numbers are finite."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
@@ -40,7 +40,9 @@ class _Section(BaseModel):
 class ModelSection(_Section):
     path: str = Field(description="Hub id or local folder of the fine-tuned model.")
     task: str = Field(default="text-classification", description="What the model does.")
-    trust_remote_code: bool = Field(default=False, description="Run code that the model brings.")
+    trust_remote_code: bool = Field(
+        default=False, description="Run Python code that comes with the model."
+    )
 
 
 class TargetSection(_Section):
@@ -48,19 +50,21 @@ class TargetSection(_Section):
     threads: int | None = Field(
         default=None,
         ge=1,
-        description="CPU threads; default: every physical core it may use.",
+        description="CPU threads; default: all physical cores available to the process.",
         examples=[4],
     )
-    batch_size: int = Field(default=1, ge=1, description="Texts of one forward that is timed.")
-    sequence_length: int = Field(default=512, ge=8, description="Tokens; longer texts are cut.")
+    batch_size: int = Field(default=1, ge=1, description="Texts in a timed forward pass.")
+    sequence_length: int = Field(
+        default=512, ge=8, description="Tokens; longer texts are truncated."
+    )
     dtype: Literal["float32", "bfloat16", "float16"] = Field(
-        default="float32", description="Of the torch model."
+        default="float32", description="Dtype of the torch model."
     )
     grid_intensity: float = Field(
-        default=0, ge=0, description="Grams of CO2 a kWh, to tell carbon from measured energy."
+        default=0, ge=0, description="Grams of CO2 per kWh, to convert measured energy to carbon."
     )
     resource: str = Field(
-        default="", description="Ray resource of the cluster's nodes that time; needs --address."
+        default="", description="Run timings on the Ray nodes with this resource; needs --address."
     )
 
     @field_validator("device")
@@ -102,32 +106,33 @@ class RecoverySection(_OfRecovery):  # type: ignore[misc]
     distill_minutes: float = Field(
         default=0,
         ge=0,
-        description="After the search, train the most promising candidates for so long in all.",
+        description="Minutes in total to train the most promising candidates after the search.",
     )
     texts: str = Field(
-        default="", description="File of further texts to repair from and to distil on; no labels."
+        default="", description="File with more unlabelled texts for repair and distillation."
     )
 
 
 class SearchSection(_Section):
     sampler: Literal["nsga2", "tpe", "gp", "random", "surrogate"] = Field(
         default="nsga2",
-        description="Goes on when nothing more is planned; surrogate: from the table.",
+        description="Continues when no planned candidate is left; surrogate: uses the block table.",
     )
     table: bool = Field(
-        default=True, description="Measure what each block's options damage, and solve for budgets."
+        default=True,
+        description="Measure the damage of each block's options, and solve for time budgets.",
     )
     storage: str = Field(default="", description="SQLAlchemy URL; default: SQLite in the run.")
     trial_seconds: float = Field(default=600, gt=0, description="Time limit of one trial.")
     minutes: float | None = Field(
         default=None,
         gt=0,
-        description="Time for the whole study, in place of a number of trials.",
+        description="Time for the whole study, instead of a number of trials.",
         examples=[30],
     )
     require: list[str] = Field(
         default_factory=list,
-        description="What an answer must satisfy; the search keeps to where it does.",
+        description="What an answer must satisfy; the search concentrates there.",
     )
 
     @model_validator(mode="after")
@@ -139,14 +144,18 @@ class SearchSection(_Section):
 
 class TimingSection(_Section):
     width: float = Field(
-        default=0.02, gt=0, description="Time until the 95% interval is narrower than this share,"
+        default=0.02,
+        gt=0,
+        description="A timing ends when its 95% interval is narrower than this share of the mean,",
     )
     search_seconds: float = Field(
-        default=3, gt=0, description="or so long in the search, beside a second of warm-up,"
+        default=3,
+        gt=0,
+        description="or after this long in the search (plus one second of warm-up),",
     )
-    confirm_seconds: float = Field(default=10, gt=0, description="and so long in confirmation.")
+    confirm_seconds: float = Field(default=10, gt=0, description="or this long in confirmation.")
     patience_minutes: float = Field(
-        default=10, ge=0, description="How long a timing waits for other processes to end."
+        default=10, ge=0, description="How long a timing waits for a quiet machine."
     )
 
 
@@ -154,15 +163,15 @@ class Spec(_Section):
     """A whole study file."""
 
     name: str = Field(
-        pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", description="Default: that of the file."
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", description="Default: the name of the file."
     )
     trials: int = Field(default=100, ge=1, description="Candidates to measure.")
     seed: int = Field(
-        default=0, ge=0, lt=2**32, description="Of the splits and of everything random."
+        default=0, ge=0, lt=2**32, description="Seed of the splits and of everything random."
     )
     objectives: list[str] = Field(
         default=["accuracy", "latency_ms"],
-        description="What the front trades; two or more metrics.",
+        description="The metrics of the Pareto front; two or more.",
     )
     model: ModelSection
     data: DataSection
@@ -200,7 +209,7 @@ class Spec(_Section):
         return tomli_w.dumps(self.model_dump(exclude_none=True))
 
     def settled(self, there: Spec | None) -> Spec:
-        """What this study leaves open: as the run `there` has it, or as a new run does."""
+        """With open settings taken from the run `there`, or from the defaults of a new run."""
         stratify = self.data.stratify
         if stratify is None:
             stratify = True if there is None else bool(there.data.stratify)

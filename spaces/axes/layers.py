@@ -48,7 +48,9 @@ class Layers(Axis[Stays]):
     order = 40  # last of its stage, for it renumbers the layers
     setting = Literal["ranked", "mask", "off"]
     setting_default = "ranked"
-    setting_help = "ranked: how many layers stay, by importance; mask: one bit each; off: all stay."
+    setting_help = (
+        "ranked: how many layers stay, by importance; mask: a bit for each; off: all stay."
+    )
 
     def default(self, shape: Shape) -> Stays:
         return (True,) * shape.layers

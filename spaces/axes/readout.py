@@ -44,7 +44,9 @@ class Readout(Axis[str]):
     order = 90  # on the mended layer, for a repair looks at every token
     setting = Literal["first", "all"]
     setting_default = FIRST
-    setting_help = "first: where only the first token is read, the last layer computes no other."
+    setting_help = (
+        "first: if only the first token is read, the last layer computes only that one; all."
+    )
 
     def default(self, shape: Shape) -> str:
         return ALL

@@ -46,7 +46,7 @@ class Recovery(Axis[str]):
     setting = bool
     setting_key = ("recovery", "least_squares")
     setting_default = True
-    setting_help = "Solve what stands behind a cut again, from unlabelled training texts."
+    setting_help = "Repair the projections behind a cut, from unlabelled training texts."
 
     def default(self, shape: Shape) -> str:
         return NONE

@@ -41,7 +41,7 @@ class RuntimeAxis(Axis[str]):
     order = 10
     setting = Literal["all"] | list[str]
     setting_default = "all"
-    setting_help = "Names such as onnxruntime:int8, or all that are installed and run here."
+    setting_help = "Names such as onnxruntime:int8, or all: those installed that run on the target."
 
     def default(self, shape: Shape) -> str:
         return DEFAULT
