@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 app = typer.Typer(
     name="paretoformer",
     help="Find the Pareto-optimal compressed versions of a transformer for this machine, by "
-    "measuring them: heads, attention mechanisms, feed-forward widths, layers, runtimes, precisions.",
+    "measuring them: heads, attention, feed-forward widths, layers, runtimes and precisions.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
