@@ -6,8 +6,9 @@ the layout of optimum, and `compression.json`: see `saved`.
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from safetensors import SafetensorError
 from safetensors.torch import load_model, save_model
@@ -20,12 +21,15 @@ from paretoformer.spaces.damage import one_line
 from paretoformer.spaces.runtimes import Runnable, Tools
 from paretoformer.spaces.saved import (
     Saved,
+    config_of,
     read_saved,
     refuse_not_finite,
+    structure,
     weights_name,
     write_config,
     write_facts,
 )
+from paretoformer.spaces.surgery import ConstantOutput
 
 TORCH_MODEL = "paretoformer_model"
 """The attribute of a `Runnable` that `compress` returned: the torch model behind it."""
@@ -74,12 +78,12 @@ def save_compressed(model: Any, folder: str | Path) -> Path:
         raise ValueError("not a compressed model: pass one that `compress` returned.")
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    write_config(folder, torch_model.config, candidate)
+    dense_config = getattr(torch_model, DENSE_CONFIG)
+    write_config(folder, torch_model.config, candidate, dense_config)
     save_model(torch_model, str(folder / weights_name(candidate)), metadata={"format": "pt"})
     if isinstance(model, Runnable):
         model.save(folder)
     dtype = str(next(torch_model.parameters()).dtype).removeprefix("torch.")
-    dense_config = getattr(torch_model, DENSE_CONFIG)
     write_facts(folder, type(torch_model).__name__, dtype, candidate, dense_config)
     return folder
 
@@ -106,6 +110,39 @@ def load_compressed(folder: str | Path) -> Any:
     if not is_served_elsewhere(saved.candidate):
         return model
     return served(_run_saved(saved, model), saved.candidate)
+
+
+def become(model: nn.Module, candidate: Any, dense_config: Any) -> str:
+    """Give a model that transformers made, on the meta device, the structure of a candidate.
+
+    model: changed in place. candidate, dense_config: as `config.json` of an export holds them.
+
+    Returns the runtime that the candidate was measured in, if that is not plain torch.
+
+    Raises:
+        ValueError: they are damaged, or do not belong together.
+    """
+    architecture: Any = type(model)
+    old: Any = cast(Any, model).config
+    try:
+        found = Candidate.from_json(json.dumps(candidate))
+        config = config_of(architecture, dense_config)
+        config._attn_implementation = old._attn_implementation
+        rebuilt = structure(found, architecture(config))
+    # Configs are classes of transformers, which raise whatever they like on odd values.
+    except Exception as error:
+        raise ValueError(
+            f"config.json does not describe a compressed model: {one_line(error)}"
+        ) from None
+    for module in rebuilt.modules():
+        if any(isinstance(child, ConstantOutput) for child in module.children()):
+            # GPT-2 would draw the weight of the projection that is gone; nothing public says no.
+            module._is_hf_initialized = True  # type: ignore[assignment]
+    vars(model).update(vars(rebuilt))
+    cast(Any, model).config.name_or_path = old.name_or_path
+    setattr(model, CANDIDATE, found)
+    setattr(model, DENSE_CONFIG, config)
+    return str(found.runtime) if is_served_elsewhere(found) else ""
 
 
 def _load_weights(model: nn.Module, saved: Saved) -> None:

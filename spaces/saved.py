@@ -44,6 +44,8 @@ REFUSAL = (
     "paretoformer.load_compressed, after `pip install paretoformer`"
 )
 DTYPES = ("float32", "bfloat16", "float16", "float64")
+METHOD = "paretoformer"
+"""As which transformers knows it: see `paretoformer.native`."""
 MOST_LABELS = 1_000_000
 """A config makes a name for each label when it is read."""
 MEND = "Export the model again, or put the file back."
@@ -54,12 +56,20 @@ def weights_name(candidate: Candidate) -> str:
     return PLAIN_WEIGHTS if candidate.is_plain else OWN_WEIGHTS
 
 
-def write_config(folder: Path, config: Any, candidate: Candidate) -> None:
-    """`config.json` as transformers writes it, with the refusal where it cannot rebuild."""
+def write_config(folder: Path, config: Any, candidate: Candidate, dense_config: Any) -> None:
+    """`config.json` as transformers writes it; where it cannot rebuild the structure alone, with
+    the refusal, and with what `paretoformer.native` rebuilds it from."""
     config.save_pretrained(folder)
     if not candidate.is_plain:
         path = folder / CONFIG
-        facts = json_object(path.read_bytes()) | {"transformers_weights": REFUSAL}
+        native = {
+            "quant_method": METHOD,
+            "candidate": json.loads(candidate.to_json()),
+            "dense_config": json.loads(dense_config.to_json_string(use_diff=True)),
+            "weights": weights_name(candidate),
+        }
+        facts = json_object(path.read_bytes())
+        facts |= {"transformers_weights": REFUSAL, "quantization_config": native}
         path.write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
 
 
@@ -191,7 +201,7 @@ def _saved(folder: Path, facts: Mapping[str, Any]) -> Saved:
     if version == 1:  # in which no layer could go
         config = transformers.AutoConfig.from_pretrained(folder, trust_remote_code=False)
     else:
-        config = _config(architecture, facts["dense_config"])
+        config = config_of(architecture, facts["dense_config"])
     config._attn_implementation = "sdpa"
     if shape_of(config) != (candidate.shape.layers, candidate.shape.heads):
         raise ValueError(
@@ -220,7 +230,12 @@ def _architecture(name: Any) -> type[nn.Module]:
     return found  # type: ignore[return-value]
 
 
-def _config(architecture: Any, data: Mapping[str, Any]) -> Any:
+def config_of(architecture: Any, data: Mapping[str, Any]) -> Any:
+    """The config of the uncompressed model, from what was saved of it.
+
+    Raises:
+        ValueError: it would take all memory. Other errors: it is damaged.
+    """
     labels = data.get("num_labels", 0)
     if not isinstance(labels, int) or labels > MOST_LABELS:
         raise ValueError(f"num_labels is a number up to {MOST_LABELS:,}, but got {labels!r}")
@@ -274,6 +289,18 @@ def _shapes(path: Path) -> dict[str, tuple[int, ...]]:
             return {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
     except (SafetensorError, OSError, *MALFORMED) as error:
         raise ValueError(f"{path} holds no weights: {_reason(error)}. {MEND}") from None
+
+
+def structure(candidate: Candidate, dense: nn.Module) -> nn.Module:
+    """The torch model of a candidate, with every tensor that is saved; their values are not those
+    of the candidate where a repair made them."""
+    built = Built(shaped(candidate, dense))
+    for axis in axes():
+        if axis.stage is not Stage.RUNTIME:
+            value = candidate[axis.name]
+            kept = axis.rebuilt(value)
+            built = axis.apply(built, value if kept else axis.default(candidate.shape), Tools())
+    return built.model
 
 
 def _skeleton(saved: Saved) -> tuple[list[tuple[list[str], tuple[int, ...]]], int]:

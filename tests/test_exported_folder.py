@@ -60,7 +60,8 @@ def as_version(folder: Path, version: int) -> dict[str, Any]:
     facts |= {"version": version}
     facts["sha256"] = {"model.safetensors": sha256(folder / "model.safetensors")}
     config = json.loads((folder / "config.json").read_text())
-    config.pop("transformers_weights", None)
+    for key in ("transformers_weights", "quantization_config"):
+        config.pop(key, None)
     (folder / "config.json").write_text(json.dumps(config))
     if version == 1:
         for key in ("candidate_id", "sha256", "dense_config"):

@@ -198,10 +198,10 @@ def _alternative(satisfying: pd.DataFrame) -> Alternative | None:
     if not (satisfying["role"] == "alternative").any():
         return None
     sure = disturbance.undisturbed(uncut, [DEFAULT_MINIMIZE])
-    latencies = uncut[DEFAULT_MINIMIZE].astype(float)
-    row = uncut.loc[latencies[(uncut if sure.empty else sure).index].idxmin()]
+    compared = uncut if sure.empty else sure
+    row = compared.iloc[int(np.argmin(compared[DEFAULT_MINIMIZE].to_numpy(dtype=float)))]
     latency = float(row[DEFAULT_MINIMIZE])
-    passed_over = int((latencies < latency).sum())
+    passed_over = int((uncut[DEFAULT_MINIMIZE].to_numpy(dtype=float) < latency).sum())
     candidate = Candidate.from_json(row["candidate"])
     return Alternative(candidate, latency, float(row["speedup"]), passed_over)
 

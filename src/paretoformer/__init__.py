@@ -15,6 +15,8 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from wrapt import register_post_import_hook
+
 if TYPE_CHECKING:
     from paretoformer.evaluators.measurement import Measurement
     from paretoformer.evaluators.outcome import Outcome
@@ -28,6 +30,9 @@ if TYPE_CHECKING:
     from paretoformer.spaces.persist import compress, load_compressed, save_compressed
 
 __version__ = "0.1.0"
+
+# So that `from_pretrained` opens an export, whichever of the two packages is imported first.
+register_post_import_hook("paretoformer.native:register", "transformers.quantizers.auto")
 
 _HOMES = {
     "AttentionChoice": "spaces.choice",

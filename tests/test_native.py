@@ -1,0 +1,168 @@
+"""Native loading: after `import paretoformer`, transformers' own classes open an export."""
+
+from __future__ import annotations
+
+import json
+import logging
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import transformers
+
+import paretoformer as pf
+from paretoformer.spaces import Candidate, HeadMask
+from paretoformer.spaces.attention.menu import menu
+from paretoformer.spaces.families import FAMILIES
+from paretoformer.spaces.neurons import NeuronMask
+from tests.test_cutting import tiny as deep
+from tests.test_exported_folder import CUT
+from tests.test_surgery import inputs, logits
+from tests.tiny import write_model
+
+EVERY = HeadMask.all(5, 4)
+ALL = CUT | {
+    "everything": Candidate(
+        HeadMask(((True, False, True, False), *((True,) * 4,) * 4)),
+        feed_forward=NeuronMask((b"\xff" + bytes(7), *(None,) * 4), 64),
+        layers=(True, True, False, True, True),
+    ),
+}
+
+
+def auto(model: Any) -> Any:
+    image = "pixel_values" in inputs(model)
+    return getattr(transformers, f"AutoModelFor{'Image' if image else 'Sequence'}Classification")
+
+
+@pytest.mark.parametrize("name", ALL)
+@pytest.mark.parametrize("family", FAMILIES)
+def test_what_transformers_opens_answers_as_what_was_saved(
+    family: str, name: str, tmp_path: Path
+) -> None:
+    model: Any = deep(family)
+    compressed = pf.compress(model, ALL[name])
+    folder = pf.save_compressed(compressed, tmp_path / "first")
+    opened = auto(model).from_pretrained(folder)
+    torch.testing.assert_close(logits(opened), logits(compressed))
+    again = pf.load_compressed(pf.save_compressed(opened, tmp_path / "second"))
+    torch.testing.assert_close(logits(again), logits(compressed))
+
+
+@pytest.mark.parametrize("choice", menu(None, 40), ids=str)
+def test_mechanisms_are_those_that_were_saved(choice: Any, tmp_path: Path) -> None:
+    compressed = pf.compress(deep("bert"), Candidate(EVERY, (choice,) * 5))
+    folder = pf.save_compressed(compressed, tmp_path)
+    opened = transformers.AutoModelForSequenceClassification.from_pretrained(folder)
+    torch.testing.assert_close(logits(opened), logits(compressed))
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """An export with fewer heads, neurons and layers."""
+    return pf.save_compressed(pf.compress(deep("bert"), ALL["everything"]), tmp_path / "export")
+
+
+@pytest.mark.parametrize("size", ["1GB", "20KB"])
+def test_what_save_pretrained_writes_loads_again(folder: Path, tmp_path: Path, size: str) -> None:
+    model = transformers.AutoModelForSequenceClassification.from_pretrained(folder)
+    model.save_pretrained(tmp_path / "again", max_shard_size=size)
+    assert (len(list((tmp_path / "again").glob("*.safetensors"))) > 1) == (size == "20KB")
+    again = transformers.AutoModelForSequenceClassification.from_pretrained(tmp_path / "again")
+    torch.testing.assert_close(logits(again), logits(model))
+    for path in (tmp_path / "again").glob("*.safetensors"):  # none is written into them
+        assert path.stat().st_size
+
+
+def test_it_may_be_trained(folder: Path) -> None:
+    model = transformers.AutoModelForSequenceClassification.from_pretrained(folder).train()
+    model(**inputs(model)).logits.sum().backward()
+    assert all(parameter.grad is not None for parameter in model.classifier.parameters())
+
+
+def test_pipeline_opens_an_export(tmp_path: Path) -> None:
+    write_model(tmp_path / "dense")
+    dense = transformers.AutoModelForSequenceClassification.from_pretrained(tmp_path / "dense")
+    layers, heads = dense.config.num_hidden_layers, dense.config.num_attention_heads
+    mask = HeadMask(((True,) + (False,) * (heads - 1),) * layers)
+    folder = pf.save_compressed(pf.compress(dense, Candidate(mask)), tmp_path / "export")
+    transformers.AutoTokenizer.from_pretrained(tmp_path / "dense").save_pretrained(folder)
+    pipe = transformers.pipeline("text-classification", model=str(folder), device="cpu")
+    (found,) = pipe("word1 word2 word3")
+    batch = pipe.tokenizer("word1 word2 word3", return_tensors="pt")
+    with torch.no_grad():
+        wanted = pf.load_compressed(folder)(**batch).logits.softmax(dim=-1).max()
+    assert found["score"] == pytest.approx(float(wanted), abs=1e-5)
+
+
+ORDERS = {
+    "paretoformer first": "import paretoformer, transformers",
+    "transformers first": "import transformers, paretoformer",
+    "a model was made before": (
+        "import transformers; transformers.BertModel; import paretoformer; transformers.BertModel"
+    ),
+}
+
+
+@pytest.mark.parametrize("order", ORDERS)
+def test_either_package_may_be_imported_first(folder: Path, order: str) -> None:
+    code = (
+        f"{ORDERS[order]}\nimport sys\n"
+        "model = transformers.AutoModelForSequenceClassification.from_pretrained(sys.argv[1])\n"
+        "print(sum(p.numel() for p in model.parameters()))"
+    )
+    output = subprocess.run(
+        [sys.executable, "-c", code, str(folder)], check=True, capture_output=True, text=True
+    ).stdout
+    wanted = sum(each.numel() for each in pf.load_compressed(folder).parameters())
+    assert int(output.split()[-1]) == wanted
+
+
+def test_import_brings_neither_torch_nor_transformers() -> None:
+    code = "import sys, paretoformer; print({'torch', 'transformers'} & sys.modules.keys())"
+    output = subprocess.run(
+        [sys.executable, "-c", code], check=True, capture_output=True, text=True
+    ).stdout
+    assert output.strip() == "set()"
+
+
+def test_runtime_that_does_not_run_is_named(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path = folder / "config.json"
+    config = json.loads(path.read_text())
+    config["quantization_config"]["candidate"] |= {"runtime": "torch:bfloat16", "version": 2}
+    path.write_text(json.dumps(config))
+    with caplog.at_level(logging.WARNING, logger="paretoformer"):
+        transformers.AutoModelForSequenceClassification.from_pretrained(folder)
+    assert "measured in torch:bfloat16; from_pretrained runs its weights in torch" in caplog.text
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"candidate": None},
+        {"candidate": {"heads": "many"}},
+        {"dense_config": 3},
+        {"dense_config": {"num_hidden_layers": 2}},
+        {"dense_config": {"num_labels": 10**9}},
+    ],
+    ids=str,
+)
+def test_damaged_facts_are_refused_in_one_line(folder: Path, change: dict[str, Any]) -> None:
+    path = folder / "config.json"
+    config = json.loads(path.read_text())
+    config["quantization_config"] |= change
+    path.write_text(json.dumps(config))
+    with pytest.raises(ValueError, match="config.json does not describe a compressed model") as it:
+        transformers.AutoModelForSequenceClassification.from_pretrained(folder)
+    assert "\n" not in str(it.value)
+
+
+def test_weights_of_another_structure_are_refused(folder: Path, tmp_path: Path) -> None:
+    other = pf.save_compressed(pf.compress(deep("bert"), CUT["heads"]), tmp_path / "other")
+    shutil.copy(other / "paretoformer.safetensors", folder / "paretoformer.safetensors")
+    with pytest.raises(RuntimeError, match="size mismatch|mismatched|ignore_mismatched_sizes"):
+        transformers.AutoModelForSequenceClassification.from_pretrained(folder)
