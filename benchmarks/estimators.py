@@ -22,14 +22,13 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
 from itertools import combinations, product
-from pathlib import Path
 from typing import Any
 from unittest import mock
 
 import numpy as np
 import torch
 from scipy.stats import kendalltau, trim_mean
-from timed_space import TimedSpace, in_a_fresh_process, neighbour, options
+from timed_space import TimedSpace, build_all, in_a_fresh_process, neighbour, options
 
 from paretoformer.evaluators.target import cpu_name
 from paretoformer.evaluators.timing import statistics
@@ -160,6 +159,7 @@ def sessions(arguments: argparse.Namespace) -> list[dict[str, Any]]:
     if raw is not None and raw.exists():
         found: list[dict[str, Any]] = json.loads(raw.read_text(encoding="utf-8"))
         return found
+    build_all(arguments)
     found = []
     for number in range(arguments.sessions):
         found.append(fresh(arguments, loaded=number % 2 == 1))
@@ -206,7 +206,6 @@ def report(found: list[dict[str, Any]]) -> None:
 def main() -> None:
     parser = options(__doc__ or "", candidates=16)
     parser.add_argument("--sessions", type=int, default=4)
-    parser.add_argument("--raw", type=Path, default=None)
     arguments = parser.parse_args()
     if arguments.once:
         print(json.dumps(once(arguments)))

@@ -8,6 +8,7 @@ often the 95% interval of a run holds the other one's value, of all timings and 
 
     python benchmarks/repeatability.py [--study reviews] [--candidates 30] [--seconds 3]
                                        [--runtimes torch openvino openvino:int8] [--patience 30]
+                                       [--raw timings.json]
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from typing import Any
 import numpy as np
 import torch
 from scipy.stats import kendalltau
-from timed_space import TimedSpace, in_a_fresh_process, neighbour, options
+from timed_space import TimedSpace, build_all, in_a_fresh_process, neighbour, options
 
 from paretoformer.evaluators.measurement import Measurement
 from paretoformer.evaluators.metrics.latency import Latency
@@ -128,10 +129,16 @@ def main() -> None:
     if arguments.once:
         print(json.dumps(once(arguments)))
         return
-    print(f"{arguments.study}, {arguments.candidates} candidates, {cpu_name()}")
+    print(f"{arguments.study}, {arguments.candidates} candidates, {cpu_name()}", flush=True)
+    build_all(arguments)
+    found = {}
     for label, there in (("quiet", False), ("with a neighbour", True)):
         with neighbour(there):
-            report(label, [in_a_fresh_process(__file__, arguments, "patience") for _ in range(2)])
+            runs = [in_a_fresh_process(__file__, arguments, "patience") for _ in range(2)]
+        report(label, runs)
+        found[label] = runs
+        if arguments.raw is not None:
+            arguments.raw.write_text(json.dumps(found), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -50,14 +50,20 @@ def options(doc: str, candidates: int) -> argparse.ArgumentParser:
     parser.add_argument("--seconds", type=float, default=3.0)
     parser.add_argument("--runtimes", nargs="+", default=["torch", "openvino", "openvino:int8"])
     parser.add_argument("--built", type=Path, default=None, help="keeps what was converted")
+    parser.add_argument("--raw", type=Path, default=None, help="keeps what was measured, as JSON")
     parser.add_argument("--once", action="store_true", help=argparse.SUPPRESS)
     return parser
 
 
-def in_a_fresh_process(script: str, arguments: argparse.Namespace, *names: str) -> dict[str, Any]:
-    """What `script --once` prints on its last line, with these arguments and those of `options`."""
+def build_all(arguments: argparse.Namespace) -> None:
+    """Convert every candidate, in a process of its own: what converts does not time."""
     if arguments.built is None:
         arguments.built = Path(tempfile.mkdtemp(prefix="timed-"))
+    in_a_fresh_process(__file__, arguments)
+
+
+def in_a_fresh_process(script: str, arguments: argparse.Namespace, *names: str) -> dict[str, Any]:
+    """What `script --once` prints on its last line, with these arguments and those of `options`."""
     command = [sys.executable, "-W", "ignore", script, "--once"]
     for name in ("study", "candidates", "seconds", "built", *names):
         command += [f"--{name}", str(getattr(arguments, name))]
@@ -134,3 +140,9 @@ def neighbour(there: bool) -> Iterator[None]:
         if other:
             other.kill()
             other.wait()
+
+
+if __name__ == "__main__":
+    given = options(__doc__ or "", candidates=0).parse_args()
+    made = TimedSpace(given.study, given.runtimes, given.built).drawn(given.candidates)
+    print(json.dumps({"built": sum(1 for _ in made)}))
