@@ -205,10 +205,10 @@ def front(
             row["candidate"] = json.loads(row["candidate"])
         typer.echo(json.dumps(rows, indent=2))
         return
-    from paretoformer.search.results.tables import front_table, print_table
+    from paretoformer.search.results.tables import print_front
     from paretoformer.search.results.terminal_plot import terminal_plot
 
-    print_table(front_table(frame, facts))
+    print_front(frame, facts)
     if plot:
         typer.echo(terminal_plot(frame, facts, shutil.get_terminal_size().columns))
 
@@ -344,10 +344,10 @@ def _print_result(folder: Path) -> None:
     from paretoformer.search.results.answer import answer
     from paretoformer.search.results.evidence import shrinkage
     from paretoformer.search.results.parquet import read_front
-    from paretoformer.search.results.tables import front_table, optimism, print_table
+    from paretoformer.search.results.tables import optimism, print_front
 
     frame, facts = read_front(folder)
-    print_table(front_table(frame, facts))
+    print_front(frame, facts)
     seen_better = optimism(shrinkage(frame, facts), facts)
     typer.echo(f"Optimism of the search (median over its points): {seen_better}")
     typer.echo(f"Plots: {folder / 'report.html'}")

@@ -103,14 +103,13 @@ def test_a_machine_that_is_always_slow_is_reported(machine: Machine) -> None:
     assert measured.value == pytest.approx(15.0, rel=0.01)
 
 
-def test_a_timing_of_too_few_rounds_is_not_stable(machine: Machine) -> None:
-    machine.period, machine.slow = 0.5, 0.25  # no round is without it
+def test_a_timing_ends_in_time_where_many_rounds_are_delayed(machine: Machine) -> None:
+    machine.period, machine.slow = 0.5, 0.25
     short = TimingProtocol(width=0.02, seconds=0.5)
     timed = time_interleaved(machine.dense, machine.candidate, short, reference=20.0)
     assert machine.now < (1 + protocol.PATIENCE) * short.seconds + 3
     assert timed.left_out > 0.2
-    assert not summary(timed).stable
-    assert not summary(Timed(np.full(statistics.ROUNDS - 1, 10.0))).stable
+    np.testing.assert_allclose(timed.samples, 10.0, rtol=0.05)
 
 
 @given(st.lists(st.floats(0.9, 1.3), min_size=2, max_size=60))
@@ -152,7 +151,6 @@ def test_timing_ends_when_its_time_is_spent() -> None:
     timed = time_interleaved(lambda: 1.0, noisy, TimingProtocol(0.001, 0.2), reference=1.0)
     assert time.monotonic() - start < 5
     assert len(timed.samples) > statistics.ROUNDS
-    assert not summary(timed).stable
 
 
 def test_warm_up_is_ten_runs_and_a_second(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -182,8 +180,10 @@ def test_interval_holds_what_a_second_timing_gives_in_95_of_100() -> None:
 
 def test_stable_timing_is_told_from_a_scattered_one() -> None:
     assert summary(Timed(np.linspace(10.0, 10.5, 20))).stable
-    assert summary(Timed(np.array([10.0] * 19 + [11.5]))).stable
+    assert summary(Timed(np.array([10.0, 12.0] * 5))).stable
     assert not summary(Timed(np.array([10.0, 14.0] * 5))).stable
+    assert not summary(Timed(np.full(20, 10.0), left_out=0.5)).stable
+    assert not summary(Timed(np.full(3, 10.0))).stable
 
 
 def test_interval_holds_what_no_number_of_rounds_shows() -> None:

@@ -35,7 +35,7 @@ class Latency(Metric):
 
     The 95% interval is that of a repeated timing: Student's t over the rounds of both, plus the
     variation between sessions (`SESSION`), which the dense model, being the reference, does not
-    have. A timing is stable if its own rounds determine the mean well enough (`STABLE`).
+    have. A timing is stable if few of its rounds were delayed and the others scatter little.
 
     A timing waits until other processes leave the machine alone, and is repeated where they did
     not, as long as the study has patience. After that it is `disturbed`, as is every timing that

@@ -76,9 +76,10 @@ def time_interleaved(
             continue
         timed = Timed.of_rounds(np.array(denses), np.array(candidates), reference)
         elapsed = time.perf_counter() - start
+        enough = len(timed.samples) >= ROUNDS
         spent = elapsed * (1 - timed.left_out) > protocol.seconds
         late = elapsed > (1 + PATIENCE) * protocol.seconds
-        if spent or late or timed.is_within(protocol.width / 2):
+        if late or (enough and (spent or timed.is_within(protocol.width / 2))):
             return timed
 
 

@@ -9,6 +9,7 @@ import numpy as np
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.markup import escape
+from rich.measure import Measurement
 from rich.table import Table
 
 from paretoformer.search.results import disturbance
@@ -23,30 +24,49 @@ if TYPE_CHECKING:
 PIPE_WIDTH = 150
 
 
+def print_front(frame: pd.DataFrame, facts: RunFacts) -> None:
+    """The front, with a column for each axis where there is room."""
+    console = _console()
+    wide = front_table(frame, facts)
+    unbounded = console.options.update(width=10_000)
+    room = Measurement.get(console, unbounded, wide).minimum <= console.width
+    console.print(wide if room else front_table(frame, facts, narrow=True))
+
+
 def print_table(table: Table) -> None:
-    """On standard output; a pipe or a file has no width to keep to."""
+    _console().print(table)
+
+
+def _console() -> Console:
+    """Standard output; a pipe or a file has no width to keep to."""
     console = Console()
     if not console.is_terminal:
         console.width = max(console.width, PIPE_WIDTH)
-    console.print(table)
+    return console
 
 
-def front_table(frame: pd.DataFrame, facts: RunFacts) -> Table:
-    """The published front: dense first, then each point, the first objective's best first."""
+def front_table(frame: pd.DataFrame, facts: RunFacts, *, narrow: bool = False) -> Table:
+    """The published front: dense first, then each point, the first objective's best first.
+
+    narrow: what a point keeps in one column, and of the metrics the objectives alone.
+    """
     shown = frame[frame["role"] != "dominated"]
     candidates = [Candidate.from_json(text) for text in shown["candidate"]]
-    used, metrics = varying_axes(candidates), _columns(facts)
+    used = [] if narrow else varying_axes(candidates)
+    metrics = list(facts.objectives) if narrow else _columns(facts)
     table = Table(title=_title(facts), title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
     table.add_column("trial", justify="right", no_wrap=True)
-    for axis in used:
-        table.add_column(axis.name)
+    for column in ["keeps"] if narrow else [axis.name for axis in used]:
+        table.add_column(column)
     for name in (*metrics, "speed-up"):
         table.add_column(name, justify="right", no_wrap=True)
     for candidate, (_, row) in zip(candidates, shown.iterrows(), strict=True):
-        cells = (axis.cell(candidate[axis.name]) for axis in used)
+        kept = [axis.cell(candidate[axis.name]) for axis in used]
+        if narrow:
+            kept = [described(candidate)]
         numbers = (number(row[name]) + disturbance.mark(row, name) for name in metrics)
         gained = f"{row['speedup']:.2f}x{disturbance.mark(row, 'latency_ms')}"
-        table.add_row(_label(row), *cells, *numbers, gained)
+        table.add_row(_label(row), *kept, *numbers, gained)
     table.caption = _caption(set(shown["role"]), disturbance.of_rows(shown)) or None
     table.caption_justify = "left"
     return table
