@@ -29,6 +29,7 @@ from paretoformer.evaluators.target import cpu_name
 from paretoformer.evaluators.workload import Workload
 from paretoformer.search.study.spec import load_spec
 from paretoformer.search.study.subject import Subject, load_subject
+from paretoformer.spaces.answers import Distributions
 from paretoformer.spaces.attention.menu import menu
 from paretoformer.spaces.axes import axis_of
 from paretoformer.spaces.axis import Evidence, Shape
@@ -103,7 +104,7 @@ class Scores:
                 outputs.append(output)
         self._dense = self._dense or outputs
         for output, dense in zip(outputs, self._dense, strict=True):
-            nats += float(self._here.task.divergence(output, dense).sum())
+            nats += float(self._here.task.answers.divergence(output, dense).sum())
         return right / len(self._split), nats / len(self._split)
 
 
@@ -146,7 +147,7 @@ def table(here: Subject, arguments: argparse.Namespace) -> None:
 
 def made_teacher(here: Subject, examples: int = 512, seed: int = 0) -> Teacher:
     workload = here.workload if not seed else shuffled(here.workload, seed)
-    return Teacher(here.model, recovery_texts(workload, "cpu", examples), here.task.divergence)
+    return Teacher(here.model, recovery_texts(workload, "cpu", examples), here.task.answers)
 
 
 def shuffled(workload: Workload, seed: int) -> Workload:
@@ -253,7 +254,7 @@ def cost(arguments: argparse.Namespace) -> None:
         batches = [{"input_ids": each, "attention_mask": each * 0 + 1} for each in ids.split(8)]
         start = time.perf_counter()
         texts = Texts(batches[: count // 8], batches[count // 8 :])
-        teacher = Teacher(model, texts, _divergence)
+        teacher = Teacher(model, texts, Distributions())
         seconds = time.perf_counter() - start
         layers, heads = shape_of(config)
         half = Candidate(
@@ -266,11 +267,6 @@ def cost(arguments: argparse.Namespace) -> None:
 def _half_of_neurons(layers: int, neurons: int) -> Any:
     scores = np.random.default_rng(0).random((layers, neurons))
     return type(Candidate.dense(layers, 1).feed_forward).ranked([neurons // 2] * layers, scores)
-
-
-def _divergence(output: Any, dense: Any) -> torch.Tensor:
-    given, wanted = (torch.log_softmax(each.logits, dim=-1) for each in (output, dense))
-    return (wanted.exp() * (wanted - given)).sum(dim=-1)
 
 
 def _cost_row(

@@ -180,7 +180,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     before = made(here, spec_of(arguments.study, {}, table=False))
     bits = made(here, spec_of(arguments.study, {"heads": "mask", "layers": "mask"}, table=False))
     assert ranked.programme is not None
-    teacher = Teacher(here.model, recovery_texts(here.workload, "cpu"), here.task.divergence)
+    teacher = Teacher(here.model, recovery_texts(here.workload, "cpu"), here.task.answers)
     choices = {c for kind in ranked.programme.kinds for c in kind.block.mechanisms(kind.costs)}
     quick = Quick(here, Screen(teacher, BlockRepairs(teacher, choices | _all_choices(ranked))))
     predictor = Predictor(ranked.space, ranked.programme)

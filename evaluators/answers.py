@@ -28,11 +28,11 @@ def predictions(bench: Bench) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Compared:
-    """A candidate's answers against the dense model's. same: (examples,) whether they are equal.
-    nats: (examples,) the divergence of their distributions."""
+    """A candidate's answers against the dense model's. likeness: (examples,) 1 where they are the
+    same. divergence: (examples,) of one from the other."""
 
-    same: npt.NDArray[np.bool_]
-    nats: npt.NDArray[np.float64]
+    likeness: npt.NDArray[np.float64]
+    divergence: npt.NDArray[np.float64]
 
 
 def compared(bench: Bench) -> Compared:
@@ -46,16 +46,15 @@ def compared(bench: Bench) -> Compared:
 
 
 def _compared(bench: Bench, split: Split) -> Compared:
-    same = np.empty(len(split), dtype=bool)
-    nats = np.empty(len(split))
+    likeness, divergence = np.empty(len(split)), np.empty(len(split))
     task = bench.task
     for (indices, batch), dense in zip(
         _batches(bench, split), _dense_outputs(bench, split), strict=True
     ):
         output = bench.runnable(**batch)
-        same[indices] = task.predict(output) == task.predict(dense)
-        nats[indices] = task.divergence(output, dense).double().cpu().numpy()
-    return Compared(same, nats.clip(min=0.0))  # but for rounding there is none below
+        likeness[indices] = task.likeness(output, dense)
+        divergence[indices] = task.answers.divergence(output, dense).double().cpu().numpy()
+    return Compared(likeness, divergence.clip(min=0.0))  # but for rounding there is none below
 
 
 def _dense_outputs(bench: Bench, split: Split) -> list[Any]:

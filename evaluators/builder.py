@@ -101,7 +101,7 @@ class Builder:
         """Made when a candidate first asks for it, and kept."""
         if self._made_teacher is None:
             texts = recovery_texts(self._workload, self._target.device)
-            self._made_teacher = Teacher(self._model, texts, self._task.divergence)
+            self._made_teacher = Teacher(self._model, texts, self._task.answers)
         return self._made_teacher
 
 

@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 import torch
-from torch.nn import functional as F
 
 import paretoformer as pf
 from paretoformer.spaces import AttentionChoice, Candidate, HeadMask
+from paretoformer.spaces.answers import Distributions
 from paretoformer.spaces.build import build, load_built
 from paretoformer.spaces.families import blocks_of
 from paretoformer.spaces.recovery import Distillation, Teacher, repair
@@ -41,14 +41,9 @@ def batches(model: Any, count: int, seed: int = 0) -> list[dict[str, torch.Tenso
     return found
 
 
-def divergence(output: Any, dense: Any) -> torch.Tensor:
-    given, wanted = (F.log_softmax(each.logits, dim=-1) for each in (output, dense))
-    return F.kl_div(given, wanted, reduction="none", log_target=True).sum(dim=-1)
-
-
 def teacher(model: Any, count: int = 12) -> Teacher:
     every = batches(model, count + 4)
-    return Teacher(model, Texts(every[:count], every[count:]), divergence)
+    return Teacher(model, Texts(every[:count], every[count:]), Distributions())
 
 
 def changed(dense: Any, runtime: str) -> Candidate:

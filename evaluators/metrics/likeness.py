@@ -15,7 +15,8 @@ from paretoformer.evaluators.metrics.registry import register
 
 
 class Fidelity(Metric):
-    """Share of answers that are the dense model's, with the Wilson interval at 95%.
+    """Mean likeness of the answers to the dense model's: for classes the share that is the same,
+    with the Wilson interval at 95%; for vectors the mean cosine, with 1.96 standard errors.
 
     One minus it bounds by how much any score of answers can differ from the dense model's.
     """
@@ -28,9 +29,13 @@ class Fidelity(Metric):
     likeness = True
 
     def measure(self, bench: Bench) -> Measurement:
-        same = compared(bench).same
-        interval = binomtest(int(same.sum()), len(same)).proportion_ci(method="wilson")
-        return Measurement(float(same.mean()), float(interval.low), float(interval.high), self.unit)
+        found = compared(bench).likeness
+        if np.isin(found, (0.0, 1.0)).all():
+            interval = binomtest(int(found.sum()), len(found)).proportion_ci(method="wilson")
+            low, high = float(interval.low), float(interval.high)
+        else:
+            low, high = _interval(found)
+        return Measurement(float(found.mean()), low, min(high, 1.0), self.unit)
 
 
 class Divergence(Metric):
@@ -47,10 +52,16 @@ class Divergence(Metric):
     likeness = True
 
     def measure(self, bench: Bench) -> Measurement:
-        nats = compared(bench).nats
-        mean = float(nats.mean())
-        error = 1.96 * float(nats.std(ddof=1)) / np.sqrt(len(nats)) if len(nats) > 1 else mean
-        return Measurement(mean, max(0.0, mean - float(error)), mean + float(error), self.unit)
+        found = compared(bench).divergence
+        low, high = _interval(found)
+        return Measurement(float(found.mean()), max(0.0, low), high, self.unit)
+
+
+def _interval(found: np.ndarray) -> tuple[float, float]:
+    """1.96 standard errors on each side of the mean."""
+    mean = float(found.mean())
+    error = 1.96 * found.std(ddof=1) / np.sqrt(len(found)) if len(found) > 1 else mean
+    return mean - float(error), mean + float(error)
 
 
 register(Fidelity())

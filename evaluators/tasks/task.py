@@ -16,6 +16,7 @@ from paretoformer.evaluators.data import Examples, Labels, SplitName
 from paretoformer.evaluators.remark import Remark
 from paretoformer.evaluators.target import Target
 from paretoformer.evaluators.workload import Workload
+from paretoformer.spaces.answers import Answers
 from paretoformer.spaces.families import FAMILIES, Family, family_of
 from paretoformer.spaces.suggestions import did_you_mean
 
@@ -40,6 +41,8 @@ class Task(ABC):
     """Model family -> the class that `auto` would make."""
     scores: ClassVar[tuple[str, ...]]
     """Names of its quality metrics that every study measures and reports."""
+    answers: ClassVar[Answers]
+    """What a model's output holds, and how it compares with the dense model's."""
     more_scores: ClassVar[tuple[str, ...]] = ()
     """Of those that a study measures where it asks for them."""
 
@@ -72,9 +75,9 @@ class Task(ABC):
     def predict(self, output: Any) -> np.ndarray:
         """(rows,) the answers, as the labels are written."""
 
-    @abstractmethod
-    def divergence(self, output: Any, dense: Any) -> torch.Tensor:
-        """(rows,) nats: how far each answer's distribution is from the dense model's."""
+    def likeness(self, output: Any, dense: Any) -> np.ndarray:
+        """(rows,) how like the dense model's each answer is: 1 where it is the same, else 0."""
+        return (self.predict(output) == self.predict(dense)).astype(np.float64)
 
 
 _REGISTRY: dict[str, Task] = {}

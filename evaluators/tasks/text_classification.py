@@ -24,6 +24,7 @@ from paretoformer.evaluators.tasks.labels import (
 from paretoformer.evaluators.tasks.task import Task, register
 from paretoformer.evaluators.tasks.text import tokenize
 from paretoformer.evaluators.workload import Workload
+from paretoformer.spaces.answers import Distributions
 
 
 class TextClassification(Task):
@@ -34,6 +35,7 @@ class TextClassification(Task):
     architectures: ClassVar[Mapping[str, Any]] = (
         modeling_auto.MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES
     )
+    answers = Distributions()
     scores = ("accuracy",)
     more_scores = ("macro_f1", "matthews")
 
@@ -56,11 +58,6 @@ class TextClassification(Task):
     def predict(self, output: Any) -> np.ndarray:
         answers: np.ndarray = output.logits.argmax(dim=-1).cpu().numpy()
         return answers
-
-    def divergence(self, output: Any, dense: Any) -> torch.Tensor:
-        wanted = F.log_softmax(dense.logits.double(), dim=-1)
-        given = F.log_softmax(output.logits.double(), dim=-1)
-        return F.kl_div(given, wanted, reduction="none", log_target=True).sum(dim=-1)
 
 
 register(TextClassification())

@@ -342,7 +342,7 @@ def _measured(
     """What each option damages by itself; from another run's table where that is of the same."""
     mends = any(axis.mends(evidence) for axis in axes())
     texts = recovery_texts(subject.workload, "cpu")
-    teacher = Teacher(subject.model, texts, subject.task.divergence)
+    teacher = Teacher(subject.model, texts, subject.task.answers)
     choices = [each for block, costs in blocks.values() for each in block.mechanisms(costs)]
     screen = Screen(teacher, BlockRepairs(teacher, choices) if mends else None)
     used = [tensor for batch in (*texts.fit, *texts.held) for tensor in batch.values()]
@@ -374,7 +374,9 @@ def _context(subject: Subject, shape: Shape, progress: Progress) -> Context:
         sequence_length=target.sequence_length,
         dtype=target.dtype,
         batches=lambda count: subject.workload.training_batches(count, "cpu", BATCH),
-        divergence=lambda output, dense: float(subject.task.divergence(output, dense).sum()),
+        divergence=lambda output, dense: float(
+            subject.task.answers.divergence(output, dense).sum()
+        ),
         progress=progress,
         unmeasurable=unmeasurable,
     )

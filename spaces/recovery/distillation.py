@@ -26,7 +26,6 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import nn
-from torch.nn import functional as F
 
 from paretoformer.spaces.families import layers_of
 from paretoformer.spaces.recovery.layerwise import Batch, token_mask, without_cache
@@ -40,7 +39,6 @@ WARM_UP = 0.05
 """Share of the time in which the learning rate rises."""
 WEIGHT_DECAY = 0.01
 CLIP = 1.0
-TEMPERATURE = 2.0
 CHECKPOINT_SECONDS = 30.0
 LOOKS = 16
 """Times that the divergence of held-out texts is looked at."""
@@ -140,16 +138,11 @@ class Distillation:
         arguments = without_cache(self.model, batch)
         with _mixed(next(iter(batch.values())).device), torch.enable_grad():
             with torch.no_grad(), _outputs(self._teacher.model) as wanted:
-                dense = self._teacher.model(**arguments).logits
+                dense = self._teacher.model(**arguments)
             with _outputs(self.model) as given:
-                logits = self.model(**arguments).logits
+                output = self.model(**arguments)
         mask = token_mask(batch, given[0])
-        loss = TEMPERATURE**2 * F.kl_div(
-            F.log_softmax(logits.float() / TEMPERATURE, dim=-1),
-            F.log_softmax(dense.float() / TEMPERATURE, dim=-1),
-            reduction="batchmean",
-            log_target=True,
-        )
+        loss = self._teacher.answers.distance(output, dense)
         for own, layer in self._pairs:
             target = wanted[layer][mask].float()
             distance = (given[own][mask].float() - target).square().mean()

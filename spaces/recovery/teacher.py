@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import weakref
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import mkdtemp
@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from paretoformer.spaces.answers import Answers
 from paretoformer.spaces.recovery.layerwise import (
     Batch,
     Part,
@@ -46,26 +47,25 @@ class Teacher:
     A token's weight is half the same for all, and half in proportion to the square of the gradient
     of the answer by that sum, of mean one over the tokens of a text: what no answer depends on, as
     the other tokens in the last layer of a classifier, need not be repaired as well. The gradient
-    is that of √p·v - p(√p·v), with p the probabilities and v drawn from N(0, 1), whose square is in
-    expectation the curvature of the divergence (the Fisher information).
+    is that of `Answers.probe`.
 
     The sums lie in files that are mapped into memory: of L layers, N tokens and a width of D they
     take 8·L·N·D bytes. The files have no names any more, so they go with the process however it
     ends.
 
-    model: dense, in evaluation mode. divergence: (output, dense output) -> (rows,) nats.
+    model: dense, in evaluation mode. answers: what its output holds.
     """
 
     def __init__(
         self,
         model: nn.Module,
         texts: Texts,
-        divergence: Callable[[Any, Any], torch.Tensor],
+        answers: Answers,
         seed: int = 0,
     ) -> None:
         self.model = model.eval()
         self.texts = texts
-        self._divergence = divergence
+        self.answers = answers
         self._generator = torch.Generator().manual_seed(seed)
         self._folder = Path(mkdtemp(prefix="paretoformer-"))
         weakref.finalize(self, shutil.rmtree, self._folder, ignore_errors=True)
@@ -75,7 +75,7 @@ class Teacher:
         self.masks: list[torch.Tensor] = []
         self._watch()
         with torch.no_grad():
-            self._answers = [self._answer(model, batch) for batch in texts.held]
+            self._held = [self._answer(model, batch) for batch in texts.held]
 
     def sums(self, layer: int, part: Part, batch: int) -> torch.Tensor:
         """(tokens, hidden) of the real tokens of a batch, float32 on the CPU."""
@@ -97,10 +97,8 @@ class Teacher:
         """
         with torch.no_grad():
             found = [
-                self._divergence(self._answer(model, batch), dense)
-                for batch, dense in zip(
-                    self.texts.held[::every], self._answers[::every], strict=True
-                )
+                self.answers.divergence(self._answer(model, batch), dense)
+                for batch, dense in zip(self.texts.held[::every], self._held[::every], strict=True)
             ]
         return float(torch.cat(found).mean())
 
@@ -135,16 +133,8 @@ class Teacher:
         """Each batch with its mask, the sums, and the gradients of the answer by them."""
         with watched_sums(self.model) as found, torch.enable_grad():
             for batch in self.texts.fit:
-                logits = self._answer(self.model, batch).logits
-                chance = logits.detach().float().softmax(dim=-1)
-                draw = torch.randn(chance.shape, generator=self._generator).to(chance.device)
-                spread = chance.sqrt() * draw
-                steered = spread - chance * spread.sum(dim=-1, keepdim=True)
-                gradients = torch.autograd.grad(
-                    (logits.float() * steered).sum(),
-                    list(found.values()),
-                    allow_unused=True,
-                )
+                probe = self.answers.probe(self._answer(self.model, batch), self._generator)
+                gradients = torch.autograd.grad(probe, list(found.values()), allow_unused=True)
                 mask = token_mask(batch, next(iter(found.values())))
                 yield batch, mask, dict(found), dict(zip(found, gradients, strict=True))
 

@@ -89,9 +89,10 @@ def check_task(task: Task, output: Any, labels: torch.Tensor) -> None:
     """The laws of `Task`, on a model's output for a batch."""
     assert len(task.predict(output)) == len(labels), "one answer for each row"
     assert task.loss(output, labels).ndim == 0, "the loss is one number"
-    divergence = task.divergence(output, output)
+    divergence = task.answers.divergence(output, output)
     assert divergence.shape == (len(labels),), "one divergence for each row"
     torch.testing.assert_close(divergence, torch.zeros_like(divergence), atol=1e-6, rtol=0)
+    assert np.allclose(task.likeness(output, output), 1.0), "an answer is like itself"
 
 
 def check_metric(metric: Metric, bench: Bench) -> Measurement | None:
