@@ -24,15 +24,17 @@ def check_dense(
         DataError: it cannot run on them, or gives no numbers.
     """
     train = workload.splits["train"]
-    answers = np.empty(len(train), dtype=np.int64)
+    found: dict[int, np.ndarray] = {}
     done = 0
     for indices, inputs in workload.batches(train, "cpu"):
-        answers[indices] = task.predict(_output(model, inputs))
+        predicted = task.predict(_output(model, inputs))
+        found |= dict(zip(indices.tolist(), predicted, strict=True))
         done += len(indices)
         progress("Checking the uncompressed model", done, len(train))
+    answers = np.stack([found[index] for index in range(len(train))])
     if labelled:
         return task.doubts(answers, train.labels, model.config)
-    return [] if len(np.unique(answers)) > 1 else [_constant(len(train))]
+    return [] if len(np.unique(answers, axis=0)) > 1 else [_constant(len(train))]
 
 
 def _constant(examples: int) -> Remark:

@@ -51,7 +51,8 @@ class Distributions(Answers):
         draw = torch.randn(chance.shape, generator=generator).to(chance.device)
         spread = chance.sqrt() * draw
         direction = spread - chance * spread.sum(dim=-1, keepdim=True)
-        return (logits.float() * direction).sum()
+        found: torch.Tensor = (logits.float() * direction).sum()
+        return found
 
     def distance(self, output: Any, dense: Any) -> torch.Tensor:
         return TEMPERATURE**2 * F.kl_div(
@@ -60,3 +61,29 @@ class Distributions(Answers):
             reduction="batchmean",
             log_target=True,
         )
+
+
+class Directions(Answers):
+    """Embeddings of length one: the answer is a direction; its divergence is 1 - cosine."""
+
+    def divergence(self, output: Any, dense: Any) -> torch.Tensor:
+        return 1 - cosines(output, dense)
+
+    def probe(self, output: Any, generator: torch.Generator) -> torch.Tensor:
+        """Along v - e(e·v), with e the embedding and v drawn from N(0, 1): its square is in
+        expectation the curvature of 1 - cosine at e."""
+        found = output.sentence_embedding
+        unit = found.detach().float()
+        draw = torch.randn(unit.shape, generator=generator).to(unit.device)
+        direction = draw - unit * (unit * draw).sum(dim=-1, keepdim=True)
+        along: torch.Tensor = (found.float() * direction).sum()
+        return along
+
+    def distance(self, output: Any, dense: Any) -> torch.Tensor:
+        return self.divergence(output, dense).mean().float()
+
+
+def cosines(output: Any, dense: Any) -> torch.Tensor:
+    """(rows,) between embeddings of length one."""
+    given, wanted = output.sentence_embedding.double(), dense.sentence_embedding.double()
+    return F.cosine_similarity(given, wanted, dim=-1)

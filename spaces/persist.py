@@ -18,6 +18,7 @@ from paretoformer.spaces.axis import Stage
 from paretoformer.spaces.build import CANDIDATE, DENSE_CONFIG, Compressed, build, here, serve_saved
 from paretoformer.spaces.candidate import Candidate
 from paretoformer.spaces.damage import one_line
+from paretoformer.spaces.embedder import POOLING, architecture_of, as_its_config_says
 from paretoformer.spaces.runtimes import Runnable, Tools
 from paretoformer.spaces.saved import (
     Saved,
@@ -84,7 +85,7 @@ def save_compressed(model: Any, folder: str | Path) -> Path:
     if isinstance(model, Runnable):
         model.save(folder)
     dtype = str(next(torch_model.parameters()).dtype).removeprefix("torch.")
-    write_facts(folder, type(torch_model).__name__, dtype, candidate, dense_config)
+    write_facts(folder, architecture_of(torch_model).__name__, dtype, candidate, dense_config)
     return folder
 
 
@@ -103,7 +104,7 @@ def load_compressed(folder: str | Path) -> Any:
     saved = read_saved(Path(folder))
     saved.check()
     # Not on the meta device: buffers such as position ids are not saved and must be made.
-    dense = saved.architecture(saved.config).to(saved.dtype)
+    dense = as_its_config_says(saved.architecture(saved.config)).to(saved.dtype)
     model = build(saved.rebuildable, dense).model
     _load_weights(model, saved)
     setattr(model, CANDIDATE, saved.candidate)
@@ -138,6 +139,8 @@ def become(model: nn.Module, candidate: Any, dense_config: Any) -> str:
         if any(isinstance(child, ConstantOutput) for child in module.children()):
             # GPT-2 would draw the weight of the projection that is gone; nothing public says no.
             module._is_hf_initialized = True  # type: ignore[assignment]
+    if hasattr(config, POOLING) and getattr(rebuilt, "pooler", None) is not None:
+        rebuilt.pooler = None  # type: ignore[assignment]  # as in `as_embedder`: it has no weights
     vars(model).update(vars(rebuilt))
     cast(Any, model).config.name_or_path = old.name_or_path
     setattr(model, CANDIDATE, found)

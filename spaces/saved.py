@@ -30,6 +30,7 @@ from paretoformer.spaces.axis import Built, Stage
 from paretoformer.spaces.build import shaped
 from paretoformer.spaces.candidate import Candidate
 from paretoformer.spaces.damage import MALFORMED, digest_of, json_object, one_line
+from paretoformer.spaces.embedder import as_its_config_says
 from paretoformer.spaces.families import shape_of
 from paretoformer.spaces.runtimes import Tools
 
@@ -308,7 +309,7 @@ def _skeleton(saved: Saved) -> tuple[list[tuple[list[str], tuple[int, ...]]], in
     dense model. Made on the meta device, where sizes cost nothing.
     """
     with torch.device("meta"):
-        dense: nn.Module = saved.architecture(saved.config)
+        dense = as_its_config_says(saved.architecture(saved.config))
     needed = sum(each.numel() * each.element_size() for each in dense.parameters())
     candidate = saved.rebuildable.replaced(attention=None)
     built = Built(shaped(candidate, dense))

@@ -1,6 +1,6 @@
 """Tasks, one file each; importing this package registers them all."""
 
-from paretoformer.evaluators.tasks import text_classification
+from paretoformer.evaluators.tasks import feature_extraction, text_classification
 from paretoformer.evaluators.tasks.task import (
     Task,
     check_family,
@@ -15,6 +15,7 @@ from paretoformer.evaluators.tasks.task import (
 __all__ = [
     "Task",
     "check_family",
+    "feature_extraction",
     "load_config",
     "load_model",
     "load_tokenizer",

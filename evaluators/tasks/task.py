@@ -43,6 +43,10 @@ class Task(ABC):
     """Names of its quality metrics that every study measures and reports."""
     answers: ClassVar[Answers]
     """What a model's output holds, and how it compares with the dense model's."""
+    unread: ClassVar[tuple[str, ...]] = ()
+    """Beginnings of the names of weights that it does not use, so that they may be missing."""
+    files: ClassVar[tuple[str, ...]] = ()
+    """Patterns of files of the model's folder that other libraries need, for an export."""
     more_scores: ClassVar[tuple[str, ...]] = ()
     """Of those that a study measures where it asks for them."""
 
@@ -63,6 +67,14 @@ class Task(ABC):
             DataError: a label that the model does not have.
         """
 
+    def adapted(self, model: nn.Module, path: str) -> tuple[nn.Module, tuple[Remark, ...]]:
+        """The model of a folder or Hub id as the task uses it, made of what transformers loads.
+
+        Raises:
+            ValueError: the folder asks for what is not known here.
+        """
+        return model, ()
+
     def doubts(self, answers: np.ndarray, labels: np.ndarray, config: Any) -> list[Remark]:
         """Doubts about the model or its labels, from the uncompressed model's answers."""
         return []
@@ -77,7 +89,8 @@ class Task(ABC):
 
     def likeness(self, output: Any, dense: Any) -> np.ndarray:
         """(rows,) how like the dense model's each answer is: 1 where it is the same, else 0."""
-        return (self.predict(output) == self.predict(dense)).astype(np.float64)
+        same: np.ndarray = self.predict(output) == self.predict(dense)
+        return same.astype(np.float64)
 
 
 _REGISTRY: dict[str, Task] = {}
@@ -175,12 +188,13 @@ def load_model(
         use_safetensors=True,
         output_loading_info=True,
     )
-    missing = sorted(info["missing_keys"])
+    missing = sorted(name for name in info["missing_keys"] if not name.startswith(task.unread))
     if missing:
         raise ValueError(
             f"it has no weights for {_some(missing)}: fine-tune it for {task.name} first."
         )
-    return model.eval(), _unused(sorted(info["unexpected_keys"]))
+    model, remarks = task.adapted(model, path)
+    return model.eval(), (*remarks, *_unused(sorted(info["unexpected_keys"])))
 
 
 def _unused(names: Sequence[str]) -> tuple[Remark, ...]:

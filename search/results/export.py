@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import transformers
 
 from paretoformer.evaluators import demo
-from paretoformer.evaluators.tasks import load_tokenizer
+from paretoformer.evaluators.tasks import load_tokenizer, task_of
 from paretoformer.search.disk import room_on
 from paretoformer.search.results.best import Best
 from paretoformer.search.results.card import model_card
@@ -49,6 +50,7 @@ def _export(best: Best, directory: Path) -> int:
     try:
         save_compressed(served(built, best.candidate), beside)
         tokenizer.save_pretrained(beside)
+        _copy(Path(source), task_of(best.study["model"]["task"]).files, beside)
         write_whole(beside / MEASURED, json.dumps(measured(best), indent=2) + "\n")
         served_by = [p.relative_to(beside).as_posix() for p in sorted(beside.glob("*/*"))]
         write_whole(beside / "README.md", model_card(best, source, served_by))
@@ -82,3 +84,12 @@ def measured(best: Best) -> dict[str, Any]:
         "disturbed": best.disturbed,
         "dense": {name: m.value for name, m in best.dense.items()},
     }
+
+
+def _copy(source: Path, patterns: Iterable[str], folder: Path) -> None:
+    """Files of the uncompressed model that other libraries look for; none if it is on the Hub."""
+    for pattern in patterns:
+        for path in sorted(source.glob(pattern)):
+            target = folder / path.relative_to(source)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(path, target)

@@ -23,7 +23,7 @@ Runtime takes 80 ms with it, 108 ms without; OpenVINO 71 and 81."""
 LARGEST = 2 * 10**9
 """Bytes of a model; a file of this format ends at 2 GiB."""
 
-OUTPUTS = (("logits",), ("last_hidden_state", "pooler_output"))
+OUTPUTS = (("logits",), ("sentence_embedding",), ("last_hidden_state", "pooler_output"))
 """What a user reads of a model, the first of these that it gives; no caches, no hidden states."""
 
 

@@ -1,0 +1,110 @@
+"""Task `feature-extraction`: one vector for each text, to compare texts by their cosine.
+
+No labels: what counts is how like the uncompressed model's vectors a candidate's are.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+import transformers
+from torch import nn
+from transformers.models.auto import modeling_auto
+from transformers.utils.hub import cached_file
+
+from paretoformer.evaluators.data import Examples, Labels, SplitName
+from paretoformer.evaluators.reading import DataError
+from paretoformer.evaluators.remark import Remark
+from paretoformer.evaluators.target import Target
+from paretoformer.evaluators.tasks.task import Task, register
+from paretoformer.evaluators.tasks.text import tokenize
+from paretoformer.evaluators.workload import Workload
+from paretoformer.spaces.answers import Directions, cosines
+from paretoformer.spaces.embedder import Pooling, as_embedder
+
+FAMILIES = ("bert", "roberta", "xlm-roberta", "electra", "distilbert")
+MODULES = "modules.json"
+"""The file of sentence-transformers that names what follows the encoder."""
+MODES: dict[str, Pooling] = {"pooling_mode_mean_tokens": "mean", "pooling_mode_cls_token": "cls"}
+KNOWN = ("Transformer", "Pooling", "Normalize")
+
+
+class FeatureExtraction(Task):
+    """Sentence embeddings of encoders: folders of sentence-transformers, and plain ones.
+
+    A folder of sentence-transformers says how tokens are pooled; otherwise it is their mean. The
+    vectors have length one, which changes no cosine.
+    """
+
+    name = "feature-extraction"
+    auto = transformers.AutoModel
+    architectures: ClassVar[Mapping[str, Any]] = {
+        name: modeling_auto.MODEL_MAPPING_NAMES[name] for name in FAMILIES
+    }
+    answers = Directions()
+    scores = ()
+    unread = ("pooler.",)
+    files = (MODULES, "*_Pooling/config.json", "*sentence*.json")
+
+    def adapted(self, model: nn.Module, path: str) -> tuple[nn.Module, tuple[Remark, ...]]:
+        pooling, remarks = pooling_of(path)
+        return as_embedder(model, pooling), remarks
+
+    def encode(
+        self, splits: Mapping[SplitName, Examples], tokenizer: Any, config: Any, target: Target
+    ) -> Workload:
+        return tokenize(splits, tokenizer, config, target)
+
+    def read_labels(self, labels: Sequence[Any], config: Any) -> Labels:
+        raise DataError('feature-extraction compares texts without labels: set data.label = "".')
+
+    def loss(self, output: Any, labels: torch.Tensor) -> torch.Tensor:
+        """A random direction of the vectors: there is nothing to be right or wrong about."""
+        return self.answers.probe(output, torch.Generator().manual_seed(0))
+
+    def predict(self, output: Any) -> np.ndarray:
+        """(rows, width)"""
+        found: np.ndarray = output.sentence_embedding.detach().float().cpu().numpy()
+        return found
+
+    def likeness(self, output: Any, dense: Any) -> np.ndarray:
+        """(rows,) cosines."""
+        found: np.ndarray = cosines(output, dense).detach().cpu().numpy()
+        return found
+
+
+def pooling_of(path: str) -> tuple[Pooling, tuple[Remark, ...]]:
+    """How a folder or Hub id pools, as sentence-transformers says it; else the mean, and a remark.
+
+    Raises:
+        ValueError: it has modules, or a pooling, that is not known here.
+    """
+    modules = _json(path, MODULES)
+    if modules is None:
+        remark = Remark(f"{path} has no {MODULES}: the mean of the tokens is taken as embedding.")
+        return "mean", (remark,)
+    kinds = {str(each.get("type", "")).rpartition(".")[2]: each for each in modules}
+    if others := [kind for kind in kinds if kind not in KNOWN]:
+        raise ValueError(f"its {MODULES} has {', '.join(others)}; known are {', '.join(KNOWN)}.")
+    folder = kinds.get("Pooling", {}).get("path", "")
+    found = _json(path, f"{folder}/config.json") or {}
+    modes = [key for key, value in found.items() if key.startswith("pooling_mode_") and value]
+    if len(modes) != 1 or modes[0] not in MODES:
+        raise ValueError(
+            f"it pools by {' and '.join(modes) or 'nothing'}; known are {', '.join(MODES)}."
+        )
+    return MODES[modes[0]], ()
+
+
+def _json(path: str, name: str) -> Any:
+    """A file of a model; None if it has none."""
+    found = cached_file(path, name, _raise_exceptions_for_missing_entries=False)
+    return None if found is None else json.loads(Path(found).read_text("utf-8"))
+
+
+register(FeatureExtraction())

@@ -1,0 +1,176 @@
+"""Feature extraction: embeddings of texts, compared by cosine, without labels."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import transformers
+
+import paretoformer as pf
+from paretoformer.evaluators.tasks import task_of
+from paretoformer.evaluators.tasks.feature_extraction import pooling_of
+from paretoformer.search.errors import StudyError
+from paretoformer.search.results.export import export_best
+from paretoformer.search.results.parquet import read_front
+from paretoformer.search.study.spec import load_spec
+from paretoformer.search.study.subject import load_subject
+from paretoformer.spaces import Candidate, HeadMask
+from paretoformer.spaces.answers import Directions
+from paretoformer.spaces.embedder import as_embedder
+from paretoformer.spaces.surgery import share
+from paretoformer.testing import check_task
+from tests.tiny import HEADS, LAYERS, write_model, write_study
+
+CUT = Candidate(HeadMask(((True,) + (False,) * (HEADS - 1),) * LAYERS))
+
+
+def write_embedder(folder: Path, pooling: str = "mean_tokens", *more: str) -> Path:
+    """A folder of sentence-transformers with random weights."""
+    write_model(folder)
+    classifier = transformers.AutoModelForSequenceClassification.from_pretrained(folder)
+    classifier.base_model.save_pretrained(folder)
+    kinds = ["Transformer", "Pooling", *more]
+    modules = [
+        {"idx": i, "name": str(i), "path": f"{i}_{kind}" if i else "", "type": f"st.models.{kind}"}
+        for i, kind in enumerate(kinds)
+    ]
+    (folder / "modules.json").write_text(json.dumps(modules))
+    (folder / "1_Pooling").mkdir()
+    (folder / "1_Pooling" / "config.json").write_text(json.dumps({f"pooling_mode_{pooling}": True}))
+    return folder
+
+
+def batch() -> dict[str, torch.Tensor]:
+    ids = torch.randint(4, 90, (3, 12), generator=torch.Generator().manual_seed(0))
+    mask = (torch.arange(12) < torch.tensor([[12], [7], [3]])).long()
+    return {"input_ids": ids, "attention_mask": mask}
+
+
+def encoder(folder: Path) -> Any:
+    return transformers.AutoModel.from_pretrained(folder).eval()
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return write_embedder(tmp_path / "model", "mean_tokens", "Normalize")
+
+
+def test_embedding_is_the_mean_of_the_tokens_of_length_one(folder: Path) -> None:
+    plain = encoder(folder)
+    model = as_embedder(share(plain), "mean")
+    with torch.no_grad():
+        hidden, found = plain(**batch()).last_hidden_state, model(**batch()).sentence_embedding
+    for row, length in enumerate((12, 7, 3)):
+        mean = hidden[row, :length].mean(dim=0)
+        torch.testing.assert_close(found[row], mean / mean.norm())
+
+
+def test_embedding_may_be_the_first_token(folder: Path) -> None:
+    plain = encoder(folder)
+    with torch.no_grad():
+        first = plain(**batch()).last_hidden_state[:, 0]
+        found = as_embedder(share(plain), "cls")(**batch()).sentence_embedding
+    torch.testing.assert_close(found, torch.nn.functional.normalize(first, dim=-1))
+
+
+def test_folder_says_how_it_pools(tmp_path: Path) -> None:
+    assert pooling_of(str(write_embedder(tmp_path / "mean"))) == ("mean", ())
+    assert pooling_of(str(write_embedder(tmp_path / "cls", "cls_token"))) == ("cls", ())
+    pooling, (remark,) = pooling_of(str(write_model(tmp_path / "plain")))
+    assert pooling == "mean"
+    assert "the mean of the tokens is taken" in remark.text
+
+
+@pytest.mark.parametrize(
+    ("pooling", "more", "message"),
+    [
+        ("max_tokens", (), "pools by pooling_mode_max_tokens; known are pooling_mode_mean_tokens"),
+        ("mean_tokens", ("Dense",), "has Dense; known are Transformer, Pooling, Normalize"),
+    ],
+)
+def test_unknown_modules_are_refused_by_name(
+    tmp_path: Path, pooling: str, more: tuple[str, ...], message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        pooling_of(str(write_embedder(tmp_path / "model", pooling, *more)))
+
+
+def test_laws_of_the_task() -> None:
+    vectors = torch.nn.functional.normalize(torch.randn(5, 8), dim=-1)
+    output = SimpleNamespace(sentence_embedding=vectors.requires_grad_())
+    check_task(task_of("feature-extraction"), output, torch.zeros(5, 8))
+
+
+def test_squared_probe_is_the_curvature_of_the_divergence() -> None:
+    """1 - cosine moves by |step|² / 2 for a small step across the embedding."""
+    unit = torch.nn.functional.normalize(torch.randn(1, 6), dim=-1)
+    step = 1e-3 * torch.randn(1, 6)
+    generator = torch.Generator().manual_seed(0)
+    squares = []
+    for _ in range(4000):
+        leaf = unit.clone().requires_grad_()
+        output = SimpleNamespace(sentence_embedding=leaf)
+        (gradient,) = torch.autograd.grad(Directions().probe(output, generator), leaf)
+        squares.append(float((gradient * step).sum() ** 2))
+    moved = SimpleNamespace(sentence_embedding=unit + step)
+    wanted = 2 * float(Directions().divergence(moved, SimpleNamespace(sentence_embedding=unit)))
+    assert np.mean(squares) == pytest.approx(wanted, rel=0.1)
+
+
+def test_compressed_embedder_is_loaded_as_one_and_by_transformers_as_its_encoder(
+    folder: Path, tmp_path: Path
+) -> None:
+    compressed = pf.compress(as_embedder(encoder(folder), "mean"), CUT)
+    export = pf.save_compressed(compressed, tmp_path / "export")
+    again, native = pf.load_compressed(export), transformers.AutoModel.from_pretrained(export)
+    with torch.no_grad():
+        wanted = compressed(**batch()).sentence_embedding
+        torch.testing.assert_close(again(**batch()).sentence_embedding, wanted)
+        hidden = native(**batch()).last_hidden_state[0].mean(dim=0)
+    torch.testing.assert_close(hidden / hidden.norm(), wanted[0])
+
+
+def embedding_study(folder: Path, extra: str = "") -> Path:
+    study = write_study(folder, trials=5, extra=f"[recovery]\nleast_squares = true\n{extra}")
+    shutil.rmtree(folder / "model")
+    write_embedder(folder / "model", "mean_tokens", "Normalize")
+    text = study.read_text().replace(
+        'path = "model"', 'path = "model"\ntask = "feature-extraction"'
+    )
+    study.write_text(text.replace('path = "data.csv"', 'path = "data.csv"\nlabel = ""'))
+    return study
+
+
+def test_labels_are_refused_in_one_line(tmp_path: Path) -> None:
+    study = embedding_study(tmp_path)
+    study.write_text(study.read_text().replace('label = ""\n', ""))
+    with pytest.raises(StudyError, match='set data.label = ""'):
+        load_subject(load_spec(study))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("runtime", ["torch", "openvino"])
+def test_texts_are_enough_to_compress_an_embedder(tmp_path: Path, runtime: str) -> None:
+    if runtime == "openvino":
+        pytest.importorskip("openvino")
+    study = embedding_study(tmp_path, f'[space]\nruntime = ["torch", "{runtime}"]\n')
+    run = pf.search(study, out=tmp_path / "run", quiet=True)
+    frame, facts = read_front(run)
+    assert facts.objectives == ("fidelity", "latency_ms")
+    assert frame["fidelity"].iloc[0] == pytest.approx(1.0)
+    assert frame["fidelity"].between(0, 1.0 + 1e-9).all()
+    best = pf.load_best(run, require=["fidelity >= 0.5"])
+    export_best(best, tmp_path / "out")
+    assert (tmp_path / "out" / "modules.json").exists()
+    assert (tmp_path / "out" / "1_Pooling" / "config.json").exists()
+    model = pf.load_compressed(tmp_path / "out")
+    with torch.no_grad():
+        found = model(**batch()).sentence_embedding
+    torch.testing.assert_close(found.norm(dim=-1), torch.ones(3), atol=1e-3, rtol=0)
