@@ -18,13 +18,19 @@ from transformers import Cache
 from paretoformer.evaluators.progress import Progress, silent
 from paretoformer.evaluators.target import Target
 from paretoformer.evaluators.timing.clocks import synchronizer
+from paretoformer.evaluators.timing.statistics import USUAL
 from paretoformer.evaluators.workload import Workload
 from paretoformer.spaces.block import Block, Costs
 from paretoformer.spaces.build import build
 from paretoformer.spaces.candidate import Candidate
 from paretoformer.spaces.families import blocks_of, shape_of
 
-REPEATS = 7
+SECONDS = 4.0
+"""Of timing, in all, unless it is asked for less or more."""
+ROUNDS = (8, 60)
+"""At least, and at most, however long a round takes."""
+BLOCK_SECONDS = 0.01
+"""A variant runs for so long at a time, after one call that is not timed."""
 
 
 def block_costs(
@@ -33,13 +39,17 @@ def block_costs(
     target: Target,
     blocks: Sequence[Block],
     progress: Progress = silent,
+    seconds: float = SECONDS,
 ) -> tuple[list[Costs], float]:
     """Time the model's first layer with the options of each block that are to be timed.
 
-    Each figure is the median over rounds in which every variant runs once.
+    Each figure is the usual time over rounds in which every variant runs for a moment: so a machine
+    that is held up for a second or two changes none of them.
 
-    model: left as it was. Returns the costs of each block, (options,) milliseconds, and those of
-    what is left of a layer without any of its blocks.
+    model: left as it was. seconds: how long it takes, about.
+
+    Returns the costs of each block, (options,) milliseconds, and those of what is left of a layer
+    without any of its blocks.
     """
     model = copy.deepcopy(model).to(device=target.device, dtype=target.torch_dtype).eval()
     dense = Candidate.dense(*shape_of(model.config))
@@ -49,32 +59,47 @@ def block_costs(
         for index, block in enumerate(blocks)
         for option, values in block.timed().items()
     }
-    medians = _medians(calls, target, progress)
+    times = _usual_times(calls, target, progress, seconds)
     costs = [
-        block.costs({option: ms for (i, option), ms in medians.items() if i == index})
+        block.costs({option: ms for (i, option), ms in times.items() if i == index})
         for index, block in enumerate(blocks)
     ]
-    whole = np.median([medians[index, block.uncut] for index, block in enumerate(blocks)])
+    whole = np.median([times[index, block.uncut] for index, block in enumerate(blocks)])
     full = sum(each[block.uncut] for each, block in zip(costs, blocks, strict=True))
     return costs, max(0.0, float(whole - full))
 
 
-def _medians(
-    calls: Mapping[tuple[int, int], Callable[[], Any]], target: Target, progress: Progress
+def _usual_times(
+    calls: Mapping[tuple[int, int], Callable[[], Any]],
+    target: Target,
+    progress: Progress,
+    seconds: float,
 ) -> dict[tuple[int, int], float]:
-    """Milliseconds of each call; all of them run once in every round."""
+    """Milliseconds of each call."""
     synchronize = synchronizer(target.device)
+
+    def run(call: Callable[[], Any]) -> float:
+        start = time.perf_counter()
+        call()
+        synchronize()
+        return time.perf_counter() - start
+
     samples: dict[tuple[int, int], list[float]] = {key: [] for key in calls}
     with torch.inference_mode():
-        for repeat in range(REPEATS + 1):
+        for call in calls.values():
+            run(call)
+        counts = {key: max(1, round(BLOCK_SECONDS / run(call))) for key, call in calls.items()}
+        begun, done, wanted = time.perf_counter(), 0, ROUNDS[0]
+        while done < wanted:
             for key, call in calls.items():
-                start = time.perf_counter()
-                call()
-                synchronize()
-                if repeat:  # the first round warms up
-                    samples[key].append((time.perf_counter() - start) * 1e3)
-            progress("Timing one layer", repeat + 1, REPEATS + 1)
-    return {key: float(np.median(times)) for key, times in samples.items()}
+                run(call)
+                times = [run(call) for _ in range(counts[key])]
+                samples[key].append(sum(times) / len(times) * 1e3)
+            done += 1
+            took = (time.perf_counter() - begun) / done
+            wanted = int(np.clip(seconds / took, *ROUNDS))
+            progress("Timing one layer", done, max(done, wanted))
+    return {key: float(np.quantile(times, USUAL)) for key, times in samples.items()}
 
 
 class _Reached(Exception):

@@ -106,6 +106,14 @@ def between(sizes: Sequence[int], nats: Sequence[Damage], wanted: Sequence[int])
     return found
 
 
+def rising(costs: Sequence[float]) -> Costs:
+    """Costs of increasing sizes, without the noise that makes a larger one cheaper (isotonic)."""
+    from scipy.optimize import isotonic_regression
+
+    found: Costs = isotonic_regression(np.maximum(costs, 0.0)).x
+    return found
+
+
 def normalised(scores: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     """Scores divided by their layer's l2 norm, so that layers compare: (layers, anything).
 

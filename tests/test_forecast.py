@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,8 +15,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from paretoformer.evaluators import block_costs as block_costs_of
 from paretoformer.evaluators.block_costs import block_costs
 from paretoformer.evaluators.progress import silent
+from paretoformer.evaluators.target import Target
 from paretoformer.search.errors import RunError
 from paretoformer.search.proposers.standard import structures
 from paretoformer.search.results.run_folder import RunFolder
@@ -26,6 +29,7 @@ from paretoformer.spaces import AttentionChoice, Candidate, HeadMask
 from paretoformer.spaces.attention import build as build_mechanism
 from paretoformer.spaces.attention.block import AttentionBlock
 from paretoformer.spaces.attention.interface import MECHANISM
+from paretoformer.spaces.axes.feed_forward import NeuronBlock
 from paretoformer.spaces.axis import Probe
 from paretoformer.spaces.block import normalised
 from paretoformer.spaces.build import build
@@ -181,6 +185,34 @@ def test_block_costs_are_those_of_the_attention_alone(tmp_path: Path) -> None:
     assert not costs[:, 0].any()
     assert (costs >= 0).all()
     assert costs.max() > 0
+
+
+def test_block_costs_are_the_usual_ones_though_the_machine_is_held_up(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    now = [0.0]
+
+    def takes(milliseconds: float) -> Callable[[], None]:
+        def call() -> None:
+            held_up = 0.3 < now[0] < 1.0 or 1.2 < now[0] < 1.5
+            now[0] += milliseconds / 1e3 * (4.0 if held_up else 1.0)
+
+        return call
+
+    monkeypatch.setattr(block_costs_of.time, "perf_counter", lambda: now[0])
+    calls = {(0, option): takes(1.0 + option) for option in range(4)}
+    found = block_costs_of._usual_times(calls, Target("cpu"), silent, seconds=2.0)
+    assert found == {key: pytest.approx(1.0 + key[1]) for key in calls}
+    assert now[0] < 3.0
+
+
+@given(st.lists(st.floats(0.1, 5.0), min_size=4, max_size=4))
+def test_more_heads_or_neurons_never_cost_less(times: list[float]) -> None:
+    neurons = NeuronBlock.of(np.ones((2, 64)))
+    heads = AttentionBlock.of((FULL,), np.ones((2, 8)), np.zeros((1, 2, 8)))
+    for block in (neurons, heads):
+        costs = block.costs(dict(zip(sorted(block.timed()), times, strict=False)))
+        assert (np.diff(costs[: block.uncut + 1]) >= -1e-12).all()
 
 
 def new_study() -> optuna.Study:

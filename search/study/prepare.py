@@ -51,6 +51,9 @@ SCALING_EXAMPLES = 64
 ROUNDS = 6
 """In which candidates that the sums predict are tried as a whole, to correct the sums."""
 BATCH = 16
+BLOCK_TIMES = 4
+"""Seconds of timing the options of a layer, for each of a trial: what is tried first hangs on
+them."""
 
 VERSION_1 = {"attention": "attention", "importance": "importance", "forecast": "forecast"}
 """User attributes of the study in which runs of version 1 kept what is now in `evidence.json`."""
@@ -232,16 +235,19 @@ def _gather(
     blocks = blocks_of_axes(evidence)
     if not blocks:
         return _Found(evidence, (), (), None)
+    seconds = BLOCK_TIMES * spec.timing.search_seconds
     if spec.search.table:
         try:
-            return _forecast(subject, evidence, blocks, folder, progress, is_late)
+            return _forecast(subject, evidence, blocks, folder, progress, is_late, seconds)
         except TooLate:
             note = (
                 "There was no time for the whole table of blocks: what is tried first is predicted "
                 "from gradients."
             )
-            return replace(_first_order(subject, evidence, blocks, progress), notes=(note,))
-    return _first_order(subject, evidence, blocks, progress)
+            return replace(
+                _first_order(subject, evidence, blocks, progress, seconds), notes=(note,)
+            )
+    return _first_order(subject, evidence, blocks, progress, seconds)
 
 
 def blocks_of_axes(evidence: Evidence) -> dict[str, Block]:
@@ -257,12 +263,13 @@ def _forecast(
     folder: RunFolder,
     progress: Progress,
     is_late: Callable[[], bool],
+    seconds: float,
 ) -> _Found:
     """The best candidates that sums over blocks predict, tried as a whole before they are timed."""
     dense = Candidate.dense(evidence.shape.layers, evidence.shape.heads)
     torch.set_num_threads(subject.target.threads)
     costs, layer = block_costs(
-        subject.model, subject.workload, subject.target, list(blocks.values()), progress
+        subject.model, subject.workload, subject.target, list(blocks.values()), progress, seconds
     )
     torch.set_num_threads(physical_cores())
     priced = {name: (b, c) for (name, b), c in zip(blocks.items(), costs, strict=True)}
@@ -295,11 +302,15 @@ def _slower(names: list[str]) -> str:
 
 
 def _first_order(
-    subject: Subject, evidence: Evidence, blocks: dict[str, Block], progress: Progress
+    subject: Subject,
+    evidence: Evidence,
+    blocks: dict[str, Block],
+    progress: Progress,
+    seconds: float,
 ) -> _Found:
     """Along the front that sums of first-order damage predict; the kinds that cost less than dense.
 
-    Seconds, where the table takes a minute or more.
+    Takes seconds, where the table takes a minute or more. seconds: for timing the blocks.
     """
     dense = Candidate.dense(evidence.shape.layers, evidence.shape.heads)
     divergence = StructureDivergence(
@@ -311,7 +322,7 @@ def _first_order(
         progress("Comparing blocks", done, len(blocks))
     torch.set_num_threads(subject.target.threads)
     costs, _ = block_costs(
-        subject.model, subject.workload, subject.target, list(blocks.values()), progress
+        subject.model, subject.workload, subject.target, list(blocks.values()), progress, seconds
     )
     priced = [Priced(*each) for each in zip(blocks.values(), costs, scales, strict=True)]
     kinds = (values for each in priced for values in each.block.kinds(each.costs))

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from paretoformer.spaces.block import Block, Costs, Damage, Values, between, normalised
+from paretoformer.spaces.block import Block, Costs, Damage, Values, between, normalised, rising
 from paretoformer.spaces.choice import AttentionChoice
 from paretoformer.spaces.heads import HeadMask
 
@@ -78,7 +78,7 @@ class AttentionBlock(Block):
         rows = []
         for index in range(len(self.choices)):
             own = {k % width: v for k, v in milliseconds.items() if k and k // width == index}
-            above = [max(own[count] - nothing, 0.0) for count in sorted(own)]
+            above = rising([own[count] - nothing for count in sorted(own)])
             rows.append(np.interp(np.arange(width), [0, *sorted(own)], [0.0, *above]))
         return np.concatenate(rows)
 

@@ -28,7 +28,7 @@ from paretoformer.spaces.axis import (
     Values,
     register,
 )
-from paretoformer.spaces.block import Block, Costs, Damage, between, normalised
+from paretoformer.spaces.block import Block, Costs, Damage, between, normalised, rising
 from paretoformer.spaces.neurons import ALL, NeuronMask, NeuronScores
 
 if TYPE_CHECKING:
@@ -234,7 +234,7 @@ class NeuronBlock(Block):
     def costs(self, milliseconds: Mapping[int, float]) -> Costs:
         """Between the timed widths the time is taken as linear."""
         options = sorted(milliseconds)
-        above = [max(milliseconds[option] - milliseconds[0], 0.0) for option in options]
+        above = rising([milliseconds[option] - milliseconds[0] for option in options])
         return np.interp(self.widths, [self.widths[option] for option in options], above)
 
     def halved(self) -> Sequence[int]:
