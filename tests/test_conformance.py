@@ -78,5 +78,8 @@ def test_axis_without_facts_stays_at_its_default(name: str) -> None:
 
 @pytest.mark.parametrize("name", task_names())
 def test_task_keeps_its_promises(name: str) -> None:
-    output = SimpleNamespace(logits=torch.tensor([[0.1, 2.0], [1.0, -1.0]]))
+    output = SimpleNamespace(
+        logits=torch.tensor([[0.1, 2.0], [1.0, -1.0]]),
+        sentence_embedding=torch.tensor([[0.6, 0.8], [1.0, 0.0]]),
+    )
     check_task(task_of(name), output, torch.tensor([1, 0]))
