@@ -26,11 +26,11 @@ from paretoformer.spaces.candidate import Candidate
 from paretoformer.spaces.families import blocks_of, shape_of
 
 SECONDS = 4.0
-"""Of timing, in all, unless it is asked for less or more."""
+"""Default duration of the timing of all variants together."""
 ROUNDS = (8, 60)
-"""At least, and at most, however long a round takes."""
+"""The fewest and the most rounds."""
 BLOCK_SECONDS = 0.01
-"""A variant runs for so long at a time, after one call that is not timed."""
+"""Duration of the timed calls of one variant in a round; one untimed call comes first."""
 
 
 def block_costs(
@@ -43,10 +43,10 @@ def block_costs(
 ) -> tuple[list[Costs], float]:
     """Time the model's first layer with the options of each block that are to be timed.
 
-    Each figure is the usual time over rounds in which every variant runs for a moment: so a machine
-    that is held up for a second or two changes none of them.
+    In each round every variant runs for a moment. A figure is the 30% quantile over the rounds, so
+    a disturbance of one or two seconds changes none of them.
 
-    model: left as it was. seconds: how long it takes, about.
+    model: left as it was. seconds: approximate duration.
 
     Returns the costs of each block, (options,) milliseconds, and those of what is left of a layer
     without any of its blocks.

@@ -9,7 +9,7 @@ import torch
 from torch.nn import functional as F
 
 TEMPERATURE = 2.0
-"""By which logits are divided when one model learns from another (Hinton et al. 2015)."""
+"""Logits are divided by it in distillation (Hinton et al. 2015)."""
 
 
 class Answers(ABC):

@@ -85,7 +85,7 @@ def test_folder_says_how_it_pools(tmp_path: Path) -> None:
     assert pooling_of(str(write_embedder(tmp_path / "cls", "cls_token"))) == ("cls", ())
     pooling, (remark,) = pooling_of(str(write_model(tmp_path / "plain")))
     assert pooling == "mean"
-    assert "the mean of the tokens is taken" in remark.text
+    assert "no modules.json was found, so the mean of the tokens is taken" in remark.text
 
 
 @pytest.mark.parametrize(

@@ -74,8 +74,6 @@ def test_what_save_pretrained_writes_loads_again(folder: Path, tmp_path: Path, s
     assert (len(list((tmp_path / "again").glob("*.safetensors"))) > 1) == (size == "20KB")
     again = transformers.AutoModelForSequenceClassification.from_pretrained(tmp_path / "again")
     torch.testing.assert_close(logits(again), logits(model))
-    for path in (tmp_path / "again").glob("*.safetensors"):  # none is written into them
-        assert path.stat().st_size
 
 
 def test_it_may_be_trained(folder: Path) -> None:

@@ -13,9 +13,10 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 import transformers
+from huggingface_hub import hf_hub_download
+from huggingface_hub.errors import EntryNotFoundError
 from torch import nn
 from transformers.models.auto import modeling_auto
-from transformers.utils.hub import cached_file
 
 from paretoformer.evaluators.data import Examples, Labels, SplitName
 from paretoformer.evaluators.reading import DataError
@@ -86,7 +87,9 @@ def pooling_of(path: str) -> tuple[Pooling, tuple[Remark, ...]]:
     """
     modules = _json(path, MODULES)
     if modules is None:
-        remark = Remark(f"{path} has no {MODULES}: the mean of the tokens is taken as embedding.")
+        remark = Remark(
+            f"{path}: no {MODULES} was found, so the mean of the tokens is taken as embedding."
+        )
         return "mean", (remark,)
     kinds = {str(each.get("type", "")).rpartition(".")[2]: each for each in modules}
     if others := [kind for kind in kinds if kind not in KNOWN]:
@@ -102,9 +105,14 @@ def pooling_of(path: str) -> tuple[Pooling, tuple[Remark, ...]]:
 
 
 def _json(path: str, name: str) -> Any:
-    """A file of a model; None if it has none."""
-    found = cached_file(path, name, _raise_exceptions_for_missing_entries=False)
-    return None if found is None else json.loads(Path(found).read_text("utf-8"))
+    """A file of a folder or Hub id; None if there is none."""
+    found = Path(path) / name
+    if not Path(path).is_dir():
+        try:
+            found = Path(hf_hub_download(path, name))
+        except EntryNotFoundError:
+            return None
+    return json.loads(found.read_text("utf-8")) if found.is_file() else None
 
 
 register(FeatureExtraction())

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterable
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import transformers
+from huggingface_hub import snapshot_download
 
 from paretoformer.evaluators import demo
 from paretoformer.evaluators.tasks import load_tokenizer, task_of
@@ -50,7 +51,7 @@ def _export(best: Best, directory: Path) -> int:
     try:
         save_compressed(served(built, best.candidate), beside)
         tokenizer.save_pretrained(beside)
-        _copy(Path(source), task_of(best.study["model"]["task"]).files, beside)
+        _copy(source, task_of(best.study["model"]["task"]).files, beside)
         write_whole(beside / MEASURED, json.dumps(measured(best), indent=2) + "\n")
         served_by = [p.relative_to(beside).as_posix() for p in sorted(beside.glob("*/*"))]
         write_whole(beside / "README.md", model_card(best, source, served_by))
@@ -86,10 +87,15 @@ def measured(best: Best) -> dict[str, Any]:
     }
 
 
-def _copy(source: Path, patterns: Iterable[str], folder: Path) -> None:
-    """Files of the uncompressed model that other libraries look for; none if it is on the Hub."""
+def _copy(source: str, patterns: Sequence[str], folder: Path) -> None:
+    """Files of the uncompressed model, a folder or Hub id, that other libraries look for."""
+    if not patterns:
+        return
+    there = Path(source)
+    if not there.is_dir():
+        there = Path(snapshot_download(source, allow_patterns=list(patterns)))
     for pattern in patterns:
-        for path in sorted(source.glob(pattern)):
-            target = folder / path.relative_to(source)
+        for path in sorted(there.glob(pattern)):
+            target = folder / path.relative_to(there)
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(path, target)

@@ -52,8 +52,8 @@ ROUNDS = 6
 """In which candidates that the sums predict are tried as a whole, to correct the sums."""
 BATCH = 16
 BLOCK_TIMES = 4
-"""Seconds of timing the options of a layer, for each of a trial: what is tried first hangs on
-them."""
+"""Duration of timing the options of a layer, as a multiple of a trial's: the first candidates
+depend on it."""
 
 VERSION_1 = {"attention": "attention", "importance": "importance", "forecast": "forecast"}
 """User attributes of the study in which runs of version 1 kept what is now in `evidence.json`."""
