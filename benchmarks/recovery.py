@@ -4,6 +4,7 @@ Accuracy is that on the confirmation examples, which recovery never sees; diverg
 dense model on the same. All in torch, float32; nothing here is timed but the repair itself.
 
     python benchmarks/recovery.py table    [--study reviews] [--minutes 2 5] [--only NAME ...]
+                                           [--control]
     python benchmarks/recovery.py ablation [--study reviews]
     python benchmarks/recovery.py seeds    [--study reviews] [--seeds 10]
     python benchmarks/recovery.py cost
@@ -122,7 +123,8 @@ def table(here: Subject, arguments: argparse.Namespace) -> None:
     print(f"dense {cell(scores.of(here.model))}; teacher of {tokens(teacher)} tokens")
     heads = ("cut only", "repaired", "s", "strength")
     distilled = [f"{m:g} min" for m in arguments.minutes]
-    controls = [f"{m:g} min, unrepaired" for m in arguments.minutes[:1]]
+    control = arguments.minutes[:1] if arguments.control else []
+    controls = [f"{m:g} min, unrepaired" for m in control]
     print(" | ".join(("candidate", *heads, *distilled, *controls)))
     for name, candidate in structures(here).items():
         if arguments.only and name not in arguments.only:
@@ -134,7 +136,7 @@ def table(here: Subject, arguments: argparse.Namespace) -> None:
         _, report = repair(fixed, kept, teacher)
         row += [cell(scores.of(fixed)), f"{report.seconds:.1f}", f"{report.strength:g}"]
         for minutes, start in [(m, True) for m in arguments.minutes] + [
-            (m, False) for m in arguments.minutes[:1]
+            (m, False) for m in control
         ]:
             model = build(candidate, here.model).model
             if start:
@@ -142,6 +144,7 @@ def table(here: Subject, arguments: argparse.Namespace) -> None:
             stream = endless_batches(here.workload, "cpu", 0)
             Distillation(model, kept, teacher, stream, minutes).run()
             row.append(cell(scores.of(model)))
+            print(f"  {name}: {minutes:g} min {row[-1]}", flush=True)
         print(" | ".join(row), flush=True)
 
 
@@ -295,6 +298,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("what", choices=[*WHAT, "cost"])
     parser.add_argument("--study", default="reviews")
     parser.add_argument("--minutes", type=float, nargs="*", default=[2.0])
+    parser.add_argument("--control", action="store_true", help="distilled without repair, too")
     parser.add_argument("--only", nargs="*", default=[])
     parser.add_argument("--seeds", type=int, default=10)
     arguments = parser.parse_args(argv)

@@ -15,13 +15,14 @@ from paretoformer.evaluators.workload import SCORING_BATCH, Split
 
 
 def predictions(bench: Bench) -> np.ndarray:
-    """(examples,) the candidate's answers, as the split's labels are written; computed once."""
+    """(examples, ...) the candidate's answers, as `Task.predict` gives them; computed once."""
     if "predictions" not in bench.memo:
-        answers = np.empty_like(bench.split.labels)
+        rows: dict[int, np.ndarray] = {}
         with torch.inference_mode():
             for indices, batch in _batches(bench, bench.split):
-                answers[indices] = bench.task.predict(bench.runnable(**batch))
-        bench.memo["predictions"] = answers
+                answers = bench.task.predict(bench.runnable(**batch))
+                rows |= zip(indices.tolist(), answers, strict=True)
+        bench.memo["predictions"] = np.stack([rows[index] for index in range(len(bench.split))])
     found: np.ndarray = bench.memo["predictions"]
     return found
 

@@ -243,11 +243,12 @@ def _read(path: str, source: DataSource) -> tuple[Examples, list[Remark]]:
         table = read_columns(path, columns.values(), source.encoding)
     else:
         table = read_hub(path, columns.values(), source.subset, source.split)
+    others = {"label": ', or set data.label = "" if you have no labels'}
     for key, column in columns.items():
         if column not in table.values:
             raise DataError(
                 f"{path} has no column {column!r}.{did_you_mean(column, table.names)} "
-                f"It has: {', '.join(table.names)}. Name yours as data.{key}."
+                f"It has: {', '.join(table.names)}. Name yours as data.{key}{others.get(key, '')}."
             )
     return _usable(path, table, columns)
 

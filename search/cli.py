@@ -68,7 +68,8 @@ def _command(function: F) -> F:
 @_command
 def search(
     study: Annotated[
-        str, typer.Argument(help="A .toml file, or a built-in study: reviews, long-reviews.")
+        str,
+        typer.Argument(help="A .toml file, or a built-in study: embedder, reviews, long-reviews."),
     ] = "reviews",
     out: Annotated[
         Path | None, typer.Option(help="Run folder.", show_default="runs/<name of the study>")

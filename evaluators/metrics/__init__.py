@@ -11,6 +11,7 @@ from paretoformer.evaluators.metrics import (
     macro_f1,
     matthews,
     memory,
+    spearman,
 )
 from paretoformer.evaluators.metrics.metric import Bench, Metric
 from paretoformer.evaluators.metrics.registry import available, metric_of, metrics_of, register
@@ -33,4 +34,5 @@ __all__ = [
     "metric_of",
     "metrics_of",
     "register",
+    "spearman",
 ]

@@ -30,7 +30,7 @@ class Score(Metric):
         """labels, answers: (examples,)."""
 
     def measure(self, bench: Bench) -> Measurement:
-        labels, answers = np.asarray(bench.split.labels), predictions(bench)
+        answers, labels = bench.task.scored(predictions(bench), np.asarray(bench.split.labels))
         value = float(self.score(labels, answers))
         drawn = bootstrap(
             (labels, answers),

@@ -1,12 +1,15 @@
 """Task `feature-extraction`: one vector for each text, to compare texts by their cosine.
 
-No labels: what counts is how like the uncompressed model's vectors a candidate's are.
+Labels are scores of pairs of texts, by how like they are. Without them what counts is how like the
+uncompressed model's vectors a candidate's are.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -21,6 +24,7 @@ from transformers.models.auto import modeling_auto
 from paretoformer.evaluators.data import Examples, Labels, SplitName
 from paretoformer.evaluators.reading import DataError
 from paretoformer.evaluators.remark import Remark
+from paretoformer.evaluators.statistics import rank_correlation
 from paretoformer.evaluators.target import Target
 from paretoformer.evaluators.tasks.task import Task, register
 from paretoformer.evaluators.tasks.text import tokenize
@@ -29,6 +33,8 @@ from paretoformer.spaces.answers import Directions, cosines
 from paretoformer.spaces.embedder import Pooling, as_embedder
 
 FAMILIES = ("bert", "roberta", "xlm-roberta", "electra", "distilbert")
+UNRELATED = 0.2
+"""A Spearman correlation below which cosines and scores are about different things."""
 MODULES = "modules.json"
 """The file of sentence-transformers that names what follows the encoder."""
 MODES: dict[str, Pooling] = {"pooling_mode_mean_tokens": "mean", "pooling_mode_cls_token": "cls"}
@@ -48,7 +54,7 @@ class FeatureExtraction(Task):
         name: modeling_auto.MODEL_MAPPING_NAMES[name] for name in FAMILIES
     }
     answers = Directions()
-    scores = ()
+    scores = ("spearman",)
     unread = ("pooler.",)
     files = (MODULES, "*_Pooling/config.json", "*sentence*.json")
 
@@ -59,10 +65,32 @@ class FeatureExtraction(Task):
     def encode(
         self, splits: Mapping[SplitName, Examples], tokenizer: Any, config: Any, target: Target
     ) -> Workload:
-        return tokenize(splits, tokenizer, config, target)
+        apart = {name: _apart(each) for name, each in splits.items()}
+        workload = tokenize(apart, tokenizer, config, target)
+        for name, split in workload.splits.items():
+            if any(splits[name].pairs) and len(split) != len(apart[name]):
+                raise DataError(f"a text of a pair of {name!r} gives no token: leave it out.")
+        return workload
 
     def read_labels(self, labels: Sequence[Any], config: Any) -> Labels:
-        raise DataError('feature-extraction compares texts without labels: set data.label = "".')
+        return Labels(tuple(map(score_of, labels)))
+
+    def doubts(self, answers: np.ndarray, labels: np.ndarray, config: Any) -> list[Remark]:
+        found = rank_correlation(*reversed(self.scored(answers, labels)))
+        if found >= UNRELATED:
+            return []
+        return [
+            Remark(
+                f"The cosines of the uncompressed model and the scores of {len(labels) // 2} "
+                f"training pairs have a Spearman correlation of {found:.2f}: the scores do not say "
+                "how like the texts are. A high score must mean that they are alike.",
+                doubt=True,
+            )
+        ]
+
+    def scored(self, answers: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The cosine of each pair, which are two rows, and its score."""
+        return (answers[::2] * answers[1::2]).sum(-1), labels[::2]
 
     def loss(self, output: Any, labels: torch.Tensor) -> torch.Tensor:
         """A random direction of the vectors: there is nothing to be right or wrong about."""
@@ -77,6 +105,31 @@ class FeatureExtraction(Task):
         """(rows,) cosines."""
         found: np.ndarray = cosines(output, dense).detach().cpu().numpy()
         return found
+
+
+def _apart(examples: Examples) -> Examples:
+    """The two texts of each pair as two rows, one after the other."""
+    if not any(examples.pairs):
+        if examples.labelled:
+            raise DataError(
+                "scores are of pairs of texts: name the column of the second text as "
+                'data.text_pair, or set data.label = "".'
+            )
+        return examples
+    texts = tuple(chain(*zip(examples.texts, examples.pairs, strict=True)))
+    labels = tuple(chain(*zip(examples.labels, examples.labels, strict=True)))
+    return Examples(texts, ("",) * len(texts), labels)
+
+
+def score_of(label: Any) -> float:
+    """Raises DataError unless a label is a number."""
+    try:
+        found = float(label)
+    except (TypeError, ValueError):
+        found = math.nan
+    if isinstance(label, bool) or not math.isfinite(found):
+        raise DataError(f"label {label!r} is no score: feature-extraction compares with numbers.")
+    return found
 
 
 def pooling_of(path: str) -> tuple[Pooling, tuple[Remark, ...]]:
@@ -101,7 +154,23 @@ def pooling_of(path: str) -> tuple[Pooling, tuple[Remark, ...]]:
         raise ValueError(
             f"it pools by {' and '.join(modes) or 'nothing'}; known are {', '.join(MODES)}."
         )
-    return MODES[modes[0]], ()
+    return MODES[modes[0]], tuple(_ignored(path))
+
+
+def _ignored(path: str) -> Iterator[Remark]:
+    """What sentence-transformers does to texts before the tokenizer, and paretoformer does not."""
+    settings = _json(path, "config_sentence_transformers.json") or {}
+    prompts, name = settings.get("prompts") or {}, settings.get("default_prompt_name")
+    if prompt := prompts.get(name):
+        yield Remark(
+            f"{path}: sentence-transformers puts the prompt {prompt!r} before every text. Here "
+            "texts are taken as they are: put it into the data."
+        )
+    if (_json(path, "sentence_bert_config.json") or {}).get("do_lower_case"):
+        yield Remark(
+            f"{path}: sentence-transformers changes every text to lower case. Here texts are taken "
+            "as they are: change them in the data, unless the tokenizer does it."
+        )
 
 
 def _json(path: str, name: str) -> Any:

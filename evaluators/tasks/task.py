@@ -85,7 +85,14 @@ class Task(ABC):
 
     @abstractmethod
     def predict(self, output: Any) -> np.ndarray:
-        """(rows,) the answers, as the labels are written."""
+        """(rows, ...) the answers; of classes as the labels are written."""
+
+    def scored(self, answers: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """What a score compares: by default each row's answer with its label.
+
+        answers: (rows, ...), as `predict` gives them. labels: (rows,).
+        """
+        return answers, labels
 
     def likeness(self, output: Any, dense: Any) -> np.ndarray:
         """(rows,) how like the dense model's each answer is: 1 where it is the same, else 0."""

@@ -56,9 +56,9 @@ FEW_UNKNOWN = 0.01
 
 
 def labels_of(examples: Examples) -> np.ndarray:
-    """The labels as numbers; -1 each where they are not known."""
-    labels = examples.labels if examples.labelled else (-1,) * len(examples)
-    return np.asarray(labels, dtype=np.int64)
+    """(rows,) the labels: classes as int64, scores as float64; -1 each where none is known."""
+    labels = np.asarray(examples.labels if examples.labelled else (-1,) * len(examples))
+    return labels.astype(np.float64 if labels.dtype.kind == "f" else np.int64)
 
 
 def tokenize(

@@ -24,6 +24,7 @@ from paretoformer.evaluators.data import DataSource
 from paretoformer.evaluators.demo import is_demo
 from paretoformer.evaluators.device import cuda_index
 from paretoformer.evaluators.reading import is_data_file
+from paretoformer.evaluators.tasks import task_names, task_of
 from paretoformer.search.errors import StudyError
 from paretoformer.spaces.axes import axes, axis_of
 from paretoformer.spaces.axis import Axis
@@ -219,11 +220,11 @@ class Spec(_Section):
         return self.model_copy(update=update)
 
 
-BUILTIN = ("reviews", "long-reviews")
+BUILTIN = ("embedder", "reviews", "long-reviews")
 NO_LIMIT = 1_000_000
 """Trials of a study that has minutes instead."""
-UNLABELLED_OBJECTIVES = ("fidelity", "latency_ms")
-"""The default where there are no labels, and so no score."""
+UNLABELLED = "fidelity"
+"""The quality where there are no labels, and so no score."""
 
 
 def load_spec(
@@ -289,8 +290,7 @@ def parse_spec(
         if "minutes" in given:  # which stand for the trials of the file
             raw.pop("trials", None)
         raw.setdefault("trials", NO_LIMIT)
-    if isinstance(raw.get("data"), dict) and raw["data"].get("label") == "":
-        raw.setdefault("objectives", list(UNLABELLED_OBJECTIVES))
+    _set_objectives(raw)
     try:
         spec = Spec.model_validate(raw)
     except ValidationError as error:
@@ -299,6 +299,16 @@ def parse_spec(
         return _absolute(spec, source.resolve().parent)
     except (OSError, RuntimeError, ValueError) as error:  # too long, `~nobody`
         raise StudyError(f"{source}: a path cannot be read: {one_line(error)}.") from None
+
+
+def _set_objectives(raw: dict[str, Any]) -> None:
+    """Where a study names none: the score of its task, or fidelity; and latency."""
+    data, model = (raw.get(section) for section in ("data", "model"))
+    name = model.get("task") if isinstance(model, dict) else None
+    if isinstance(data, dict) and data.get("label") == "":
+        raw.setdefault("objectives", [UNLABELLED, "latency_ms"])
+    elif name in task_names():
+        raw.setdefault("objectives", [task_of(name).scores[0], "latency_ms"])
 
 
 def read_spec(path: Path) -> Spec:

@@ -151,8 +151,6 @@ def try_dense(subject: Subject, spec: Spec, progress: Progress = silent) -> Subj
 
 def _loaded(spec: Spec, progress: Progress) -> Subject:
     task = task_of(spec.model.task)
-    if spec.data.label and not task.scores:
-        raise StudyError(f'{task.name} compares texts without labels: set data.label = "".')
     target = _target(spec)
     objectives = _objectives(spec, task, target)
     required = _required(spec, task, target)

@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 
 DEFAULT = "torch"
 """The torch model in the dtype of the target."""
+EVERY = ":*"
+"""In a setting: every precision of a runtime that works on the target."""
 _FORM = re.compile(r"[a-z][a-z0-9_]*(:[a-z0-9_]+)?")
 
 
@@ -41,7 +43,10 @@ class RuntimeAxis(Axis[str]):
     order = 10
     setting = Literal["all"] | list[str]
     setting_default = "all"
-    setting_help = "Names such as onnxruntime:int8, or all: those installed that run on the target."
+    setting_help = (
+        "Names such as onnxruntime:int8, openvino:* for all its precisions that run on the target, "
+        "or all: every installed one."
+    )
 
     def default(self, shape: Shape) -> str:
         return DEFAULT
@@ -65,7 +70,7 @@ class RuntimeAxis(Axis[str]):
     def check_setting(
         self, setting: Any, *, causal: bool | None = None, device: str | None = None
     ) -> None:
-        from paretoformer.spaces.runtimes import parse
+        from paretoformer.spaces.runtimes import every, parse
 
         if not setting:
             raise ValueError(
@@ -73,6 +78,9 @@ class RuntimeAxis(Axis[str]):
                 '["torch"].'
             )
         for value in () if setting == "all" else setting:
+            if value.endswith(EVERY):
+                every(value.removesuffix(EVERY))
+                continue
             runtime, precision = parse(value)
             reason = "" if device is None else runtime.unavailable(precision, device)
             if reason:
@@ -82,11 +90,13 @@ class RuntimeAxis(Axis[str]):
         return setting != "all" and {self.canonical(each, {}) for each in setting} <= {DEFAULT}
 
     def survey(self, setting: Any, context: Context) -> dict[str, Json]:
-        from paretoformer.spaces.runtimes import names, parse
+        from paretoformer.spaces.runtimes import every, names, parse
 
-        wanted = names() if setting == "all" else setting
+        wanted: list[str] = []
+        for each in names() if setting == "all" else map(str, setting):
+            wanted += every(each.removesuffix(EVERY)) if each.endswith(EVERY) else [each]
         choices, left_out = [DEFAULT], {}
-        for value in map(str, wanted):
+        for value in wanted:
             runtime, precision = parse(value)
             reason = runtime.unavailable(precision, context.device) or context.unmeasurable(value)
             if value in choices or value == f"{DEFAULT}:{context.dtype}":

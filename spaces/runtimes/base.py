@@ -181,6 +181,16 @@ def parse(value: str) -> tuple[Runtime, str]:
     )
 
 
+def every(name: str) -> tuple[str, ...]:
+    """A runtime in each of its precisions.
+
+    Raises:
+        ValueError: there is no such runtime; the message names those there are.
+    """
+    runtime, _ = parse(name)
+    return tuple(runtime.value(precision) for precision in runtime.precisions)
+
+
 def canonical(value: str) -> str:
     """The one text for a runtime and precision: `torch:float32` -> `torch`.
 

@@ -1,0 +1,36 @@
+"""A demonstration of an embedder: MiniLM as it is, and the sentences of real reviews."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from paretoformer.evaluators.data import Examples
+from paretoformer.evaluators.demo.assets import minilm, reviews
+from paretoformer.evaluators.demo.recipe import Recipe, split, write_splits
+from paretoformer.evaluators.progress import Progress
+
+
+@dataclass(frozen=True)
+class Sentences(Recipe):
+    """No training: the model is copied, since its package may be removed or change."""
+
+    search: int
+    confirm: int
+    train: int
+    seed: int = 0
+
+    def parts(self) -> dict[str, Examples]:
+        """Disjoint parts of the sentences, without labels."""
+        found = reviews("rotten_tomatoes", self.seed)
+        without = Examples(found.texts, found.pairs, (None,) * len(found))
+        sizes = {"search": self.search, "confirm": self.confirm, "train": self.train}
+        return split(without, sizes)
+
+    def make(self, folder: Path, progress: Progress) -> Mapping[str, Any]:
+        shutil.copytree(minilm(), folder / "model")
+        write_splits(self.parts(), folder)
+        return {}
