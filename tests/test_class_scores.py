@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from paretoformer.evaluators.metrics import metric_of
+from paretoformer.evaluators.tasks import task_of
 from paretoformer.search.study.spec import load_spec
 from paretoformer.search.study.subject import load_subject
 from paretoformer.testing import check_metric
@@ -23,7 +24,8 @@ NAMES = ("macro_f1", "matthews")
 def bench_of(labels: list[int], answers: list[int]) -> SimpleNamespace:
     """A candidate that gave these answers."""
     split = SimpleNamespace(labels=np.array(labels))
-    return SimpleNamespace(split=split, memo={"predictions": np.array(answers)})
+    task = task_of("text-classification")
+    return SimpleNamespace(task=task, split=split, memo={"predictions": np.array(answers)})
 
 
 def test_most_frequent_class_alone_scores_little() -> None:

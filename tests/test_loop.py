@@ -5,6 +5,7 @@ from __future__ import annotations
 import sqlite3
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -200,6 +201,23 @@ def test_answer_is_confirmed_however_late_it_is(tmp_path: Path) -> None:
     confirmed = confirm(search.study, picked, lambda: pipeline, None, is_over=lambda: True)
     assert set(confirmed) == {record.candidate.id for record in picked[: 1 + ALWAYS]}
     assert len(picked) > 1 + ALWAYS
+
+
+def test_what_is_within_noise_of_the_front_is_confirmed_where_it_may_be_the_answer() -> None:
+    """All within one another's intervals; the requirement is 0.89, and the third reaches 0.88."""
+    numbers = [(0.90, 10.0), (0.88, 5.0), (0.87, 5.1), (0.80, 4.0), (0.80, 4.1)]
+    records = []
+    for trial, (accuracy, latency) in enumerate(numbers):
+        exact = recovered(trial, accuracy, latency, "none" if trial == 4 else "least_squares")
+        measured = {
+            "accuracy": Measurement(accuracy, accuracy - 0.02, accuracy + 0.02, "fraction"),
+            "latency_ms": Measurement(latency, latency - 0.3, latency + 0.3, "ms"),
+        }
+        records.append(replace(exact, result=Result(Outcome.OK, measured)))
+    assert [each.trial for each in chosen(records, OBJECTIVES)] == [0, 1, 2, 3, 4]
+    assert [each.trial for each in chosen(records, OBJECTIVES, (), [REQUIREMENT])] == [0, 1, 2, 3]
+    always = [records[4].candidate]
+    assert [each.trial for each in chosen(records, OBJECTIVES, always, [REQUIREMENT])][-1] == 4
 
 
 def test_confirmation_measures_dense_and_the_front_once(tmp_path: Path) -> None:

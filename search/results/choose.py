@@ -8,7 +8,7 @@ import numpy as np
 
 from paretoformer.evaluators.measurement import Measurement
 from paretoformer.evaluators.metrics.metric import Metric
-from paretoformer.search.results.front import Standing, Values, clearly_dominated
+from paretoformer.search.results.front import Standing, Values, clearly_dominated, nondominated
 from paretoformer.search.results.record import New, TrialRecord
 from paretoformer.search.results.requirement import Requirement
 from paretoformer.spaces.candidate import Candidate
@@ -18,18 +18,28 @@ def chosen(
     records: Sequence[TrialRecord],
     objectives: Sequence[Metric],
     always: Collection[Candidate] = (),
+    requirements: Sequence[Requirement] = (),
 ) -> list[TrialRecord]:
-    """The dense model, then the search's front and what lies within its intervals.
+    """The dense model, then the search's front; and what lies within its intervals, if it may
+    satisfy the requirements.
 
     always: candidates that are chosen whatever they are worth, if they ran.
     """
     done = [record for record in records if record.ok]
-    lost = clearly_dominated(*intervals(done, objectives), [m.direction for m in objectives])
+    directions = [metric.direction for metric in objectives]
+    values, lows, highs = intervals(done, objectives)
+    lost = clearly_dominated(values, lows, highs, directions)
+    front = nondominated(values, directions)
     dense = [record for record in done if record.candidate.is_dense]
+
+    def may_answer(record: TrialRecord) -> bool:
+        return all(r.may_hold(record.measurements, dense[0].measurements) for r in requirements)
+
     return dense + [
         record
-        for record, dominated in zip(done, lost, strict=True)
-        if (not dominated or record.candidate in always) and not record.candidate.is_dense
+        for record, is_lost, is_best in zip(done, lost, front, strict=True)
+        if not record.candidate.is_dense
+        and (record.candidate in always or (not is_lost and (is_best or may_answer(record))))
     ]
 
 

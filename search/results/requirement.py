@@ -73,6 +73,14 @@ class Requirement:
             return False
         return not self.shortfall(found[self.metric].value, dense[self.metric].value)
 
+    def may_hold(self, found: Measurements, dense: Measurements) -> bool:
+        """Whether it is satisfied somewhere in the interval of what was found."""
+        if self.metric not in found:
+            return False
+        measured = found[self.metric]
+        best = measured.high if self.operator.startswith(">") else measured.low
+        return not self.shortfall(best, dense[self.metric].value)
+
     def shortfall(self, value: float, dense: float) -> float:
         """0 where `value` satisfies; else how far it is off, as a share of the bound."""
         bound = self.bound(dense)
