@@ -31,7 +31,7 @@ from paretoformer.evaluators.outcome import Outcome, Result
 from paretoformer.evaluators.progress import silent
 from paretoformer.evaluators.target import cpu_name
 from paretoformer.evaluators.timing.protocol import TimingProtocol
-from paretoformer.search.predictor import DIVERGENCE, LATENCY, Predictor
+from paretoformer.search.predictor import DIVERGENCE, LATENCY, SIZES, Predictor
 from paretoformer.search.results.parquet import read_table
 from paretoformer.search.results.record import TrialRecord
 from paretoformer.search.results.run_folder import RunFolder
@@ -137,7 +137,7 @@ def stored(folder: Path) -> Iterator[TrialRecord]:
     for row in table.sort_by("trial").to_pylist():
         values = {
             name: Measurement(row[name], row[f"{name}_low"], row[f"{name}_high"], "")
-            for name in (LATENCY, DIVERGENCE)
+            for name in (LATENCY, DIVERGENCE, *SIZES)
             if row.get(name) is not None
         }
         outcome = Outcome.OK if row["outcome"] == "ok" else Outcome.ERROR
@@ -156,6 +156,7 @@ def run(arguments: argparse.Namespace) -> None:
         raise SystemExit(f"{folder.path} has no block table.")
     known: dict[str, TrialRecord] = {}
     pairs: dict[str, list[tuple[float, float, float, float]]] = {}
+    sizes: dict[tuple[str, str], list[float]] = {}
     whole = predictor.unserved(found.space.dense)
     for record in stored(folder.path):
         told = predictor.of(record.candidate, known)
@@ -165,6 +166,9 @@ def run(arguments: argparse.Namespace) -> None:
         if cut and LATENCY in told and DIVERGENCE in told and whole.id in known:
             values = record.measurements
             runtime = str(record.candidate["runtime"])
+            for name in set(SIZES) & told.keys() & values.keys():
+                error = abs(told[name] / values[name].value - 1)
+                sizes.setdefault((runtime, name), []).append(error)
             pairs.setdefault(runtime, []).append(
                 (told[LATENCY], values[LATENCY].value, told[DIVERGENCE], values[DIVERGENCE].value)
             )
@@ -173,6 +177,10 @@ def run(arguments: argparse.Namespace) -> None:
         told_ms, ms, told_nats, nats = zip(*each, strict=True)
         tau = kendalltau(told_nats, nats).statistic
         print(f"{runtime:<20} | {len(each)} | {judge(told_ms, ms)} | {tau:.2f}")
+    print("runtime | size | trials | median error, that of the last half")
+    for (runtime, name), errors in sorted(sizes.items()):
+        late = np.median(errors[len(errors) // 2 :])
+        print(f"{runtime:<20} | {name} | {len(errors)} | {np.median(errors):.1%}, {late:.1%}")
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -10,12 +10,14 @@ from paretoformer.search.results.record import Records, TrialRecord
 from paretoformer.spaces.axis import Stage
 from paretoformer.spaces.candidate import Candidate
 from paretoformer.spaces.latency_model import LatencyModel
+from paretoformer.spaces.size_model import SizeModel
 from paretoformer.spaces.solver import Programme
 from paretoformer.spaces.space import Space
 
 LATENCY = "latency_ms"
 DIVERGENCE = "divergence"
-PREDICTED = (DIVERGENCE, LATENCY)
+SIZES = ("memory_mb", "disk_mb", "parameters")
+PREDICTED = (DIVERGENCE, LATENCY, *SIZES)
 
 
 @dataclass(frozen=True)
@@ -33,6 +35,10 @@ class Predictor:
         model = self.latency_model(self.unserved(candidate), records)
         if model is not None:
             found[LATENCY] = model.predict(candidate)
+        for name in SIZES:
+            size = self.size_model(self.unserved(candidate), records, name)
+            if size is not None:
+                found[name] = size.predict(candidate)
         return {name: value for name, value in found.items() if math.isfinite(value)}
 
     def unserved(self, candidate: Candidate) -> Candidate:
@@ -62,6 +68,17 @@ class Predictor:
         ]
         return LatencyModel.fitted(self.programme, _timed(dense) or 0.0, whole, measured)
 
+    def size_model(self, base: Candidate, records: Records, name: str) -> SizeModel | None:
+        """Of the runtime of `base`; None while it told no size of the uncompressed model.
+
+        name: of a metric, one of `SIZES`.
+        """
+        whole = _value(records.get(base.id), name)
+        if whole is None:
+            return None
+        sizes = ((r.candidate, _value(r, name)) for r in self.cut(base, records))
+        return SizeModel.fitted(whole, [(c, size) for c, size in sizes if size is not None])
+
     def cut(self, base: Candidate, records: Records) -> list[TrialRecord]:
         """What was measured in the runtime of `base`, but for what is not cut."""
         whole = self.space.dense.of_stage(Stage.STRUCTURE)
@@ -77,6 +94,10 @@ class Predictor:
 
 def _timed(record: TrialRecord | None) -> float | None:
     """Milliseconds, where they were measured."""
-    if record is None or not record.ok or LATENCY not in record.measurements:
+    return _value(record, LATENCY)
+
+
+def _value(record: TrialRecord | None, name: str) -> float | None:
+    if record is None or not record.ok or name not in record.measurements:
         return None
-    return record.measurements[LATENCY].value
+    return record.measurements[name].value

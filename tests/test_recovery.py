@@ -18,7 +18,7 @@ from paretoformer.spaces.families import blocks_of
 from paretoformer.spaces.recovery import Distillation, Teacher, repair
 from paretoformer.spaces.recovery.distillation import read_progress
 from paretoformer.spaces.recovery.least_squares import Moments, best_change
-from paretoformer.spaces.recovery.teacher import Texts
+from paretoformer.spaces.recovery.teacher import Texts, _weights
 from paretoformer.spaces.runtimes import Tools
 from tests.test_cutting import LAYERS, tiny
 from tests.test_every_axis import changed as every_axis_changed
@@ -304,3 +304,25 @@ def test_one_batch_of_texts_is_too_few() -> None:
     (batch,) = batches(tiny("bert"), 1)
     with pytest.raises(ValueError, match="two batches"):
         Texts([batch], [batch])
+
+
+def test_tokens_with_massive_activations_hardly_count() -> None:
+    total, gradient = torch.randn(2, 6, 8), torch.randn(2, 6, 8)
+    mask = torch.tensor([[True] * 6, [True] * 4 + [False] * 2])
+    total[0, 2] *= 100
+    found = _weights(gradient, total, mask)
+    assert float(found[0, 2]) < 1e-3
+    torch.testing.assert_close(found.sum(dim=1) / mask.sum(dim=1), torch.ones(2))
+    assert not found[1, 4:].any()
+    only = torch.zeros_like(gradient)
+    only[0, 2] = 1  # of a token that the answer reads alone, it does not matter how large it is
+    assert float(_weights(only, total, mask)[0, 2]) == pytest.approx(3.0, abs=1e-3)
+
+
+def test_a_sum_that_varies_less_counts_for_more() -> None:
+    total = torch.randn(1, 4, 16)
+    total[0, 0] /= 2
+    mask = torch.ones(1, 4, dtype=torch.bool)
+    found = _weights(None, total, mask)[0]
+    products = found * total[0].var(dim=-1)
+    torch.testing.assert_close(products, products[:1].expand(4))
