@@ -5,6 +5,10 @@ study (6 layers x 12 heads, ranked, with windows). Every case runs in a process 
 empty storage; its memory is the peak of that process, without Ray's.
 
     python benchmarks/loop.py [--trials 500 10000] [--storage sqlite postgresql] [--profile FILE]
+    python benchmarks/loop.py --workers 64 [--seconds 2] [--trials 2000]
+
+With --workers, jobs take so many seconds on as many simulated workers, each on a machine of its own
+and without Ray; what is printed is the share of the time that they have something to do.
 """
 
 from __future__ import annotations
@@ -18,19 +22,26 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
+from concurrent.futures import Future
 from contextlib import ExitStack, nullcontext
+from heapq import heappop, heappush
 from itertools import pairwise
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
+import optuna
 import torch  # noqa: F401  # before the clock starts
 from ranked_space import space_of
 
+from paretoformer.evaluators.evaluator import Job
 from paretoformer.evaluators.formula import FormulaEvaluator
+from paretoformer.evaluators.metrics import Metric
 from paretoformer.evaluators.metrics.accuracy import Accuracy
 from paretoformer.evaluators.metrics.latency import Latency
+from paretoformer.evaluators.outcome import Result
 from paretoformer.evaluators.target import cpu_name, physical_cores
+from paretoformer.search.dispatch.dispatcher import Dispatcher
 from paretoformer.search.dispatch.pipeline import Pipeline
 from paretoformer.search.dispatch.placement import places
 from paretoformer.search.dispatch.ray_dispatcher import RayDispatcher
@@ -43,6 +54,7 @@ from paretoformer.search.results.parquet import TrialsFile
 from paretoformer.search.results.record import TrialRecord
 from paretoformer.search.results.run_folder import RunFolder
 from paretoformer.search.study.optuna_study import open_study
+from paretoformer.spaces.space import Space
 from tests import postgres
 
 PARTS = 5
@@ -55,7 +67,12 @@ def main() -> None:
     parser.add_argument("--storage", nargs="+", default=["sqlite", "postgresql"])
     parser.add_argument("--profile", help="one case, in this process; where its profile goes")
     parser.add_argument("--case", action="store_true", help=argparse.SUPPRESS)
+    parser.add_argument("--workers", type=int, help="simulated; how busy the loop keeps them")
+    parser.add_argument("--seconds", type=float, default=2.0, help="of one of their jobs")
     options = parser.parse_args()
+    if options.workers:
+        show_use(options.trials[-1], options.workers, options.seconds)
+        return
     if options.case or options.profile:
         with cProfile.Profile() if options.profile else nullcontext() as profile:
             found = measure(options.trials[0], options.storage[0])
@@ -86,40 +103,105 @@ def show(trials: int, storage: str) -> None:
     )
 
 
+class Simulated(Dispatcher):
+    """Workers that take `seconds` for every job, and do nothing."""
+
+    def __init__(self, workers: int, seconds: float) -> None:
+        self.slots = workers
+        self.busy = 0.0
+        self._seconds, self._evaluator = seconds, FormulaEvaluator()
+        self._free = [0.0] * workers
+        self._jobs: list[tuple[float, int, Job, Future[Result]]] = []
+        self._count = 0
+
+    def submit(self, job: Job) -> Future[Result]:
+        future: Future[Result] = Future()
+        end = max(time.perf_counter(), heappop(self._free)) + self._seconds
+        heappush(self._free, end)
+        heappush(self._jobs, (end, self._count, job, future))
+        self._count += 1
+        self.busy += self._seconds
+        return future
+
+    def wait(self) -> None:
+        if not self._jobs:
+            return
+        time.sleep(max(0.0, self._jobs[0][0] - time.perf_counter()))
+        while self._jobs and self._jobs[0][0] <= time.perf_counter():
+            _, _, job, future = heappop(self._jobs)
+            future.set_result(self._evaluator.run(job))
+
+    def close(self) -> None:
+        """There is nothing to end."""
+
+
+def show_use(trials: int, workers: int, seconds: float) -> None:
+    """How busy the loop keeps simulated workers, once the uncompressed model is measured."""
+    with Simulated(workers, seconds) as dispatcher, ExitStack() as stack:
+        folder = RunFolder(stack.enter_context(tempfile.TemporaryDirectory()))
+        space, objectives = space_of(layers=6, heads=12, length=64), [Accuracy(), Latency()]
+        study = open_study("loop", folder.storage_url(""), objectives, "nsga2", 0)
+        search, _ = search_of(study, space, objectives, folder, dispatcher, [])
+        search.run(1)
+        begun, before = time.perf_counter(), dispatcher.busy
+        search.run(trials)
+        elapsed = time.perf_counter() - begun
+        busy = dispatcher.busy - before
+    print(
+        f"{cpu_name()}: {trials} trials of jobs of {seconds:g} s on {workers} simulated workers: "
+        f"{elapsed:.0f} s, in use for {busy / workers / elapsed:.1%}, "
+        f"{trials / elapsed:.1f} trials/s"
+    )
+
+
+def search_of(
+    study: optuna.Study,
+    space: Space,
+    objectives: list[Metric],
+    folder: RunFolder,
+    dispatcher: Dispatcher,
+    marks: list[float],
+) -> tuple[Search, TrialsFile]:
+    """The loop around a dispatcher, and its file. marks: seconds at which records came in."""
+    names = [metric.name for metric in objectives]
+    facts = RunFacts(study={}, machine={}, objectives=tuple(names), metrics={})
+    file = TrialsFile(folder.trials, names, ["latency_ms"], facts)
+    lost = Unchosen(objectives)
+    start = time.perf_counter()
+
+    def on_record(records: Sequence[TrialRecord]) -> None:
+        marks.append(time.perf_counter() - start)
+        file.update(records)
+        lost.since(records)
+
+    search = Search(
+        study,
+        space,
+        standard_proposers(space, objectives),
+        Unseen(space, 0),
+        Pipeline(dispatcher, "search"),
+        names,
+        on_record,
+    )
+    return search, file
+
+
 def measure(trials: int, storage: str) -> dict[str, object]:
     """Run one case: the whole loop, from an empty storage."""
     space = space_of(layers=6, heads=12, length=64)
-    objectives = [Accuracy(), Latency()]
-    names = [metric.name for metric in objectives]
-    facts = RunFacts(study={}, machine={}, objectives=tuple(names), metrics={})
+    objectives: list[Metric] = [Accuracy(), Latency()]
     with ExitStack() as stack:
         folder = RunFolder(stack.enter_context(tempfile.TemporaryDirectory()))
         url = stack.enter_context(postgres.server()) if storage == "postgresql" else ""
         stack.enter_context(ray_session(None, physical_cores()))
         study = open_study("loop", folder.storage_url(url), objectives, "nsga2", 0)
-        file = TrialsFile(folder.trials, names, ["latency_ms"], facts)
         dispatcher = stack.enter_context(
             RayDispatcher(FormulaEvaluator(), where=places(), threads=1, seconds=60)
         )
-        lost = Unchosen(objectives)
-        start = time.perf_counter()
         marks: list[float] = []
-
-        def on_record(records: Sequence[TrialRecord]) -> None:
-            marks.append(time.perf_counter() - start)
-            file.update(records)
-            lost.since(records)
-
-        records = Search(
-            study,
-            space,
-            standard_proposers(space, objectives),
-            Unseen(space, 0),
-            Pipeline(dispatcher, "search"),
-            names,
-            on_record,
-        ).run(trials)
-        file.update(records, now=True)
+        start = time.perf_counter()
+        search, file = search_of(study, space, objectives, folder, dispatcher, marks)
+        file.update(search.run(trials), now=True)
         total = time.perf_counter() - start
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1000
         assert len(stored_records(study)) == trials

@@ -442,14 +442,14 @@ def test_what_is_distilled_is_decided_once(tmp_path: Path) -> None:
         recovered(1, 0.895, 8.0, "least_squares"),
         recovered(2, 0.87, 5.0, "least_squares"),
     ]
-    assert distilling(tmp_path, 6).is_left(records)
-    picks = distilling(tmp_path, 6).left(records, slots=1)
+    assert distilling(tmp_path, 8).is_left(records)
+    picks = distilling(tmp_path, 8).left(records, slots=1)
     assert len(picks) == 2
-    assert distilling(tmp_path, 6).left(records, slots=2) == picks
+    assert distilling(tmp_path, 8).left(records, slots=2) == picks
     done = TrialRecord(3, picks[0], records[1].result)
-    assert distilling(tmp_path, 6).left([*records, done], slots=1) == picks[1:]
+    assert distilling(tmp_path, 8).left([*records, done], slots=1) == picks[1:]
     both = [*records, done, TrialRecord(4, picks[1], records[1].result)]
-    assert not distilling(tmp_path, 6).is_left(both)
+    assert not distilling(tmp_path, 8).is_left(both)
 
 
 def test_more_minutes_or_trials_decide_anew(tmp_path: Path) -> None:
@@ -511,6 +511,8 @@ def test_distilled_are_the_fastest_that_may_come_to_satisfy_the_requirement() ->
     again = [*records, recovered(4, 0.89, 5.0, "distilled:6")]
     assert to_distil(again, OBJECTIVES, REQUIREMENT, minutes=6, slots=2) == picks
     assert len(to_distil(records, OBJECTIVES, REQUIREMENT, minutes=0.5, slots=1)) == 1
+    (alone,) = to_distil(records, OBJECTIVES, REQUIREMENT, minutes=6, slots=1)  # has all of them
+    assert alone.recovery == "distilled:6"
 
 
 def test_nothing_is_distilled_where_nothing_was_repaired() -> None:

@@ -32,10 +32,12 @@ SECOND = 4
 """Forecasts that are also measured in the second-best runtime."""
 BATCH = 4
 """Candidates of one round; the next is solved with what they showed."""
-LOOKED_AT = 40
+LOOKED_AT = 100
 """Budgets that a round solves in each runtime."""
 REACH = 8
 """Times the allowed loss of quality: distillation may bring back that much."""
+NEAR = 2
+"""The same in every second round, which looks where the answer will be."""
 LEAST = 4
 """Structures that must be measured in a runtime before its front is solved."""
 
@@ -80,7 +82,8 @@ class Solved(Proposer):
 
     servings: called with the records; candidates whose runtimes are worth it, once they are known.
     forecast: called with each of them and its place; what is measured there before any round.
-    requirements: where one allows a loss of quality, what loses `REACH` times that gains nothing.
+    requirements: where one allows a loss of quality, what loses `REACH` times that gains nothing,
+    and in every second round what loses `NEAR` times that.
     """
 
     predictor: Predictor
@@ -90,6 +93,7 @@ class Solved(Proposer):
     requirements: Sequence[Requirement] = ()
     _asked: tuple[Candidate, ...] = field(default=(), init=False)
     _forecasts: list[Candidate] = field(default_factory=list, init=False)
+    _rounds: int = field(default=0, init=False)
 
     @property
     def space(self) -> Space:
@@ -119,7 +123,10 @@ class Solved(Proposer):
             if record.ok and all(m.name in record.measurements for m in (quality, latency))
         ]
         dense = records[self.space.dense.id].measurements[quality.name].value
-        return _best(options, known, quality, least_of_use(self.requirements, quality, dense))
+        self._rounds += 1
+        reach = REACH if self._rounds % 2 else NEAR
+        least = least_of_use(self.requirements, quality, dense, reach)
+        return _best(options, known, quality, least)
 
     def _planned(self, records: Records) -> list[Candidate]:
         """What was forecast for each runtime; it stays the same once the runtimes are known."""
@@ -156,14 +163,17 @@ def predicts(objectives: Sequence[Metric]) -> bool:
 
 
 def least_of_use(
-    requirements: Sequence[Requirement], quality: Metric, dense: float
+    requirements: Sequence[Requirement], quality: Metric, dense: float, reach: float = REACH
 ) -> float | None:
-    """The quality below which a candidate is of no use; None where no requirement says so."""
+    """The quality below which a candidate is of no use; None where no requirement says so.
+
+    reach: times the allowed loss of quality that is of use still.
+    """
     sign = 1.0 if quality.direction == "maximize" else -1.0
     for requirement in requirements:
         allowed = dense - requirement.bound(dense)
         if requirement.metric == quality.name and sign * allowed > 0:
-            return dense - REACH * allowed
+            return dense - reach * allowed
     return None
 
 

@@ -7,7 +7,7 @@ arXiv:2302.04089). Differs in:
 - what is reproduced is the dense layer's *sum*, residual included, from the rebuilt model's own
   inputs, so that a layer also makes up for the layers before it, and for layers that are gone;
 - a whole matrix is solved, not a scale a unit, drawn towards the weights that the cut left;
-- tokens weigh what the answer depends on (`Teacher`);
+- tokens weigh what the answer depends on, and errors are relative to the size of a sum (`Teacher`);
 - how strongly it is drawn is chosen for each projection, on texts that were not solved for, and how
   much of the repair is taken, by the divergence of the answers there. It may be none.
 """
