@@ -7,7 +7,7 @@ dense model on the same. All in torch, float32; nothing here is timed but the re
                                            [--control]
     python benchmarks/recovery.py ablation [--study reviews]
     python benchmarks/recovery.py seeds    [--study reviews] [--seeds 10]
-    python benchmarks/recovery.py cost
+    python benchmarks/recovery.py cost     [--only NAME ...]
 """
 
 from __future__ import annotations
@@ -241,15 +241,20 @@ SHAPES: Mapping[str, tuple[str, dict[str, int], int, int]] = {
 
 def cost(arguments: argparse.Namespace) -> None:
     """Seconds and memory of the teacher and of a repair of half of the heads and neurons."""
+
+    def wanted(name: str) -> bool:
+        return not arguments.only or name in arguments.only
+
     print("model | tokens | teacher s | its file MB | repair s | peak resident MB")
-    for study in ("reviews", "long-reviews"):
+    for study in filter(wanted, ("reviews", "long-reviews")):
         here = load_subject(load_spec(study))
         torch.set_num_threads(here.target.threads)
         start = time.perf_counter()
         teacher = made_teacher(here)
         seconds = time.perf_counter() - start
         _cost_row(study, here.model, structures(here)["36 heads, 1/2"], teacher, seconds)
-    for name, (family, settings, count, length) in SHAPES.items():
+    for name in filter(wanted, SHAPES):
+        family, settings, count, length = SHAPES[name]
         torch.manual_seed(0)
         config = transformers.AutoConfig.for_model(family, **settings)
         model = transformers.AutoModelForSequenceClassification.from_config(config).eval()
