@@ -185,7 +185,7 @@ class _Run:
             artifacts = ArtifactFolder(self.folder.models, subject.model_digest)
             records = self._measure(stack, study, subject, prepared, artifacts, budget)
             self._publish(study, subject, prepared, records)
-            picked = self._chosen(subject, prepared, records)
+            picked = self._chosen(study, subject, prepared, records)
             artifacts.drop(unchosen(records, picked))
 
     def _tell_what_is_left_out(self, prepared: Prepared) -> None:
@@ -277,7 +277,7 @@ class _Run:
         dispatcher = self._dispatchers(stack, subject)
         records = self._search(study, subject, prepared, dispatcher, artifacts, budget)
         others = alternatives(prepared.space)
-        picked = self._chosen(subject, prepared, records)
+        picked = self._chosen(study, subject, prepared, records)
         limited = self.spec.search.minutes is not None
         if limited:
             picked = by_importance(picked, subject.objectives, subject.requirements, others)
@@ -423,10 +423,18 @@ class _Run:
         search.study.sampler = sampler
 
     def _chosen(
-        self, subject: Subject, prepared: Prepared, records: Sequence[TrialRecord]
+        self,
+        study: optuna.Study,
+        subject: Subject,
+        prepared: Prepared,
+        records: Sequence[TrialRecord],
     ) -> list[TrialRecord]:
-        others = alternatives(prepared.space)
-        return chosen(records, subject.objectives, others, subject.requirements)
+        """What is confirmed; what was confirmed before stays, as long as it may be on the front."""
+        objectives, others = subject.objectives, alternatives(prepared.space)
+        known = confirmations(study)
+        before = (r.candidate for r in chosen(records, objectives, others))
+        always = {*others, *(each for each in before if each.id in known)}
+        return chosen(records, objectives, always, subject.requirements)
 
     def _publish(
         self,
@@ -438,7 +446,7 @@ class _Run:
         """Write the front and the report."""
         others = alternatives(prepared.space)
         confirmed = self._scores(subject).restored(confirmations(study), "confirm")
-        picked = self._chosen(subject, prepared, records)
+        picked = self._chosen(study, subject, prepared, records)
         table = published_table(
             [each for each in picked if each.candidate.id in confirmed],
             confirmed,
