@@ -429,12 +429,8 @@ class _Run:
         prepared: Prepared,
         records: Sequence[TrialRecord],
     ) -> list[TrialRecord]:
-        """What is confirmed; what was confirmed before stays, as long as it may be on the front."""
-        objectives, others = subject.objectives, alternatives(prepared.space)
-        known = confirmations(study)
-        before = (r.candidate for r in chosen(records, objectives, others))
-        always = {*others, *(each for each in before if each.id in known)}
-        return chosen(records, objectives, always, subject.requirements)
+        others, known = alternatives(prepared.space), confirmations(study)
+        return chosen(records, subject.objectives, others, subject.requirements, known)
 
     def _publish(
         self,

@@ -216,6 +216,9 @@ def test_what_is_within_noise_of_the_front_is_confirmed_where_it_may_be_the_answ
         records.append(replace(exact, result=Result(Outcome.OK, measured)))
     assert [each.trial for each in chosen(records, OBJECTIVES)] == [0, 1, 2, 3, 4]
     assert [each.trial for each in chosen(records, OBJECTIVES, (), [REQUIREMENT])] == [0, 1, 2, 3]
+    before = [records[4].candidate.id]  # by a version that confirmed more
+    again = chosen(records, OBJECTIVES, (), [REQUIREMENT], before)
+    assert [each.trial for each in again] == [0, 1, 2, 3, 4]
     always = [records[4].candidate]
     assert [each.trial for each in chosen(records, OBJECTIVES, always, [REQUIREMENT])][-1] == 4
 

@@ -23,10 +23,8 @@ from paretoformer.evaluators.metrics.accuracy import Accuracy
 from paretoformer.evaluators.metrics.latency import Latency
 from paretoformer.search.results.evidence import overlaps, timeline
 from paretoformer.search.results.parquet import read_front, read_table
-from paretoformer.search.results.requirement import Requirement
 from paretoformer.search.results.run_folder import RunFolder
 from paretoformer.search.study.optuna_study import open_study
-from paretoformer.search.study.subject import Subject
 from paretoformer.spaces.surgery import count_parameters
 from tests.tiny import write_study
 
@@ -165,20 +163,6 @@ def test_finished_run_is_not_measured_again(finished: Path) -> None:
     before = pq.read_table(trials)
     finish(finished, "--trials", "9")
     assert pq.read_table(trials).equals(before)
-
-
-def test_what_was_confirmed_stays_though_it_would_not_be_now(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """As in a run that a version began which confirmed more."""
-    study, run = write_study(tmp_path, trials=7, extra=TORCH), tmp_path / "run"
-    monkeypatch.setattr(Subject, "requirements", ())
-    pf.search(study, out=run, quiet=True)
-    before = pq.read_table(run / "front.parquet")["trial"].to_pylist()
-    impossible = Requirement.parse("accuracy>=dense+1")
-    monkeypatch.setattr(Subject, "requirements", (impossible,))
-    pf.search(study, out=run, quiet=True)
-    assert pq.read_table(run / "front.parquet")["trial"].to_pylist() == before
 
 
 def test_folder_of_another_study_is_refused(finished: Path) -> None:

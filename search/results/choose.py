@@ -19,11 +19,13 @@ def chosen(
     objectives: Sequence[Metric],
     always: Collection[Candidate] = (),
     requirements: Sequence[Requirement] = (),
+    confirmed: Collection[str] = (),
 ) -> list[TrialRecord]:
     """The dense model, then the search's front; and what lies within its intervals, if it may
     satisfy the requirements.
 
-    always: candidates that are chosen whatever they are worth, if they ran.
+    always: candidates that are chosen whatever they are worth, if they ran. confirmed: ids of those
+    that were measured again already, which stay as long as they may be on the front.
     """
     done = [record for record in records if record.ok]
     directions = [metric.direction for metric in objectives]
@@ -33,6 +35,8 @@ def chosen(
     dense = [record for record in done if record.candidate.is_dense]
 
     def may_answer(record: TrialRecord) -> bool:
+        if record.candidate.id in confirmed:
+            return True
         return all(r.may_hold(record.measurements, dense[0].measurements) for r in requirements)
 
     return dense + [
