@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -190,3 +191,14 @@ def test_missing_file_and_unknown_name_are_told_apart() -> None:
         load_spec("review")
     with pytest.raises(StudyError, match="no built-in study"):
         load_spec("a" * 5000)
+
+
+def test_every_precision_of_a_runtime_is_named_by_a_star() -> None:
+    axis = axis_of("runtime")
+    context = SimpleNamespace(device="cpu", dtype="float32", unmeasurable=lambda value: "")
+    axis.check_setting(["torch:*"], device="cpu")
+    found = axis.survey(["torch:*"], context)  # type: ignore[arg-type]
+    named = [*found["choices"], *found["left_out"]]  # type: ignore[misc]
+    assert sorted(named) == sorted(["torch", "torch:bfloat16", "torch:float16", "torch:int8"])
+    with pytest.raises(ValueError, match=r"Unknown runtime 'torhc'\. Did you mean 'torch'"):
+        axis.check_setting(["torhc:*"], device="cpu")
