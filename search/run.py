@@ -278,6 +278,13 @@ class _Run:
         records = self._search(study, subject, prepared, dispatcher, artifacts, budget)
         others = alternatives(prepared.space)
         picked = self._chosen(study, subject, prepared, records)
+        near = len(chosen(records, subject.objectives, others)) - len(picked)
+        if near:
+            wanted = " and ".join(each.words for each in subject.requirements)
+            self.display.note(
+                f"Not confirmed: {near} of the points that may be as good as the front, since even "
+                f"the better end of their intervals does not satisfy {wanted}."
+            )
         limited = self.spec.search.minutes is not None
         if limited:
             picked = by_importance(picked, subject.objectives, subject.requirements, others)

@@ -70,7 +70,7 @@ class RuntimeAxis(Axis[str]):
     def check_setting(
         self, setting: Any, *, causal: bool | None = None, device: str | None = None
     ) -> None:
-        from paretoformer.spaces.runtimes import every, parse
+        from paretoformer.spaces.runtimes import in_every_precision, parse
 
         if not setting:
             raise ValueError(
@@ -79,7 +79,7 @@ class RuntimeAxis(Axis[str]):
             )
         for value in () if setting == "all" else setting:
             if value.endswith(EVERY):
-                every(value.removesuffix(EVERY))
+                in_every_precision(value.removesuffix(EVERY))
                 continue
             runtime, precision = parse(value)
             reason = "" if device is None else runtime.unavailable(precision, device)
@@ -90,11 +90,12 @@ class RuntimeAxis(Axis[str]):
         return setting != "all" and {self.canonical(each, {}) for each in setting} <= {DEFAULT}
 
     def survey(self, setting: Any, context: Context) -> dict[str, Json]:
-        from paretoformer.spaces.runtimes import every, names, parse
+        from paretoformer.spaces.runtimes import in_every_precision, names, parse
 
         wanted: list[str] = []
         for each in names() if setting == "all" else map(str, setting):
-            wanted += every(each.removesuffix(EVERY)) if each.endswith(EVERY) else [each]
+            runtime_name = each.removesuffix(EVERY)
+            wanted += in_every_precision(runtime_name) if each.endswith(EVERY) else [each]
         choices, left_out = [DEFAULT], {}
         for value in wanted:
             runtime, precision = parse(value)

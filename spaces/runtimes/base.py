@@ -181,7 +181,7 @@ def parse(value: str) -> tuple[Runtime, str]:
     )
 
 
-def every(name: str) -> tuple[str, ...]:
+def in_every_precision(name: str) -> tuple[str, ...]:
     """A runtime in each of its precisions.
 
     Raises:
