@@ -95,6 +95,10 @@ def _sliding(config: Any) -> str:
     return ""
 
 
+def _mistral(config: Any) -> str:
+    return "with a sliding window (`sliding_window`)" if config.sliding_window else ""
+
+
 _BERT = Family(
     layers="encoder.layer",
     attention="attention.self",
@@ -137,6 +141,7 @@ FAMILIES: dict[str, Family] = {
     "bert": _BERT,
     "roberta": _ROBERTA,
     "xlm-roberta": _ROBERTA,
+    "camembert": _ROBERTA,
     "electra": _BERT,
     "distilbert": Family(
         layers="transformer.layer",
@@ -167,7 +172,28 @@ FAMILIES: dict[str, Family] = {
     ),
     "llama": _LLAMA,
     "qwen2": _LLAMA,
+    "qwen3": _LLAMA,
+    "gemma": _LLAMA,
+    "mistral": replace(_LLAMA, unsupported=_mistral),
 }
+
+_RELATIVE = "its attention scores depend on relative positions, outside the attention interface"
+_NORMED = "it normalises what a block adds, so a block's projection cannot be repaired by itself"
+_SCALED = "it scales what a block adds (LayerScale), so a projection cannot be repaired by itself"
+UNSUITABLE: dict[str, str] = {
+    "albert": "all its layers share one set of weights, so none can be cut by itself",
+    "deberta": _RELATIVE,
+    "deberta-v2": _RELATIVE,
+    "mpnet": _RELATIVE,
+    "modernbert": "its layers alternate between local and global attention",
+    "dinov2": f"{_SCALED}; a `vit` with the scale in its weights is supported",
+    "gemma2": _NORMED,
+    "gemma3_text": _NORMED,
+    "phi3": "its fused projections hold queries and keys of different widths",
+    "t5": "it is an encoder with a decoder",
+    "bart": "it is an encoder with a decoder",
+}
+"""Well-known families that surgery cannot change -> why."""
 
 
 def family_of(config: Any) -> Family:
@@ -178,9 +204,10 @@ def family_of(config: Any) -> Family:
     """
     model_type = str(config.model_type)
     if model_type not in FAMILIES:
+        why = UNSUITABLE.get(model_type, "")
+        hint = f" {why[0].upper()}{why[1:]}." if why else did_you_mean(model_type, FAMILIES)
         raise ValueError(
-            f"Unsupported model family {model_type!r}.{did_you_mean(model_type, FAMILIES)} "
-            f"Supported: {', '.join(FAMILIES)}."
+            f"Unsupported model family {model_type!r}.{hint} Supported: {', '.join(FAMILIES)}."
         )
     family = FAMILIES[model_type]
     reason = family.unsupported(config)

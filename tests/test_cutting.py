@@ -42,8 +42,8 @@ STANDS_FOR: dict[tuple[bool, ...], Mapping[int, int]] = {
 every_mask = pytest.mark.parametrize("kept", STANDS_FOR, ids=str)
 KEPT = (False, True, False, False, True)
 
-POST_NORM = {"bert", "roberta", "xlm-roberta", "electra", "distilbert"}
-GATED = {"llama", "qwen2"}
+POST_NORM = {"bert", "roberta", "xlm-roberta", "camembert", "electra", "distilbert"}
+GATED = set(test_surgery.GROUPED)
 NEURON_PARAMETERS = {family: 3 * 32 if family in GATED else 2 * 32 + 1 for family in FAMILIES}
 """Input rows, their biases, output columns."""
 

@@ -20,7 +20,7 @@ from tests.test_cutting import NEURONS, tiny
 from tests.test_surgery import inputs
 
 FAMILIES = ("bert", "distilbert", "roberta", "electra", "gpt2", "llama", "vit")
-READS_FIRST = ("bert", "distilbert", "electra", "roberta", "vit", "xlm-roberta")
+READS_FIRST = ("bert", "camembert", "distilbert", "electra", "roberta", "vit", "xlm-roberta")
 RUNTIMES = ("torch:int8", "onnxruntime", "onnxruntime:int8", "openvino:int8")
 STRIDED = AttentionChoice.of("strided", stride=3, window=2, global_tokens=1)
 FULL = AttentionChoice.of("full")

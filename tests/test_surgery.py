@@ -17,7 +17,7 @@ from paretoformer.spaces.attention import Attention, names
 from paretoformer.spaces.axis import Probe
 from paretoformer.spaces.block import normalised
 from paretoformer.spaces.build import CANDIDATE, build
-from paretoformer.spaces.families import FAMILIES, blocks_of, family_of
+from paretoformer.spaces.families import FAMILIES, UNSUITABLE, blocks_of, family_of
 from paretoformer.spaces.sensitivity import OutputProbe, sensitivity
 from paretoformer.spaces.surgery import count_parameters
 from tests.mechanisms import CHEAP
@@ -32,12 +32,16 @@ STRIDED = AttentionChoice.of("strided", stride=5, window=3, global_tokens=1)
 
 
 VISION = ("vit", "deit")
+GROUPED = ("llama", "qwen2", "qwen3", "gemma", "mistral")
 CAUSAL = tuple(name for name, family in FAMILIES.items() if family.causal)
 
 HEAD_PARAMETERS = dict.fromkeys(FAMILIES, 4 * 32 * 8 + 3 * 8) | {
     # A group of two query heads of width 4, with their shared key and value.
     "llama": 2 * 32 * 8 + 2 * 32 * 4,
     "qwen2": 2 * 32 * 8 + 2 * 32 * 4 + 8 + 2 * 4,
+    "qwen3": 2 * 32 * 8 + 2 * 32 * 4,
+    "gemma": 2 * 32 * 8 + 2 * 32 * 4,
+    "mistral": 2 * 32 * 8 + 2 * 32 * 4,
 }
 """Query, key and value rows, output columns, and the biases that each family has."""
 
@@ -55,8 +59,9 @@ def tiny(family: str, head: str = "") -> torch.nn.Module:
         sizes = {"dim": 32, "n_layers": LAYERS, "n_heads": HEADS, "hidden_dim": 64}
     elif family == "gpt2":
         sizes = {"n_embd": 32, "n_layer": LAYERS, "n_head": HEADS}
-    elif family in ("llama", "qwen2"):
+    elif family in GROUPED:
         sizes |= {"num_attention_heads": 2 * HEADS, "num_key_value_heads": HEADS}
+        sizes |= {"head_dim": 4, "sliding_window": None}
     if family in VISION:
         sizes |= {"image_size": 30, "patch_size": 6}
         if family == "deit":  # for its two classifiers, the auto class asks the config
@@ -146,8 +151,9 @@ def test_untouched_tensors_are_shared(family: str) -> None:
     original = {id(parameter) for parameter in model.parameters()}
     pruned = build(Candidate(HeadMask(((True,) * 4, (True, False, True, True)))), model).model
     own = [name for name, p in pruned.named_parameters() if id(p) not in original]
-    # Weights and biases in front of the heads, and the output's weight.
-    assert len(own) == {"gpt2": 3, "llama": 4}.get(family, 7)
+    # Weights and biases in front of the heads, where there are any, and the output's weight.
+    without = dict.fromkeys(("llama", "qwen3", "gemma", "mistral"), 4)
+    assert len(own) == ({"gpt2": 3} | without).get(family, 7)
 
 
 @every_family
@@ -257,6 +263,14 @@ def test_model_that_was_compressed_already_is_refused() -> None:
         build(Candidate(MASK), once)
 
 
+def test_known_family_that_cannot_be_cut_is_refused_with_the_reason() -> None:
+    for family, reason in UNSUITABLE.items():
+        config = transformers.AutoConfig.for_model(family)
+        with pytest.raises(ValueError, match=f"{family!r}") as raised:
+            family_of(config)
+        assert reason[1:] in str(raised.value)
+
+
 def test_other_family_is_refused_with_those_supported() -> None:
     config = transformers.GPTNeoXConfig(
         num_hidden_layers=1, num_attention_heads=2, hidden_size=8, vocab_size=9
@@ -276,6 +290,7 @@ def test_other_family_is_refused_with_those_supported() -> None:
             {"use_sliding_window": True, "max_window_layers": 1},
             "'qwen2' with sliding-window layers",
         ),
+        ("mistral", {}, "'mistral' with a sliding window"),
         ("llama", {"is_causal": False}, "attention in both directions"),
     ],
 )

@@ -33,10 +33,10 @@ class Readout(Axis[str]):
 
     Lossless: its keys and values are those of every token; queries, the output projection and the
     feed-forward block are computed for one. Legal for a classifier of texts or images that reads
-    its answer off the first token: the heads of bert, roberta, xlm-roberta, electra, distilbert and
-    vit. A decoder's classifier reads the last token that is no padding, which is another one in
-    each row, and token classification reads all of them. Hidden states of the last layer, where
-    they are asked for, are those of the first token.
+    its answer off the first token: the heads of bert, roberta, xlm-roberta, camembert, electra,
+    distilbert and vit. A decoder's classifier reads the last token that is no padding, which is
+    another one in each row, and token classification reads all of them. Hidden states of the last
+    layer, where they are asked for, are those of the first token.
     """
 
     name = "readout"
