@@ -97,15 +97,16 @@ class Scores:
         self.of(here.model)
 
     def of(self, model: nn.Module) -> tuple[float, float]:
-        right, nats, outputs = 0, 0.0, []
+        right, nats, outputs, task = 0, 0.0, [], self._here.task
+        batches = list(self._here.workload.batches(self._split, "cpu"))
         with torch.inference_mode():
-            for indices, batch in self._here.workload.batches(self._split, "cpu"):
+            for indices, batch in batches:
                 output = model(**batch)
-                right += int((self._here.task.predict(output) == self._split.labels[indices]).sum())
+                right += int((task.predict(output) == self._split.labels[indices]).sum())
                 outputs.append(output)
         self._dense = self._dense or outputs
-        for output, dense in zip(outputs, self._dense, strict=True):
-            nats += float(self._here.task.answers.divergence(output, dense).sum())
+        for output, dense, (_, batch) in zip(outputs, self._dense, batches, strict=True):
+            nats += float(task.answers.divergence(output, dense, batch).sum())
         return right / len(self._split), nats / len(self._split)
 
 

@@ -11,7 +11,7 @@ import numpy.typing as npt
 import torch
 
 from paretoformer.evaluators.metrics.metric import Bench
-from paretoformer.evaluators.workload import SCORING_BATCH, Split
+from paretoformer.evaluators.workload import SCORING_BATCH, Split, in_order
 
 
 def predictions(bench: Bench) -> np.ndarray:
@@ -22,7 +22,7 @@ def predictions(bench: Bench) -> np.ndarray:
             for indices, batch in _batches(bench, bench.split):
                 answers = bench.task.predict(bench.runnable(**batch))
                 rows |= zip(indices.tolist(), answers, strict=True)
-        bench.memo["predictions"] = np.stack([rows[index] for index in range(len(bench.split))])
+        bench.memo["predictions"] = in_order(rows)
     found: np.ndarray = bench.memo["predictions"]
     return found
 
@@ -53,8 +53,8 @@ def _compared(bench: Bench, split: Split) -> Compared:
         _batches(bench, split), _dense_outputs(bench, split), strict=True
     ):
         output = bench.runnable(**batch)
-        likeness[indices] = task.likeness(output, dense)
-        divergence[indices] = task.answers.divergence(output, dense).double().cpu().numpy()
+        likeness[indices] = task.likeness(output, dense, batch)
+        divergence[indices] = task.answers.divergence(output, dense, batch).double().cpu().numpy()
     return Compared(likeness, divergence.clip(min=0.0))  # but for rounding there is none below
 
 

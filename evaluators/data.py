@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -14,14 +15,21 @@ from pydantic import BaseModel, ConfigDict, Field
 from paretoformer.evaluators.reading import (
     Columns,
     DataError,
+    image_bytes,
     is_data_file,
     read_columns,
     read_hub,
+    read_image_folder,
 )
 from paretoformer.evaluators.remark import Remark
 from paretoformer.spaces.suggestions import did_you_mean
 
 SplitName = Literal["train", "search", "confirm", "steer", "recovery"]
+Form = Literal["text", "words", "image", "ranking"]
+"""What a row of the data is: a text, a list of words with a label for each, an image, or a query
+with a passage, of which rows with the same query stay together."""
+TEXTS = ("text", "ranking")
+"""Forms whose rows hold plain texts."""
 TRAIN_EXAMPLES = 256
 """Training examples that rank the heads; more are not read."""
 TRAIN_AT_LEAST = 32
@@ -47,6 +55,7 @@ class DataSource(BaseModel):
     confirm: str = Field(default="", description="File for confirming the front.")
     text: str = Field(default="text", description="Column of the text.")
     text_pair: str = Field(default="", description="Column of the second text, for pairs.")
+    image: str = Field(default="image", description="Column of the image, for images.")
     label: str = Field(
         default="label", description='Column of the label; "": none, compare answers with dense.'
     )
@@ -71,9 +80,13 @@ class DataSource(BaseModel):
 
 @dataclass(frozen=True)
 class Examples:
-    """Raw rows: texts, second texts ("" where there is none) and labels (None where unknown)."""
+    """Raw rows: texts, second texts ("" where there is none) and labels (None where unknown).
 
-    texts: tuple[str, ...]
+    texts: of the form `words`, each a tuple of them, and so is its label; of the form `image`, each
+    the bytes of a file.
+    """
+
+    texts: tuple[Any, ...]
     pairs: tuple[str, ...]
     labels: tuple[Any, ...]
 
@@ -101,11 +114,17 @@ class Examples:
         )
 
     def identities(self) -> list[str]:
-        """What makes two rows duplicates: their texts, without case and spacing."""
+        """What makes two rows duplicates: their texts, without case and spacing, or their bytes."""
         return [
-            " ".join(text.split()).casefold() + "\0" + " ".join(pair.split()).casefold()
+            " ".join(_words(text)).casefold() + "\0" + " ".join(_words(pair)).casefold()
             for text, pair in zip(self.texts, self.pairs, strict=True)
         ]
+
+
+def _words(text: str | Sequence[str] | bytes) -> Sequence[str]:
+    if isinstance(text, bytes):
+        return [hashlib.sha256(text).hexdigest()]
+    return text.split() if isinstance(text, str) else text
 
 
 @dataclass(frozen=True)
@@ -133,7 +152,11 @@ def as_they_are(labels: Sequence[Any]) -> Labels:
 
 
 def read_splits(
-    source: DataSource, seed: int, recovery_texts: str = "", read_labels: LabelReader = as_they_are
+    source: DataSource,
+    seed: int,
+    recovery_texts: str = "",
+    read_labels: LabelReader = as_they_are,
+    form: Form = "text",
 ) -> Splits:
     """The splits, shuffled by `seed`, without duplicates within or across them.
 
@@ -144,13 +167,17 @@ def read_splits(
     Raises:
         DataError: a file is missing, unreadable or empty, lacks a column, or has too few examples.
     """
-    pools, remarks = _pools(source, seed, read_labels)
-    splits, left = _from_one(source, pools[""]) if source.path else _from_three(source, pools)
+    pools, remarks = _pools(source, seed, read_labels, form)
+    cut = _between_groups if form == "ranking" else _at
+    if source.path:
+        splits, left = _from_one(source, pools[""], cut)
+    else:
+        splits, left = _from_three(source, pools, cut)
     steer = min(STEER_EXAMPLES, len(left) // 4)
     splits["steer"] = left.take(range(steer))
     recovery = left.take(range(steer, len(left)))
     if recovery_texts:
-        more, remark = _read(recovery_texts, source.model_copy(update={"label": ""}))
+        more, remark = _read(recovery_texts, source.model_copy(update={"label": ""}), form)
         seen = {key for pool in pools.values() for key in pool.identities()}
         recovery = _shuffled(_unseen(more, seen), seed).joined(recovery)
         remarks = (*remarks, *remark)
@@ -159,13 +186,13 @@ def read_splits(
 
 
 def _pools(
-    source: DataSource, seed: int, read_labels: LabelReader
+    source: DataSource, seed: int, read_labels: LabelReader, form: Form
 ) -> tuple[dict[str, Examples], tuple[Remark, ...]]:
     """The usable rows of each file, in the order in which they are taken; the training file gives
     way to the others."""
     names = ("",) if source.path else ("confirm", "search", "train")
     paths = {name: getattr(source, name or "path") for name in names}
-    read = {name: _read(path, source) for name, path in paths.items()}
+    read = {name: _read(path, source, form) for name, path in paths.items()}
     every = [each for examples, _ in read.values() for each in examples.labels]
     labels = read_labels(every) if source.label else as_they_are(every)
     remarks = [each for _, said in read.values() for each in said]
@@ -178,7 +205,9 @@ def _pools(
         whole = examples.relabelled(rows) if source.label else examples
         fresh = _unseen(whole, seen)
         pools[name] = _shuffled(fresh, seed)
-        if source.stratify:
+        if form == "ranking":
+            pools[name] = _grouped(pools[name])
+        elif source.stratify:
             pools[name] = _stratified(pools[name], seed)
         if repeated := len(whole) - len(fresh):
             remarks.append(_repeated(paths[name], repeated))
@@ -190,7 +219,25 @@ def _repeated(path: str, count: int) -> Remark:
     return Remark(f"{Path(path).name}: {rows} an earlier text; each text is used once.")
 
 
-def _from_one(source: DataSource, pool: Examples) -> tuple[dict[SplitName, Examples], Examples]:
+Cut = Callable[[Examples, int, int], int]
+"""(rows, first, how many) -> the row behind the last of a split."""
+
+
+def _at(pool: Examples, start: int, size: int) -> int:
+    return min(start + size, len(pool))
+
+
+def _between_groups(pool: Examples, start: int, size: int) -> int:
+    """As `_at`, but not within the rows of one query: those that do not fit go to the next split;
+    where not one query fits, all of its rows are taken."""
+    texts, wanted = pool.texts, _at(pool, start, size)
+    places = [i for i in range(start + 1, len(pool)) if texts[i] != texts[i - 1]] + [len(pool)]
+    return max((i for i in places if i <= wanted), default=places[0])
+
+
+def _from_one(
+    source: DataSource, pool: Examples, cut: Cut
+) -> tuple[dict[SplitName, Examples], Examples]:
     """The splits of one file; and what is left over."""
     needed = source.search_examples + source.confirm_examples + TRAIN_AT_LEAST
     if len(pool) < needed:
@@ -203,9 +250,10 @@ def _from_one(source: DataSource, pool: Examples) -> tuple[dict[SplitName, Examp
     splits: dict[SplitName, Examples] = {}
     start = 0
     for name, size in _sizes(source).items():
-        splits[name] = pool.take(range(start, min(start + size, len(pool))))
-        start += size
-    return splits, pool.take(range(min(start, len(pool)), len(pool)))
+        end = cut(pool, start, size)
+        splits[name] = pool.take(range(start, end))
+        start = end
+    return splits, pool.take(range(start, len(pool)))
 
 
 def _sizes(source: DataSource) -> dict[SplitName, int]:
@@ -217,7 +265,7 @@ def _sizes(source: DataSource) -> dict[SplitName, int]:
 
 
 def _from_three(
-    source: DataSource, pools: Mapping[str, Examples]
+    source: DataSource, pools: Mapping[str, Examples], cut: Cut
 ) -> tuple[dict[SplitName, Examples], Examples]:
     """The splits of three files; and what is left of the training file."""
     splits: dict[SplitName, Examples] = {}
@@ -230,16 +278,22 @@ def _from_three(
                 f"{getattr(source, name)} has {len(found)} examples of its own after duplicates "
                 f"are removed, but `{name}` needs {least}.{advice}"
             )
-        splits[name] = found.take(range(min(wanted, len(found))))
+        splits[name] = found.take(range(cut(found, 0, wanted)))
     train = pools["train"]
     return splits, train.take(range(len(splits["train"]), len(train)))
 
 
-def _read(path: str, source: DataSource) -> tuple[Examples, list[Remark]]:
+def _read(path: str, source: DataSource, form: Form) -> tuple[Examples, list[Remark]]:
     """The rows that have text and label, or text where no label is wanted."""
+    if form == "ranking" and not source.text_pair:
+        raise DataError("reranking needs passages: name their column as data.text_pair.")
     columns = {"text": source.text, "label": source.label, "text_pair": source.text_pair}
+    if form == "image":
+        columns |= {"text": source.image, "text_pair": ""}
     columns = {key: column for key, column in columns.items() if column}
-    if is_data_file(path) or Path(path).is_file():
+    if form == "image" and Path(path).is_dir():
+        table = read_image_folder(path, columns["text"], columns.get("label", ""))
+    elif is_data_file(path) or Path(path).is_file():
         table = read_columns(path, columns.values(), source.encoding)
     else:
         table = read_hub(path, columns.values(), source.subset, source.split)
@@ -248,19 +302,28 @@ def _read(path: str, source: DataSource) -> tuple[Examples, list[Remark]]:
         if column not in table.values:
             raise DataError(
                 f"{path} has no column {column!r}.{did_you_mean(column, table.names)} "
-                f"It has: {', '.join(table.names)}. Name yours as data.{key}{others.get(key, '')}."
+                f"It has: {', '.join(table.names)}. Name yours as "
+                f"data.{'image' if key == 'text' and form == 'image' else key}"
+                f"{others.get(key, '')}."
             )
-    return _usable(path, table, columns)
+    return _usable(path, table, columns, form)
 
 
-def _usable(path: str, table: Columns, columns: Mapping[str, str]) -> tuple[Examples, list[Remark]]:
+def _usable(
+    path: str, table: Columns, columns: Mapping[str, str], form: Form
+) -> tuple[Examples, list[Remark]]:
     values = {key: table.values[column] for key, column in columns.items()}
-    lacking = {"text": "text", "text_pair": "second text", "label": "label"}
+    lacking = {"text": "image" if form == "image" else "text"}
+    lacking |= {"text_pair": "second text", "label": "label"}
     rows: list[dict[str, Any]] = []
     dropped: Counter[str] = Counter()
     for number, cells in enumerate(zip(*values.values(), strict=True), start=1):
         row = dict(zip(values, cells, strict=True))
-        for key in row.keys() - {"label"}:
+        if form == "words":
+            row |= _tagged(path, number, columns, row)
+        elif form == "image":
+            row["text"] = image_bytes(path, number, row["text"])
+        for key in row.keys() - {"label"} if form in TEXTS else ():
             _check_text(path, number, columns[key], row[key])
         missing = next((key for key in lacking if key in row and _is_missing(row[key])), None)
         if missing is None:
@@ -271,7 +334,7 @@ def _usable(path: str, table: Columns, columns: Mapping[str, str]) -> tuple[Exam
         wanted = " and ".join(repr(column) for column in columns.values())
         raise DataError(f"{path} has no row with {wanted}.")
     examples = Examples(
-        tuple(str(row["text"]) for row in rows),
+        tuple(str(row["text"]) if form in TEXTS else row["text"] for row in rows),
         tuple(str(row.get("text_pair", "")) for row in rows),
         tuple(row.get("label") for row in rows),
     )
@@ -292,6 +355,30 @@ def _check_text(path: str, row: int, column: str, value: Any) -> None:
         )
 
 
+def _tagged(
+    path: str, number: int, columns: Mapping[str, str], row: Mapping[str, Any]
+) -> dict[str, Any]:
+    """The words of a row as a tuple, and their labels as one, where there are any; None each where
+    there are none. A text without labels may be a plain one: its words stand between spaces."""
+    words, labels = row["text"], row.get("label")
+    if isinstance(words, str) and "label" not in row:
+        words = words.split()
+    if words is not None and not (
+        isinstance(words, list) and all(isinstance(x, str) for x in words)
+    ):
+        raise DataError(
+            f"{path}: {columns['text']!r} of row {number} is no list of words, with a label for "
+            "each. A csv cannot hold lists: use jsonl, Parquet or CoNLL, such as rows.conll."
+        )
+    if not words or "label" not in row:
+        return {"text": tuple(words) if words else None}
+    if labels is not None and not isinstance(labels, list):
+        raise DataError(f"{path}: {columns['label']!r} of row {number} is no list of labels.")
+    if labels and len(labels) != len(words):
+        raise DataError(f"{path}: row {number} has {len(words)} words, but {len(labels)} labels.")
+    return {"text": tuple(words), "label": tuple(labels) if labels else None}
+
+
 def _is_missing(value: Any) -> bool:
     """None, NaN, or nothing but spaces."""
     return value is None or value != value or (isinstance(value, str) and not value.strip())
@@ -310,6 +397,14 @@ def _unseen(examples: Examples, seen: set[str]) -> Examples:
 def _shuffled(examples: Examples, seed: int) -> Examples:
     order = np.random.default_rng(seed).permutation(len(examples))
     return examples.take(order.tolist())
+
+
+def _grouped(examples: Examples) -> Examples:
+    """Rows of the same first text together, in the order of the first of each."""
+    members: dict[str, list[int]] = defaultdict(list)
+    for index, text in enumerate(examples.texts):
+        members[text].append(index)
+    return examples.take([index for rows in members.values() for index in rows])
 
 
 def _stratified(examples: Examples, seed: int) -> Examples:

@@ -12,7 +12,7 @@ from paretoformer.evaluators.progress import Progress, silent
 from paretoformer.evaluators.reading import DataError
 from paretoformer.evaluators.remark import Remark
 from paretoformer.evaluators.tasks.task import Task
-from paretoformer.evaluators.workload import Workload
+from paretoformer.evaluators.workload import Workload, in_order
 
 
 def check_dense(
@@ -31,7 +31,7 @@ def check_dense(
         found |= dict(zip(indices.tolist(), predicted, strict=True))
         done += len(indices)
         progress("Checking the uncompressed model", done, len(train))
-    answers = np.stack([found[index] for index in range(len(train))])
+    answers = in_order(found)
     if labelled:
         return task.doubts(answers, train.labels, model.config)
     return [] if len(np.unique(answers, axis=0)) > 1 else [_constant(len(train))]

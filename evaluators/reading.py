@@ -19,6 +19,7 @@ from typing import Any
 from paretoformer.evaluators.remark import Remark
 
 DELIMITERS = (",", "\t", ";", "|")
+IMAGES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 MARKS = {b"\xff\xfe": "utf-16", b"\xfe\xff": "utf-16", b"\xef\xbb\xbf": "utf-8-sig"}
 """The first bytes of a file -> the encoding that they stand for."""
 
@@ -104,8 +105,57 @@ def read_hub(name: str, wanted: Wanted, subset: str, split: str) -> Columns:
         table = datasets.load_dataset(name, subset or None, split=split)
     except Exception as error:
         raise DataError(f"cannot read {name}: {reason(error)}") from error
+    for column, feature in table.features.items():
+        if isinstance(feature, datasets.Image):
+            table = table.cast_column(column, datasets.Image(decode=False))
     values = {column: list(table[column]) for column in table.column_names if column in wanted}
     return Columns(tuple(table.column_names), _with_names(values, table.features))
+
+
+def read_image_folder(folder: str, image: str, label: str) -> Columns:
+    """The images under a folder, labelled by the name of the folder that each lies in.
+
+    image, label: what the two columns are called.
+
+    Raises:
+        DataError: there is none.
+    """
+    top = Path(folder)
+    paths = sorted(p for p in top.rglob("*") if p.suffix.lower() in IMAGES and p.is_file())
+    if not paths:
+        raise DataError(f"{folder} holds no image ({', '.join(IMAGES)}).")
+    labels = [None if path.parent == top else path.parent.name for path in paths]
+    every: dict[str, Sequence[Any]] = {image: list(map(str, paths)), label or "label": labels}
+    return Columns.of(every, (image, label))
+
+
+def image_bytes(source: str, row: int, value: Any) -> bytes | None:
+    """The file of an image, whose cell holds its bytes, its path, or both as `datasets` keeps them.
+
+    A path is relative to the data file `source`.
+
+    Raises:
+        DataError: it is no image that can be opened.
+    """
+    try:
+        from PIL import Image, UnidentifiedImageError
+    except ImportError:
+        raise DataError("images need Pillow: pip install 'paretoformer[images]'.") from None
+    data = value.get("bytes") if isinstance(value, dict) else value
+    if data is None and isinstance(value, dict):
+        data = value.get("path")
+    try:
+        if isinstance(data, str):
+            data = (Path(source).parent / data).read_bytes() if data.strip() else None
+        if data is None:
+            return None
+        Image.open(io.BytesIO(data)).close()
+    except (OSError, TypeError, ValueError, UnidentifiedImageError) as error:
+        shown = value if isinstance(value, str) else "its cell"
+        raise DataError(
+            f"{source}: row {row} holds no image that can be opened ({shown}): {reason(error)}"
+        ) from None
+    return bytes(data)
 
 
 def reason(error: BaseException) -> str:
@@ -116,9 +166,11 @@ def reason(error: BaseException) -> str:
 
 
 def _ending(path: str) -> str:
-    """`.csv` of `rows.csv` and of `ROWS.CSV.gz`."""
+    """`.csv` of `rows.csv` and of `ROWS.CSV.gz`; `.conll` of `rows.conll.txt`."""
     suffixes = [suffix.lower() for suffix in Path(path).suffixes]
     if suffixes[-1:] == [".gz"]:
+        suffixes.pop()
+    if suffixes[-2:] == [".conll", ".txt"]:
         suffixes.pop()
     return suffixes[-1] if suffixes else ""
 
@@ -269,18 +321,49 @@ def _read_parquet(path: Path, wanted: Wanted, encoding: str) -> Columns:
 
 
 def _with_names(values: dict[str, list[Any]], features: Mapping[str, Any]) -> dict[str, list[Any]]:
-    """Numbers of named classes with their names."""
-    named = {name: getattr(feature, "names", None) or () for name, feature in features.items()}
+    """Numbers of named classes with their names; also in lists, of a class for each word."""
+    named = {name: _class_names(feature) for name, feature in features.items()}
     return {
         column: [_named(v, named[column]) for v in each] if named.get(column) else each
         for column, each in values.items()
     }
 
 
+def _class_names(feature: Any) -> Sequence[str]:
+    own = getattr(feature, "names", None) or getattr(
+        getattr(feature, "feature", None), "names", None
+    )
+    return own or ()
+
+
 def _named(value: Any, names: Sequence[str]) -> Any:
     """-1 stands for no label in data sets of named classes."""
+    if isinstance(value, list):
+        return [_named(each, names) for each in value]
     known = isinstance(value, int) and 0 <= value < len(names)
     return ClassLabel(value, str(names[value])) if known else None if value == -1 else value
+
+
+def _read_conll(path: Path, wanted: Wanted, encoding: str) -> Columns:
+    """A word and its label on each line, an empty line behind each sentence.
+
+    What stands between the first and the last column is not read, nor lines of `-DOCSTART-`, which
+    separate documents. Columns are separated by tabs, or else by spaces.
+    """
+    columns: dict[str, list[Any]] = {"text": [], "label": []}
+    sentence: list[list[str]] = []
+    for number, line in enumerate([*_text(path, encoding).split("\n"), ""], start=1):
+        if line.strip():
+            cells = line.strip().split("\t" if "\t" in line.strip() else None)
+            if len(cells) < 2:
+                raise DataError(f"{path}: line {number} has no label behind the word {cells[0]!r}.")
+            if cells[0] != "-DOCSTART-":
+                sentence.append(cells)
+        elif sentence:
+            columns["text"].append([cells[0] for cells in sentence])
+            columns["label"].append([cells[-1] for cells in sentence])
+            sentence = []
+    return Columns.of(columns, wanted)
 
 
 def _read_lines(path: Path, wanted: Wanted, encoding: str) -> Columns:
@@ -295,5 +378,6 @@ READERS: dict[str, Reader] = {
     ".json": _read_json,
     ".parquet": _read_parquet,
     ".txt": _read_lines,
+    ".conll": _read_conll,
 }
 """Ending of a file -> what reads it."""

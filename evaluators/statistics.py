@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 from scipy.stats import spearmanr
+from sklearn.metrics import ndcg_score
+
+CUTOFF = 10
+"""Passages of a query that a user looks at."""
 
 
 def rank_correlation(a: np.ndarray, b: np.ndarray) -> float:
@@ -11,3 +17,34 @@ def rank_correlation(a: np.ndarray, b: np.ndarray) -> float:
     if len(a) < 2 or np.ptp(a) == 0 or np.ptp(b) == 0:
         return 0.0
     return float(spearmanr(a, b).statistic)
+
+
+def rankings(labels: np.ndarray, answers: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """The relevances and answers of each query whose passages are not equally relevant.
+
+    labels: (rows, 2), a relevance and the number of a query. answers: (rows,).
+    """
+    for query in np.unique(labels[:, 1]):
+        rows = labels[:, 1] == query
+        relevance = labels[rows, 0]
+        if np.ptp(relevance) > 0:
+            yield relevance, answers[rows]
+
+
+def ndcg_of_queries(labels: np.ndarray, answers: np.ndarray) -> np.ndarray:
+    """(queries,) normalised discounted cumulative gain of the first 10 passages."""
+    found = [ndcg_score(r[None], a[None], k=CUTOFF) for r, a in rankings(labels, answers)]
+    return np.array(found, dtype=float)
+
+
+def reciprocal_ranks(labels: np.ndarray, answers: np.ndarray) -> np.ndarray:
+    """(queries,) one over the rank of the first relevant passage; 0 behind the first 10.
+
+    Of passages with the same answer, those that are not relevant come first.
+    """
+    found = []
+    for relevance, of_query in rankings(labels, answers):
+        best = of_query[relevance > 0].max()
+        rank = 1 + int(((of_query >= best) & (relevance == 0)).sum())
+        found.append(1 / rank if rank <= CUTOFF else 0.0)
+    return np.array(found, dtype=float)

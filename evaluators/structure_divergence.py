@@ -34,5 +34,5 @@ class StructureDivergence:
         found = []
         with torch.inference_mode():
             for batch, dense in zip(self._batches, self._dense, strict=True):
-                found.append(self._task.answers.divergence(model(**batch), dense))
+                found.append(self._task.answers.divergence(model(**batch), dense, batch))
         return float(torch.cat(found).mean())

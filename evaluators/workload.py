@@ -23,10 +23,13 @@ SCORING_BATCH = 32
 
 @dataclass(frozen=True)
 class Split:
-    """Encoded examples and their labels, all of them -1 where they are not known."""
+    """Encoded examples and their labels, all of them -1 where they are not known.
+
+    labels: (examples,), or (examples, tokens) of a task that labels each token.
+    """
 
     examples: tuple[Encoded, ...]
-    labels: np.ndarray  # (examples,)
+    labels: np.ndarray
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -108,3 +111,12 @@ class Workload:
         train = self.splits["train"]
         some = Split(train.examples[:count], train.labels[:count])
         return [inputs for _, inputs in self.batches(some, device, size)]
+
+
+def in_order(rows: Mapping[int, np.ndarray]) -> np.ndarray:
+    """(examples, ...) the answer to each example by its number; shorter ones filled up with 0."""
+    every = [np.asarray(rows[index]) for index in range(len(rows))]
+    if every[0].ndim == 0 or all(len(each) == len(every[0]) for each in every):
+        return np.stack(every)
+    longest = max(map(len, every))
+    return np.stack([np.pad(each, (0, longest - len(each))) for each in every])

@@ -22,12 +22,13 @@ PAIRS = (
 )
 TEXTS = (
     *("text", "sentence", "content", "review", "comment", "tweet", "body", "message"),
-    *("document", "description", "question", "query", "title"),
+    *("document", "description", "question", "query", "title", "tokens", "words"),
 )
 LABELS = (
     *("label", "labels", "target", "class", "category", "sentiment", "intent", "topic"),
-    *("emotion", "stars", "rating", "score", "y"),
+    *("emotion", "stars", "rating", "score", "y", "ner_tags", "tags"),
 )
+IMAGES = ("image", "img", "picture", "photo", "file", "path")
 NUMBERS = ("", "id", "idx", "index", "unnamed: 0")
 """What columns that only number the rows are called."""
 
@@ -66,9 +67,17 @@ def read_head(path: str, encoding: str = "utf-8") -> Head:
 
 
 def columns_of(
-    path: str, names: Sequence[str], text: str | None, text_pair: str | None, label: str | None
+    path: str,
+    names: Sequence[str],
+    text: str | None,
+    text_pair: str | None,
+    label: str | None,
+    *,
+    images: bool = False,
 ) -> Columns:
     """Those that were given, checked; the others guessed from their names.
+
+    images: whether the data are images, whose column takes the place of the text.
 
     Raises:
         StudyError: a given one is not there, or one cannot be guessed.
@@ -79,6 +88,8 @@ def columns_of(
                 f"{path} has no column {given!r}.{did_you_mean(given, names)} "
                 f"It has: {', '.join(names)}. Name yours as --{key}."
             )
+    if images:
+        text = text or _known(names, IMAGES) or _unclear(path, names, "text")
     pair = None if text else _first_pair(names)
     text = text or (pair[0] if pair else _text(path, names, label))
     second = (pair[1] if pair else "") if text_pair is None else text_pair

@@ -15,7 +15,7 @@ from typing import Any, Literal, get_args, get_origin
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from paretoformer.evaluators.data import DataSource
+from paretoformer.evaluators.data import DataSource, Form
 from paretoformer.evaluators.demo import is_demo
 from paretoformer.evaluators.reading import is_data_file
 from paretoformer.evaluators.tasks import check_family, load_config, task_names, task_of
@@ -25,6 +25,7 @@ from paretoformer.search.study.spec import ModelSection, Spec, TargetSection, pa
 from paretoformer.spaces.families import longest
 
 ENCODING = str(DataSource.model_fields["encoding"].default)
+DEFAULT_TASK = str(ModelSection.model_fields["task"].default)
 COMMENT_COLUMN = 34
 WIDTH = 100
 SPARE = 1.5
@@ -53,9 +54,12 @@ def init(
     out = out or Path(f"{_name(model)}.toml")
     if out.exists():
         raise UserError(f"{out} exists already: choose another --out.")
+    chosen = _task(model)
+    form = task_of(chosen.get("task", DEFAULT_TASK)).form
     head = read_head(data, encoding) if _is_file(data) else None
     if head:
-        columns = columns_of(data, head.names, text, text_pair, label)
+        images = form == "image"
+        columns = columns_of(data, head.names, text, text_pair, label, images=images)
     else:
         defaults = DataSource.model_fields
         columns = Columns(
@@ -64,9 +68,9 @@ def init(
             defaults["label"].default if label is None else label,
         )
     given = {
-        "model": {"path": _from(out, model)} | _task(model),
-        "data": {"path": _from(out, data)} | _data(columns, head, encoding),
-        "target": _target(model),
+        "model": {"path": _from(out, model)} | chosen,
+        "data": {"path": _from(out, data)} | _data(columns, head, encoding, form),
+        "target": _target(model, form),
     }
     written = study_text(given, out)
     with out.open("x", encoding="utf-8") as file:
@@ -156,10 +160,12 @@ def _is_file(data: str) -> bool:
     return Path(data).is_file() or is_data_file(data)
 
 
-def _data(columns: Columns, head: Head | None, encoding: str) -> dict[str, Any]:
+def _data(columns: Columns, head: Head | None, encoding: str, form: Form) -> dict[str, Any]:
     """Columns, and as many examples as a small file has."""
     names = {"text": columns.text, "text_pair": columns.text_pair, "label": columns.label}
     shown = {key: each for key, each in names.items() if each or key != "text_pair"}
+    if form == "image":  # those of a folder are called as by default
+        shown = ({"image": shown.pop("text")} | shown) if head else {"label": columns.label}
     if encoding != ENCODING:
         shown["encoding"] = encoding
     keys = ("search_examples", "confirm_examples")
@@ -168,11 +174,13 @@ def _data(columns: Columns, head: Head | None, encoding: str) -> dict[str, Any]:
     return shown | {key: max(1, int(min(1.0, share) * each)) for key, each in wanted.items()}
 
 
-def _target(model: str) -> dict[str, Any]:
+def _target(model: str, form: Form) -> dict[str, Any]:
     """Texts as long as by default, or as the model can take."""
     default = int(TargetSection.model_fields["sequence_length"].default)
     if is_demo(model):
         return {"sequence_length": default}
+    if form == "image":
+        return {}
     return {"sequence_length": min(default, longest(_config(model)))}
 
 
@@ -182,7 +190,6 @@ def _task(model: str) -> dict[str, str]:
     Raises:
         StudyError: the model cannot be loaded, or is of a family that does no such task.
     """
-    default = str(ModelSection.model_fields["task"].default)
     if is_demo(model):
         return {}
     config = _config(model)
@@ -191,13 +198,14 @@ def _task(model: str) -> dict[str, str]:
         name
         for name in task_names()
         if task_of(name).architectures.get(config.model_type) in classes
+        and task_of(name).suits(config)
     )
-    task = next(fitting, default)
+    task = next(fitting, DEFAULT_TASK)
     try:
         check_family(task_of(task), config)
     except ValueError as error:
         raise StudyError(str(error)) from None
-    return {} if task == default else {"task": task}
+    return {} if task == DEFAULT_TASK else {"task": task}
 
 
 def _config(model: str) -> Any:

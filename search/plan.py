@@ -76,7 +76,7 @@ def _facts(spec: Spec, subject: Subject) -> dict[str, str]:
         "model": f"{spec.model.path}: {model_type}, {layers} layers x {heads} heads",
         "data": ", ".join(f"{len(each)} to {_PURPOSE[name]}" for name, each in splits.items()),
         "target": f"{target.device} ({cpu_name()}), {target.threads} threads, batch "
-        f"{target.batch_size}, {target.sequence_length} tokens",
+        f"{target.batch_size}, {subject.task.shown(target.sequence_length)}",
         "varied": ", ".join(varied),
     }
 

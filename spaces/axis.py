@@ -159,7 +159,7 @@ class Context:
     model: dense, in evaluation mode, with its transformers config; left as it was.
     device, threads, batch_size, sequence_length, dtype: of the target.
     batches: inputs of so many training examples, at most, in batches of like lengths.
-    divergence: (output, output of the dense model) -> nats, mean over the examples.
+    divergence: (output, output of the dense model, batch) -> nats, their sum over the examples.
     progress: called with (what is going on, steps done, steps in all).
     unmeasurable: value of an axis -> why an objective of the study cannot be measured of it, or "".
     """
@@ -172,7 +172,7 @@ class Context:
     sequence_length: int
     dtype: str
     batches: Callable[[int], Iterable[Mapping[str, torch.Tensor]]]
-    divergence: Callable[[Any, Any], float]
+    divergence: Callable[[Any, Any, Any], float]
     progress: Callable[[str, int, int], None] = lambda what, done, total: None
     unmeasurable: Callable[[Any], str] = lambda value: ""
 

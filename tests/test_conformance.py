@@ -78,8 +78,15 @@ def test_axis_without_facts_stays_at_its_default(name: str) -> None:
 
 @pytest.mark.parametrize("name", task_names())
 def test_task_keeps_its_promises(name: str) -> None:
+    logits, labels = torch.tensor([[0.1, 2.0], [1.0, -1.0]]), torch.tensor([1, 0])
+    others = {
+        "token-classification": (logits[:, None].expand(2, 3, 2), labels[:, None].expand(2, 3)),
+        "multi-label-classification": (logits, torch.tensor([[1, 1], [0, 1]])),
+        "text-regression": (logits[:, :1], labels),
+        "reranking": (logits[:, :1], torch.tensor([[1, 0], [0, 0]])),
+    }
+    logits, labels = others.get(name, (logits, labels))
     output = SimpleNamespace(
-        logits=torch.tensor([[0.1, 2.0], [1.0, -1.0]]),
-        sentence_embedding=torch.tensor([[0.6, 0.8], [1.0, 0.0]]),
+        logits=logits, sentence_embedding=torch.tensor([[0.6, 0.8], [1.0, 0.0]])
     )
-    check_task(task_of(name), output, torch.tensor([1, 0]))
+    check_task(task_of(name), output, labels)

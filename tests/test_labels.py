@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from paretoformer.evaluators.reading import ClassLabel, DataError
+from paretoformer.evaluators.tasks import task_of
 from paretoformer.evaluators.tasks.labels import class_numbers, doubts
 
 
@@ -78,7 +79,7 @@ def test_labels_mean_what_the_model_calls_its_answers(
 )
 def test_labels_that_mean_nothing_are_refused(labels: list[Any], of: Any, message: str) -> None:
     with pytest.raises(DataError, match=message):
-        class_numbers(labels, of)
+        task_of("text-classification").read_labels(labels, of)
 
 
 def test_the_mapping_is_shown_with_its_counts() -> None:

@@ -6,11 +6,15 @@ from paretoformer.evaluators.metrics import (
     counts,
     disk,
     energy,
+    f1,
     latency,
     likeness,
     macro_f1,
     matthews,
     memory,
+    micro_f1,
+    ranking,
+    regression,
     spearman,
 )
 from paretoformer.evaluators.metrics.metric import Bench, Metric
@@ -26,6 +30,7 @@ __all__ = [
     "counts",
     "disk",
     "energy",
+    "f1",
     "latency",
     "likeness",
     "macro_f1",
@@ -33,6 +38,9 @@ __all__ = [
     "memory",
     "metric_of",
     "metrics_of",
+    "micro_f1",
+    "ranking",
     "register",
+    "regression",
     "spearman",
 ]

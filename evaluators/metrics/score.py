@@ -27,15 +27,14 @@ class Score(Metric):
 
     @abstractmethod
     def score(self, labels: np.ndarray, answers: np.ndarray) -> float:
-        """labels, answers: (examples,)."""
+        """labels, answers: (examples,), or (examples, classes) of several labels each."""
 
     def measure(self, bench: Bench) -> Measurement:
         answers, labels = bench.task.scored(predictions(bench), np.asarray(bench.split.labels))
         value = float(self.score(labels, answers))
         drawn = bootstrap(
-            (labels, answers),
-            self.score,
-            paired=True,
+            (np.arange(len(labels)),),
+            lambda rows: self.score(labels[rows], answers[rows]),
             vectorized=False,
             n_resamples=RESAMPLES,
             method="percentile",

@@ -1,6 +1,14 @@
 """Tasks, one file each; importing this package registers them all."""
 
-from paretoformer.evaluators.tasks import feature_extraction, text_classification
+from paretoformer.evaluators.tasks import (
+    feature_extraction,
+    image_classification,
+    multi_label_classification,
+    reranking,
+    text_classification,
+    text_regression,
+    token_classification,
+)
 from paretoformer.evaluators.tasks.task import (
     Task,
     check_family,
@@ -16,11 +24,16 @@ __all__ = [
     "Task",
     "check_family",
     "feature_extraction",
+    "image_classification",
     "load_config",
     "load_model",
     "load_tokenizer",
+    "multi_label_classification",
     "register",
+    "reranking",
     "task_names",
     "task_of",
     "text_classification",
+    "text_regression",
+    "token_classification",
 ]

@@ -7,7 +7,6 @@ uncompressed model's vectors a candidate's are.
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import chain
 from pathlib import Path
@@ -26,13 +25,15 @@ from paretoformer.evaluators.reading import DataError
 from paretoformer.evaluators.remark import Remark
 from paretoformer.evaluators.statistics import rank_correlation
 from paretoformer.evaluators.target import Target
+from paretoformer.evaluators.tasks.labels import numbers_of
 from paretoformer.evaluators.tasks.task import Task, register
 from paretoformer.evaluators.tasks.text import tokenize
 from paretoformer.evaluators.workload import Workload
 from paretoformer.spaces.answers import Directions, cosines
 from paretoformer.spaces.embedder import Pooling, as_embedder
+from paretoformer.spaces.tokens import Batch
 
-FAMILIES = ("bert", "roberta", "xlm-roberta", "electra", "distilbert")
+FAMILIES = ("bert", "roberta", "xlm-roberta", "camembert", "electra", "distilbert")
 UNRELATED = 0.2
 """A Spearman correlation below which cosines and scores are about different things."""
 MODULES = "modules.json"
@@ -73,7 +74,7 @@ class FeatureExtraction(Task):
         return workload
 
     def read_labels(self, labels: Sequence[Any], config: Any) -> Labels:
-        return Labels(tuple(map(score_of, labels)))
+        return numbers_of(labels, self.name)
 
     def doubts(self, answers: np.ndarray, labels: np.ndarray, config: Any) -> list[Remark]:
         found = rank_correlation(*reversed(self.scored(answers, labels)))
@@ -94,14 +95,14 @@ class FeatureExtraction(Task):
 
     def loss(self, output: Any, labels: torch.Tensor) -> torch.Tensor:
         """A random direction of the vectors: there is nothing to be right or wrong about."""
-        return self.answers.probe(output, torch.Generator().manual_seed(0))
+        return self.answers.probe(output, torch.Generator().manual_seed(0), {})
 
     def predict(self, output: Any) -> np.ndarray:
         """(rows, width)"""
         found: np.ndarray = output.sentence_embedding.detach().float().cpu().numpy()
         return found
 
-    def likeness(self, output: Any, dense: Any) -> np.ndarray:
+    def likeness(self, output: Any, dense: Any, batch: Batch) -> np.ndarray:
         """(rows,) cosines."""
         found: np.ndarray = cosines(output, dense).detach().cpu().numpy()
         return found
@@ -119,17 +120,6 @@ def _apart(examples: Examples) -> Examples:
     texts = tuple(chain(*zip(examples.texts, examples.pairs, strict=True)))
     labels = tuple(chain(*zip(examples.labels, examples.labels, strict=True)))
     return Examples(texts, ("",) * len(texts), labels)
-
-
-def score_of(label: Any) -> float:
-    """Raises DataError unless a label is a number."""
-    try:
-        found = float(label)
-    except (TypeError, ValueError):
-        found = math.nan
-    if isinstance(label, bool) or not math.isfinite(found):
-        raise DataError(f"label {label!r} is no score: feature-extraction compares with numbers.")
-    return found
 
 
 def pooling_of(path: str) -> tuple[Pooling, tuple[Remark, ...]]:

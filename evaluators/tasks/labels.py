@@ -6,6 +6,7 @@ like numbers. Otherwise they are the numbers of classes.
 
 from __future__ import annotations
 
+import math
 import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -29,13 +30,14 @@ SHOWN = 6
 """Classes that are shown one by one; of more, the first of them."""
 
 
-def class_numbers(labels: Sequence[Any], config: Any) -> Labels:
+def class_numbers(labels: Sequence[Any], config: Any, unit: str = "row") -> Labels:
     """The class of each label; None for those that say that there is none.
 
+    unit: what has one.
+
     Raises:
-        DataError: a label that the model does not have, or a model without classes.
+        DataError: a label that the model does not have.
     """
-    check_classes(config)
     classes, (names, remarks) = int(config.num_labels), class_names(config)
     counts = Counter(map(_plain, labels))
     ways: tuple[Callable[[Any], int | None], ...] = (
@@ -51,11 +53,11 @@ def class_numbers(labels: Sequence[Any], config: Any) -> Labels:
     else:
         raise DataError(_unknown(known, ways, classes, names))
     numbers = tuple(found.get(_plain(label)) for label in labels)
-    said = [*remarks, *_mapping(counts, found, names, classes)]
+    said = [*remarks, *_mapping(counts, found, names, classes, unit)]
     if lost := sum(counts[label] for label in without):
         shown = ", ".join(map(str, without))
         said.append(
-            Remark(f"Left out: {_rows(lost)} with the label {shown}, which means no label.")
+            Remark(f"Left out: {_count(lost, unit)} with the label {shown}, which means no label.")
         )
     return Labels(numbers, tuple(said))
 
@@ -86,21 +88,28 @@ def titles(names: Mapping[str, int]) -> dict[int, str]:
     return {number: name for name, number in reversed(list(names.items()))}
 
 
-def doubts(answers: np.ndarray, labels: np.ndarray, names: Mapping[int, str]) -> list[Remark]:
+def doubts(
+    answers: np.ndarray,
+    labels: np.ndarray,
+    names: Mapping[int, str],
+    what: str = "training examples",
+) -> list[Remark]:
     """Doubts about the model or its labels, from what the uncompressed model answers.
 
-    answers, labels: (examples,) classes. names: of the model's classes.
+    answers, labels: (examples,) classes. names: of the model's classes. what: has one each.
     """
+    if not len(labels):
+        return []
     accuracy = float((answers == labels).mean())
     classes = int(max(answers.max(), labels.max())) + 1
     counts = np.bincount(labels, minlength=classes)
-    found = _order_doubt(answers, labels, names, accuracy, classes)
+    found = _order_doubt(answers, labels, names, accuracy, classes, what)
     if not found and accuracy <= counts.max() / len(labels):
         most = names.get(int(counts.argmax()), str(counts.argmax()))
         found = [
             Remark(
-                f"The uncompressed model is right on {accuracy:.0%} of {len(labels)} training "
-                f"examples, and {counts.max() / len(labels):.0%} of them are {most!r}: always "
+                f"The uncompressed model is right on {accuracy:.0%} of {len(labels)} {what}, "
+                f"and {counts.max() / len(labels):.0%} of them are {most!r}: always "
                 "answering that would be as good. Is it the fine-tuned model, with its own "
                 "tokenizer, and are data.text and data.label the right columns?",
                 doubt=True,
@@ -110,7 +119,12 @@ def doubts(answers: np.ndarray, labels: np.ndarray, names: Mapping[int, str]) ->
 
 
 def _order_doubt(
-    answers: np.ndarray, labels: np.ndarray, names: Mapping[int, str], accuracy: float, classes: int
+    answers: np.ndarray,
+    labels: np.ndarray,
+    names: Mapping[int, str],
+    accuracy: float,
+    classes: int,
+    what: str,
 ) -> list[Remark]:
     table = np.zeros((classes, classes), dtype=int)
     np.add.at(table, (labels, answers), 1)
@@ -125,8 +139,8 @@ def _order_doubt(
     ]
     return [
         Remark(
-            f"The uncompressed model is right on {accuracy:.0%} of {len(labels)} training "
-            f"examples, and would be on {best:.0%} if its classes were in another order: it "
+            f"The uncompressed model is right on {accuracy:.0%} of {len(labels)} {what}, "
+            f"and would be on {best:.0%} if its classes were in another order: it "
             f"answers {', '.join(moved[:SHOWN])}. Mend `id2label` in the model's config.json, or "
             "name the classes in the data as the model does.",
             doubt=True,
@@ -134,19 +148,57 @@ def _order_doubt(
     ]
 
 
-def check_classes(config: Any) -> None:
-    """Raises DataError unless the model chooses one of two or more classes."""
-    kind = getattr(config, "problem_type", None)
-    if int(config.num_labels) == 1 or kind == "regression":
-        raise DataError("the model gives one number, a regression: no task can score that yet.")
-    if kind == "multi_label_classification":
-        raise DataError("the model gives several labels a text: no task can score that yet.")
+KINDS = {
+    "single_label_classification": ("text-classification", "chooses one class"),
+    "multi_label_classification": ("multi-label-classification", "gives several labels a text"),
+    "regression": ("text-regression", "gives one number, a regression"),
+}
+"""What transformers calls a classifier's `problem_type` -> the task that scores it, and what the
+model does."""
+
+
+def problem_of(config: Any) -> str:
+    """What the model's output means: its own `problem_type`, or what its number of classes says."""
+    own = getattr(config, "problem_type", None)
+    if int(config.num_labels) == 1:
+        return "regression"
+    return own if own in KINDS else "single_label_classification"
+
+
+def check_problem(config: Any, wanted: str) -> None:
+    """Raises DataError, naming the task that scores it, unless a model's output means this."""
+    if (found := problem_of(config)) != wanted:
+        task, does = KINDS[found]
+        raise DataError(f'the model {does}: set model.task = "{task}".')
+
+
+def numbers_of(labels: Sequence[Any], task: str) -> Labels:
+    """Labels that are numbers.
+
+    Raises:
+        DataError: one is not.
+    """
+    return Labels(tuple(_score(label, task) for label in labels))
+
+
+def _score(label: Any, task: str) -> float:
+    try:
+        found = float(label)
+    except (TypeError, ValueError):
+        found = math.nan
+    if isinstance(label, bool) or not math.isfinite(found):
+        raise DataError(f"label {label!r} is no score: {task} compares with numbers.")
+    return found
 
 
 def _plain(label: Any) -> Any:
     """A label as something that can be counted: 1 and 1.0 are one, 1 and True are not."""
     if isinstance(label, list | dict):
-        raise DataError(f"label {label!r} is no single label: several a text cannot be scored yet.")
+        raise DataError(
+            f"label {label!r} is no single label: a model that gives several a text is scored by "
+            'model.task = "multi-label-classification", one that labels words by '
+            '"token-classification".'
+        )
     if isinstance(label, bool | np.bool_):
         return "true" if label else "false"
     if isinstance(label, float | np.floating) and float(label).is_integer():
@@ -210,8 +262,8 @@ def _unknown(
     )
 
 
-def _rows(count: int) -> str:
-    return "1 row" if count == 1 else f"{count} rows"
+def _count(count: int, unit: str) -> str:
+    return f"{count} {unit}{'' if count == 1 else 's'}"
 
 
 def _shown(label: Any) -> str:
@@ -219,7 +271,11 @@ def _shown(label: Any) -> str:
 
 
 def _mapping(
-    counts: Mapping[Any, int], found: Mapping[Any, int | None], names: Mapping[str, int], size: int
+    counts: Mapping[Any, int],
+    found: Mapping[Any, int | None],
+    names: Mapping[str, int],
+    size: int,
+    unit: str,
 ) -> list[Remark]:
     """How labels map, with counts; and what is missing or rare."""
     own = titles(names)
@@ -231,7 +287,7 @@ def _mapping(
             texts.setdefault(number, []).append(str(label))
     shown = [
         f"{' or '.join(texts[n])} is class {n}"
-        f"{'' if own.get(n) in texts[n] else f', {own.get(n, n)!r}'} ({_rows(rows[n])})"
+        f"{'' if own.get(n) in texts[n] else f', {own.get(n, n)!r}'} ({_count(rows[n], unit)})"
         for n in sorted(rows)
     ]
     more = f"; and {len(shown) - SHOWN} more" if len(shown) > SHOWN else ""

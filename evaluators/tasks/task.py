@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any, ClassVar
 
 import numpy as np
@@ -12,13 +13,14 @@ import transformers
 from torch import nn
 from transformers import CONFIG_MAPPING
 
-from paretoformer.evaluators.data import Examples, Labels, SplitName
+from paretoformer.evaluators.data import Examples, Form, Labels, SplitName
 from paretoformer.evaluators.remark import Remark
 from paretoformer.evaluators.target import Target
 from paretoformer.evaluators.workload import Workload
 from paretoformer.spaces.answers import Answers
-from paretoformer.spaces.families import FAMILIES, Family, family_of
+from paretoformer.spaces.families import FAMILIES, Family, family_of, longest
 from paretoformer.spaces.suggestions import did_you_mean
+from paretoformer.spaces.tokens import Batch
 
 BUFFERS = ("position_ids", "token_type_ids", ".attn.bias", "masked_bias", "rotary_emb.inv_freq")
 """Endings of what older versions of transformers saved along with the weights."""
@@ -49,6 +51,12 @@ class Task(ABC):
     """Patterns of files of the model's folder that other libraries need, for an export."""
     more_scores: ClassVar[tuple[str, ...]] = ()
     """Of those that a study measures where it asks for them."""
+    form: ClassVar[Form] = "text"
+    """What a row of its data is."""
+
+    def suits(self, config: Any) -> bool:
+        """Whether the config of a model of its class says that this is what the model does."""
+        return True
 
     @abstractmethod
     def encode(
@@ -56,8 +64,32 @@ class Task(ABC):
     ) -> Workload:
         """The examples as inputs and labels, cut to the target's sequence length.
 
-        splits: with labels as `read_labels` returns them.
+        splits: with labels as `read_labels` returns them. tokenizer: as `processor` returns it.
         """
+
+    def processor(self, path: str, *, trust_remote_code: bool = False) -> Any:
+        """What makes inputs of raw rows: the tokenizer of a folder or Hub id, or the like of it.
+
+        Raises:
+            OSError, ValueError: it cannot be loaded.
+        """
+        return load_tokenizer(path, trust_remote_code=trust_remote_code, form=self.form)
+
+    def length(self, config: Any, wanted: int) -> int:
+        """Tokens of a timed input. wanted: the target's.
+
+        Raises:
+            ValueError: the model has no room for so many.
+        """
+        if wanted > (room := longest(config)):
+            raise ValueError(
+                f"target.sequence_length is {wanted}, but the model has room for {room} tokens."
+            )
+        return wanted
+
+    def shown(self, length: int) -> str:
+        """How long a timed input is, in words. length: as the study file has it."""
+        return f"{length} tokens"
 
     @abstractmethod
     def read_labels(self, labels: Sequence[Any], config: Any) -> Labels:
@@ -87,6 +119,13 @@ class Task(ABC):
     def predict(self, output: Any) -> np.ndarray:
         """(rows, ...) the answers; of classes as the labels are written."""
 
+    def as_labels(self, output: Any, batch: Batch) -> np.ndarray:
+        """What takes the place of labels, where there are none: the dense model's own answers.
+
+        output: the dense model's for a batch. Returns labels as `loss` takes them.
+        """
+        return self.predict(output)
+
     def scored(self, answers: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """What a score compares: by default each row's answer with its label.
 
@@ -94,8 +133,11 @@ class Task(ABC):
         """
         return answers, labels
 
-    def likeness(self, output: Any, dense: Any) -> np.ndarray:
-        """(rows,) how like the dense model's each answer is: 1 where it is the same, else 0."""
+    def likeness(self, output: Any, dense: Any, batch: Batch) -> np.ndarray:
+        """(rows,) how like the dense model's each answer is: 1 where it is the same, else 0.
+
+        batch: the inputs that both are answers to.
+        """
         same: np.ndarray = self.predict(output) == self.predict(dense)
         return same.astype(np.float64)
 
@@ -164,16 +206,26 @@ def load_config(path: str, *, trust_remote_code: bool = False) -> Any:
     )
 
 
-def load_tokenizer(path: str, *, trust_remote_code: bool = False) -> Any:
+def load_tokenizer(path: str, *, trust_remote_code: bool = False, form: Form = "text") -> Any:
     """The tokenizer of a folder or Hub id.
+
+    form: of the data. One that tells the first word of a text from others, as RoBERTa's does, would
+    otherwise refuse a list of words.
 
     Raises:
         OSError, ValueError: it cannot be loaded.
     """
     config = load_config(path, trust_remote_code=trust_remote_code)
-    return transformers.AutoTokenizer.from_pretrained(
-        path, config=config, trust_remote_code=trust_remote_code
+    load = partial(
+        transformers.AutoTokenizer.from_pretrained,
+        path,
+        config=config,
+        trust_remote_code=trust_remote_code,
     )
+    tokenizer = load()
+    if form == "words" and getattr(tokenizer, "add_prefix_space", None) is False:
+        return load(add_prefix_space=True)
+    return tokenizer
 
 
 def load_model(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -61,32 +61,66 @@ def labels_of(examples: Examples) -> np.ndarray:
     return labels.astype(np.float64 if labels.dtype.kind == "f" else np.int64)
 
 
+Encode = Callable[[Examples, Any, Target], tuple[list[Encoded], np.ndarray]]
+"""(examples, tokenizer, target) -> each as its tokens, and (rows, ...) their labels."""
+
+
+def plainly(examples: Examples, tokenizer: Any, target: Target) -> tuple[list[Encoded], np.ndarray]:
+    """Texts, or pairs of them, with a label each; an `Encode`."""
+    encoded = tokenizer(
+        list(examples.texts),
+        list(examples.pairs) if any(examples.pairs) else None,
+        truncation=True,
+        max_length=target.sequence_length,
+    )
+    return rows_of(encoded, tokenizer), labels_of(examples)
+
+
+def rows_of(encoded: Any, tokenizer: Any) -> list[Encoded]:
+    """What a tokenizer returned, row by row."""
+    names = input_names(tokenizer)
+    rows = zip(*(encoded[name] for name in names), strict=True)
+    return [
+        {key: np.asarray(ids, dtype=np.int64) for key, ids in zip(names, row, strict=True)}
+        for row in rows
+    ]
+
+
+def input_names(tokenizer: Any) -> list[str]:
+    return [name for name in tokenizer.model_input_names if name != "attention_mask"]
+
+
 def tokenize(
-    splits: Mapping[SplitName, Examples], tokenizer: Any, config: Any, target: Target
+    splits: Mapping[SplitName, Examples],
+    tokenizer: Any,
+    config: Any,
+    target: Target,
+    encode: Encode = plainly,
 ) -> Workload:
     """Every split tokenised, cut to the target's sequence length; texts without a token left out.
 
     Raises:
         DataError: none of a split's texts gives a token.
     """
-    names = [name for name in tokenizer.model_input_names if name != "attention_mask"]
     made: dict[SplitName, Split] = {}
     empty = 0
     for name, examples in splits.items():
-        rows = _encoded(examples, names, tokenizer, target)
+        rows, labels = encode(examples, tokenizer, target)
         kept = [index for index, row in enumerate(rows) if len(row["input_ids"])]
         if not kept:
             raise DataError(
                 f"no text of the split {name!r} gives a token: is this the model's own tokenizer?"
             )
         empty += len(rows) - len(kept)
-        made[name] = Split(tuple(rows[i] for i in kept), labels_of(examples)[kept])
+        made[name] = Split(tuple(rows[i] for i in kept), labels[kept])
     remarks = _unknown_tokens(made.values(), tokenizer)
     if empty:
         remarks.append(Remark(f"Left out: texts that give no token, {empty} of them."))
     if full := _full(made.values(), target):
         remarks.append(full)
-    padding = dict.fromkeys(names, 0) | {"input_ids": padding_id(tokenizer, config)}
+    padding = dict.fromkeys(input_names(tokenizer), 0) | {
+        "input_ids": padding_id(tokenizer, config)
+    }
     return Workload(made, TextInputs(padding), tuple(remarks))
 
 
@@ -106,22 +140,6 @@ def padding_id(tokenizer: Any, config: Any) -> int:
     """The model's own, by which a decoder finds the last token; else the tokenizer's."""
     own = getattr(config, "pad_token_id", None)
     return int(own if own is not None else tokenizer.pad_token_id or 0)
-
-
-def _encoded(
-    examples: Examples, names: Sequence[str], tokenizer: Any, target: Target
-) -> list[Encoded]:
-    encoded = tokenizer(
-        list(examples.texts),
-        list(examples.pairs) if any(examples.pairs) else None,
-        truncation=True,
-        max_length=target.sequence_length,
-    )
-    rows = zip(*(encoded[name] for name in names), strict=True)
-    return [
-        {key: np.asarray(ids, dtype=np.int64) for key, ids in zip(names, row, strict=True)}
-        for row in rows
-    ]
 
 
 def _unknown_tokens(splits: Iterable[Split], tokenizer: Any) -> list[Remark]:

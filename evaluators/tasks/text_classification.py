@@ -15,16 +15,19 @@ from paretoformer.evaluators.data import Examples, Labels, SplitName
 from paretoformer.evaluators.remark import Remark
 from paretoformer.evaluators.target import Target
 from paretoformer.evaluators.tasks.labels import (
-    check_classes,
+    check_problem,
     class_names,
     class_numbers,
     doubts,
+    problem_of,
     titles,
 )
 from paretoformer.evaluators.tasks.task import Task, register
 from paretoformer.evaluators.tasks.text import tokenize
 from paretoformer.evaluators.workload import Workload
 from paretoformer.spaces.answers import Distributions
+
+SINGLE = "single_label_classification"
 
 
 class TextClassification(Task):
@@ -39,13 +42,17 @@ class TextClassification(Task):
     scores = ("accuracy",)
     more_scores = ("macro_f1", "matthews")
 
+    def suits(self, config: Any) -> bool:
+        return problem_of(config) == SINGLE
+
     def encode(
         self, splits: Mapping[SplitName, Examples], tokenizer: Any, config: Any, target: Target
     ) -> Workload:
-        check_classes(config)  # also where there are no labels to read
+        check_problem(config, SINGLE)  # also where there are no labels to read
         return tokenize(splits, tokenizer, config, target)
 
     def read_labels(self, labels: Sequence[Any], config: Any) -> Labels:
+        check_problem(config, SINGLE)
         return class_numbers(labels, config)
 
     def doubts(self, answers: np.ndarray, labels: np.ndarray, config: Any) -> list[Remark]:

@@ -10,6 +10,7 @@ from typing import Any
 import jinja2
 
 from paretoformer.evaluators.target import describe_machine
+from paretoformer.evaluators.tasks import task_of
 from paretoformer.search.results.best import Best
 from paretoformer.search.results.evidence import techniques
 from paretoformer.search.results.tables import cells, number
@@ -25,7 +26,11 @@ def model_card(best: Best, base: str, served: Sequence[str] = ()) -> str:
     template = jinja2.Environment(undefined=jinja2.StrictUndefined, trim_blocks=True).from_string(
         files("paretoformer.search.results").joinpath("card.md.jinja").read_text("utf-8")
     )
+    task = task_of(best.study["model"]["task"])
     return template.render(
+        form=task.form,
+        output=f".{task.answers.output}",
+        size=task.shown(best.study["target"]["sequence_length"]),
         name=best.study["name"],
         base=best.study["model"]["path"],
         task=best.study["model"]["task"],

@@ -12,7 +12,7 @@ import transformers
 from huggingface_hub import snapshot_download
 
 from paretoformer.evaluators import demo
-from paretoformer.evaluators.tasks import load_tokenizer, task_of
+from paretoformer.evaluators.tasks import task_of
 from paretoformer.search.disk import room_on
 from paretoformer.search.results.best import Best
 from paretoformer.search.results.card import model_card
@@ -44,14 +44,15 @@ def _export(best: Best, directory: Path) -> int:
     built = built_point(best.candidate, best.run, best.facts)
     source = base_model(best)
     remote = bool(best.study["model"]["trust_remote_code"])
-    tokenizer = load_tokenizer(source, trust_remote_code=remote)
+    task = task_of(best.study["model"]["task"])
+    processor = task.processor(source, trust_remote_code=remote)
     directory = directory.resolve()
     beside = directory.with_name(f".{directory.name}.part")
     shutil.rmtree(beside, ignore_errors=True)
     try:
         save_compressed(served(built, best.candidate), beside)
-        tokenizer.save_pretrained(beside)
-        _copy(source, task_of(best.study["model"]["task"]).files, beside)
+        processor.save_pretrained(beside)
+        _copy(source, task.files, beside)
         write_whole(beside / MEASURED, json.dumps(measured(best), indent=2) + "\n")
         served_by = [p.relative_to(beside).as_posix() for p in sorted(beside.glob("*/*"))]
         write_whole(beside / "README.md", model_card(best, source, served_by))

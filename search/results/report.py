@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import jinja2
 
+from paretoformer.evaluators.tasks import task_of
 from paretoformer.search.disk import room_on
 from paretoformer.search.results import disturbance
 from paretoformer.search.results.chart import CSS, DARK, LIGHT, standalone, variables
@@ -71,6 +72,7 @@ def _write(folder: RunFolder) -> Path:
     page = template.render(
         facts=facts,
         study=facts.study,
+        size=task_of(facts.study["model"]["task"]).shown(facts.study["target"]["sequence_length"]),
         machine=facts.machine,
         columns=varying_axes([Candidate.from_json(text) for text in shown["candidate"]]),
         css=CSS,

@@ -385,8 +385,8 @@ def _context(subject: Subject, shape: Shape, progress: Progress) -> Context:
         sequence_length=target.sequence_length,
         dtype=target.dtype,
         batches=lambda count: subject.workload.training_batches(count, "cpu", BATCH),
-        divergence=lambda output, dense: float(
-            subject.task.answers.divergence(output, dense).sum()
+        divergence=lambda output, dense, batch: float(
+            subject.task.answers.divergence(output, dense, batch).sum()
         ),
         progress=progress,
         unmeasurable=unmeasurable,
@@ -400,7 +400,7 @@ def _training_batches(subject: Subject, progress: Progress) -> Iterator[tuple[Ba
         labels = train.labels[indices]
         if not subject.labelled:
             with torch.inference_mode():
-                labels = subject.task.predict(subject.model(**inputs))
+                labels = subject.task.as_labels(subject.model(**inputs), inputs)
         yield inputs, torch.from_numpy(labels)
         done += len(indices)
         progress("Ranking what may go", done, len(train))

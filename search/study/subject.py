@@ -25,7 +25,6 @@ from paretoformer.evaluators.tasks import (
     check_family,
     load_config,
     load_model,
-    load_tokenizer,
     task_of,
 )
 from paretoformer.evaluators.workload import Workload
@@ -33,7 +32,6 @@ from paretoformer.search.errors import StudyError, UserError
 from paretoformer.search.results.requirement import Requirement
 from paretoformer.search.study.spec import Spec
 from paretoformer.spaces.axes import axes
-from paretoformer.spaces.families import longest
 from paretoformer.spaces.suggestions import did_you_mean
 
 FIDELITY = "fidelity"
@@ -155,12 +153,13 @@ def _loaded(spec: Spec, progress: Progress) -> Subject:
     objectives = _objectives(spec, task, target)
     required = _required(spec, task, target)
     _check_settings(spec)
-    path, config = _model(spec, task, progress)
+    path, config, length = _model(spec, task, progress)
+    target = replace(target, sequence_length=length)
     source: DataSource = spec.data
     if demo.is_demo(source.path):
         source = demo.prepare(source.path, progress).data(source)
     read_labels = partial(task.read_labels, config=config)
-    splits = read_splits(source, spec.seed, spec.recovery.texts, read_labels)
+    splits = read_splits(source, spec.seed, spec.recovery.texts, read_labels, task.form)
     tokenizer, model, unused = _load(task, path, spec)
     workload = task.encode(splits.examples, tokenizer, model.config, target)
     _check_vocabulary(workload, model)
@@ -189,15 +188,14 @@ def _target(spec: Spec) -> Target:
     )
 
 
-def _model(spec: Spec, task: Task, progress: Progress) -> tuple[str, Any]:
-    """Where the model is, and its config, checked."""
+def _model(spec: Spec, task: Task, progress: Progress) -> tuple[str, Any, int]:
+    """Where the model is, its config, checked, and how many tokens a timed input has."""
     path = spec.model.path
     if demo.is_demo(path):
         demo.recipe_of(path)
         path = demo.prepare(path, progress).model
     config = _load_config(path, spec)
-    _check_config(spec, task, config)
-    return path, config
+    return path, config, _checked_length(spec, task, config)
 
 
 def _stop_at(remarks: Iterable[Remark]) -> None:
@@ -265,34 +263,34 @@ def _load_config(path: str, spec: Spec) -> Any:
 
 
 def _load(task: Task, path: str, spec: Spec) -> tuple[Any, nn.Module, tuple[Remark, ...]]:
-    """The tokenizer, the model, and a remark if its checkpoint holds weights that are not used."""
+    """The tokenizer or its like, the model, and remarks on it, such as of unused weights."""
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
     remote = spec.model.trust_remote_code
     try:
-        tokenizer = load_tokenizer(path, trust_remote_code=remote)
-        return tokenizer, *load_model(task, path, trust_remote_code=remote)
+        return task.processor(path, trust_remote_code=remote), *load_model(
+            task, path, trust_remote_code=remote
+        )
     except Exception as error:
         raise StudyError(f"cannot load the model {spec.model.path}: {_line(error)}") from None
 
 
-def _check_config(spec: Spec, task: Task, config: Any) -> None:
+def _checked_length(spec: Spec, task: Task, config: Any) -> int:
+    """Tokens of a timed input of a model that can be searched."""
     family = check_family(task, config)
     _check_settings(spec, causal=family.causal)
-    room = longest(config)
-    if spec.target.sequence_length > room:
-        raise StudyError(
-            f"target.sequence_length is {spec.target.sequence_length}, "
-            f"but the model has room for {room} tokens."
-        )
+    length = task.length(config, spec.target.sequence_length)
     if family.causal and config.pad_token_id is None:
         raise StudyError(
             f"the config of {spec.model.path} has no pad_token_id, without which a model that "
             "reads its answer off the last token cannot find it in a padded batch: set it."
         )
+    return length
 
 
 def _check_vocabulary(workload: Workload, model: Any) -> None:
+    if "input_ids" not in workload.splits["train"].examples[0]:
+        return
     known = model.get_input_embeddings().num_embeddings
     filler = model.config.pad_token_id
     if filler is not None and not 0 <= filler < known:

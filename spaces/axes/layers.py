@@ -150,7 +150,7 @@ def _missed(
     keep_layers(model, _without(removed, context.shape.layers))
     with torch.inference_mode():
         return sum(
-            context.divergence(model(**batch), each)
+            context.divergence(model(**batch), each, batch)
             for batch, each in zip(batches, dense, strict=True)
         )
 

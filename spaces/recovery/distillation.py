@@ -28,11 +28,12 @@ from safetensors.torch import save_file
 from torch import nn
 
 from paretoformer.spaces.families import layers_of
-from paretoformer.spaces.recovery.layerwise import Batch, token_mask, without_cache
+from paretoformer.spaces.recovery.layerwise import without_cache
 from paretoformer.spaces.recovery.least_squares import put
 from paretoformer.spaces.recovery.report import Recovered
 from paretoformer.spaces.recovery.teacher import Teacher
 from paretoformer.spaces.runtimes.torch_runtime import slow_precision
+from paretoformer.spaces.tokens import Batch, token_mask
 
 LEARNING_RATE = 2e-4
 WARM_UP = 0.05
@@ -142,7 +143,7 @@ class Distillation:
             with _outputs(self.model) as given:
                 output = self.model(**arguments)
         mask = token_mask(batch, given[0])
-        loss = self._teacher.answers.distance(output, dense)
+        loss = self._teacher.answers.distance(output, dense, batch)
         for own, layer in self._pairs:
             target = wanted[layer][mask].float()
             distance = (given[own][mask].float() - target).square().mean()

@@ -7,7 +7,7 @@ goes on with what the changed layer gives: no layer is run more than once and a 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import IntEnum
@@ -17,8 +17,7 @@ import torch
 from torch import nn
 
 from paretoformer.spaces.families import Block, blocks_of, family_of, layers_of
-
-Batch = Mapping[str, torch.Tensor]
+from paretoformer.spaces.tokens import Batch
 
 
 class Part(IntEnum):
@@ -48,14 +47,6 @@ class Seen:
 
 class _Stop(Exception):
     """Ends a forward whose rest is of no use."""
-
-
-def token_mask(batch: Batch, hidden: torch.Tensor) -> torch.Tensor:
-    """(batch, length) booleans: the tokens that are real."""
-    mask = batch.get("attention_mask")
-    if mask is None:
-        return torch.ones(hidden.shape[:2], dtype=torch.bool, device=hidden.device)
-    return mask.bool()
 
 
 def without_cache(model: nn.Module, batch: Batch) -> dict[str, Any]:

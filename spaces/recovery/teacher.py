@@ -14,13 +14,8 @@ import torch
 from torch import nn
 
 from paretoformer.spaces.answers import Answers
-from paretoformer.spaces.recovery.layerwise import (
-    Batch,
-    Part,
-    token_mask,
-    watched_sums,
-    without_cache,
-)
+from paretoformer.spaces.recovery.layerwise import Part, watched_sums, without_cache
+from paretoformer.spaces.tokens import Batch, token_mask
 
 Key = tuple[int, Part]
 
@@ -104,7 +99,7 @@ class Teacher:
         """
         with torch.no_grad():
             found = [
-                self.answers.divergence(self._answer(model, batch), dense)
+                self.answers.divergence(self._answer(model, batch), dense, batch)
                 for batch, dense in zip(self.texts.held[::every], self._held[::every], strict=True)
             ]
         return float(torch.cat(found).mean())
@@ -141,7 +136,8 @@ class Teacher:
         """Each batch with its mask, the sums, and the gradients of the answer by them."""
         with watched_sums(self.model) as found, torch.enable_grad():
             for batch in self.texts.fit:
-                probe = self.answers.probe(self._answer(self.model, batch), self._generator)
+                output = self._answer(self.model, batch)
+                probe = self.answers.probe(output, self._generator, batch)
                 gradients = torch.autograd.grad(probe, list(found.values()), allow_unused=True)
                 mask = token_mask(batch, next(iter(found.values())))
                 yield batch, mask, dict(found), dict(zip(found, gradients, strict=True))

@@ -85,14 +85,16 @@ def _same(given: Any, wanted: Any, tolerance: float) -> None:
     )
 
 
-def check_task(task: Task, output: Any, labels: torch.Tensor) -> None:
-    """The laws of `Task`, on a model's output for a batch."""
+def check_task(task: Task, output: Any, labels: torch.Tensor, batch: Inputs | None = None) -> None:
+    """The laws of `Task`, on a model's output for a batch; of which every token is real if none is
+    given."""
+    batch = batch or {}
     assert len(task.predict(output)) == len(labels), "one answer for each row"
     assert task.loss(output, labels).ndim == 0, "the loss is one number"
-    divergence = task.answers.divergence(output, output)
+    divergence = task.answers.divergence(output, output, batch)
     assert divergence.shape == (len(labels),), "one divergence for each row"
     torch.testing.assert_close(divergence, torch.zeros_like(divergence), atol=1e-6, rtol=0)
-    assert np.allclose(task.likeness(output, output), 1.0), "an answer is like itself"
+    assert np.allclose(task.likeness(output, output, batch), 1.0), "an answer is like itself"
 
 
 def check_metric(metric: Metric, bench: Bench) -> Measurement | None:

@@ -1,0 +1,70 @@
+"""How well passages are ordered for their queries: nDCG@10 and MRR@10."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from typing import ClassVar
+
+import numpy as np
+from scipy.stats import bootstrap
+
+from paretoformer.evaluators.answers import predictions
+from paretoformer.evaluators.directions import Direction, Role
+from paretoformer.evaluators.measurement import Measurement
+from paretoformer.evaluators.metrics.metric import Bench, Metric
+from paretoformer.evaluators.metrics.registry import register
+from paretoformer.evaluators.metrics.score import RESAMPLES
+from paretoformer.evaluators.statistics import ndcg_of_queries, reciprocal_ranks
+
+
+class _OfQueries(Metric):
+    """The mean over queries, which are its samples; its interval is a percentile bootstrap over
+    them."""
+
+    unit = "fraction"
+    direction: ClassVar[Direction] = "maximize"
+    role: ClassVar[Role] = "quality"
+
+    @abstractmethod
+    def of_queries(self, labels: np.ndarray, answers: np.ndarray) -> np.ndarray:
+        """(queries,) labels: (rows, 2), a relevance and the number of a query."""
+
+    def measure(self, bench: Bench) -> Measurement:
+        found = self.of_queries(np.asarray(bench.split.labels), predictions(bench))
+        value = float(found.mean())
+        low = high = value
+        if np.ptp(found) > 0:
+            drawn = bootstrap(
+                (found,),
+                np.mean,
+                n_resamples=RESAMPLES,
+                method="percentile",
+                rng=np.random.default_rng(0),
+            ).confidence_interval
+            low, high = min(value, float(drawn.low)), max(value, float(drawn.high))
+        return Measurement(value, low, high, self.unit, samples=tuple(found.tolist()))
+
+
+class Ndcg(_OfQueries):
+    """Normalised discounted cumulative gain of the first 10 passages (Järvelin and Kekäläinen
+    2002), with the relevance itself as gain, as scikit-learn computes it."""
+
+    name = "ndcg"
+    requirement = "ndcg>=dense-0.01"
+
+    def of_queries(self, labels: np.ndarray, answers: np.ndarray) -> np.ndarray:
+        return ndcg_of_queries(labels, answers)
+
+
+class ReciprocalRank(_OfQueries):
+    """Mean of one over the rank of the first relevant passage among the first 10, else 0."""
+
+    name = "mrr"
+    requirement = "mrr>=dense-0.01"
+
+    def of_queries(self, labels: np.ndarray, answers: np.ndarray) -> np.ndarray:
+        return reciprocal_ranks(labels, answers)
+
+
+register(Ndcg())
+register(ReciprocalRank())

@@ -1,0 +1,43 @@
+"""How near numbers are to the scores of a regression: Pearson's correlation, mean squared error."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import numpy as np
+from scipy.stats import pearsonr
+from sklearn.metrics import mean_squared_error
+
+from paretoformer.evaluators.directions import Direction
+from paretoformer.evaluators.metrics.registry import register
+from paretoformer.evaluators.metrics.score import Score
+
+
+class Pearson(Score):
+    """Pearson's correlation: 1 where the answers are a line of the scores; 0 where one of them does
+    not vary."""
+
+    name = "pearson"
+    unit = "correlation"
+    requirement = "pearson>=dense-0.01"
+
+    def score(self, labels: np.ndarray, answers: np.ndarray) -> float:
+        if len(labels) < 2 or np.ptp(labels) == 0 or np.ptp(answers) == 0:
+            return 0.0
+        return float(pearsonr(labels, answers).statistic)
+
+
+class MeanSquaredError(Score):
+    """Mean squared difference of answers and scores, in the square of their unit."""
+
+    name = "mean_squared_error"
+    unit = "squared score"
+    direction: ClassVar[Direction] = "minimize"
+    requirement = "mean_squared_error<=1.05*dense"
+
+    def score(self, labels: np.ndarray, answers: np.ndarray) -> float:
+        return float(mean_squared_error(labels, answers))
+
+
+register(Pearson())
+register(MeanSquaredError())

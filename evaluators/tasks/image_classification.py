@@ -1,0 +1,135 @@
+"""Task `image-classification`: one label for each image."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+import transformers
+from torch.nn import functional as F
+
+from paretoformer.evaluators.data import Examples, Form, Labels, SplitName
+from paretoformer.evaluators.remark import Remark
+from paretoformer.evaluators.target import Target
+from paretoformer.evaluators.tasks.labels import class_names, class_numbers, doubts, titles
+from paretoformer.evaluators.tasks.task import Task, register
+from paretoformer.evaluators.tasks.text import labels_of
+from paretoformer.evaluators.workload import Encoded, Inputs, Split, Workload
+from paretoformer.spaces.answers import Distributions
+
+PIXELS = "pixel_values"
+MOST_BYTES = 2 * 10**9
+"""Of the pixels of all images for recovery, which are held in memory."""
+CHUNK = 64
+"""Images that are made ready together."""
+
+
+@dataclass(frozen=True)
+class ImageInputs(Inputs):
+    """tokens: of one image, each of which is one patch, and those that stand for all of it."""
+
+    tokens: int
+
+    def size(self, example: Encoded) -> int:
+        """Tokens, of which all images have as many."""
+        return self.tokens
+
+    def collate(self, examples: Sequence[Encoded]) -> dict[str, torch.Tensor]:
+        """(rows, channels, height, width) float32"""
+        return {PIXELS: torch.from_numpy(np.stack([example[PIXELS] for example in examples]))}
+
+    def timing(self, examples: Sequence[Encoded], target: Target) -> dict[str, torch.Tensor]:
+        """As many images as a batch has."""
+        return self.collate([examples[i % len(examples)] for i in range(target.batch_size)])
+
+
+class ImageClassification(Task):
+    """A single label for each image, made ready by the model's own image processor, with Pillow.
+
+    Images are of the size that the processor gives them, whatever `target.sequence_length` is.
+    """
+
+    name = "image-classification"
+    auto = transformers.AutoModelForImageClassification
+    architectures: ClassVar[Mapping[str, Any]] = {
+        "vit": "ViTForImageClassification",
+        "deit": "DeiTForImageClassification",
+    }
+    answers = Distributions()
+    scores = ("accuracy",)
+    more_scores = ("macro_f1", "matthews")
+    form: ClassVar[Form] = "image"
+
+    def processor(self, path: str, *, trust_remote_code: bool = False) -> Any:
+        return transformers.AutoImageProcessor.from_pretrained(
+            path, backend="pil", trust_remote_code=trust_remote_code
+        )
+
+    def length(self, config: Any, wanted: int) -> int:
+        height, width = _pair(config.image_size)
+        rows, columns = _pair(config.patch_size)
+        more = 2 if config.model_type == "deit" else 1
+        return (height // rows) * (width // columns) + more
+
+    def shown(self, length: int) -> str:
+        return "images of the model's size"
+
+    def encode(
+        self, splits: Mapping[SplitName, Examples], tokenizer: Any, config: Any, target: Target
+    ) -> Workload:
+        """tokenizer: the image processor."""
+        tokens = self.length(config, 0)
+        made: dict[SplitName, Split] = {}
+        remarks = []
+        for name, examples in splits.items():
+            kept = examples
+            if name == "recovery":
+                each = _pixels(examples.take([0]), tokenizer)[0].nbytes
+                kept = examples.take(range(min(len(examples), MOST_BYTES // each)))
+            if len(kept) < len(examples):
+                text = f"Of {len(examples)} images for recovery, {len(kept)} are held in memory."
+                remarks.append(Remark(text))
+            pixels = _pixels(kept, tokenizer)
+            made[name] = Split(tuple({PIXELS: image} for image in pixels), labels_of(kept))
+        return Workload(made, ImageInputs(tokens), tuple(remarks))
+
+    def read_labels(self, labels: Sequence[Any], config: Any) -> Labels:
+        return class_numbers(labels, config)
+
+    def doubts(self, answers: np.ndarray, labels: np.ndarray, config: Any) -> list[Remark]:
+        names, _ = class_names(config)
+        return doubts(answers, labels, titles(names))
+
+    def loss(self, output: Any, labels: torch.Tensor) -> torch.Tensor:
+        return F.cross_entropy(output.logits.float(), labels, reduction="sum")
+
+    def predict(self, output: Any) -> np.ndarray:
+        answers: np.ndarray = output.logits.argmax(dim=-1).cpu().numpy()
+        return answers
+
+
+def _pixels(examples: Examples, processor: Any) -> list[np.ndarray]:
+    """Of each image (channels, height, width), float32."""
+    from PIL import Image  # an extra, which reading the images has asked for
+
+    found: list[np.ndarray] = []
+    for start in range(0, len(examples), CHUNK):
+        images = [
+            Image.open(io.BytesIO(data)).convert("RGB")
+            for data in examples.texts[start : start + CHUNK]
+        ]
+        found += list(processor(images, return_tensors="np")[PIXELS].astype(np.float32))
+    return found
+
+
+def _pair(size: Any) -> tuple[int, int]:
+    """A config says (height, width) or, of a square, one number."""
+    height, width = (size, size) if isinstance(size, int) else size
+    return int(height), int(width)
+
+
+register(ImageClassification())

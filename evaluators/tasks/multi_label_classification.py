@@ -1,0 +1,124 @@
+"""Task `multi-label-classification`: none, one or several labels for each text."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+import transformers
+from torch.nn import functional as F
+from transformers.models.auto import modeling_auto
+
+from paretoformer.evaluators.data import Examples, Labels, SplitName
+from paretoformer.evaluators.reading import DataError
+from paretoformer.evaluators.remark import Remark
+from paretoformer.evaluators.target import Target
+from paretoformer.evaluators.tasks.labels import (
+    check_problem,
+    class_names,
+    class_numbers,
+    problem_of,
+)
+from paretoformer.evaluators.tasks.task import Task, register
+from paretoformer.evaluators.tasks.text import tokenize
+from paretoformer.evaluators.workload import Workload
+from paretoformer.spaces.answers import Marks
+from paretoformer.spaces.tokens import Batch
+
+PROBLEM = "multi_label_classification"
+
+
+class MultiLabelClassification(Task):
+    """A classifier whose config says `problem_type` "multi_label_classification".
+
+    A class is given where its logit is above 0: its chance is above one half.
+    """
+
+    name = "multi-label-classification"
+    auto = transformers.AutoModelForSequenceClassification
+    architectures: ClassVar[Mapping[str, Any]] = (
+        modeling_auto.MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES
+    )
+    answers = Marks()
+    scores = ("micro_f1",)
+    more_scores = ("macro_f1",)
+
+    def suits(self, config: Any) -> bool:
+        return problem_of(config) == PROBLEM
+
+    def encode(
+        self, splits: Mapping[SplitName, Examples], tokenizer: Any, config: Any, target: Target
+    ) -> Workload:
+        check_problem(config, PROBLEM)
+        return tokenize(splits, tokenizer, config, target)
+
+    def read_labels(self, labels: Sequence[Any], config: Any) -> Labels:
+        """(rows, classes) of 0 and 1, from lists of names or numbers, names in one text with
+        commas, semicolons or bars between them, or lists of a 0 or 1 for each class."""
+        check_problem(config, PROBLEM)
+        names, _ = class_names(config)
+        lists = [_listed(label, names) for label in labels]
+        classes = int(config.num_labels)
+        if all(_is_multi_hot(each, classes) for each in lists):
+            marks = tuple(tuple(int(mark) for mark in each) for each in lists)
+            return Labels(marks, (_counted(marks, names),))
+        found = class_numbers([label for each in lists for label in each], config, "label")
+        numbers = iter(found.values)
+        rows = ([next(numbers) for _ in each] for each in lists)
+        marks = tuple(tuple(int(n in row) for n in range(classes)) for row in rows)
+        return Labels(marks, found.remarks)
+
+    def doubts(self, answers: np.ndarray, labels: np.ndarray, config: Any) -> list[Remark]:
+        if ((answers == 1) & (labels == 1)).any():
+            return []
+        return [
+            Remark(
+                f"The uncompressed model gives none of the labels of {len(labels)} training "
+                "examples. Is it the fine-tuned model, with its own tokenizer, and are data.text "
+                "and data.label the right columns?",
+                doubt=True,
+            )
+        ]
+
+    def loss(self, output: Any, labels: torch.Tensor) -> torch.Tensor:
+        logits = output.logits.float()
+        return F.binary_cross_entropy_with_logits(logits, labels.float(), reduction="sum")
+
+    def predict(self, output: Any) -> np.ndarray:
+        """(rows, classes) of 0 and 1"""
+        answers: np.ndarray = (output.logits > 0).long().cpu().numpy()
+        return answers
+
+    def likeness(self, output: Any, dense: Any, batch: Batch) -> np.ndarray:
+        """(rows,) 1 where all labels are the dense model's, else 0."""
+        same: np.ndarray = (self.predict(output) == self.predict(dense)).all(axis=1)
+        return same.astype(np.float64)
+
+
+def _listed(label: Any, names: Mapping[str, int]) -> Sequence[Any]:
+    """Raises DataError unless it is a list, or a text that says one."""
+    if isinstance(label, list | tuple):
+        return label
+    if isinstance(label, str) and label not in names:
+        return [part.strip() for part in re.split(r"[,;|]", label) if part.strip()]
+    if isinstance(label, dict):
+        raise DataError(f"label {label!r} is no list of labels.")
+    return [label]
+
+
+def _is_multi_hot(labels: Sequence[Any], classes: int) -> bool:
+    return len(labels) == classes and all(
+        isinstance(each, int | float) and each in (0, 1) for each in labels
+    )
+
+
+def _counted(marks: Sequence[Sequence[int]], names: Mapping[str, int]) -> Remark:
+    counts = np.array(marks).sum(axis=0)
+    shown = ", ".join(f"{name} {counts[number]}" for name, number in list(names.items())[:6])
+    return Remark(f"Labels are lists of 0 and 1, one for each class; texts that have it: {shown}.")
+
+
+register(MultiLabelClassification())

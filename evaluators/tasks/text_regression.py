@@ -1,0 +1,91 @@
+"""Task `text-regression`: one number for each text or pair of texts, as cross-encoders give it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+import transformers
+from torch.nn import functional as F
+from transformers.models.auto import modeling_auto
+
+from paretoformer.evaluators.data import Examples, Labels, SplitName
+from paretoformer.evaluators.remark import Remark
+from paretoformer.evaluators.statistics import rank_correlation
+from paretoformer.evaluators.target import Target
+from paretoformer.evaluators.tasks.labels import check_problem, numbers_of, problem_of
+from paretoformer.evaluators.tasks.task import Task, register
+from paretoformer.evaluators.tasks.text import tokenize
+from paretoformer.evaluators.workload import Workload
+from paretoformer.spaces.answers import Numbers
+from paretoformer.spaces.tokens import Batch
+
+UNRELATED = 0.2
+"""A Spearman correlation below which answers and scores are about different things."""
+
+
+class TextRegression(Task):
+    """A classifier of one class: its logit is the answer, as it is; no activation is applied.
+
+    Ranks do not depend on it; of the scores, `pearson` and `mean_squared_error` do.
+    """
+
+    name = "text-regression"
+    auto = transformers.AutoModelForSequenceClassification
+    architectures: ClassVar[Mapping[str, Any]] = (
+        modeling_auto.MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES
+    )
+    answers = Numbers()
+    scores: ClassVar[tuple[str, ...]] = ("spearman",)
+    more_scores: ClassVar[tuple[str, ...]] = ("pearson", "mean_squared_error")
+
+    def suits(self, config: Any) -> bool:
+        return problem_of(config) == "regression"
+
+    def encode(
+        self, splits: Mapping[SplitName, Examples], tokenizer: Any, config: Any, target: Target
+    ) -> Workload:
+        check_problem(config, "regression")
+        return tokenize(splits, tokenizer, config, target)
+
+    def read_labels(self, labels: Sequence[Any], config: Any) -> Labels:
+        check_problem(config, "regression")
+        return numbers_of(labels, self.name)
+
+    def doubts(self, answers: np.ndarray, labels: np.ndarray, config: Any) -> list[Remark]:
+        found = rank_correlation(labels, answers)
+        if found >= UNRELATED:
+            return []
+        return [
+            Remark(
+                f"The answers of the uncompressed model and the scores of {len(labels)} training "
+                f"examples have a Spearman correlation of {found:.2f}. Is it the fine-tuned model, "
+                "with its own tokenizer, and are data.text, data.text_pair and data.label the "
+                "right columns?",
+                doubt=True,
+            )
+        ]
+
+    def loss(self, output: Any, labels: torch.Tensor) -> torch.Tensor:
+        return F.mse_loss(output.logits[:, 0].float(), labels.float(), reduction="sum")
+
+    def predict(self, output: Any) -> np.ndarray:
+        """(rows,)"""
+        answers: np.ndarray = output.logits[:, 0].detach().float().cpu().numpy()
+        return answers
+
+    def as_labels(self, output: Any, batch: Batch) -> np.ndarray:
+        """(rows,) One more than the answers: at the answers themselves a squared error is least, so
+        its gradient would say that nothing matters."""
+        return self.predict(output) + 1
+
+    def likeness(self, output: Any, dense: Any, batch: Batch) -> np.ndarray:
+        """(rows,) exp(-d²/2) of the difference d, which is the `divergence` as a share."""
+        nats = self.answers.divergence(output, dense, batch)
+        shares: np.ndarray = (-nats).exp().detach().cpu().numpy()
+        return shares
+
+
+register(TextRegression())

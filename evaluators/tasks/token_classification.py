@@ -1,0 +1,124 @@
+"""Task `token-classification`: one label for each word, such as the entities in a text."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+import transformers
+from torch.nn import functional as F
+from transformers.models.auto import modeling_auto
+
+from paretoformer.evaluators.data import Examples, Form, Labels, SplitName
+from paretoformer.evaluators.reading import DataError
+from paretoformer.evaluators.remark import Remark
+from paretoformer.evaluators.target import Target
+from paretoformer.evaluators.tasks.labels import (
+    class_names,
+    class_numbers,
+    doubts,
+    titles,
+)
+from paretoformer.evaluators.tasks.task import Task, register
+from paretoformer.evaluators.tasks.text import rows_of, tokenize
+from paretoformer.evaluators.workload import Encoded, Workload
+from paretoformer.spaces.answers import TokenDistributions
+from paretoformer.spaces.tokens import Batch, token_mask
+
+IGNORED = -100
+"""The label of a token that is not scored: torch's cross entropy leaves it out."""
+
+
+class TokenClassification(Task):
+    """A text is a list of words, each with its label: entities as spans of `B-` and `I-` labels.
+
+    The first piece of a word answers for it; other pieces, and special tokens, are not scored.
+    Words beyond the target's sequence length are cut, and their entities count neither way.
+    """
+
+    name = "token-classification"
+    auto = transformers.AutoModelForTokenClassification
+    architectures: ClassVar[Mapping[str, Any]] = (
+        modeling_auto.MODEL_FOR_TOKEN_CLASSIFICATION_MAPPING_NAMES
+    )
+    answers = TokenDistributions()
+    scores = ("f1",)
+    form: ClassVar[Form] = "words"
+
+    def encode(
+        self, splits: Mapping[SplitName, Examples], tokenizer: Any, config: Any, target: Target
+    ) -> Workload:
+        if not tokenizer.is_fast:
+            raise DataError(
+                f"{type(tokenizer).__name__} cannot tell which word a token belongs to: save the "
+                "tokenizer with its tokenizer.json."
+            )
+        return tokenize(splits, tokenizer, config, target, _word_by_word)
+
+    def read_labels(self, labels: Sequence[Any], config: Any) -> Labels:
+        """(rows, words) -> classes; `IGNORED` for a word without a label."""
+        lengths = [0 if each is None else len(each) for each in labels]
+        every = [IGNORED if x is None else x for each in labels for x in each or ()]
+        found = class_numbers(every, config, "word")
+        words = iter(found.values)
+        rows = (
+            tuple(IGNORED if (number := next(words)) is None else number for _ in range(length))
+            for length in lengths
+        )
+        return Labels(tuple(row or None for row in rows), found.remarks)
+
+    def doubts(self, answers: np.ndarray, labels: np.ndarray, config: Any) -> list[Remark]:
+        width = min(answers.shape[1], labels.shape[1])
+        answers, labels = answers[:, :width], labels[:, :width]
+        scored = labels != IGNORED
+        names, _ = class_names(config)
+        return doubts(answers[scored], labels[scored], titles(names), "training words")
+
+    def loss(self, output: Any, labels: torch.Tensor) -> torch.Tensor:
+        """labels: (rows, tokens), or longer than the rows of this batch."""
+        logits = output.logits.float()
+        wanted = labels[:, : logits.shape[1]].flatten()
+        return F.cross_entropy(logits.flatten(0, 1), wanted, ignore_index=IGNORED, reduction="sum")
+
+    def predict(self, output: Any) -> np.ndarray:
+        """(rows, tokens)"""
+        answers: np.ndarray = output.logits.argmax(dim=-1).cpu().numpy()
+        return answers
+
+    def as_labels(self, output: Any, batch: Batch) -> np.ndarray:
+        """(rows, tokens)"""
+        mask = token_mask(batch, output.logits).cpu().numpy()
+        return np.where(mask, self.predict(output), IGNORED)
+
+    def likeness(self, output: Any, dense: Any, batch: Batch) -> np.ndarray:
+        """(rows,) the share of a row's tokens that are labelled as the dense model does."""
+        mask = token_mask(batch, output.logits).cpu().numpy()
+        same = (self.predict(output) == self.predict(dense)) & mask
+        shares: np.ndarray = same.sum(axis=1) / mask.sum(axis=1).clip(min=1)
+        return shares
+
+
+def _word_by_word(
+    examples: Examples, tokenizer: Any, target: Target
+) -> tuple[list[Encoded], np.ndarray]:
+    """The first piece of each word has its label. labels: (rows, the longest row's tokens)."""
+    encoded = tokenizer(
+        [list(words) for words in examples.texts],
+        is_split_into_words=True,
+        truncation=True,
+        max_length=target.sequence_length,
+    )
+    rows = rows_of(encoded, tokenizer)
+    labels = np.full((len(rows), max(len(row["input_ids"]) for row in rows)), IGNORED)
+    for index, of_words in enumerate(examples.labels):
+        before = None
+        for place, word in enumerate(encoded.word_ids(index) if of_words is not None else ()):
+            if word is not None and word != before:
+                labels[index, place] = of_words[word]
+            before = word
+    return rows, labels
+
+
+register(TokenClassification())

@@ -1,0 +1,21 @@
+"""Tokens: which of a batch are real, and which only fill it up."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+
+Batch = Mapping[str, torch.Tensor]
+"""The inputs of a model, by name."""
+
+
+def token_mask(batch: Batch, hidden: torch.Tensor) -> torch.Tensor:
+    """(batch, length) booleans: the tokens that are real.
+
+    batch: inputs of a model. hidden: (batch, length, ...), what the model makes of them.
+    """
+    mask = batch.get("attention_mask")
+    if mask is None:
+        return torch.ones(hidden.shape[:2], dtype=torch.bool, device=hidden.device)
+    return mask.bool()
