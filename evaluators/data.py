@@ -253,6 +253,7 @@ def _from_one(
         end = cut(pool, start, size)
         splits[name] = pool.take(range(start, end))
         start = end
+    _check_sizes(splits)
     return splits, pool.take(range(start, len(pool)))
 
 
@@ -279,8 +280,20 @@ def _from_three(
                 f"are removed, but `{name}` needs {least}.{advice}"
             )
         splits[name] = found.take(range(cut(found, 0, wanted)))
+    _check_sizes(splits)
     train = pools["train"]
     return splits, train.take(range(len(splits["train"]), len(train)))
+
+
+def _check_sizes(splits: Mapping[SplitName, Examples]) -> None:
+    """Raises DataError where whole queries left too little to a split."""
+    for name, least in (("confirm", 1), ("search", 1), ("train", TRAIN_AT_LEAST)):
+        if (found := len(splits[name])) < least:  # type: ignore[index]
+            raise DataError(
+                f"rows of one query stay together, which leaves {found} to {name!r}, and it needs "
+                f"{least}: there are too few queries for their number of passages. Lower "
+                "data.search_examples or data.confirm_examples, or add queries."
+            )
 
 
 def _read(path: str, source: DataSource, form: Form) -> tuple[Examples, list[Remark]]:

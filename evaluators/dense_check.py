@@ -53,6 +53,11 @@ def _output(model: nn.Module, inputs: dict[str, torch.Tensor]) -> Any:
             output = model(**inputs)
     except Exception as error:  # whatever an architecture raises on inputs that it has no room for
         reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+        if "pixel_values" in inputs:
+            raise DataError(
+                f"the model cannot run on its images: {reason}. Do the image processor's size and "
+                "`image_size` in config.json agree?"
+            ) from None
         raise DataError(
             f"the model cannot run on its data, of shape {shape}: {reason}. Look at "
             "pad_token_id, type_vocab_size and max_position_embeddings in its config.json, and at "

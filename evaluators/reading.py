@@ -138,7 +138,7 @@ def image_bytes(source: str, row: int, value: Any) -> bytes | None:
         DataError: it is no image that can be opened.
     """
     try:
-        from PIL import Image, UnidentifiedImageError
+        from PIL import Image
     except ImportError:
         raise DataError("images need Pillow: pip install 'paretoformer[images]'.") from None
     data = value.get("bytes") if isinstance(value, dict) else value
@@ -149,8 +149,9 @@ def image_bytes(source: str, row: int, value: Any) -> bytes | None:
             data = (Path(source).parent / data).read_bytes() if data.strip() else None
         if data is None:
             return None
-        Image.open(io.BytesIO(data)).close()
-    except (OSError, TypeError, ValueError, UnidentifiedImageError) as error:
+        with Image.open(io.BytesIO(data)) as image:
+            image.load()  # a file that was cut off has a good head
+    except Exception as error:  # Pillow raises what its decoders raise
         shown = value if isinstance(value, str) else "its cell"
         raise DataError(
             f"{source}: row {row} holds no image that can be opened ({shown}): {reason(error)}"

@@ -189,7 +189,8 @@ def test_wrong_input_is_refused_in_one_line(
     study: Path, change: Callable[[str], str], message: str
 ) -> None:
     folder = study.parent
-    (folder / "torn.png").write_bytes(b"\x89PNG\r\n\x1a\n")
+    whole = next((folder / "pictures").rglob("*.png")).read_bytes()
+    (folder / "torn.png").write_bytes(whole[: len(whole) // 2])
     good = next((folder / "pictures").rglob("*.png")).relative_to(folder)
     (folder / "torn.csv").write_text(f"image,label\n{good},cat\ntorn.png,dog\n")
     (folder / "lost.csv").write_text("image,label\nlost.png,cat\n")

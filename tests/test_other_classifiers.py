@@ -167,6 +167,25 @@ def test_ways_to_write_several_labels(labels: list[Any]) -> None:
     assert found.remarks
 
 
+def test_rows_that_nobody_labelled_are_left_out() -> None:
+    found = task_of(MULTI_LABEL).read_labels([[0, 1, 0], [-1, -1, -1], [0, 0, 0]], CONFIG)
+    assert found.values == ((0, 1, 0), None, (0, 0, 0))
+    assert any("1 rows of -1" in each.text for each in found.remarks)
+
+
+def test_several_numbers_are_no_regression() -> None:
+    config = transformers.BertConfig(num_labels=3, problem_type="regression")
+    with pytest.raises(ValueError, match="the model gives 3 numbers a text"):
+        task_of(REGRESSION).read_labels([1.0], config)
+
+
+def test_class_that_nobody_has_is_left_out_of_macro_f1() -> None:
+    labels = np.array([[1, 0, 0], [0, 1, 0]])
+    found = metric_of("macro_f1").measure(bench_of(MULTI_LABEL, labels, labels))
+    assert found is not None
+    assert found.value == found.low == 1.0
+
+
 @pytest.mark.parametrize(
     ("task", "labels", "message"),
     [
@@ -174,6 +193,7 @@ def test_ways_to_write_several_labels(labels: list[Any]) -> None:
         (MULTI_LABEL, [{"joy": 1}], "is no list of labels"),
         (MULTI_LABEL, [["joy", 2]], "some labels are names of the model, such as 'joy'"),
         (MULTI_LABEL, [[0, 3]], "label 3 is unknown"),
+        (MULTI_LABEL, [[0, 1, 0], [0, 1]], "names a class twice"),
         (REGRESSION, ["good"], "label 'good' is no score: text-regression compares with numbers"),
         (REGRESSION, [True], "label True is no score"),
         (REGRESSION, ["inf"], "label 'inf' is no score"),

@@ -128,6 +128,13 @@ def test_wrong_rows_are_refused_in_one_line(
     assert "\n" not in str(raised.value)
 
 
+def test_too_few_queries_for_their_passages_are_refused(study: Path) -> None:
+    few = [{"text": f"q{i % 2}", "pair": f"p{i}", "label": i % 3} for i in range(160)]
+    spec = load_spec(with_rows(study, few, "few"))
+    with pytest.raises(StudyError, match="too few queries for their number of passages"):
+        load_subject(spec)
+
+
 def test_passages_are_needed(study: Path) -> None:
     other = study.parent / "alone.toml"
     other.write_text(study.read_text().replace('text_pair = "pair"\n', ""))

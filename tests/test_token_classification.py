@@ -115,14 +115,17 @@ def test_only_the_first_piece_of_a_word_is_scored(tmp_path: Path) -> None:
     labels = [["B-PER", *["O"] * (len(each) - 1)] for each in sentences]
     write_conll(folder / "data.conll", sentences, labels)
     split = load_subject(load_spec(found)).workload.splits["search"]
+    seen = 0
     for example, row in zip(split.examples, split.labels, strict=True):
         inner = len(example["input_ids"]) - 2
         assert row[0] == IGNORED
         assert row[1] == 1
         assert (row[inner + 1 :] == IGNORED).all()
         if example["input_ids"][2] == 1:  # the hyphen, unknown, is the second of three pieces
+            seen += 1
             assert inner == 4
             assert row[1:5].tolist() == [1, IGNORED, IGNORED, 0]
+    assert seen > 0
 
 
 def test_formats_give_the_same_rows(tmp_path: Path) -> None:
@@ -188,9 +191,28 @@ def test_csv_and_lines_without_a_label_are_refused(study: Path) -> None:
 
 
 def test_classifier_of_texts_is_no_tagger(study: Path) -> None:
-    write_model(study.parent / "model")
-    with pytest.raises(StudyError, match=r"fine-tune it for token-classification first|is unknown"):
-        load_subject(load_spec(study))
+    model = study.parent / "model"
+    names = transformers.AutoConfig.from_pretrained(model).id2label
+    write_model(model, num_labels=len(NAMES))
+    loaded = transformers.AutoModelForSequenceClassification.from_pretrained(model)
+    loaded.config.id2label, loaded.config.label2id = names, {n: i for i, n in names.items()}
+    loaded.save_pretrained(model)
+    spec = load_spec(study)
+    with pytest.raises(StudyError, match="weights that its architecture has no place for"):
+        try_dense(load_subject(spec), spec)
+
+
+def test_labels_without_names_are_doubted() -> None:
+    config = transformers.BertConfig(num_labels=3)
+    labels = np.array([[0, 1, 2, 0]])
+    (doubt,) = task_of("token-classification").doubts(labels, labels, config)
+    assert "The labels of the model have no names" in doubt.text
+
+
+def test_bilou_is_read_as_entities() -> None:
+    names = {0: "O", 1: "B-PER", 2: "L-PER", 3: "U-LOC"}
+    right, found, there = entity_counts(np.array([[1, 2, 0, 3]]), np.array([[1, 2, 3, 0]]), names)
+    assert (right.tolist(), found.tolist(), there.tolist()) == ([1], [2], [2])
 
 
 def test_words_without_a_label_are_left_out_of_the_score() -> None:

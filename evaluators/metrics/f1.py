@@ -76,6 +76,8 @@ def _entities(classes: Sequence[int], tags: Mapping[int, str]) -> set[tuple[str,
 
 
 def _tag(name: str) -> str:
+    """In a scheme that seqeval reads: BILOU's `L-` and `U-` are its `E-` and `S-`."""
+    name = {"L-": "E-", "U-": "S-"}.get(name[:2], name[:2]) + name[2:]
     return name if name == OUTSIDE or name.startswith(PREFIXES) else f"I-{name}"
 
 

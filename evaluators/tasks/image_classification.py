@@ -15,7 +15,13 @@ from torch.nn import functional as F
 from paretoformer.evaluators.data import Examples, Form, Labels, SplitName
 from paretoformer.evaluators.remark import Remark
 from paretoformer.evaluators.target import Target
-from paretoformer.evaluators.tasks.labels import class_names, class_numbers, doubts, titles
+from paretoformer.evaluators.tasks.labels import (
+    check_single,
+    class_names,
+    class_numbers,
+    doubts,
+    titles,
+)
 from paretoformer.evaluators.tasks.task import Task, register
 from paretoformer.evaluators.tasks.text import labels_of
 from paretoformer.evaluators.workload import Encoded, Inputs, Split, Workload
@@ -82,6 +88,7 @@ class ImageClassification(Task):
         self, splits: Mapping[SplitName, Examples], tokenizer: Any, config: Any, target: Target
     ) -> Workload:
         """tokenizer: the image processor."""
+        check_single(config)
         tokens = self.length(config, 0)
         made: dict[SplitName, Split] = {}
         remarks = []

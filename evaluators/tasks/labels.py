@@ -170,6 +170,14 @@ def check_problem(config: Any, wanted: str) -> None:
     if (found := problem_of(config)) != wanted:
         task, does = KINDS[found]
         raise DataError(f'the model {does}: set model.task = "{task}".')
+    if wanted == "regression" and int(config.num_labels) > 1:
+        raise DataError(f"the model gives {config.num_labels} numbers a text: one can be scored.")
+
+
+def check_single(config: Any) -> None:
+    """Raises DataError unless a model that is not of texts chooses one class."""
+    if (found := problem_of(config)) != "single_label_classification":
+        raise DataError(f"the model {KINDS[found][1]} (`problem_type`): no task scores that yet.")
 
 
 def numbers_of(labels: Sequence[Any], task: str) -> Labels:

@@ -34,7 +34,8 @@ PROBLEM = "multi_label_classification"
 class MultiLabelClassification(Task):
     """A classifier whose config says `problem_type` "multi_label_classification".
 
-    A class is given where its logit is above 0: its chance is above one half.
+    A class is given where its logit is above 0: its chance is above one half. A row without any
+    class has the empty list; an empty cell is a row without a label, and is left out.
     """
 
     name = "multi-label-classification"
@@ -60,16 +61,21 @@ class MultiLabelClassification(Task):
         commas, semicolons or bars between them, or lists of a 0 or 1 for each class."""
         check_problem(config, PROBLEM)
         names, _ = class_names(config)
-        lists = [_listed(label, names) for label in labels]
+        lists = [None if _is_unknown(label) else _listed(label, names) for label in labels]
+        known = [each for each in lists if each is not None]
         classes = int(config.num_labels)
-        if all(_is_multi_hot(each, classes) for each in lists):
-            marks = tuple(tuple(int(mark) for mark in each) for each in lists)
-            return Labels(marks, (_counted(marks, names),))
-        found = class_numbers([label for each in lists for label in each], config, "label")
-        numbers = iter(found.values)
-        rows = ([next(numbers) for _ in each] for each in lists)
-        marks = tuple(tuple(int(n in row) for n in range(classes)) for row in rows)
-        return Labels(marks, found.remarks)
+        if all(_is_multi_hot(each, classes) for each in known):
+            marks = [tuple(int(mark) for mark in each) for each in known]
+            said: tuple[Remark, ...] = (_counted(marks, names),)
+        else:
+            found = class_numbers([label for each in known for label in each], config, "label")
+            numbers = iter(found.values)
+            marks = [_marks(each, [next(numbers) for _ in each], classes) for each in known]
+            said = found.remarks
+        if without := len(lists) - len(known):
+            said = (*said, Remark(f"Left out: {without} rows of -1, which means no label known."))
+        rest = iter(marks)
+        return Labels(tuple(None if each is None else next(rest) for each in lists), said)
 
     def doubts(self, answers: np.ndarray, labels: np.ndarray, config: Any) -> list[Remark]:
         if ((answers == 1) & (labels == 1)).any():
@@ -107,6 +113,22 @@ def _listed(label: Any, names: Mapping[str, int]) -> Sequence[Any]:
     if isinstance(label, dict):
         raise DataError(f"label {label!r} is no list of labels.")
     return [label]
+
+
+def _is_unknown(label: Any) -> bool:
+    """-1 for every class, as some data sets write what nobody has labelled."""
+    return isinstance(label, list | tuple) and bool(label) and all(each == -1 for each in label)
+
+
+def _marks(given: Sequence[Any], numbers: Sequence[int | None], classes: int) -> tuple[int, ...]:
+    """Raises DataError if a class is named twice, as in a list of 0 and 1 of a wrong length."""
+    named = [number for number in numbers if number is not None]
+    if len(set(named)) < len(named):
+        raise DataError(
+            f"label {list(given)!r} names a class twice. A list of a 0 or 1 for each class has "
+            f"{classes} of them here, in every row."
+        )
+    return tuple(int(number in named) for number in range(classes))
 
 
 def _is_multi_hot(labels: Sequence[Any], classes: int) -> bool:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from functools import partial
 from typing import Any, ClassVar
 
 import numpy as np
@@ -73,7 +72,7 @@ class Task(ABC):
         Raises:
             OSError, ValueError: it cannot be loaded.
         """
-        return load_tokenizer(path, trust_remote_code=trust_remote_code, form=self.form)
+        return load_tokenizer(path, trust_remote_code=trust_remote_code)
 
     def length(self, config: Any, wanted: int) -> int:
         """Tokens of a timed input. wanted: the target's.
@@ -206,26 +205,16 @@ def load_config(path: str, *, trust_remote_code: bool = False) -> Any:
     )
 
 
-def load_tokenizer(path: str, *, trust_remote_code: bool = False, form: Form = "text") -> Any:
+def load_tokenizer(path: str, *, trust_remote_code: bool = False) -> Any:
     """The tokenizer of a folder or Hub id.
-
-    form: of the data. One that tells the first word of a text from others, as RoBERTa's does, would
-    otherwise refuse a list of words.
 
     Raises:
         OSError, ValueError: it cannot be loaded.
     """
     config = load_config(path, trust_remote_code=trust_remote_code)
-    load = partial(
-        transformers.AutoTokenizer.from_pretrained,
-        path,
-        config=config,
-        trust_remote_code=trust_remote_code,
+    return transformers.AutoTokenizer.from_pretrained(
+        path, config=config, trust_remote_code=trust_remote_code
     )
-    tokenizer = load()
-    if form == "words" and getattr(tokenizer, "add_prefix_space", None) is False:
-        return load(add_prefix_space=True)
-    return tokenizer
 
 
 def load_model(

@@ -16,6 +16,7 @@ from paretoformer.evaluators.reading import DataError
 from paretoformer.evaluators.remark import Remark
 from paretoformer.evaluators.target import Target
 from paretoformer.evaluators.tasks.labels import (
+    check_single,
     class_names,
     class_numbers,
     doubts,
@@ -50,6 +51,7 @@ class TokenClassification(Task):
     def encode(
         self, splits: Mapping[SplitName, Examples], tokenizer: Any, config: Any, target: Target
     ) -> Workload:
+        check_single(config)
         if not tokenizer.is_fast:
             raise DataError(
                 f"{type(tokenizer).__name__} cannot tell which word a token belongs to: save the "
@@ -74,7 +76,16 @@ class TokenClassification(Task):
         answers, labels = answers[:, :width], labels[:, :width]
         scored = labels != IGNORED
         names, _ = class_names(config)
-        return doubts(answers[scored], labels[scored], titles(names), "training words")
+        found = doubts(answers[scored], labels[scored], titles(names), "training words")
+        if all(name.startswith("LABEL_") for name in titles(names).values()):
+            found.append(
+                Remark(
+                    "The labels of the model have no names, so nothing says which are entities: "
+                    "set `id2label` in its config.json.",
+                    doubt=True,
+                )
+            )
+        return found
 
     def loss(self, output: Any, labels: torch.Tensor) -> torch.Tensor:
         """labels: (rows, tokens), or longer than the rows of this batch."""
