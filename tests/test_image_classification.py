@@ -21,12 +21,10 @@ from paretoformer.evaluators.target import Target
 from paretoformer.evaluators.tasks import image_classification, task_of
 from paretoformer.search.errors import StudyError
 from paretoformer.search.init import init
-from paretoformer.search.results.parquet import read_front
 from paretoformer.search.study.spec import load_spec
 from paretoformer.search.study.subject import load_subject, try_dense
 from paretoformer.spaces import Candidate, HeadMask
-from tests.conftest import Run
-from tests.tiny import HEADS, LAYERS
+from tests.tiny import HEADS, LAYERS, SMALL_SPACE
 
 NAMES = ("cat", "dog")
 SIZE, PATCH = 24, 8
@@ -106,6 +104,7 @@ search_seconds = 0.2
 confirm_seconds = 0.2
 patience_minutes = 0
 """
+        + SMALL_SPACE
     )
     return study
 
@@ -233,22 +232,3 @@ def test_export_is_an_image_classifier_to_transformers(study: Path, tmp_path: Pa
         wanted = pf.load_compressed(export)(pixel_values=pixels).logits
         native = transformers.AutoModelForImageClassification.from_pretrained(export)
         torch.testing.assert_close(native(pixel_values=pixels).logits, wanted)
-
-
-@pytest.mark.slow
-def test_images_are_searched_confirmed_reported_and_exported(run: Run, study: Path) -> None:
-    out = study.parent / "run"
-    status, output, _ = run("search", study, "--out", out)
-    assert status == 0
-    assert "images of the model's size" in output
-    dense = next(row for row in read_front(out).rows if row.role == "dense")
-    assert dense.metrics["accuracy"].value == 1.0
-    assert run("report", out)[0] == 0
-    assert "images of the model&#39;s size" in (out / "report.html").read_text()
-    export = study.parent / "export"
-    assert run("export", out, export, "--require", "accuracy >= 0")[0] == 0
-    assert "AutoImageProcessor" in (export / "README.md").read_text()
-    processor = transformers.AutoImageProcessor.from_pretrained(export, backend="pil")
-    inputs = processor(images(1), return_tensors="pt")
-    assert pf.load_compressed(export)(**inputs).logits.shape == (1, len(NAMES))
-    assert run("verify", export)[0] in (0, 1)

@@ -20,13 +20,11 @@ from paretoformer.evaluators.metrics import metric_of
 from paretoformer.evaluators.tasks import task_of
 from paretoformer.search.errors import StudyError
 from paretoformer.search.init import init
-from paretoformer.search.results.parquet import read_front
 from paretoformer.search.study.spec import load_spec
 from paretoformer.search.study.subject import load_subject, try_dense
 from paretoformer.spaces.answers import Answers, Marks, Numbers
 from paretoformer.testing import check_metric, check_task
-from tests.conftest import Run
-from tests.tiny import WORDS, write_model, write_study
+from tests.tiny import SMALL_SPACE, WORDS, write_model, write_study
 
 NAMES = ("anger", "joy", "fear")
 REGRESSION, MULTI_LABEL = "text-regression", "multi-label-classification"
@@ -66,7 +64,7 @@ def centre(folder: Path, texts: list[str]) -> None:
 
 def write_own_study(folder: Path, task: str) -> Path:
     """A study whose uncompressed model is always right."""
-    study = write_study(folder)
+    study = write_study(folder, extra=SMALL_SPACE)
     write_classifier(folder / "model", task)
     rng = np.random.default_rng(0)
     texts = [
@@ -275,15 +273,3 @@ def test_own_answers_in_place_of_labels_leave_a_gradient(task: str, width: int) 
     labels = torch.from_numpy(task_of(task).as_labels(output, {}))
     (gradient,) = torch.autograd.grad(task_of(task).loss(output, labels), logits)
     assert gradient.abs().min() > 1e-3
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(("task", "score"), [(REGRESSION, "spearman"), (MULTI_LABEL, "micro_f1")])
-def test_study_is_searched_and_confirmed(run: Run, tmp_path: Path, task: str, score: str) -> None:
-    study = write_own_study(tmp_path / "study", task)
-    assert run("search", study, "--trials", 4, "--out", tmp_path / "run")[0] == 0
-    dense = next(row for row in read_front(tmp_path / "run").rows if row.role == "dense")
-    assert dense.metrics[score].value == pytest.approx(1.0, abs=1e-6)
-    status, output, _ = run("best", tmp_path / "run")
-    assert status == 0
-    assert score in output

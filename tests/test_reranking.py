@@ -20,12 +20,10 @@ from paretoformer.evaluators.metrics import metric_of
 from paretoformer.evaluators.statistics import ndcg_of_queries, reciprocal_ranks
 from paretoformer.evaluators.tasks import task_of
 from paretoformer.search.errors import StudyError
-from paretoformer.search.results.parquet import read_front
 from paretoformer.search.study.spec import load_spec
 from paretoformer.search.study.subject import load_subject, try_dense
 from paretoformer.testing import check_metric
-from tests.conftest import Run
-from tests.tiny import WORDS, write_model, write_study
+from tests.tiny import SMALL_SPACE, WORDS, write_model, write_study
 
 PASSAGES = 5
 QUERIES = 60
@@ -33,7 +31,7 @@ QUERIES = 60
 
 def write_ranking_study(folder: Path) -> Path:
     """A cross-encoder that is always right: relevant is what it answers most highly."""
-    study = write_study(folder)
+    study = write_study(folder, extra=SMALL_SPACE)
     model = folder / "model"
     write_model(model, num_labels=1)
     loaded = transformers.AutoModelForSequenceClassification.from_pretrained(model).eval()
@@ -177,14 +175,3 @@ def test_queries_are_the_samples() -> None:
         assert found.samples is not None
         assert len(found.samples) == 20
         assert found.low < found.value < found.high
-
-
-@pytest.mark.slow
-def test_ranking_is_searched_and_confirmed(run: Run, study: Path) -> None:
-    out = study.parent / "run"
-    assert run("search", study, "--trials", 4, "--out", out)[0] == 0
-    dense = next(row for row in read_front(out).rows if row.role == "dense")
-    assert dense.metrics["ndcg"].value == pytest.approx(1.0)
-    status, output, _ = run("best", out)
-    assert status == 0
-    assert "ndcg" in output

@@ -23,14 +23,12 @@ from paretoformer.evaluators.reading import DataError, read_columns
 from paretoformer.evaluators.tasks import task_of
 from paretoformer.evaluators.tasks.token_classification import IGNORED
 from paretoformer.search.errors import StudyError
-from paretoformer.search.results.parquet import read_front
 from paretoformer.search.study.spec import load_spec
 from paretoformer.search.study.subject import load_subject, try_dense
 from paretoformer.spaces import Candidate, HeadMask
 from paretoformer.spaces.answers import TokenDistributions
 from paretoformer.testing import check_metric, check_task
-from tests.conftest import Run
-from tests.tiny import HEADS, LAYERS, WORDS, write_model, write_study
+from tests.tiny import HEADS, LAYERS, SMALL_SPACE, WORDS, write_model, write_study
 
 NAMES = ("O", "B-PER", "I-PER", "B-LOC", "I-LOC")
 CUT = Candidate(HeadMask(((True,) + (False,) * (HEADS - 1),) * LAYERS))
@@ -84,7 +82,7 @@ def study(tmp_path: Path) -> Path:
 
 
 def write_tagging_study(folder: Path) -> Path:
-    found = write_study(folder)
+    found = write_study(folder, extra=SMALL_SPACE)
     write_tagger(folder / "model")
     sentences = sentences_of(160)
     write_conll(folder / "data.conll", sentences, answers_of(folder / "model", sentences))
@@ -304,18 +302,3 @@ def test_export_is_a_tagger_to_transformers(tmp_path: Path) -> None:
     assert wanted.shape == (1, 4, len(NAMES))
     found = transformers.pipeline("token-classification", model=str(export))("word1 word2")
     assert isinstance(found, list)
-
-
-@pytest.mark.slow
-def test_tagger_is_searched_confirmed_and_exported(run: Run, study: Path) -> None:
-    out = study.parent / "run"
-    assert run("search", study, "--trials", 6, "--out", out)[0] == 0
-    front = read_front(out).rows
-    dense = next(row for row in front if row.role == "dense")
-    assert dense.metrics["f1"].value == pytest.approx(1.0)
-    status, output, _ = run("best", out, "--require", "f1 >= 0")
-    assert status == 0
-    assert "f1" in output
-    assert run("export", out, study.parent / "export", "--require", "f1 >= 0")[0] == 0
-    native = transformers.AutoModelForTokenClassification.from_pretrained(study.parent / "export")
-    assert native(input_ids=torch.tensor([[2, 7, 3]])).logits.shape == (1, 3, len(NAMES))

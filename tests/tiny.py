@@ -15,6 +15,16 @@ WORDS = [f"word{i}" for i in range(60)]
 LAYERS, HEADS = 2, 4
 
 
+SMALL_SPACE = """
+[space]
+runtime = ["torch"]
+attention = ["full"]
+[search]
+table = false
+"""
+"""Of a study whose search is not what is tested."""
+
+
 def write_model(folder: Path, model_type: str = "bert", **overrides: int) -> Path:
     """A model folder with weights and tokenizer."""
     torch.manual_seed(0)
