@@ -181,6 +181,8 @@ def read_splits(
         seen = {key for pool in pools.values() for key in pool.identities()}
         recovery = _shuffled(_unseen(more, seen), seed).joined(recovery)
         remarks = (*remarks, *remark)
+    if form == "ranking":
+        remarks = (*remarks, *_smaller(source, splits))
     splits["recovery"] = recovery.take(range(min(RECOVERY_EXAMPLES, len(recovery))))
     return Splits({name: each for name, each in splits.items() if len(each)}, remarks)
 
@@ -198,11 +200,16 @@ def _pools(
     remarks = [each for _, said in read.values() for each in said]
     pools: dict[str, Examples] = {}
     seen: set[str] = set()
+    queries: set[str] = set()
     start = 0
     for name, (examples, _) in read.items():
         rows = labels.values[start : start + len(examples)]
         start += len(examples)
         whole = examples.relabelled(rows) if source.label else examples
+        if form == "ranking":
+            whole, elsewhere = _other_queries(whole, queries)
+            if elsewhere:
+                remarks.append(_shared_queries(paths[name], elsewhere))
         fresh = _unseen(whole, seen)
         pools[name] = _shuffled(fresh, seed)
         if form == "ranking":
@@ -212,6 +219,21 @@ def _pools(
         if repeated := len(whole) - len(fresh):
             remarks.append(_repeated(paths[name], repeated))
     return pools, (*remarks, *labels.remarks)
+
+
+def _other_queries(examples: Examples, seen: set[str]) -> tuple[Examples, int]:
+    """The rows of queries that no earlier file has, and how many others there were; adds the
+    queries to `seen`."""
+    kept = [index for index, text in enumerate(examples.texts) if text not in seen]
+    seen |= set(examples.texts)
+    return examples.take(kept), len(examples) - len(kept)
+
+
+def _shared_queries(path: str, rows: int) -> Remark:
+    return Remark(
+        f"{Path(path).name}: left out {rows} rows of queries that another file of the study has: "
+        "the rows of one query stay in one split."
+    )
 
 
 def _repeated(path: str, count: int) -> Remark:
@@ -285,10 +307,27 @@ def _from_three(
     return splits, train.take(range(len(splits["train"]), len(train)))
 
 
+LEAST: Mapping[SplitName, int] = {"confirm": 1, "search": 1, "train": TRAIN_AT_LEAST}
+"""Rows that a split needs, where whole queries make it smaller than asked for."""
+
+
+def _smaller(source: DataSource, splits: Mapping[SplitName, Examples]) -> list[Remark]:
+    """Where splits have another number of rows than the study asks for."""
+    wanted = {"search": source.search_examples, "confirm": source.confirm_examples}
+    found = [
+        f"{len(examples)} instead of {wanted[name]} rows to {name}"
+        for name, examples in splits.items()
+        if len(examples) != wanted.get(name, len(examples))
+    ]
+    if not found:
+        return []
+    return [Remark(f"Rows of one query stay together, which gives {' and '.join(found)}.")]
+
+
 def _check_sizes(splits: Mapping[SplitName, Examples]) -> None:
     """Raises DataError where whole queries left too little to a split."""
-    for name, least in (("confirm", 1), ("search", 1), ("train", TRAIN_AT_LEAST)):
-        if (found := len(splits[name])) < least:  # type: ignore[index]
+    for name, least in LEAST.items():
+        if (found := len(splits[name])) < least:
             raise DataError(
                 f"rows of one query stay together, which leaves {found} to {name!r}, and it needs "
                 f"{least}: there are too few queries for their number of passages. Lower "

@@ -121,12 +121,18 @@ def read_image_folder(folder: str, image: str, label: str) -> Columns:
         DataError: there is none.
     """
     top = Path(folder)
-    paths = sorted(p for p in top.rglob("*") if p.suffix.lower() in IMAGES and p.is_file())
+    every_file = sorted(path for path in top.rglob("*") if path.is_file())
+    paths = [path for path in every_file if path.suffix.lower() in IMAGES]
     if not paths:
         raise DataError(f"{folder} holds no image ({', '.join(IMAGES)}).")
     labels = [None if path.parent == top else path.parent.name for path in paths]
     every: dict[str, Sequence[Any]] = {image: list(map(str, paths)), label or "label": labels}
-    return Columns.of(every, (image, label))
+    remarks = []
+    if label:
+        remarks.append(Remark(f"{top.name}: an image is labelled by the name of its folder."))
+    if others := len(every_file) - len(paths):
+        remarks.append(Remark(f"{top.name}: {others} files that are no images are not read."))
+    return Columns.of(every, (image, label), remarks)
 
 
 def image_bytes(source: str, row: int, value: Any) -> bytes | None:
@@ -353,6 +359,7 @@ def _read_conll(path: Path, wanted: Wanted, encoding: str) -> Columns:
     """
     columns: dict[str, list[Any]] = {"text": [], "label": []}
     sentence: list[list[str]] = []
+    widest = 0
     for number, line in enumerate([*_text(path, encoding).split("\n"), ""], start=1):
         if line.strip():
             cells = line.strip().split("\t" if "\t" in line.strip() else None)
@@ -360,11 +367,17 @@ def _read_conll(path: Path, wanted: Wanted, encoding: str) -> Columns:
                 raise DataError(f"{path}: line {number} has no label behind the word {cells[0]!r}.")
             if cells[0] != "-DOCSTART-":
                 sentence.append(cells)
+                widest = max(widest, len(cells))
         elif sentence:
             columns["text"].append([cells[0] for cells in sentence])
             columns["label"].append([cells[-1] for cells in sentence])
             sentence = []
-    return Columns.of(columns, wanted)
+    remarks = []
+    if widest > 2:
+        remarks.append(
+            Remark(f"{path.name}: of {widest} columns, the first is the word, the last its label.")
+        )
+    return Columns.of(columns, wanted, remarks)
 
 
 def _read_lines(path: Path, wanted: Wanted, encoding: str) -> Columns:

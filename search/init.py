@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
@@ -164,8 +164,10 @@ def _data(columns: Columns, head: Head | None, encoding: str, form: Form) -> dic
     """Columns, and as many examples as a small file has."""
     names = {"text": columns.text, "text_pair": columns.text_pair, "label": columns.label}
     shown = {key: each for key, each in names.items() if each or key != "text_pair"}
-    if form == "image":  # those of a folder are called as by default
-        shown = ({"image": shown.pop("text")} | shown) if head else {"label": columns.label}
+    if form == "image":
+        column = shown.pop("text")
+        known = head is not None or column != DataSource.model_fields["text"].default
+        shown = ({"image": column} if known else {}) | shown  # a folder's are called as by default
     if encoding != ENCODING:
         shown["encoding"] = encoding
     keys = ("search_examples", "confirm_examples")
@@ -184,6 +186,11 @@ def _target(model: str, form: Form) -> dict[str, Any]:
     return {"sequence_length": min(default, longest(_config(model)))}
 
 
+def _names(architectures: str | Sequence[str]) -> Sequence[str]:
+    """Of a family with several such classes, as transformers lists them: all of them."""
+    return (architectures,) if isinstance(architectures, str) else architectures
+
+
 def _task(model: str) -> dict[str, str]:
     """The task of the model's class, where it is not the default.
 
@@ -197,7 +204,7 @@ def _task(model: str) -> dict[str, str]:
     fitting = (
         name
         for name in task_names()
-        if task_of(name).architectures.get(config.model_type) in classes
+        if classes & set(_names(task_of(name).architectures.get(config.model_type, ())))
         and task_of(name).suits(config)
     )
     task = next(fitting, DEFAULT_TASK)

@@ -124,6 +124,13 @@ def test_model_is_right_on_its_own_answers(tmp_path: Path, model_type: str, more
     assert batch["pixel_values"].shape == (1, 3, SIZE, SIZE)
 
 
+def test_folders_say_how_they_are_read(study: Path) -> None:
+    (study.parent / "pictures" / "cat" / "notes.md").write_text("not an image")
+    said = " ".join(each.text for each in load_subject(load_spec(study)).remarks)
+    assert "pictures: an image is labelled by the name of its folder." in said
+    assert "pictures: 1 files that are no images are not read." in said
+
+
 def rows_of(study: Path) -> list[dict[str, Any]]:
     paths = sorted((study.parent / "pictures").rglob("*.png"))
     return [{"path": path, "label": path.parent.name} for path in paths]

@@ -17,6 +17,7 @@ from sklearn.metrics import ndcg_score
 
 from paretoformer.evaluators.data import DataSource, read_splits
 from paretoformer.evaluators.metrics import metric_of
+from paretoformer.evaluators.reading import DataError
 from paretoformer.evaluators.statistics import ndcg_of_queries, reciprocal_ranks
 from paretoformer.evaluators.tasks import task_of
 from paretoformer.search.errors import StudyError
@@ -100,6 +101,41 @@ def test_rows_of_a_query_are_in_one_split(
         for other in queries.keys() - {one, "steer", "recovery"}:
             assert queries[one].isdisjoint(queries[other])
     assert len(found["search"]) <= max(search, PASSAGES)
+
+
+def test_query_of_several_files_is_in_one_split(study: Path) -> None:
+    rows = rows_of(study)
+    for name in ("train", "search", "confirm"):
+        (study.parent / f"{name}.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    confirm, search = rows[:90], rows[60:200]
+    (study.parent / "confirm.jsonl").write_text("\n".join(map(json.dumps, confirm)))
+    (study.parent / "search.jsonl").write_text("\n".join(map(json.dumps, search)))
+    places = {name: str(study.parent / f"{name}.jsonl") for name in ("train", "search", "confirm")}
+    source = DataSource(**places, text_pair="pair", search_examples=5, confirm_examples=50)
+    with pytest.raises(DataError, match="after duplicates"):
+        read_splits(source, 0, form="ranking")  # every query is in an earlier file
+    own = [row | {"text": f"own {row['text']}"} for row in rows]
+    (study.parent / "train.jsonl").write_text("\n".join(map(json.dumps, [*rows, *own])))
+    (study.parent / "search.jsonl").write_text(
+        "\n".join(json.dumps(row | {"text": f"new {row['text']}"}) for row in search)
+    )
+    found = read_splits(source, 0, form="ranking")
+    queries = {name: set(each.texts) for name, each in found.examples.items()}
+    assert queries["train"].isdisjoint(queries["confirm"] | queries["search"])
+    said = " ".join(each.text for each in found.remarks)
+    assert "train.jsonl: left out" in said
+    assert "of queries that another file of the study has" in said
+
+
+def test_number_of_rows_that_whole_queries_give_is_said(study: Path) -> None:
+    source = DataSource(
+        path=str(study.parent / "data.jsonl"),
+        text_pair="pair",
+        search_examples=43,
+        confirm_examples=50,
+    )
+    said = " ".join(each.text for each in read_splits(source, 0, form="ranking").remarks)
+    assert "Rows of one query stay together, which gives 40 instead of 43 rows to search." in said
 
 
 def test_passages_in_the_opposite_order_are_doubted(study: Path) -> None:

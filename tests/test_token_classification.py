@@ -126,6 +126,30 @@ def test_only_the_first_piece_of_a_word_is_scored(tmp_path: Path) -> None:
     assert seen > 0
 
 
+def test_words_that_are_cut_off_are_counted(study: Path) -> None:
+    text = study.read_text()
+    study.write_text(text.replace("sequence_length = 64", "sequence_length = 12"))
+    subject = load_subject(load_spec(study))
+    longer = [max(0, len(words) - 10) for words in sentences_of(160)]
+    (said,) = [each.text for each in subject.workload.remarks if "labelled words" in each.text]
+    assert 0 < int(said.split(" of ")[0]) <= sum(longer)
+    assert "labelled words" not in "".join(
+        each.text for each in load_subject(load_spec(whole(study, text))).workload.remarks
+    )
+
+
+def whole(study: Path, text: str) -> Path:
+    study.write_text(text)
+    return study
+
+
+def test_columns_between_the_word_and_its_label_are_said(tmp_path: Path) -> None:
+    (tmp_path / "a.conll").write_text("a DT B-NP O\nb NN I-NP B-PER\n")
+    found = read_columns(str(tmp_path / "a.conll"), ("text", "label"), "utf-8")
+    assert found.values["label"] == [["O", "B-PER"]]
+    assert "of 4 columns, the first is the word, the last its label" in found.remarks[0].text
+
+
 def test_formats_give_the_same_rows(tmp_path: Path) -> None:
     sentences, labels = sentences_of(3), [["O"] * len(each) for each in sentences_of(3)]
     rows = [{"text": s, "label": t} for s, t in zip(sentences, labels, strict=True)]

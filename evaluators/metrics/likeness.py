@@ -16,9 +16,10 @@ from paretoformer.evaluators.metrics.registry import register
 
 class Fidelity(Metric):
     """Mean likeness of the answers to the dense model's: for classes the share that is the same,
-    with the Wilson interval at 95%; for vectors the mean cosine, with 1.96 standard errors.
+    with the Wilson interval at 95%; for vectors the mean cosine, for tokens the share of those that
+    are the same, for numbers exp(-d²/2) of the difference d, with 1.96 standard errors.
 
-    One minus it bounds by how much any score of answers can differ from the dense model's.
+    Of classes, one minus it bounds by how much accuracy can differ from the dense model's.
     """
 
     name = "fidelity"
@@ -39,7 +40,8 @@ class Fidelity(Metric):
 
 
 class Divergence(Metric):
-    """Mean Kullback-Leibler divergence of the answers' distributions from the dense model's.
+    """Mean Kullback-Leibler divergence of the answers' distributions from the dense model's; of
+    vectors 1 - cosine, of numbers half the squared difference.
 
     It tells candidates apart that give the same answers, less surely: so it steers a search better
     than a score in steps of one example. The interval is 1.96 standard errors.

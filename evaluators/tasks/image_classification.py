@@ -11,6 +11,7 @@ import numpy as np
 import torch
 import transformers
 from torch.nn import functional as F
+from transformers.models.auto import modeling_auto
 
 from paretoformer.evaluators.data import Examples, Form, Labels, SplitName
 from paretoformer.evaluators.remark import Remark
@@ -62,8 +63,8 @@ class ImageClassification(Task):
     name = "image-classification"
     auto = transformers.AutoModelForImageClassification
     architectures: ClassVar[Mapping[str, Any]] = {
-        "vit": "ViTForImageClassification",
-        "deit": "DeiTForImageClassification",
+        name: modeling_auto.MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING_NAMES[name]
+        for name in ("vit", "deit")
     }
     answers = Distributions()
     scores = ("accuracy",)

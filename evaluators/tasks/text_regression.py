@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -22,6 +23,11 @@ from paretoformer.evaluators.workload import Workload
 from paretoformer.spaces.answers import Numbers
 from paretoformer.spaces.tokens import Batch
 
+IN_ITS_UNIT = (
+    "Without labels, fidelity is exp(-d²/2) of the difference d from the uncompressed model's "
+    "number, in the unit of that number: for numbers from 0 to 1 ask for more than the default, "
+    'such as search.require = ["fidelity >= 0.999"].'
+)
 UNRELATED = 0.2
 """A Spearman correlation below which answers and scores are about different things."""
 
@@ -48,7 +54,10 @@ class TextRegression(Task):
         self, splits: Mapping[SplitName, Examples], tokenizer: Any, config: Any, target: Target
     ) -> Workload:
         check_problem(config, "regression")
-        return tokenize(splits, tokenizer, config, target)
+        made = tokenize(splits, tokenizer, config, target)
+        if splits["train"].labelled:
+            return made
+        return replace(made, remarks=(*made.remarks, Remark(IN_ITS_UNIT)))
 
     def read_labels(self, labels: Sequence[Any], config: Any) -> Labels:
         check_problem(config, "regression")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -57,7 +58,8 @@ class TokenClassification(Task):
                 f"{type(tokenizer).__name__} cannot tell which word a token belongs to: save the "
                 "tokenizer with its tokenizer.json."
             )
-        return tokenize(splits, tokenizer, config, target, _word_by_word)
+        made = tokenize(splits, tokenizer, config, target, _word_by_word)
+        return replace(made, remarks=(*made.remarks, *_unscored(splits, made)))
 
     def read_labels(self, labels: Sequence[Any], config: Any) -> Labels:
         """(rows, words) -> classes; `IGNORED` for a word without a label."""
@@ -109,6 +111,19 @@ class TokenClassification(Task):
         same = (self.predict(output) == self.predict(dense)) & mask
         shares: np.ndarray = same.sum(axis=1) / mask.sum(axis=1).clip(min=1)
         return shares
+
+
+def _unscored(splits: Mapping[SplitName, Examples], made: Workload) -> list[Remark]:
+    """How many labelled words have no token in the splits that are measured on."""
+    words = scored = 0
+    for name in ("search", "confirm"):
+        if name in splits:
+            words += sum(x != IGNORED for row in splits[name].labels for x in row or ())
+            scored += int((made.splits[name].labels != IGNORED).sum())
+    if words == scored:
+        return []
+    lost = f"{words - scored} of {words} labelled words are not scored"
+    return [Remark(f"{lost}: they are cut off, or give no token.")]
 
 
 def _word_by_word(
