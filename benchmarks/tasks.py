@@ -29,6 +29,7 @@ import transformers
 
 from paretoformer.evaluators.data import DataSource, read_splits
 from paretoformer.evaluators.demo.assets import minilm
+from paretoformer.evaluators.demo.training import fine_tune
 from paretoformer.evaluators.target import Target
 from paretoformer.evaluators.tasks import task_of
 
@@ -63,17 +64,11 @@ def write_study(folder: Path, task: str, ending: str, sizes: tuple[int, int], mo
     (folder / "study.toml").write_text(text, "utf-8")
 
 
-def fine_tune(
-    folder: Path,
-    task_name: str,
-    config: Mapping[str, Any],
-    source: DataSource,
-    epochs: int,
-    rate: float = 2e-4,
+def write_fine_tuned(
+    folder: Path, task_name: str, config: Mapping[str, Any], source: DataSource, epochs: int
 ) -> None:
     """MiniLM with a new head, trained on the file `train` of a study; saved as `model`."""
     torch.manual_seed(0)
-    rng = np.random.default_rng(0)
     transformers.utils.logging.set_verbosity_error()
     task, base = task_of(task_name), minilm()
     tokenizer = transformers.AutoTokenizer.from_pretrained(base)
@@ -86,31 +81,15 @@ def fine_tune(
     rows = found["train"]
     for name in ("steer", "recovery"):  # what is left of the training file
         rows = rows.joined(found[name]) if name in found else rows
-    target = Target(sequence_length=64)
-    workload = task.encode({"train": rows}, tokenizer, model.config, target)
-    train = workload.splits["train"]
-    steps = epochs * -(-len(train) // 32)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=rate, weight_decay=0.01)
-    schedule = transformers.get_linear_schedule_with_warmup(optimizer, steps // 10, steps)
-    model.train()
-    done, losses = 0, []
-    for _ in range(epochs):
-        batches = list(workload.batches(train, "cpu", 32))
-        for index in rng.permutation(len(batches)):
-            indices, inputs = batches[index]
-            labels = torch.from_numpy(train.labels[indices])
-            loss = task.loss(model(**inputs), labels) / len(indices)
-            optimizer.zero_grad()
-            loss.backward()
-            torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-            optimizer.step()
-            schedule.step()
-            done += 1
-            losses.append(float(loss.detach()))
-            if done % 50 == 0:
-                print(f"step {done} of {steps}: loss {np.mean(losses[-50:]):.4f}", flush=True)
-    model.eval().save_pretrained(folder / "model")
+    workload = task.encode({"train": rows}, tokenizer, model.config, Target(sequence_length=64))
+    fine_tune(model, task, workload, epochs=epochs, progress=_shown)
+    model.save_pretrained(folder / "model")
     tokenizer.save_pretrained(folder / "model")
+
+
+def _shown(what: str, done: int, steps: int) -> None:
+    if done % 50 == 0:
+        print(f"{what}: {done} of {steps}", flush=True)
 
 
 def tagger(folder: Path, data: Path) -> None:
@@ -128,7 +107,7 @@ def tagger(folder: Path, data: Path) -> None:
         search_examples=250,
         confirm_examples=400,
     )
-    fine_tune(folder, "token-classification", config, source, epochs=8)
+    write_fine_tuned(folder, "token-classification", config, source, epochs=8)
     write_study(folder, "token-classification", ".conll", (250, 400), "")
 
 
@@ -155,7 +134,7 @@ def cross_encoder(folder: Path, data: Path) -> None:
         search_examples=500,
         confirm_examples=2000,
     )
-    fine_tune(folder, "text-regression", {"num_labels": 1}, source, epochs=3)
+    write_fine_tuned(folder, "text-regression", {"num_labels": 1}, source, epochs=3)
     write_study(folder, "text-regression", ".jsonl", (500, 2000), 'text_pair = "pair"')
 
 
@@ -171,7 +150,6 @@ def images(folder: Path, data: Path) -> None:
 
     import pandas as pd
     from PIL import Image
-    from transformers.models.vit.image_processing_pil_vit import ViTImageProcessorPil
 
     place = Path("/usr/share/datasets/fashion-mnist")
     if not place.is_dir():
@@ -183,7 +161,7 @@ def images(folder: Path, data: Path) -> None:
         pictures[name] = np.frombuffer(raw, np.uint8, offset=16).reshape(-1, 28, 28)
         raw = gzip.decompress((place / f"{kind}-labels-idx1-ubyte.gz").read_bytes())
         labels[name] = np.frombuffer(raw, np.uint8, offset=8)
-    processor = ViTImageProcessorPil(size={"height": SIDE, "width": SIDE})
+    processor = transformers.ViTImageProcessorPil(size={"height": SIDE, "width": SIDE})
     for name, count in counts.items():
         kind = "train" if name == "train" else "test"
         start = counts["search"] if name == "confirm" else 0

@@ -205,7 +205,8 @@ def _task(model: str) -> dict[str, str]:
         name
         for name in task_names()
         if classes & set(_names(task_of(name).architectures.get(config.model_type, ())))
-        and task_of(name).suits(config)
+        and task_of(name).guessed
+        and not task_of(name).unsuitable(config)
     )
     task = next(fitting, DEFAULT_TASK)
     try:

@@ -49,9 +49,7 @@ def write_image_model(folder: Path, model_type: str = "vit") -> Path:
     with torch.no_grad():
         model.classifier.weight.mul_(50)
     model.save_pretrained(folder)
-    from transformers.models.vit.image_processing_pil_vit import ViTImageProcessorPil
-
-    ViTImageProcessorPil(size={"height": SIZE, "width": SIZE}).save_pretrained(folder)
+    transformers.ViTImageProcessorPil(size={"height": SIZE, "width": SIZE}).save_pretrained(folder)
     return folder
 
 

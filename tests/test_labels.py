@@ -72,14 +72,26 @@ def test_labels_mean_what_the_model_calls_its_answers(
         ([0.5], config("bad", "good"), r"label 0\.5 is unknown"),
         (["bad", 1], config("bad", "good"), "some labels are names of the model, such as 'bad'"),
         ([["bad"]], config("bad", "good"), "is no single label"),
-        ([0.0], config("score"), "a regression"),
-        ([0], config("a", "b", problem_type="multi_label_classification"), "several labels"),
         (["x"], config("a", "b", label2id={"a": "zero"}), "something else than numbers"),
     ],
 )
 def test_labels_that_mean_nothing_are_refused(labels: list[Any], of: Any, message: str) -> None:
     with pytest.raises(DataError, match=message):
         task_of("text-classification").read_labels(labels, of)
+
+
+@pytest.mark.parametrize(
+    ("of", "reason"),
+    [
+        (config("score"), "a regression"),
+        (config("a", "b", problem_type="multi_label_classification"), "several labels"),
+        (config("bad", "good"), ""),
+    ],
+)
+def test_model_of_another_problem_is_told_by_its_config(of: Any, reason: str) -> None:
+    found = task_of("text-classification").unsuitable(of)
+    assert reason in found
+    assert bool(reason) == bool(found)
 
 
 def test_the_mapping_is_shown_with_its_counts() -> None:

@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from paretoformer.evaluators.data import Examples
 from paretoformer.evaluators.demo.assets import DemoError, Source, minilm, reviews
 from paretoformer.evaluators.demo.recipe import Recipe, split, write_splits
+from paretoformer.evaluators.demo.training import fine_tune
 from paretoformer.evaluators.progress import Progress
 from paretoformer.evaluators.target import Target, physical_cores
 from paretoformer.evaluators.tasks import task_of
-from paretoformer.evaluators.workload import Split, Workload
+from paretoformer.evaluators.workload import Workload
 
 
 @dataclass(frozen=True)
@@ -83,40 +83,21 @@ def _train(
     target = Target(sequence_length=recipe.sequence_length)
     splits: Any = {"train": parts["train"], "search": parts["validation"]}
     workload = task.encode(splits, tokenizer, model.config, target)
-    train = workload.splits["train"]
-
-    steps = recipe.epochs * -(-len(train) // recipe.batch_size)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=recipe.learning_rate, weight_decay=0.01)
-    schedule = transformers.get_linear_schedule_with_warmup(optimizer, steps // 10, steps)
-    what = f"Fine-tuning MiniLM on {len(train)} reviews, once"
-    model.train()
-    done = 0
-    rng = np.random.default_rng(recipe.seed)
-    for _ in range(recipe.epochs):
-        for inputs, labels in _shuffled_batches(workload, train, recipe.batch_size, rng):
-            loss = task.loss(model(**inputs), labels) / len(labels)
-            optimizer.zero_grad()
-            loss.backward()
-            torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-            optimizer.step()
-            schedule.step()
-            done += 1
-            progress(what, done, steps)
-    model.eval()
+    fine_tune(
+        model,
+        task,
+        workload,
+        epochs=recipe.epochs,
+        learning_rate=recipe.learning_rate,
+        batch_size=recipe.batch_size,
+        seed=recipe.seed,
+        progress=progress,
+        what=f"Fine-tuning MiniLM on {len(workload.splits['train'])} reviews, once",
+    )
     accuracy = _validation_accuracy(model, workload)
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return accuracy
-
-
-def _shuffled_batches(
-    workload: Workload, split: Split, size: int, rng: np.random.Generator
-) -> Iterator[tuple[dict[str, torch.Tensor], torch.Tensor]]:
-    """Batches of like lengths in random order."""
-    batches = list(workload.batches(split, "cpu", size))
-    for index in rng.permutation(len(batches)):
-        indices, inputs = batches[index]
-        yield inputs, torch.from_numpy(split.labels[indices])
 
 
 def _validation_accuracy(model: torch.nn.Module, workload: Workload) -> float:

@@ -10,23 +10,16 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 import transformers
-from torch.nn import functional as F
 from transformers.models.auto import modeling_auto
 
-from paretoformer.evaluators.data import Examples, Form, Labels, SplitName
+from paretoformer.evaluators.data import Examples, Form, SplitName
 from paretoformer.evaluators.remark import Remark
 from paretoformer.evaluators.target import Target
-from paretoformer.evaluators.tasks.labels import (
-    check_single,
-    class_names,
-    class_numbers,
-    doubts,
-    titles,
-)
-from paretoformer.evaluators.tasks.task import Task, register
+from paretoformer.evaluators.tasks.classifier import OneClass
+from paretoformer.evaluators.tasks.labels import not_one_class
+from paretoformer.evaluators.tasks.task import register
 from paretoformer.evaluators.tasks.text import labels_of
 from paretoformer.evaluators.workload import Encoded, Inputs, Split, Workload
-from paretoformer.spaces.answers import Distributions
 
 PIXELS = "pixel_values"
 MOST_BYTES = 2 * 10**9
@@ -54,7 +47,7 @@ class ImageInputs(Inputs):
         return self.collate([examples[i % len(examples)] for i in range(target.batch_size)])
 
 
-class ImageClassification(Task):
+class ImageClassification(OneClass):
     """A single label for each image, made ready by the model's own image processor, with Pillow.
 
     Images are of the size that the processor gives them, whatever `target.sequence_length` is.
@@ -66,10 +59,10 @@ class ImageClassification(Task):
         name: modeling_auto.MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING_NAMES[name]
         for name in ("vit", "deit")
     }
-    answers = Distributions()
-    scores = ("accuracy",)
-    more_scores = ("macro_f1", "matthews")
     form: ClassVar[Form] = "image"
+
+    def unsuitable(self, config: Any) -> str:
+        return not_one_class(config)
 
     def processor(self, path: str, *, trust_remote_code: bool = False) -> Any:
         return transformers.AutoImageProcessor.from_pretrained(
@@ -89,7 +82,6 @@ class ImageClassification(Task):
         self, splits: Mapping[SplitName, Examples], tokenizer: Any, config: Any, target: Target
     ) -> Workload:
         """tokenizer: the image processor."""
-        check_single(config)
         tokens = self.length(config, 0)
         made: dict[SplitName, Split] = {}
         remarks = []
@@ -104,20 +96,6 @@ class ImageClassification(Task):
             pixels = _pixels(kept, tokenizer)
             made[name] = Split(tuple({PIXELS: image} for image in pixels), labels_of(kept))
         return Workload(made, ImageInputs(tokens), tuple(remarks))
-
-    def read_labels(self, labels: Sequence[Any], config: Any) -> Labels:
-        return class_numbers(labels, config)
-
-    def doubts(self, answers: np.ndarray, labels: np.ndarray, config: Any) -> list[Remark]:
-        names, _ = class_names(config)
-        return doubts(answers, labels, titles(names))
-
-    def loss(self, output: Any, labels: torch.Tensor) -> torch.Tensor:
-        return F.cross_entropy(output.logits.float(), labels, reduction="sum")
-
-    def predict(self, output: Any) -> np.ndarray:
-        answers: np.ndarray = output.logits.argmax(dim=-1).cpu().numpy()
-        return answers
 
 
 def _pixels(examples: Examples, processor: Any) -> list[np.ndarray]:

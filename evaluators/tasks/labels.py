@@ -10,7 +10,7 @@ import math
 import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from scipy.optimize import linear_sum_assignment
@@ -148,36 +148,39 @@ def _order_doubt(
     ]
 
 
-KINDS = {
+Problem = Literal["single_label_classification", "multi_label_classification", "regression"]
+"""What transformers calls a classifier's `problem_type`."""
+KINDS: Mapping[Problem, tuple[str, str]] = {
     "single_label_classification": ("text-classification", "chooses one class"),
     "multi_label_classification": ("multi-label-classification", "gives several labels a text"),
     "regression": ("text-regression", "gives one number, a regression"),
 }
-"""What transformers calls a classifier's `problem_type` -> the task that scores it, and what the
-model does."""
+"""The task of texts that scores it, and what the model does."""
 
 
-def problem_of(config: Any) -> str:
+def problem_of(config: Any) -> Problem:
     """What the model's output means: its own `problem_type`, or what its number of classes says."""
-    own = getattr(config, "problem_type", None)
     if int(config.num_labels) == 1:
         return "regression"
-    return own if own in KINDS else "single_label_classification"
+    own = getattr(config, "problem_type", None)
+    return next((known for known in KINDS if known == own), "single_label_classification")
 
 
-def check_problem(config: Any, wanted: str) -> None:
-    """Raises DataError, naming the task that scores it, unless a model's output means this."""
+def another_problem(config: Any, wanted: Problem) -> str:
+    """Why a classifier of texts is for another task, and which; empty if its output means this."""
     if (found := problem_of(config)) != wanted:
         task, does = KINDS[found]
-        raise DataError(f'the model {does}: set model.task = "{task}".')
+        return f'the model {does}: set model.task = "{task}"'
     if wanted == "regression" and int(config.num_labels) > 1:
-        raise DataError(f"the model gives {config.num_labels} numbers a text: one can be scored.")
+        return f"the model gives {config.num_labels} numbers a text, and one can be scored"
+    return ""
 
 
-def check_single(config: Any) -> None:
-    """Raises DataError unless a model that is not of texts chooses one class."""
+def not_one_class(config: Any) -> str:
+    """Why a model that is not of texts does not choose one class; empty if it does."""
     if (found := problem_of(config)) != "single_label_classification":
-        raise DataError(f"the model {KINDS[found][1]} (`problem_type`): no task scores that yet.")
+        return f"the model {KINDS[found][1]} (`problem_type`), which no task scores yet"
+    return ""
 
 
 def numbers_of(labels: Sequence[Any], task: str) -> Labels:

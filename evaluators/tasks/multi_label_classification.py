@@ -4,34 +4,26 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import torch
-import transformers
 from torch.nn import functional as F
-from transformers.models.auto import modeling_auto
 
-from paretoformer.evaluators.data import Examples, Labels, SplitName
+from paretoformer.evaluators.data import Labels
 from paretoformer.evaluators.reading import DataError
 from paretoformer.evaluators.remark import Remark
-from paretoformer.evaluators.target import Target
+from paretoformer.evaluators.tasks.classifier import TextClassifier
 from paretoformer.evaluators.tasks.labels import (
-    check_problem,
     class_names,
     class_numbers,
-    problem_of,
 )
-from paretoformer.evaluators.tasks.task import Task, register
-from paretoformer.evaluators.tasks.text import tokenize
-from paretoformer.evaluators.workload import Workload
+from paretoformer.evaluators.tasks.task import register
 from paretoformer.spaces.answers import Marks
 from paretoformer.spaces.tokens import Batch
 
-PROBLEM = "multi_label_classification"
 
-
-class MultiLabelClassification(Task):
+class MultiLabelClassification(TextClassifier):
     """A classifier whose config says `problem_type` "multi_label_classification".
 
     A class is given where its logit is above 0: its chance is above one half. A row without any
@@ -39,27 +31,14 @@ class MultiLabelClassification(Task):
     """
 
     name = "multi-label-classification"
-    auto = transformers.AutoModelForSequenceClassification
-    architectures: ClassVar[Mapping[str, Any]] = (
-        modeling_auto.MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES
-    )
+    problem = "multi_label_classification"
     answers = Marks()
     scores = ("micro_f1",)
     more_scores = ("macro_f1",)
 
-    def suits(self, config: Any) -> bool:
-        return problem_of(config) == PROBLEM
-
-    def encode(
-        self, splits: Mapping[SplitName, Examples], tokenizer: Any, config: Any, target: Target
-    ) -> Workload:
-        check_problem(config, PROBLEM)
-        return tokenize(splits, tokenizer, config, target)
-
     def read_labels(self, labels: Sequence[Any], config: Any) -> Labels:
         """(rows, classes) of 0 and 1, from lists of names or numbers, names in one text with
         commas, semicolons or bars between them, or lists of a 0 or 1 for each class."""
-        check_problem(config, PROBLEM)
         names, _ = class_names(config)
         lists = [None if _is_unknown(label) else _listed(label, names) for label in labels]
         known = [each for each in lists if each is not None]

@@ -13,7 +13,6 @@ from paretoformer.evaluators.reading import DataError
 from paretoformer.evaluators.remark import Remark
 from paretoformer.evaluators.statistics import ndcg_of_queries
 from paretoformer.evaluators.target import Target
-from paretoformer.evaluators.tasks.labels import check_problem
 from paretoformer.evaluators.tasks.task import register
 from paretoformer.evaluators.tasks.text import plainly, tokenize
 from paretoformer.evaluators.tasks.text_regression import TextRegression
@@ -32,17 +31,13 @@ class Reranking(TextRegression):
     name = "reranking"
     scores = ("ndcg", "mrr")
     more_scores = ()
+    guessed = False  # nothing tells it from a regression
     form: ClassVar[Form] = "ranking"
-
-    def suits(self, config: Any) -> bool:
-        """A config cannot tell it from a regression."""
-        return False
 
     def encode(
         self, splits: Mapping[SplitName, Examples], tokenizer: Any, config: Any, target: Target
     ) -> Workload:
         """Labels are (rows, 2): the relevance, and the number of the query in its split."""
-        check_problem(config, "regression")
         workload = tokenize(splits, tokenizer, config, target, _by_query)
         for name in ("search", "confirm"):
             labels = workload.splits[name].labels if name in splits else None

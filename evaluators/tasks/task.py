@@ -50,12 +50,14 @@ class Task(ABC):
     """Patterns of files of the model's folder that other libraries need, for an export."""
     more_scores: ClassVar[tuple[str, ...]] = ()
     """Of those that a study measures where it asks for them."""
+    guessed: ClassVar[bool] = True
+    """Whether the config of a model tells that it does this task."""
     form: ClassVar[Form] = "text"
     """What a row of its data is."""
 
-    def suits(self, config: Any) -> bool:
-        """Whether the config of a model of its class says that this is what the model does."""
-        return True
+    def unsuitable(self, config: Any) -> str:
+        """Why a model of its class with this config does another task, and which; empty if not."""
+        return ""
 
     @abstractmethod
     def encode(

@@ -8,17 +8,15 @@ from typing import Any, ClassVar
 
 import numpy as np
 import torch
-import transformers
 from torch.nn import functional as F
-from transformers.models.auto import modeling_auto
 
 from paretoformer.evaluators.data import Examples, Labels, SplitName
 from paretoformer.evaluators.remark import Remark
 from paretoformer.evaluators.statistics import rank_correlation
 from paretoformer.evaluators.target import Target
-from paretoformer.evaluators.tasks.labels import check_problem, numbers_of, problem_of
-from paretoformer.evaluators.tasks.task import Task, register
-from paretoformer.evaluators.tasks.text import tokenize
+from paretoformer.evaluators.tasks.classifier import TextClassifier
+from paretoformer.evaluators.tasks.labels import numbers_of
+from paretoformer.evaluators.tasks.task import register
 from paretoformer.evaluators.workload import Workload
 from paretoformer.spaces.answers import Numbers
 from paretoformer.spaces.tokens import Batch
@@ -32,35 +30,27 @@ UNRELATED = 0.2
 """A Spearman correlation below which answers and scores are about different things."""
 
 
-class TextRegression(Task):
+class TextRegression(TextClassifier):
     """A classifier of one class: its logit is the answer, as it is; no activation is applied.
 
     Ranks do not depend on it; of the scores, `pearson` and `mean_squared_error` do.
     """
 
     name = "text-regression"
-    auto = transformers.AutoModelForSequenceClassification
-    architectures: ClassVar[Mapping[str, Any]] = (
-        modeling_auto.MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES
-    )
+    problem = "regression"
     answers = Numbers()
     scores: ClassVar[tuple[str, ...]] = ("spearman",)
     more_scores: ClassVar[tuple[str, ...]] = ("pearson", "mean_squared_error")
 
-    def suits(self, config: Any) -> bool:
-        return problem_of(config) == "regression"
-
     def encode(
         self, splits: Mapping[SplitName, Examples], tokenizer: Any, config: Any, target: Target
     ) -> Workload:
-        check_problem(config, "regression")
-        made = tokenize(splits, tokenizer, config, target)
+        made = super().encode(splits, tokenizer, config, target)
         if splits["train"].labelled:
             return made
         return replace(made, remarks=(*made.remarks, Remark(IN_ITS_UNIT)))
 
     def read_labels(self, labels: Sequence[Any], config: Any) -> Labels:
-        check_problem(config, "regression")
         return numbers_of(labels, self.name)
 
     def doubts(self, answers: np.ndarray, labels: np.ndarray, config: Any) -> list[Remark]:

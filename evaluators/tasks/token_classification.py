@@ -17,10 +17,10 @@ from paretoformer.evaluators.reading import DataError
 from paretoformer.evaluators.remark import Remark
 from paretoformer.evaluators.target import Target
 from paretoformer.evaluators.tasks.labels import (
-    check_single,
     class_names,
     class_numbers,
     doubts,
+    not_one_class,
     titles,
 )
 from paretoformer.evaluators.tasks.task import Task, register
@@ -49,10 +49,12 @@ class TokenClassification(Task):
     scores = ("f1",)
     form: ClassVar[Form] = "words"
 
+    def unsuitable(self, config: Any) -> str:
+        return not_one_class(config)
+
     def encode(
         self, splits: Mapping[SplitName, Examples], tokenizer: Any, config: Any, target: Target
     ) -> Workload:
-        check_single(config)
         if not tokenizer.is_fast:
             raise DataError(
                 f"{type(tokenizer).__name__} cannot tell which word a token belongs to: save the "

@@ -278,6 +278,8 @@ def _load(task: Task, path: str, spec: Spec) -> tuple[Any, nn.Module, tuple[Rema
 def _checked_length(spec: Spec, task: Task, config: Any) -> int:
     """Tokens of a timed input of a model that can be searched."""
     family = check_family(task, config)
+    if reason := task.unsuitable(config):
+        raise StudyError(f"{reason}.")
     _check_settings(spec, causal=family.causal)
     length = task.length(config, spec.target.sequence_length)
     if family.causal and config.pad_token_id is None:
