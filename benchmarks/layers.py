@@ -18,8 +18,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from paretoformer.evaluators.bench import Bench
 from paretoformer.evaluators.metrics.accuracy import Accuracy
-from paretoformer.evaluators.metrics.metric import Bench
 from paretoformer.evaluators.target import cpu_name, physical_cores
 from paretoformer.evaluators.timing.protocol import TimingProtocol
 from paretoformer.evaluators.workload import Split

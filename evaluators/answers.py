@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from paretoformer.evaluators.metrics.metric import Bench
+from paretoformer.evaluators.bench import Bench
 from paretoformer.evaluators.workload import SCORING_BATCH, Split, in_order
 
 

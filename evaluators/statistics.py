@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
-from scipy.stats import spearmanr
+from scipy.stats import bootstrap, spearmanr
 from sklearn.metrics import ndcg_score
 
+RESAMPLES = 199
 CUTOFF = 10
 """Passages of a query that a user looks at."""
 
@@ -48,3 +49,21 @@ def reciprocal_ranks(labels: np.ndarray, answers: np.ndarray) -> np.ndarray:
         rank = 1 + int(((of_query >= best) & (relevance == 0)).sum())
         found.append(1 / rank if rank <= CUTOFF else 0.0)
     return np.array(found, dtype=float)
+
+
+def bootstrap_interval(score: Callable[[np.ndarray], float], count: int) -> tuple[float, float]:
+    """The percentile bootstrap of a score, with its value on all examples within it.
+
+    score: of the examples with these indices, (examples,). count: of all examples.
+    """
+    value = score(np.arange(count))
+    drawn = bootstrap(
+        (np.arange(count),),
+        score,
+        vectorized=False,
+        n_resamples=RESAMPLES,
+        method="percentile",
+        rng=np.random.default_rng(0),
+    ).confidence_interval
+    low, high = np.nan_to_num([drawn.low, drawn.high], nan=value)  # all resamples are alike
+    return min(value, float(low)), max(value, float(high))

@@ -9,8 +9,8 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from paretoformer.evaluators.bench import Bench
 from paretoformer.evaluators.metrics.counts import _FORMULAS, Flops
-from paretoformer.evaluators.metrics.metric import Bench
 from paretoformer.evaluators.timing.protocol import TimingProtocol
 from paretoformer.search.study.spec import load_spec
 from paretoformer.search.study.subject import Subject, load_subject

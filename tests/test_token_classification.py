@@ -233,8 +233,8 @@ def test_labels_without_names_are_doubted() -> None:
 
 def test_bilou_is_read_as_entities() -> None:
     names = {0: "O", 1: "B-PER", 2: "L-PER", 3: "U-LOC"}
-    right, found, there = entity_counts(np.array([[1, 2, 0, 3]]), np.array([[1, 2, 3, 0]]), names)
-    assert (right.tolist(), found.tolist(), there.tolist()) == ([1], [2], [2])
+    found = entity_counts(np.array([[1, 2, 0, 3]]), np.array([[1, 2, 3, 0]]), names)
+    assert found.tolist() == [[1, 2, 2]]
 
 
 def test_words_without_a_label_are_left_out_of_the_score() -> None:
@@ -272,8 +272,7 @@ def test_f1_is_that_of_seqeval() -> None:
 
 def test_labels_without_a_scheme_are_runs() -> None:
     labels, answers = np.array([[0, 0, 1, 1]]), np.array([[0, 0, 1, 0]])
-    right, found, there = entity_counts(labels, answers, {0: "NOUN", 1: "VERB"})
-    assert (right.tolist(), found.tolist(), there.tolist()) == ([1], [3], [2])
+    assert entity_counts(labels, answers, {0: "NOUN", 1: "VERB"}).tolist() == [[1, 3, 2]]
 
 
 def test_laws_of_the_task() -> None:

@@ -1,5 +1,6 @@
 """Metrics, one file each; importing this package registers them all."""
 
+from paretoformer.evaluators.bench import Bench
 from paretoformer.evaluators.directions import Direction, Role
 from paretoformer.evaluators.metrics import (
     accuracy,
@@ -17,7 +18,7 @@ from paretoformer.evaluators.metrics import (
     regression,
     spearman,
 )
-from paretoformer.evaluators.metrics.metric import Bench, Metric
+from paretoformer.evaluators.metrics.metric import Metric
 from paretoformer.evaluators.metrics.registry import available, metric_of, metrics_of, register
 
 __all__ = [

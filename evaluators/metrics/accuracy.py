@@ -9,9 +9,10 @@ from scipy.stats import binomtest
 from sklearn.metrics import accuracy_score
 
 from paretoformer.evaluators.answers import predictions
+from paretoformer.evaluators.bench import Bench
 from paretoformer.evaluators.directions import Direction, Role
 from paretoformer.evaluators.measurement import Measurement
-from paretoformer.evaluators.metrics.metric import Bench, Metric
+from paretoformer.evaluators.metrics.metric import Metric
 from paretoformer.evaluators.metrics.registry import register
 
 

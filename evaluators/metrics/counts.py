@@ -8,9 +8,10 @@ from typing import Any, ClassVar
 import torch
 from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
+from paretoformer.evaluators.bench import Bench
 from paretoformer.evaluators.directions import Direction, Role
 from paretoformer.evaluators.measurement import Measurement
-from paretoformer.evaluators.metrics.metric import Bench, Metric
+from paretoformer.evaluators.metrics.metric import Metric
 from paretoformer.evaluators.metrics.registry import register
 from paretoformer.spaces.surgery import count_parameters
 

@@ -8,9 +8,10 @@ from typing import ClassVar
 
 from safetensors.torch import save_model
 
+from paretoformer.evaluators.bench import Bench
 from paretoformer.evaluators.directions import Direction, Role
 from paretoformer.evaluators.measurement import Measurement
-from paretoformer.evaluators.metrics.metric import Bench, Metric
+from paretoformer.evaluators.metrics.metric import Metric
 from paretoformer.evaluators.metrics.registry import register
 
 MEGABYTE = 1e6

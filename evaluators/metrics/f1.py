@@ -6,15 +6,15 @@ from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
 import numpy as np
-from scipy.stats import bootstrap
 from seqeval.metrics.sequence_labeling import get_entities
 
 from paretoformer.evaluators.answers import predictions
+from paretoformer.evaluators.bench import Bench
 from paretoformer.evaluators.directions import Direction, Role
 from paretoformer.evaluators.measurement import Measurement
-from paretoformer.evaluators.metrics.metric import Bench, Metric
+from paretoformer.evaluators.metrics.metric import Metric
 from paretoformer.evaluators.metrics.registry import register
-from paretoformer.evaluators.metrics.score import RESAMPLES
+from paretoformer.evaluators.statistics import bootstrap_interval
 from paretoformer.evaluators.tasks.labels import class_names, titles
 from paretoformer.evaluators.tasks.token_classification import IGNORED
 
@@ -40,24 +40,12 @@ class EntityF1(Metric):
     def measure(self, bench: Bench) -> Measurement:
         names, _ = class_names(bench.dense.config)
         counts = entity_counts(np.asarray(bench.split.labels), predictions(bench), titles(names))
-        value = float(_f1(*counts))
-        drawn = bootstrap(
-            counts,
-            _f1,
-            paired=True,
-            vectorized=True,
-            n_resamples=RESAMPLES,
-            method="percentile",
-            rng=np.random.default_rng(0),
-        ).confidence_interval
-        low, high = np.nan_to_num([drawn.low, drawn.high], nan=value)  # all resamples are alike
-        return Measurement(value, min(value, float(low)), max(value, float(high)), self.unit)
+        low, high = bootstrap_interval(lambda rows: _f1(counts[rows]), len(counts))
+        return Measurement(_f1(counts), low, high, self.unit)
 
 
-def entity_counts(
-    labels: np.ndarray, answers: np.ndarray, names: Mapping[int, str]
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """(rows,) each: entities found and right, found, and there.
+def entity_counts(labels: np.ndarray, answers: np.ndarray, names: Mapping[int, str]) -> np.ndarray:
+    """(rows, 3) entities of each row: found and right, found, and there.
 
     labels: (rows, tokens), `IGNORED` where none is scored. answers: (rows, tokens or fewer).
     """
@@ -67,8 +55,7 @@ def entity_counts(
         places = np.flatnonzero(wanted != IGNORED)
         there, found = (_entities(each[places], tags) for each in (wanted, given))
         rows.append((len(there & found), len(found), len(there)))
-    right, found_count, there_count = np.array(rows).T
-    return right, found_count, there_count
+    return np.array(rows)
 
 
 def _entities(classes: Sequence[int], tags: Mapping[int, str]) -> set[tuple[str, int, int]]:
@@ -81,11 +68,10 @@ def _tag(name: str) -> str:
     return name if name == OUTSIDE or name.startswith(PREFIXES) else f"I-{name}"
 
 
-def _f1(right: np.ndarray, found: np.ndarray, there: np.ndarray, axis: int = -1) -> np.ndarray:
-    """1 where there is nothing to find, and nothing is found."""
-    both = found.sum(axis=axis) + there.sum(axis=axis)
-    score: np.ndarray = np.where(both == 0, 1.0, 2 * right.sum(axis=axis) / np.maximum(both, 1))
-    return score
+def _f1(counts: np.ndarray) -> float:
+    """1 if there is nothing to find, and nothing is found. counts: as of `entity_counts`."""
+    right, found, there = counts.sum(axis=0)
+    return 2 * float(right) / float(found + there) if found + there else 1.0
 
 
 register(EntityF1())

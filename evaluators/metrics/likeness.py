@@ -8,9 +8,10 @@ import numpy as np
 from scipy.stats import binomtest
 
 from paretoformer.evaluators.answers import compared
+from paretoformer.evaluators.bench import Bench
 from paretoformer.evaluators.directions import Direction, Role
 from paretoformer.evaluators.measurement import Measurement
-from paretoformer.evaluators.metrics.metric import Bench, Metric
+from paretoformer.evaluators.metrics.metric import Metric
 from paretoformer.evaluators.metrics.registry import register
 
 

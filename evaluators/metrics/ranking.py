@@ -6,15 +6,18 @@ from abc import abstractmethod
 from typing import ClassVar
 
 import numpy as np
-from scipy.stats import bootstrap
 
 from paretoformer.evaluators.answers import predictions
+from paretoformer.evaluators.bench import Bench
 from paretoformer.evaluators.directions import Direction, Role
 from paretoformer.evaluators.measurement import Measurement
-from paretoformer.evaluators.metrics.metric import Bench, Metric
+from paretoformer.evaluators.metrics.metric import Metric
 from paretoformer.evaluators.metrics.registry import register
-from paretoformer.evaluators.metrics.score import RESAMPLES
-from paretoformer.evaluators.statistics import ndcg_of_queries, reciprocal_ranks
+from paretoformer.evaluators.statistics import (
+    bootstrap_interval,
+    ndcg_of_queries,
+    reciprocal_ranks,
+)
 
 
 class _OfQueries(Metric):
@@ -31,18 +34,9 @@ class _OfQueries(Metric):
 
     def measure(self, bench: Bench) -> Measurement:
         found = self.of_queries(np.asarray(bench.split.labels), predictions(bench))
-        value = float(found.mean())
-        low = high = value
-        if np.ptp(found) > 0:
-            drawn = bootstrap(
-                (found,),
-                np.mean,
-                n_resamples=RESAMPLES,
-                method="percentile",
-                rng=np.random.default_rng(0),
-            ).confidence_interval
-            low, high = min(value, float(drawn.low)), max(value, float(drawn.high))
-        return Measurement(value, low, high, self.unit, samples=tuple(found.tolist()))
+        low, high = bootstrap_interval(lambda rows: float(found[rows].mean()), len(found))
+        samples = tuple(found.tolist())
+        return Measurement(float(found.mean()), low, high, self.unit, samples=samples)
 
 
 class Ndcg(_OfQueries):

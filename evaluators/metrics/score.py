@@ -6,14 +6,13 @@ from abc import abstractmethod
 from typing import ClassVar
 
 import numpy as np
-from scipy.stats import bootstrap
 
 from paretoformer.evaluators.answers import predictions
+from paretoformer.evaluators.bench import Bench
 from paretoformer.evaluators.directions import Direction, Role
 from paretoformer.evaluators.measurement import Measurement
-from paretoformer.evaluators.metrics.metric import Bench, Metric
-
-RESAMPLES = 199
+from paretoformer.evaluators.metrics.metric import Metric
+from paretoformer.evaluators.statistics import bootstrap_interval
 
 
 class Score(Metric):
@@ -31,14 +30,7 @@ class Score(Metric):
 
     def measure(self, bench: Bench) -> Measurement:
         answers, labels = bench.task.scored(predictions(bench), np.asarray(bench.split.labels))
-        value = float(self.score(labels, answers))
-        drawn = bootstrap(
-            (np.arange(len(labels)),),
-            lambda rows: self.score(labels[rows], answers[rows]),
-            vectorized=False,
-            n_resamples=RESAMPLES,
-            method="percentile",
-            rng=np.random.default_rng(0),
-        ).confidence_interval
-        low, high = np.nan_to_num([drawn.low, drawn.high], nan=value)  # all resamples are alike
-        return Measurement(value, min(value, float(low)), max(value, float(high)), self.unit)
+        low, high = bootstrap_interval(
+            lambda rows: float(self.score(labels[rows], answers[rows])), len(labels)
+        )
+        return Measurement(float(self.score(labels, answers)), low, high, self.unit)
