@@ -55,6 +55,8 @@ Bits = npt.NDArray[np.bool_]
 DAMPING = 1.0
 SCALES = 10.0
 """Mask tuning stops at the layer whose scales leave ±SCALES (section 4.3)."""
+TUNING_TOKENS = 2048 * 64
+"""Theirs is tuned on as many tokens at most: of 512 tokens, 2,048 examples are 20 GB of sums."""
 LOSS = 0.01
 
 
@@ -378,13 +380,16 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "--brief", action="store_true", help="leave out their steps before the last"
     )
+    parser.add_argument("--threads", type=int, help="default: the study's")
     arguments = parser.parse_args(argv)
     here = load_subject(load_spec(arguments.study))
-    torch.set_num_threads(here.target.threads)
+    torch.set_num_threads(arguments.threads or here.target.threads)
     print(f"{arguments.study}; {cpu_name()}, {torch.get_num_threads()} threads")
     encoder, scores, teacher = encoder_of(here), Scores(here), made_teacher(here)
+    tuned = min(arguments.examples, TUNING_TOKENS // here.target.sequence_length)
     with mock.patch("paretoformer.evaluators.recovery_texts.FIT_TOKENS", 10**9):
-        tuning = made_teacher(here, arguments.examples)
+        tuning = made_teacher(here, tuned)
+    print(f"theirs: masks from {arguments.examples} examples, tuned on {tuned}", flush=True)
     mine = programmes(here, encoder, teacher)
     more = (encoder, gradients(here, encoder, arguments.examples), mine, tuning)
     dense = scores.of(here.model)

@@ -27,19 +27,20 @@ def check_dense(
     found: dict[int, np.ndarray] = {}
     done = 0
     for indices, inputs in workload.batches(train, "cpu"):
-        predicted = task.predict(_output(model, inputs))
+        output = _output(model, inputs)
+        predicted = task.predict(output) if labelled else task.as_labels(output, inputs)
         found |= dict(zip(indices.tolist(), predicted, strict=True))
         done += len(indices)
         progress("Checking the uncompressed model", done, len(train))
     answers = in_order(found)
     if labelled:
         return task.doubts(answers, train.labels, model.config)
-    return [] if len(np.unique(answers, axis=0)) > 1 else [_constant(len(train))]
+    return [] if task.varies(answers) else [_constant(len(train))]
 
 
 def _constant(examples: int) -> Remark:
     return Remark(
-        f"The uncompressed model gives the same answer to all of {examples} training texts, so "
+        f"The uncompressed model gives the same answer to all of {examples} training examples, so "
         "likeness to its answers means nothing. Is it the fine-tuned model, with its own "
         "tokenizer?",
         doubt=True,

@@ -17,6 +17,9 @@ from paretoformer.evaluators.target import Target
 Encoded = Mapping[str, np.ndarray]
 """One example: input name -> its numbers, without padding."""
 
+IGNORED = -100
+"""The label of a token that is not scored: torch's cross entropy leaves it out."""
+
 SCORING_BATCH = 32
 """Examples of a batch where their number changes no answer."""
 
@@ -114,9 +117,12 @@ class Workload:
 
 
 def in_order(rows: Mapping[int, np.ndarray]) -> np.ndarray:
-    """(examples, ...) the answer to each example by its number; shorter ones filled up with 0."""
+    """(examples, ...) the answer to each example by its number; shorter ones end in `IGNORED`."""
     every = [np.asarray(rows[index]) for index in range(len(rows))]
     if every[0].ndim == 0 or all(len(each) == len(every[0]) for each in every):
         return np.stack(every)
     longest = max(map(len, every))
-    return np.stack([np.pad(each, (0, longest - len(each))) for each in every])
+    width = [(0, longest - len(each)) for each in every]
+    return np.stack(
+        [np.pad(*pair, constant_values=IGNORED) for pair in zip(every, width, strict=True)]
+    )

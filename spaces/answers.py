@@ -108,15 +108,17 @@ def _mean(values: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
     return (values * mask).sum(dim=1) / counts
 
 
-class Marks(Answers):
-    """Logits of classes each of which is given or not: the answer is the chance of each; its
-    divergence is the sum over classes, in nats (KL)."""
+class MultiLabel(Answers):
+    """Logits of classes each of which is given or not: the answer is the probability of each;
+    its divergence is the sum over classes, in nats (KL)."""
 
     def divergence(self, output: Any, dense: Any, batch: Batch) -> torch.Tensor:
-        return _nats(_either(output, torch.float64), _either(dense, torch.float64)).sum(dim=-1)
+        return _nats(
+            _as_two_classes(output, torch.float64), _as_two_classes(dense, torch.float64)
+        ).sum(dim=-1)
 
     def probe(self, output: Any, generator: torch.Generator, batch: Batch) -> torch.Tensor:
-        """Along √(p(1-p))·v, with p the chances and v drawn from N(0, 1): its square is in
+        """Along √(p(1-p))·v, with p the probabilities and v drawn from N(0, 1): its square is in
         expectation the Fisher information."""
         logits = output.logits
         chance = logits.detach().float().sigmoid()
@@ -125,11 +127,11 @@ class Marks(Answers):
         return found
 
     def distance(self, output: Any, dense: Any, batch: Batch) -> torch.Tensor:
-        given, wanted = (_either(each, torch.float32) for each in (output, dense))
+        given, wanted = (_as_two_classes(each, torch.float32) for each in (output, dense))
         return _nats_to_train_by(given, wanted).sum(dim=-1).mean()
 
 
-def _either(output: Any, dtype: torch.dtype) -> Any:
+def _as_two_classes(output: Any, dtype: torch.dtype) -> Any:
     """Each class as a choice of two, (rows, classes, 2)."""
     logits = output.logits.to(dtype)
     return SimpleNamespace(logits=torch.stack((logits, torch.zeros_like(logits)), dim=-1))

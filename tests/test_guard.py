@@ -167,7 +167,7 @@ def test_a_study_without_labels_is_checked_by_its_answers_alone(study: Path) -> 
 
 def test_likeness_to_one_answer_for_all_stops_the_study(study: Path) -> None:
     edit_weights(study, lambda w: w.update({"classifier.bias": torch.tensor([100.0, 0.0])}))
-    with pytest.raises(StudyError, match="the same answer to all of 60 training texts"):
+    with pytest.raises(StudyError, match="the same answer to all of 60 training examples"):
         checked(without_labels(study))
 
 

@@ -22,7 +22,7 @@ from paretoformer.search.errors import StudyError
 from paretoformer.search.init import init
 from paretoformer.search.study.spec import load_spec
 from paretoformer.search.study.subject import load_subject, try_dense
-from paretoformer.spaces.answers import Answers, Marks, Numbers
+from paretoformer.spaces.answers import Answers, MultiLabel, Numbers
 from paretoformer.testing import check_metric, check_task
 from tests.tiny import SMALL_SPACE, WORDS, write_model, write_study
 
@@ -246,7 +246,7 @@ def test_laws_of_the_tasks(task: str, labels: torch.Tensor) -> None:
     check_task(task_of(task), output, labels)
 
 
-@pytest.mark.parametrize(("answers", "width"), [(Numbers(), 1), (Marks(), 4)])
+@pytest.mark.parametrize(("answers", "width"), [(Numbers(), 1), (MultiLabel(), 4)])
 def test_squared_probe_is_the_curvature_of_the_divergence(answers: Answers, width: int) -> None:
     torch.manual_seed(0)
     logits, step = torch.randn(1, width), 1e-2 * torch.randn(1, width)

@@ -21,7 +21,7 @@ from paretoformer.evaluators.metrics import metric_of
 from paretoformer.evaluators.metrics.f1 import entity_counts
 from paretoformer.evaluators.reading import DataError, read_columns
 from paretoformer.evaluators.tasks import task_of
-from paretoformer.evaluators.tasks.token_classification import IGNORED
+from paretoformer.evaluators.workload import IGNORED
 from paretoformer.search.errors import StudyError
 from paretoformer.search.study.spec import load_spec
 from paretoformer.search.study.subject import load_subject, try_dense
@@ -103,6 +103,20 @@ def test_tagger_is_right_on_its_own_answers(study: Path) -> None:
     said = next(each.text for each in checked.remarks if each.text.startswith("Labels: "))
     assert "O is class 0 (" in said
     assert " words)" in said
+
+
+def test_tagger_that_always_says_the_same_is_doubted_without_labels(study: Path) -> None:
+    """Though rows differ in length."""
+    study.write_text(study.read_text().replace("[data]\n", '[data]\nlabel = ""\n'))
+    checked = try_dense(load_subject(load_spec(study)), load_spec(study))
+    assert not [each for each in checked.remarks if each.doubt]
+    model = transformers.AutoModelForTokenClassification.from_pretrained(study.parent / "model")
+    with torch.no_grad():
+        model.classifier.weight.zero_()
+        model.classifier.bias.copy_(torch.arange(len(NAMES)))
+    model.save_pretrained(study.parent / "model")
+    with pytest.raises(StudyError, match="same answer to all of 60 training examples"):
+        try_dense(load_subject(load_spec(study)), load_spec(study))
 
 
 def test_only_the_first_piece_of_a_word_is_scored(tmp_path: Path) -> None:

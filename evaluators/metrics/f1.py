@@ -16,7 +16,7 @@ from paretoformer.evaluators.metrics.metric import Metric
 from paretoformer.evaluators.metrics.registry import register
 from paretoformer.evaluators.statistics import bootstrap_interval
 from paretoformer.evaluators.tasks.labels import class_names, titles
-from paretoformer.evaluators.tasks.token_classification import IGNORED
+from paretoformer.evaluators.workload import IGNORED
 
 OUTSIDE = "O"
 PREFIXES = ("B-", "I-", "E-", "S-")

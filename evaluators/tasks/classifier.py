@@ -47,7 +47,7 @@ class TextClassifier(Task):
         return tokenize(splits, tokenizer, config, target)
 
 
-class OneClass(Task):
+class SingleLabel(Task):
     """The answer to a row is one class, and the loss is the cross entropy."""
 
     answers = Distributions()

@@ -15,8 +15,8 @@ from transformers.models.auto import modeling_auto
 from paretoformer.evaluators.data import Examples, Form, SplitName
 from paretoformer.evaluators.remark import Remark
 from paretoformer.evaluators.target import Target
-from paretoformer.evaluators.tasks.classifier import OneClass
-from paretoformer.evaluators.tasks.labels import not_one_class
+from paretoformer.evaluators.tasks.classifier import SingleLabel
+from paretoformer.evaluators.tasks.labels import not_single_label
 from paretoformer.evaluators.tasks.task import register
 from paretoformer.evaluators.tasks.text import labels_of
 from paretoformer.evaluators.workload import Encoded, Inputs, Split, Workload
@@ -47,7 +47,7 @@ class ImageInputs(Inputs):
         return self.collate([examples[i % len(examples)] for i in range(target.batch_size)])
 
 
-class ImageClassification(OneClass):
+class ImageClassification(SingleLabel):
     """A single label for each image, made ready by the model's own image processor, with Pillow.
 
     Images are of the size that the processor gives them, whatever `target.sequence_length` is.
@@ -62,7 +62,7 @@ class ImageClassification(OneClass):
     form: ClassVar[Form] = "image"
 
     def unsuitable(self, config: Any) -> str:
-        return not_one_class(config)
+        return not_single_label(config)
 
     def processor(self, path: str, *, trust_remote_code: bool = False) -> Any:
         return transformers.AutoImageProcessor.from_pretrained(

@@ -176,7 +176,7 @@ def another_problem(config: Any, wanted: Problem) -> str:
     return ""
 
 
-def not_one_class(config: Any) -> str:
+def not_single_label(config: Any) -> str:
     """Why a model that is not of texts does not choose one class; empty if it does."""
     if (found := problem_of(config)) != "single_label_classification":
         return f"the model {KINDS[found][1]} (`problem_type`), which no task scores yet"

@@ -19,20 +19,20 @@ from paretoformer.evaluators.tasks.labels import (
     class_numbers,
 )
 from paretoformer.evaluators.tasks.task import register
-from paretoformer.spaces.answers import Marks
+from paretoformer.spaces.answers import MultiLabel
 from paretoformer.spaces.tokens import Batch
 
 
 class MultiLabelClassification(TextClassifier):
     """A classifier whose config says `problem_type` "multi_label_classification".
 
-    A class is given where its logit is above 0: its chance is above one half. A row without any
-    class has the empty list; an empty cell is a row without a label, and is left out.
+    A class is given where its logit is above 0: its probability is above one half. A row without
+    any class has the empty list; an empty cell is a row without a label, and is left out.
     """
 
     name = "multi-label-classification"
     problem = "multi_label_classification"
-    answers = Marks()
+    answers = MultiLabel()
     scores = ("micro_f1",)
     more_scores = ("macro_f1",)
 

@@ -69,7 +69,7 @@ class Task(ABC):
         """
 
     def processor(self, path: str, *, trust_remote_code: bool = False) -> Any:
-        """What makes inputs of raw rows: the tokenizer of a folder or Hub id, or the like of it.
+        """What prepares raw rows for the model: the tokenizer of a folder or Hub id, or the like.
 
         Raises:
             OSError, ValueError: it cannot be loaded.
@@ -126,6 +126,13 @@ class Task(ABC):
         output: the dense model's for a batch. Returns labels as `loss` takes them.
         """
         return self.predict(output)
+
+    def varies(self, answers: np.ndarray) -> bool:
+        """Whether a model says anything, since it does not say the same to every example.
+
+        answers: (examples, ...), as `as_labels` gives them.
+        """
+        return len(np.unique(answers, axis=0)) > 1
 
     def scored(self, answers: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """What a score compares: by default each row's answer with its label.

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from paretoformer.evaluators.tasks.classifier import OneClass, TextClassifier
+from paretoformer.evaluators.tasks.classifier import SingleLabel, TextClassifier
 from paretoformer.evaluators.tasks.task import register
 
 
-class TextClassification(OneClass, TextClassifier):
+class TextClassification(SingleLabel, TextClassifier):
     """A single label; its loss is the cross entropy."""
 
     name = "text-classification"

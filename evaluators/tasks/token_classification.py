@@ -20,23 +20,20 @@ from paretoformer.evaluators.tasks.labels import (
     class_names,
     class_numbers,
     doubts,
-    not_one_class,
+    not_single_label,
     titles,
 )
 from paretoformer.evaluators.tasks.task import Task, register
 from paretoformer.evaluators.tasks.text import rows_of, tokenize
-from paretoformer.evaluators.workload import Encoded, Workload
+from paretoformer.evaluators.workload import IGNORED, Encoded, Workload
 from paretoformer.spaces.answers import TokenDistributions
 from paretoformer.spaces.tokens import Batch, token_mask
-
-IGNORED = -100
-"""The label of a token that is not scored: torch's cross entropy leaves it out."""
 
 
 class TokenClassification(Task):
     """A text is a list of words, each with its label: entities as spans of `B-` and `I-` labels.
 
-    The first piece of a word answers for it; other pieces, and special tokens, are not scored.
+    A word's first subword token answers for it; its others, and special tokens, are not scored.
     Words beyond the target's sequence length are cut, and their entities count neither way.
     """
 
@@ -50,7 +47,7 @@ class TokenClassification(Task):
     form: ClassVar[Form] = "words"
 
     def unsuitable(self, config: Any) -> str:
-        return not_one_class(config)
+        return not_single_label(config)
 
     def encode(
         self, splits: Mapping[SplitName, Examples], tokenizer: Any, config: Any, target: Target
@@ -107,6 +104,9 @@ class TokenClassification(Task):
         mask = token_mask(batch, output.logits).cpu().numpy()
         return np.where(mask, self.predict(output), IGNORED)
 
+    def varies(self, answers: np.ndarray) -> bool:
+        return len(np.unique(answers[answers != IGNORED])) > 1
+
     def likeness(self, output: Any, dense: Any, batch: Batch) -> np.ndarray:
         """(rows,) the share of a row's tokens that are labelled as the dense model does."""
         mask = token_mask(batch, output.logits).cpu().numpy()
@@ -131,7 +131,10 @@ def _unscored(splits: Mapping[SplitName, Examples], made: Workload) -> list[Rema
 def _word_by_word(
     examples: Examples, tokenizer: Any, target: Target
 ) -> tuple[list[Encoded], np.ndarray]:
-    """The first piece of each word has its label. labels: (rows, the longest row's tokens)."""
+    """The first subword token of each word has its label.
+
+    labels: (rows, tokens of the longest row).
+    """
     encoded = tokenizer(
         [list(words) for words in examples.texts],
         is_split_into_words=True,
