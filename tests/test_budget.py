@@ -12,7 +12,7 @@ import paretoformer as pf
 from paretoformer.search.budget import SPENT, Budget, distill_minutes, plan
 from paretoformer.search.results.parquet import read_front, read_table
 from paretoformer.search.study.spec import NO_LIMIT, Spec, load_spec, parse_spec
-from tests.tiny import write_study
+from tests.tiny import SMALL_SPACE, write_study
 
 GOOD = '[model]\npath = "org/model"\n[data]\npath = "org/data"\n'
 
@@ -94,7 +94,7 @@ def test_dry_run_checks_everything_and_leaves_nothing(run, tmp_path: Path) -> No
 
 @pytest.mark.slow
 def test_study_ends_in_its_minutes_and_goes_on_with_more(tmp_path: Path) -> None:
-    study = write_study(tmp_path, extra='[space]\nruntime = ["torch"]\n')
+    study = write_study(tmp_path, extra=SMALL_SPACE)
     folder = pf.search(study, out=tmp_path / "run", minutes=0.5, quiet=True)
     trials = read_table(folder / "trials.parquet")[0].num_rows
     frame, facts = read_front(folder)

@@ -16,7 +16,7 @@ from paretoformer.search.study.spec import load_spec
 from paretoformer.search.study.subject import load_subject
 from paretoformer.testing import check_metric
 from tests.conftest import Run
-from tests.tiny import write_study
+from tests.tiny import SMALL_SPACE, write_study
 
 NAMES = ("macro_f1", "matthews")
 
@@ -51,7 +51,7 @@ def test_value_lies_in_its_interval_and_right_answers_are_the_best(
 
 @pytest.fixture(scope="module")
 def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    found = write_study(tmp_path_factory.mktemp("scores") / "study")
+    found = write_study(tmp_path_factory.mktemp("scores") / "study", extra=SMALL_SPACE)
     found.write_text('objectives = ["macro_f1", "latency_ms"]\n' + found.read_text())
     return found
 
