@@ -19,7 +19,7 @@ def predictions(bench: Bench) -> np.ndarray:
     if "predictions" not in bench.memo:
         rows: dict[int, np.ndarray] = {}
         with torch.inference_mode():
-            for indices, batch in _batches(bench, bench.split):
+            for indices, batch in batches(bench, bench.split):
                 answers = bench.task.predict(bench.runnable(**batch))
                 rows |= zip(indices.tolist(), answers, strict=True)
         bench.memo["predictions"] = in_order(rows)
@@ -50,7 +50,7 @@ def _compared(bench: Bench, split: Split) -> Compared:
     likeness, divergence = np.empty(len(split)), np.empty(len(split))
     task = bench.task
     for (indices, batch), dense in zip(
-        _batches(bench, split), _dense_outputs(bench, split), strict=True
+        batches(bench, split), _dense_outputs(bench, split), strict=True
     ):
         output = bench.runnable(**batch)
         likeness[indices] = task.likeness(output, dense, batch)
@@ -62,11 +62,13 @@ def _dense_outputs(bench: Bench, split: Split) -> list[Any]:
     """In the batches that the bench's candidate is asked in; computed once in a process."""
     kept, key = bench.dense_outputs, (id(split), _size(bench))
     if key not in kept:
-        kept[key] = [bench.dense(**batch) for _, batch in _batches(bench, split)]
+        keep = bench.task.answers.kept
+        kept[key] = [keep(bench.dense(**batch)) for _, batch in batches(bench, split)]
     return kept[key]
 
 
-def _batches(bench: Bench, split: Split) -> Iterator[tuple[np.ndarray, dict[str, torch.Tensor]]]:
+def batches(bench: Bench, split: Split) -> Iterator[tuple[np.ndarray, dict[str, torch.Tensor]]]:
+    """(indices into the split, inputs of the model), as the bench's candidate is asked."""
     return bench.workload.batches(split, bench.target.device, _size(bench))
 
 

@@ -17,6 +17,8 @@ from paretoformer.evaluators.reading import (
     DataError,
     image_bytes,
     is_data_file,
+    is_plain_text,
+    joined_lines,
     read_columns,
     read_hub,
     read_image_folder,
@@ -25,10 +27,11 @@ from paretoformer.evaluators.remark import Remark
 from paretoformer.spaces.suggestions import did_you_mean
 
 SplitName = Literal["train", "search", "confirm", "steer", "recovery"]
-Form = Literal["text", "words", "image", "ranking"]
-"""What a row of the data is: a text, a list of words with a label for each, an image, or a query
-with a passage, of which rows with the same query stay together."""
-TEXTS = ("text", "ranking")
+Form = Literal["text", "passage", "words", "image", "ranking"]
+"""What a row of the data is: a text, a passage, to which the lines of a txt file are joined, a list
+of words with a label for each, an image, or a query with a text, of which rows with the same query
+stay together."""
+TEXTS = ("text", "passage", "ranking")
 """Forms whose rows hold plain texts."""
 TRAIN_EXAMPLES = 256
 """Training examples that rank the heads; more are not read."""
@@ -157,17 +160,19 @@ def read_splits(
     recovery_texts: str = "",
     read_labels: LabelReader = as_they_are,
     form: Form = "text",
+    characters: int = 0,
 ) -> Splits:
     """The splits, shuffled by `seed`, without duplicates within or across them.
 
     What is left over, or is left of the training file, steers the search and is for recovery.
 
-    recovery_texts: a file of further texts for recovery, which needs no labels.
+    recovery_texts: a file of further texts for recovery, which needs no labels. characters: of a
+    passage, to which lines are joined.
 
     Raises:
         DataError: a file is missing, unreadable or empty, lacks a column, or has too few examples.
     """
-    pools, remarks = _pools(source, seed, read_labels, form)
+    pools, remarks = _pools(source, seed, read_labels, form, characters)
     cut = _between_groups if form == "ranking" else _at
     if source.path:
         splits, left = _from_one(source, pools[""], cut)
@@ -177,7 +182,8 @@ def read_splits(
     splits["steer"] = left.take(range(steer))
     recovery = left.take(range(steer, len(left)))
     if recovery_texts:
-        more, remark = _read(recovery_texts, source.model_copy(update={"label": ""}), form)
+        unlabelled = source.model_copy(update={"label": ""})
+        more, remark = _read(recovery_texts, unlabelled, form, characters)
         seen = {key for pool in pools.values() for key in pool.identities()}
         recovery = _shuffled(_unseen(more, seen), seed).joined(recovery)
         remarks = (*remarks, *remark)
@@ -188,13 +194,13 @@ def read_splits(
 
 
 def _pools(
-    source: DataSource, seed: int, read_labels: LabelReader, form: Form
+    source: DataSource, seed: int, read_labels: LabelReader, form: Form, characters: int
 ) -> tuple[dict[str, Examples], tuple[Remark, ...]]:
     """The usable rows of each file, in the order in which they are taken; the training file gives
     way to the others."""
     names = ("",) if source.path else ("confirm", "search", "train")
     paths = {name: getattr(source, name or "path") for name in names}
-    read = {name: _read(path, source, form) for name, path in paths.items()}
+    read = {name: _read(path, source, form, characters) for name, path in paths.items()}
     every = [each for examples, _ in read.values() for each in examples.labels]
     labels = read_labels(every) if source.label else as_they_are(every)
     remarks = [each for _, said in read.values() for each in said]
@@ -335,7 +341,9 @@ def _check_sizes(splits: Mapping[SplitName, Examples]) -> None:
             )
 
 
-def _read(path: str, source: DataSource, form: Form) -> tuple[Examples, list[Remark]]:
+def _read(
+    path: str, source: DataSource, form: Form, characters: int
+) -> tuple[Examples, list[Remark]]:
     """The rows that have text and label, or text where no label is wanted."""
     if form == "ranking" and not source.text_pair:
         raise DataError("reranking needs passages: name their column as data.text_pair.")
@@ -347,6 +355,8 @@ def _read(path: str, source: DataSource, form: Form) -> tuple[Examples, list[Rem
         table = read_image_folder(path, columns["text"], columns.get("label", ""))
     elif is_data_file(path) or Path(path).is_file():
         table = read_columns(path, columns.values(), source.encoding)
+        if form == "passage" and is_plain_text(path):
+            table = joined_lines(table, characters)
     else:
         table = read_hub(path, columns.values(), source.subset, source.split)
     others = {"label": ', or set data.label = "" if you have no labels'}

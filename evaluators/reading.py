@@ -12,7 +12,7 @@ import io
 import json
 import logging
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +65,24 @@ Reader = Callable[[Path, Wanted, str], Columns]
 def is_data_file(path: str) -> bool:
     """Whether a path has the ending of a file that can be read."""
     return _ending(path) in READERS
+
+
+def is_plain_text(path: str) -> bool:
+    """Whether a file has no columns: each of its lines is a text."""
+    return _ending(path) == ".txt"
+
+
+def joined_lines(table: Columns, characters: int) -> Columns:
+    """Lines put together to passages of so many characters or more; the last may be shorter."""
+    joined = {}
+    for name, lines in table.values.items():
+        passages: list[list[str]] = [[]]
+        for line in lines:
+            if sum(map(len, passages[-1])) >= characters:
+                passages.append([])
+            passages[-1].append(line)
+        joined[name] = ["\n".join(each) for each in passages if each]
+    return replace(table, values=joined)
 
 
 def read_columns(path: str, wanted: Wanted, encoding: str) -> Columns:

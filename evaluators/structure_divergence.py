@@ -24,7 +24,7 @@ class StructureDivergence:
         self._task = task
         self._batches = workload.training_batches(examples, "cpu", size=16)
         with torch.inference_mode():
-            self._dense = [self._model(**batch) for batch in self._batches]
+            self._dense = [task.answers.kept(self._model(**each)) for each in self._batches]
 
     def of(self, candidate: Candidate) -> float:
         """Of the candidate's structure, as torch runs it."""

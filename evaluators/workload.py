@@ -39,7 +39,12 @@ class Split:
 
 
 class Inputs(ABC):
-    """How encoded examples become the inputs of a model, on the CPU."""
+    """How encoded examples become the inputs of a model, on the CPU.
+
+    most: examples of a batch, where the answers to more would not fit into memory.
+    """
+
+    most: int = 2**31
 
     @abstractmethod
     def size(self, example: Encoded) -> int:
@@ -96,6 +101,7 @@ class Workload:
         self, examples: Sequence[Encoded], device: str, size: int = SCORING_BATCH
     ) -> Iterator[tuple[np.ndarray, dict[str, torch.Tensor]]]:
         """As `batches`, of examples without their labels."""
+        size = min(size, self.inputs.most)
         order = np.argsort([self.inputs.size(example) for example in examples], kind="stable")
         for start in range(0, len(order), size):
             indices = order[start : start + size]

@@ -18,11 +18,10 @@ from pydantic.fields import FieldInfo
 from paretoformer.evaluators.data import DataSource, Form
 from paretoformer.evaluators.demo import is_demo
 from paretoformer.evaluators.reading import is_data_file
-from paretoformer.evaluators.tasks import check_family, load_config, task_names, task_of
+from paretoformer.evaluators.tasks import Task, check_family, load_config, task_names, task_of
 from paretoformer.search.columns import Columns, Head, columns_of, read_head
 from paretoformer.search.errors import StudyError, UserError
 from paretoformer.search.study.spec import ModelSection, Spec, TargetSection, parse_spec
-from paretoformer.spaces.families import longest
 
 ENCODING = str(DataSource.model_fields["encoding"].default)
 DEFAULT_TASK = str(ModelSection.model_fields["task"].default)
@@ -59,6 +58,8 @@ def init(
     head = read_head(data, encoding) if _is_file(data) else None
     if head:
         images = form == "image"
+        if form == "passage":
+            text_pair, label = "", ""  # texts are all it needs
         columns = columns_of(data, head.names, text, text_pair, label, images=images)
     else:
         defaults = DataSource.model_fields
@@ -70,7 +71,7 @@ def init(
     given = {
         "model": {"path": _from(out, model)} | chosen,
         "data": {"path": _from(out, data)} | _data(columns, head, encoding, form),
-        "target": _target(model, form),
+        "target": _target(model, task_of(chosen.get("task", DEFAULT_TASK))),
     }
     written = study_text(given, out)
     with out.open("x", encoding="utf-8") as file:
@@ -163,7 +164,8 @@ def _is_file(data: str) -> bool:
 def _data(columns: Columns, head: Head | None, encoding: str, form: Form) -> dict[str, Any]:
     """Columns, and as many examples as a small file has."""
     names = {"text": columns.text, "text_pair": columns.text_pair, "label": columns.label}
-    shown = {key: each for key, each in names.items() if each or key != "text_pair"}
+    unused = ("text_pair", "label") if form == "passage" else ("text_pair",)
+    shown = {key: each for key, each in names.items() if each or key not in unused}
     if form == "image":
         column = shown.pop("text")
         known = head is not None or column != DataSource.model_fields["text"].default
@@ -176,14 +178,14 @@ def _data(columns: Columns, head: Head | None, encoding: str, form: Form) -> dic
     return shown | {key: max(1, int(min(1.0, share) * each)) for key, each in wanted.items()}
 
 
-def _target(model: str, form: Form) -> dict[str, Any]:
+def _target(model: str, task: Task) -> dict[str, Any]:
     """Texts as long as by default, or as the model can take."""
     default = int(TargetSection.model_fields["sequence_length"].default)
     if is_demo(model):
         return {"sequence_length": default}
-    if form == "image":
+    if task.form == "image":
         return {}
-    return {"sequence_length": min(default, longest(_config(model)))}
+    return {"sequence_length": min(default, task.room(_config(model)))}
 
 
 def _names(architectures: str | Sequence[str]) -> Sequence[str]:

@@ -27,7 +27,14 @@ class Answers(ABC):
 
     @abstractmethod
     def divergence(self, output: Any, dense: Any, batch: Batch) -> torch.Tensor:
-        """(rows,) how far each answer is from the uncompressed model's; 0 where it is the same."""
+        """(rows,) how far each answer is from the uncompressed model's; 0 where it is the same.
+
+        dense: what the uncompressed model returned, or what is `kept` of it.
+        """
+
+    def kept(self, output: Any) -> Any:
+        """What is kept of the uncompressed model's output, to compare others with."""
+        return output
 
     @abstractmethod
     def probe(self, output: Any, generator: torch.Generator, batch: Batch) -> torch.Tensor:
@@ -61,7 +68,7 @@ class TokenDistributions(Answers):
     tokens; its divergence is their mean, in nats (KL)."""
 
     def divergence(self, output: Any, dense: Any, batch: Batch) -> torch.Tensor:
-        return _mean(_nats(output, dense), token_mask(batch, output.logits))
+        return mean_of_tokens(_nats(output, dense), token_mask(batch, output.logits))
 
     def probe(self, output: Any, generator: torch.Generator, batch: Batch) -> torch.Tensor:
         """As that of `Distributions` for each token, over the root of the row's tokens."""
@@ -71,7 +78,7 @@ class TokenDistributions(Answers):
 
     def distance(self, output: Any, dense: Any, batch: Batch) -> torch.Tensor:
         mask = token_mask(batch, output.logits)
-        return _mean(_nats_to_train_by(output, dense), mask).mean()
+        return mean_of_tokens(_nats_to_train_by(output, dense), mask).mean()
 
 
 def _nats(output: Any, dense: Any) -> torch.Tensor:
@@ -102,7 +109,7 @@ def _probes(output: Any, generator: torch.Generator) -> torch.Tensor:
     return found
 
 
-def _mean(values: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+def mean_of_tokens(values: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
     """(rows,) over the real tokens."""
     counts = mask.sum(dim=1).clamp(min=1)
     return (values * mask).sum(dim=1) / counts

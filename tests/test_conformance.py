@@ -81,6 +81,7 @@ def test_task_keeps_its_promises(name: str) -> None:
     logits, labels = torch.tensor([[0.1, 2.0], [1.0, -1.0]]), torch.tensor([1, 0])
     others = {
         "token-classification": (logits[:, None].expand(2, 3, 2), labels[:, None].expand(2, 3)),
+        "text-generation": (logits[:, None].expand(2, 3, 2), labels[:, None].expand(2, 3)),
         "multi-label-classification": (logits, torch.tensor([[1, 1], [0, 1]])),
         "text-regression": (logits[:, :1], labels),
         "reranking": (logits[:, :1], torch.tensor([[1, 0], [0, 0]])),

@@ -37,6 +37,7 @@ def row_of(task: str, words: list[str], number: int) -> dict[str, Any]:
     text = " ".join(words)
     rows: dict[str, dict[str, Any]] = {
         "text-classification": {"text": text, "label": number % CLASSES},
+        "text-generation": {"text": text},
         "multi-label-classification": {"text": text, "label": [number % CLASSES]},
         "text-regression": {"text": text, "label": number / 7},
         "reranking": {"text": f"word{number // 4}", "pair": text, "label": number % 2},
@@ -61,7 +62,7 @@ def write_cell(folder: Path, task: str, family: str) -> Path:
         data = "pictures"
     else:
         settings: dict[str, Any] = {"pad_token_id": 0}
-        if task != "feature-extraction":
+        if task not in ("feature-extraction", "text-generation"):
             settings["num_labels"] = 1 if task in ONE_NUMBER else CLASSES
         if FAMILIES[family].causal and family != "gpt2":
             settings |= {"num_key_value_heads": HEADS, "head_dim": 8, "sliding_window": None}

@@ -26,6 +26,8 @@ class Metric(ABC):
     """Of a quality metric: what `best` asks for by default, such as `accuracy>=dense-0.01`."""
     likeness: ClassVar[bool] = False
     """Whether it compares answers with the dense model's own, and needs no labels."""
+    of_generation: ClassVar[bool] = False
+    """Whether only what generates a text has it."""
     exclusive: ClassVar[bool] = False
     """Whether it must be measured alone on the machine, as a timing must."""
 

@@ -29,7 +29,11 @@ def metric_of(name: str) -> Metric:
 def metrics_of(task: Task, *, labelled: bool = True) -> dict[str, Metric]:
     """Every metric that a study of this task knows, by name: its own scores, where its examples
     are labelled; likeness to the dense model's answers; then all costs."""
-    costs = [metric for metric in _REGISTRY.values() if metric.role == "cost"]
+    costs = [
+        metric
+        for metric in _REGISTRY.values()
+        if metric.role == "cost" and (task.generates or not metric.of_generation)
+    ]
     own = [_REGISTRY[name] for name in (*task.scores, *task.more_scores) if labelled]
     like = [metric for metric in _REGISTRY.values() if metric.likeness]
     return {metric.name: metric for metric in (*own, *like, *costs)}

@@ -6,6 +6,7 @@ from paretoformer.evaluators.tasks import (
     multi_label_classification,
     reranking,
     text_classification,
+    text_generation,
     text_regression,
     token_classification,
 )
@@ -34,6 +35,7 @@ __all__ = [
     "task_names",
     "task_of",
     "text_classification",
+    "text_generation",
     "text_regression",
     "token_classification",
 ]

@@ -54,6 +54,12 @@ class Task(ABC):
     """Whether the config of a model tells that it does this task."""
     form: ClassVar[Form] = "text"
     """What a row of its data is."""
+    generates: ClassVar[bool] = False
+    """Whether it continues texts, with a key-value cache; then texts are their own labels."""
+
+    def labelled(self, column: str) -> bool:
+        """Whether its examples have labels. column: `data.label` of the study."""
+        return self.generates or bool(column)
 
     def unsuitable(self, config: Any) -> str:
         """Why a model of its class with this config does another task, and which; empty if not."""
@@ -76,13 +82,17 @@ class Task(ABC):
         """
         return load_tokenizer(path, trust_remote_code=trust_remote_code)
 
+    def room(self, config: Any) -> int:
+        """The most tokens of a timed input."""
+        return longest(config)
+
     def length(self, config: Any, wanted: int) -> int:
         """Tokens of a timed input. wanted: the target's.
 
         Raises:
             ValueError: the model has no room for so many.
         """
-        if wanted > (room := longest(config)):
+        if wanted > (room := self.room(config)):
             raise ValueError(
                 f"target.sequence_length is {wanted}, but the model has room for {room} tokens."
             )

@@ -29,6 +29,7 @@ def model_card(best: Best, base: str, served: Sequence[str] = ()) -> str:
     task = task_of(best.study["model"]["task"])
     return template.render(
         form=task.form,
+        generates=task.generates,
         output=f".{task.answers.output}",
         size=task.shown(best.study["target"]["sequence_length"]),
         name=best.study["name"],

@@ -101,7 +101,8 @@ def _label(row: pd.Series[Any]) -> str:
 
 def _columns(facts: RunFacts) -> list[str]:
     """The metrics worth a column: the objectives, then the other usual ones."""
-    usual = (*facts.objectives, "latency_ms", "disk_mb", "memory_mb", "parameters")
+    costs = ("latency_ms", "decode_ms", "cache_mb", "disk_mb", "memory_mb", "parameters")
+    usual = (*facts.objectives, *costs)
     return [name for name in dict.fromkeys(usual) if name in facts.metrics]
 
 

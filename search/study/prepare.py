@@ -41,6 +41,7 @@ from paretoformer.spaces.families import shape_of
 from paretoformer.spaces.prediction import Priced, forecasts, spread
 from paretoformer.spaces.recovery import Teacher
 from paretoformer.spaces.recovery.block_repair import BlockRepairs
+from paretoformer.spaces.runtimes import parse
 from paretoformer.spaces.sensitivity import Batch, sensitivity
 from paretoformer.spaces.solver import Kind, Programme
 from paretoformer.spaces.space import Space
@@ -371,6 +372,8 @@ def _context(subject: Subject, shape: Shape, progress: Progress) -> Context:
     target = subject.target
 
     def unmeasurable(value: Any) -> str:
+        if subject.task.generates and not parse(value)[0].generates:
+            return "it keeps no key-value cache here, without which no text is generated"
         for metric in subject.objectives:
             if reason := metric.untold_by(value):
                 return f"the objective {metric.name} cannot be measured in it: {reason}"

@@ -305,10 +305,12 @@ def _set_objectives(raw: dict[str, Any]) -> None:
     """Where a study names none: the score of its task, or fidelity; and latency."""
     data, model = (raw.get(section) for section in ("data", "model"))
     name = model.get("task") if isinstance(model, dict) else None
-    if isinstance(data, dict) and data.get("label") == "":
+    task = task_of(name) if name in task_names() else None
+    label = data.get("label", "label") if isinstance(data, dict) else "label"
+    if label == "" and not (task and task.generates):
         raw.setdefault("objectives", [UNLABELLED, "latency_ms"])
-    elif name in task_names():
-        raw.setdefault("objectives", [task_of(name).scores[0], "latency_ms"])
+    elif task:
+        raw.setdefault("objectives", [task.scores[0], "latency_ms"])
 
 
 def read_spec(path: Path) -> Spec:

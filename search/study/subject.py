@@ -35,6 +35,8 @@ from paretoformer.spaces.axes import axes
 from paretoformer.spaces.suggestions import did_you_mean
 
 FIDELITY = "fidelity"
+CHARACTERS = 4
+"""Of a token of a passage, about."""
 
 
 @dataclass
@@ -159,13 +161,16 @@ def _loaded(spec: Spec, progress: Progress) -> Subject:
     if demo.is_demo(source.path):
         source = demo.prepare(source.path, progress).data(source)
     read_labels = partial(task.read_labels, config=config)
-    splits = read_splits(source, spec.seed, spec.recovery.texts, read_labels, task.form)
+    if task.generates:
+        source = source.model_copy(update={"label": ""})
+    characters = CHARACTERS * length
+    splits = read_splits(source, spec.seed, spec.recovery.texts, read_labels, task.form, characters)
     tokenizer, model, unused = _load(task, path, spec)
     workload = task.encode(splits.examples, tokenizer, model.config, target)
     _check_vocabulary(workload, model)
     remarks = (*splits.remarks, *unused, *workload.remarks)
     asked = {*(metric.name for metric in objectives), *(each.metric for each in required)}
-    metrics = available(task, target, labelled=bool(source.label), asked=asked)
+    metrics = available(task, target, labelled=task.labelled(source.label), asked=asked)
     return Subject(task, target, model, workload, metrics, objectives, required, remarks)
 
 
@@ -243,9 +248,10 @@ def _required(spec: Spec, task: Task, target: Target) -> tuple[Requirement, ...]
 
 def _metric(name: str, what: str, spec: Spec, task: Task, target: Target) -> Metric:
     """The metric of that name, if this study can measure it."""
-    known = metrics_of(task, labelled=bool(spec.data.label))
+    labelled = task.labelled(spec.data.label)
+    known = metrics_of(task, labelled=labelled)
     if name not in known:
-        without = "" if spec.data.label else " without labels"
+        without = "" if labelled else " without labels"
         raise StudyError(
             f"unknown {what} {name!r}.{did_you_mean(name, known)} "
             f"Known for {task.name}{without}: {', '.join(known)}."
@@ -282,7 +288,7 @@ def _checked_length(spec: Spec, task: Task, config: Any) -> int:
         raise StudyError(f"{reason}.")
     _check_settings(spec, causal=family.causal)
     length = task.length(config, spec.target.sequence_length)
-    if family.causal and config.pad_token_id is None:
+    if family.causal and not task.generates and config.pad_token_id is None:
         raise StudyError(
             f"the config of {spec.model.path} has no pad_token_id, without which a model that "
             "reads its answer off the last token cannot find it in a padded batch: set it."

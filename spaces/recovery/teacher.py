@@ -77,7 +77,7 @@ class Teacher:
         self.masks: list[torch.Tensor] = []
         self._watch()
         with torch.no_grad():
-            self._held = [self._answer(model, batch) for batch in texts.held]
+            self._held = [answers.kept(self._answer(model, batch)) for batch in texts.held]
 
     def sums(self, layer: int, part: Part, batch: int) -> torch.Tensor:
         """(tokens, hidden) of the real tokens of a batch, float32 on the CPU."""

@@ -59,6 +59,11 @@ class Runnable(ABC):
         """Inputs by name -> an object with `logits`, or the other outputs of the torch model."""
 
     @property
+    def generator(self) -> Any:
+        """The torch module that continues a text with a key-value cache; None: it cannot."""
+        return None
+
+    @property
     @abstractmethod
     def weight_bytes(self) -> int:
         """Bytes of the weights and other constants."""
@@ -95,6 +100,8 @@ class Runtime(ABC):
     source: ClassVar[str]
     """Where its documentation is."""
 
+    generates: ClassVar[bool] = False
+    """Whether its runnables continue a text with a key-value cache."""
     tells_peak: ClassVar[bool] = False
     """Whether its runnables know the peak of what a forward allocates."""
 

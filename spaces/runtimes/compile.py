@@ -42,6 +42,11 @@ class CompiledRunnable(TorchRunnable):
             own = {name: _own(each) for name, each in inputs.items()}
             return self._compiled(**own)
 
+    @property
+    def generator(self) -> Any:
+        """None: a cache that grows would be compiled anew for each length."""
+        return None
+
     def peak_bytes(self, inputs: Batch) -> int | None:
         """None: the generated code has an allocator of its own on a GPU."""
         return None

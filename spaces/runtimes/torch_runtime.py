@@ -37,6 +37,14 @@ class TorchRunnable(Runnable):
         return self.model(**{name: _as_float(each, dtype) for name, each in inputs.items()})
 
     @property
+    def generator(self) -> Any:
+        return self.model
+
+    def generate(self, *args: Any, **kwargs: Any) -> Any:
+        """As that of the torch model."""
+        return cast(Any, self.model).generate(*args, **kwargs)
+
+    @property
     def weight_bytes(self) -> int:
         return weight_bytes(self.model)
 
@@ -64,6 +72,7 @@ class Torch(Runtime):
     name = "torch"
     precisions = ("float32", "bfloat16", "float16", "int8")
     rebuilt = True
+    generates = True
     tells_peak = True
     summary = "torch, eager; int8: dynamic, linear layers, per channel"
     source = "https://docs.pytorch.org/docs/stable/quantization.html"

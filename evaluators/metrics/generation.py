@@ -1,0 +1,84 @@
+"""What generating a text costs: milliseconds of each token, and megabytes of what is remembered."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from inspect import signature
+from typing import Any, ClassVar
+
+import torch
+from torch import nn
+from transformers import DynamicCache
+
+from paretoformer.evaluators.bench import Bench
+from paretoformer.evaluators.directions import Direction, Role
+from paretoformer.evaluators.measurement import Measurement
+from paretoformer.evaluators.metrics.memory import MEGABYTE
+from paretoformer.evaluators.metrics.metric import Metric
+from paretoformer.evaluators.metrics.registry import register
+from paretoformer.evaluators.metrics.timing import Timing
+
+
+class Decode(Timing):
+    """Milliseconds of one token more, for batch_size texts, behind the sequence_length tokens that
+    are in the key-value cache.
+
+    The token is taken out of the cache again, so every call has the same context.
+    """
+
+    name = "decode_ms"
+    of_generation = True
+
+    def measure(self, bench: Bench) -> Measurement | None:
+        return None if bench.runnable.generator is None else super().measure(bench)
+
+    def call(self, bench: Bench, model: Any) -> Callable[[], Any]:
+        generator = model if isinstance(model, nn.Module) else model.generator
+        cache, context = _filled(generator, bench)
+        tokens = bench.workload.timing_batch(bench.target)["input_ids"][:, -1:]
+        mask = torch.ones(len(tokens), context + 1, dtype=torch.long, device=tokens.device)
+
+        inputs = {"input_ids": tokens, "attention_mask": mask, _argument(generator): cache}
+
+        def one() -> None:
+            generator(**inputs, use_cache=True)
+            cache.crop(-1)
+
+        return one
+
+
+class CacheSize(Metric):
+    """Megabytes (10^6 bytes) of keys and values behind the target's batch of prompts."""
+
+    name = "cache_mb"
+    unit = "MB"
+    direction: ClassVar[Direction] = "minimize"
+    role: ClassVar[Role] = "cost"
+    of_generation = True
+
+    def measure(self, bench: Bench) -> Measurement | None:
+        if bench.runnable.generator is None:
+            return None
+        with torch.inference_mode():
+            cache, _ = _filled(bench.runnable.generator, bench)
+        layers: Any = cache.layers
+        tensors = [each for layer in layers for each in (layer.keys, layer.values)]
+        size = sum(each.numel() * each.element_size() for each in tensors)
+        return Measurement.exact(size / MEGABYTE, self.unit)
+
+
+def _filled(model: nn.Module, bench: Bench) -> tuple[DynamicCache, int]:
+    """The cache behind the target's batch of prompts, and the length of these."""
+    batch = bench.workload.timing_batch(bench.target)
+    cache = DynamicCache()
+    model(**batch, **{_argument(model): cache}, use_cache=True)
+    return cache, batch["input_ids"].shape[1]
+
+
+def _argument(model: nn.Module) -> str:
+    """What a forward calls its cache: transformers 5.24 renamed it."""
+    return "cache" if "cache" in signature(model.forward).parameters else "past_key_values"
+
+
+register(Decode())
+register(CacheSize())

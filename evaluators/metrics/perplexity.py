@@ -1,0 +1,62 @@
+"""Perplexity: how many tokens a language model hesitates between, on average."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import numpy as np
+import torch
+from torch.nn import functional as F
+
+from paretoformer.evaluators.answers import batches
+from paretoformer.evaluators.bench import Bench
+from paretoformer.evaluators.directions import Direction, Role
+from paretoformer.evaluators.measurement import Measurement
+from paretoformer.evaluators.metrics.metric import Metric
+from paretoformer.evaluators.metrics.registry import register
+from paretoformer.evaluators.statistics import bootstrap_interval
+from paretoformer.evaluators.workload import IGNORED
+
+
+class Perplexity(Metric):
+    """e to the power of the mean nats of each next token of the texts. Its interval is a percentile
+    bootstrap over texts.
+
+    Each text is read by itself, from its first token on, without an overlap: so the first tokens of
+    each have little to go by, and the figure is higher than with a sliding window.
+    """
+
+    name = "perplexity"
+    unit = "tokens"
+    direction: ClassVar[Direction] = "minimize"
+    role: ClassVar[Role] = "quality"
+    requirement = "perplexity<=1.05*dense"
+
+    def measure(self, bench: Bench) -> Measurement:
+        found = nats_of_texts(bench)
+        low, high = bootstrap_interval(lambda rows: _perplexity(found[rows]), len(found))
+        return Measurement(_perplexity(found), low, high, self.unit)
+
+
+def nats_of_texts(bench: Bench) -> np.ndarray:
+    """(texts, 2) the nats of a text's tokens, summed up, and how many they are."""
+    labels = torch.from_numpy(bench.split.labels)
+    found = np.zeros((len(labels), 2))
+    with torch.inference_mode():
+        for indices, batch in batches(bench, bench.split):
+            logits = bench.runnable(**batch).logits.float()
+            wanted = labels[indices][:, : logits.shape[1]].to(logits.device)
+            nats = F.cross_entropy(
+                logits.flatten(0, 1), wanted.flatten(), ignore_index=IGNORED, reduction="none"
+            ).view_as(wanted)
+            counts = (wanted != IGNORED).sum(dim=1)
+            found[indices] = torch.stack((nats.sum(dim=1), counts), dim=1).cpu().numpy()
+    return found
+
+
+def _perplexity(found: np.ndarray) -> float:
+    nats, tokens = found.sum(axis=0)
+    return float(np.exp(nats / max(tokens, 1)))
+
+
+register(Perplexity())

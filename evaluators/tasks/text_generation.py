@@ -1,0 +1,127 @@
+"""Task `text-generation`: causal language models, asked which token follows each of a text."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+import transformers
+from torch.nn import functional as F
+from transformers.models.auto import modeling_auto
+
+from paretoformer.evaluators.data import Examples, Form, Labels, SplitName
+from paretoformer.evaluators.remark import Remark
+from paretoformer.evaluators.target import Target
+from paretoformer.evaluators.tasks.task import Task, register
+from paretoformer.evaluators.tasks.text import TextInputs, plainly, tokenize
+from paretoformer.evaluators.workload import IGNORED, Encoded, Workload
+from paretoformer.spaces.families import FAMILIES
+from paretoformer.spaces.next_tokens import NextTokens
+from paretoformer.spaces.tokens import Batch, token_mask
+
+LOGITS = 2**25
+"""Numbers of the logits of a batch, at most: 128 MiB in float32."""
+
+
+@dataclass(frozen=True)
+class Prompts(TextInputs):
+    """most: texts of a batch, since each of their tokens has a logit for each of the vocabulary."""
+
+    most: int
+
+    def timing(self, examples: Sequence[Encoded], target: Target) -> dict[str, torch.Tensor]:
+        """A prompt of which, as when a text is generated, only the last token's logits are read."""
+        last = torch.tensor([target.sequence_length - 1])
+        return super().timing(examples, target) | {"logits_to_keep": last}
+
+
+class TextGeneration(Task):
+    """Texts are all the data: each token is the label of the one before.
+
+    A text is cut to the target's sequence length. The lines of a txt file are joined to passages of
+    about that length. `latency_ms` is that of a prompt of that length, up to the logits of its last
+    token (prefill); `decode_ms` that of one token more. Attention mechanisms are approximations of
+    a whole sequence: a token that meets a key-value cache attends to all of it exactly.
+    """
+
+    name = "text-generation"
+    auto = transformers.AutoModelForCausalLM
+    architectures: ClassVar[Mapping[str, Any]] = {
+        name: each
+        for name, each in modeling_auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.items()
+        if name in FAMILIES and FAMILIES[name].causal
+    }
+    answers = NextTokens()
+    scores = ("perplexity",)
+    files = ("generation_config.json",)
+    form: ClassVar[Form] = "passage"
+    generates = True
+
+    def encode(
+        self, splits: Mapping[SplitName, Examples], tokenizer: Any, config: Any, target: Target
+    ) -> Workload:
+        made = tokenize(splits, tokenizer, config, target, _next_tokens)
+        assert isinstance(made.inputs, TextInputs)
+        most = max(1, LOGITS // (target.sequence_length * int(config.vocab_size)))
+        return replace(made, inputs=Prompts(made.inputs.padding, most))
+
+    def room(self, config: Any) -> int:
+        """One is left for the token that is generated."""
+        return super().room(config) - 1
+
+    def read_labels(self, labels: Sequence[Any], config: Any) -> Labels:
+        """As they are: there are none."""
+        return Labels(tuple(labels))
+
+    def doubts(self, answers: np.ndarray, labels: np.ndarray, config: Any) -> list[Remark]:
+        width = min(answers.shape[1], labels.shape[1])
+        scored = labels[:, :width] != IGNORED
+        given, wanted = answers[:, :width][scored], labels[:, :width][scored]
+        right = float((given == wanted).mean()) if len(wanted) else 0.0
+        usual = float(np.bincount(wanted).max() / len(wanted)) if len(wanted) else 1.0
+        if right > usual:
+            return []
+        return [
+            Remark(
+                f"The uncompressed model guesses {right:.1%} of {len(wanted)} next tokens right, "
+                f"and {usual:.1%} of them are the same one: always guessing that would be as good. "
+                "Is it a trained model, with its own tokenizer, and is data.text the right column?",
+                doubt=True,
+            )
+        ]
+
+    def loss(self, output: Any, labels: torch.Tensor) -> torch.Tensor:
+        """labels: (rows, tokens), or longer than the rows of this batch."""
+        logits = output.logits.float()
+        wanted = labels[:, : logits.shape[1]].flatten()
+        return F.cross_entropy(logits.flatten(0, 1), wanted, ignore_index=IGNORED, reduction="sum")
+
+    def predict(self, output: Any) -> np.ndarray:
+        """(rows, tokens) the likeliest next token."""
+        answers: np.ndarray = output.logits.argmax(dim=-1).cpu().numpy()
+        return answers
+
+    def likeness(self, output: Any, dense: Any, batch: Batch) -> np.ndarray:
+        """(rows,) the share of tokens after which the likeliest next one is the same."""
+        mask = token_mask(batch, output.logits)
+        same = (output.logits.argmax(dim=-1) == self.answers.kept(dense).tokens[..., 0]) & mask
+        shares: np.ndarray = (same.sum(dim=1) / mask.sum(dim=1).clamp(min=1)).cpu().numpy()
+        return shares.astype(np.float64)
+
+
+def _next_tokens(
+    examples: Examples, tokenizer: Any, target: Target
+) -> tuple[list[Encoded], np.ndarray]:
+    """labels: (rows, tokens of the longest row), of each token the next; none of the last."""
+    rows, _ = plainly(examples, tokenizer, target)
+    labels = np.full((len(rows), max(len(row["input_ids"]) for row in rows)), IGNORED)
+    for index, row in enumerate(rows):
+        tokens = row["input_ids"]
+        labels[index, : len(tokens) - 1] = tokens[1:]
+    return rows, labels
+
+
+register(TextGeneration())

@@ -1,0 +1,308 @@
+"""Text generation: perplexity, the key-value cache, and what one token more takes."""
+
+from __future__ import annotations
+
+import json
+import math
+from inspect import signature
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import transformers
+from torch.nn import functional as F
+from transformers import AutoModelForCausalLM
+
+import paretoformer as pf
+from paretoformer.evaluators.bench import Bench
+from paretoformer.evaluators.metrics import metric_of
+from paretoformer.evaluators.metrics.generation import CacheSize, Decode
+from paretoformer.evaluators.metrics.perplexity import Perplexity
+from paretoformer.evaluators.tasks import task_of
+from paretoformer.evaluators.timing.protocol import TimingProtocol
+from paretoformer.evaluators.workload import IGNORED
+from paretoformer.search.errors import StudyError
+from paretoformer.search.study.spec import load_spec
+from paretoformer.search.study.subject import Subject, load_subject, try_dense
+from paretoformer.spaces import Candidate, HeadMask
+from paretoformer.spaces.families import FAMILIES
+from paretoformer.spaces.next_tokens import NextTokens
+from paretoformer.spaces.runtimes import Tools, parse
+from paretoformer.spaces.runtimes.torch_runtime import TorchRunnable
+from paretoformer.testing import check_metric
+from tests.conftest import Run
+from tests.tiny import SMALL_SPACE, WORDS, write_model, write_study
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+DECODERS = tuple(name for name, family in FAMILIES.items() if family.causal)
+TASK = task_of("text-generation")
+PARAMETERS = signature(transformers.LlamaForCausalLM.forward).parameters
+CACHE = "cache" if "cache" in PARAMETERS else "past_key_values"  # before transformers 5.24
+
+
+def write_language_model(folder: Path, family: str, layers: int = 3) -> Path:
+    settings: dict[str, Any] = {"num_hidden_layers": layers}
+    if family != "gpt2":
+        settings |= {"num_key_value_heads": 2, "head_dim": 8, "sliding_window": None}
+    write_model(folder, family, **settings)
+    config = transformers.AutoConfig.from_pretrained(folder)
+    config.bos_token_id = config.eos_token_id = None
+    torch.manual_seed(0)
+    model = AutoModelForCausalLM.from_config(config)
+    with torch.no_grad():  # else every next token is about as likely
+        for parameter in model.parameters():
+            if parameter.ndim == 2:
+                parameter.mul_(4)
+    model.save_pretrained(folder)
+    return folder
+
+
+def passages(rows: int) -> list[str]:
+    rng = np.random.default_rng(0)
+    return [
+        " ".join(WORDS[i] for i in rng.integers(0, len(WORDS), rng.integers(3, 30)))
+        for _ in range(rows)
+    ]
+
+
+def write_generating_study(folder: Path, family: str = "llama", extra: str = SMALL_SPACE) -> Path:
+    study = write_study(folder, extra=extra)
+    write_language_model(folder / "model", family)
+    (folder / "data.txt").write_text("\n".join(passages(2500)), encoding="utf-8")
+    text = study.read_text().replace('path = "model"', 'path = "model"\ntask = "text-generation"')
+    study.write_text(text.replace("data.csv", "data.txt"))
+    return study
+
+
+@pytest.fixture
+def study(tmp_path: Path) -> Path:
+    return write_generating_study(tmp_path / "study")
+
+
+def bench_of(subject: Subject, model: Any = None, reference: Any = None) -> Bench:
+    model = subject.model if model is None else model
+    return Bench(
+        TorchRunnable(model), model, subject.model, reference, subject.task,
+        subject.workload.splits["search"], subject.workload, subject.target,
+        TimingProtocol(0.5, 0.05),
+    )  # fmt: skip
+
+
+def cut(model: Any) -> Candidate:
+    """The first layer without heads, one head in the second, the third removed."""
+    groups = getattr(model.config, "num_key_value_heads", model.config.num_attention_heads)
+    one = (True,) + (False,) * (groups - 1)
+    return Candidate(HeadMask(((False,) * groups, one, one)), layers=(True, True, False))
+
+
+def test_perplexity_is_that_of_transformers_own_losses(study: Path) -> None:
+    subject = load_subject(load_spec(study))
+    bench = bench_of(subject)
+    nats = tokens = 0.0
+    for example in bench.split.examples:
+        ids = torch.from_numpy(example["input_ids"])[None]
+        with torch.inference_mode():
+            loss = float(subject.model(input_ids=ids, labels=ids).loss)
+        nats, tokens = nats + loss * (ids.shape[1] - 1), tokens + ids.shape[1] - 1
+    measured = check_metric(Perplexity(), bench)
+    assert measured is not None
+    assert measured.value == pytest.approx(math.exp(nats / tokens), rel=1e-5)
+    assert [each.text for each in subject.requirements] == ["perplexity<=1.05*dense"]
+    assert [metric.name for metric in subject.objectives] == ["perplexity", "latency_ms"]
+
+
+def test_lines_are_joined_to_passages_and_rows_of_a_csv_are_not(study: Path) -> None:
+    spec = load_spec(study)
+    texts = load_subject(spec).workload.splits["search"].examples
+    assert min(len(each["input_ids"]) for each in texts) > 30  # a line has 3 words or more
+    rows = "text\n" + "\n".join(passages(300)) + "\n"
+    (study.parent / "data.csv").write_text(rows)
+    study.write_text(study.read_text().replace("data.txt", "data.csv"))
+    texts = load_subject(load_spec(study)).workload.splits["search"].examples
+    assert min(len(each["input_ids"]) for each in texts) < 10
+
+
+@pytest.mark.parametrize("family", DECODERS)
+def test_cut_model_generates_with_a_cache_what_it_generates_without(
+    tmp_path: Path, family: str
+) -> None:
+    dense = AutoModelForCausalLM.from_pretrained(write_language_model(tmp_path / "m", family))
+    folder = pf.save_compressed(pf.compress(dense, cut(dense)), tmp_path / "out")
+    prompt = {"input_ids": torch.tensor([[5, 6, 7, 8], [9, 10, 11, 12]])}
+    prompt["attention_mask"] = torch.ones_like(prompt["input_ids"])
+    wanted = {"max_new_tokens": 12, "do_sample": True, "pad_token_id": 0}
+    every = []
+    for model in (pf.load_compressed(folder), AutoModelForCausalLM.from_pretrained(folder)):
+        for cached in (True, False):
+            torch.manual_seed(0)
+            with torch.inference_mode():
+                every.append(model.eval().generate(**prompt, **wanted, use_cache=cached))
+    assert every[0].shape == (2, 16)
+    assert len(every[0][:, 4:].unique()) > 3
+    for each in every[1:]:
+        torch.testing.assert_close(each, every[0], atol=0, rtol=0)
+
+
+@pytest.mark.parametrize("family", ["gpt2", "qwen3"])
+def test_one_token_more_has_the_logits_of_the_whole_text(tmp_path: Path, family: str) -> None:
+    dense = AutoModelForCausalLM.from_pretrained(write_language_model(tmp_path / "m", family))
+    model = pf.compress(dense, cut(dense))
+    tokens = torch.randint(4, 60, (2, 20), generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        whole = model(input_ids=tokens).logits
+        cache = model(input_ids=tokens[:, :15], use_cache=True).past_key_values
+        for place in range(15, 20):
+            each = model(tokens[:, place : place + 1], **{CACHE: cache})
+            torch.testing.assert_close(each.logits[:, 0], whole[:, place], atol=1e-5, rtol=1e-4)
+
+
+def test_costs_of_generation_are_measured_and_shrink_with_the_heads(study: Path) -> None:
+    subject = load_subject(load_spec(study))
+    dense = bench_of(subject)
+    reference = {name: metric_of(name).measure(dense) for name in ("latency_ms", "decode_ms")}
+    compressed = bench_of(subject, pf.compress(subject.model, cut(subject.model)), reference)
+    before, after = (check_metric(CacheSize(), each) for each in (dense, compressed))
+    assert before is not None
+    assert after is not None
+    layers, heads, width, length = 3, 2, 8, subject.target.sequence_length
+    assert before.value == 2 * 4 * layers * heads * width * length / 1e6
+    assert after.value == 2 * 4 * (width + 1) * length / 1e6  # one number a token without heads
+    for each in (dense, compressed):
+        measured = check_metric(metric_of("decode_ms"), each)
+        assert measured is not None
+        assert measured.value > 0
+
+
+def test_a_call_that_is_timed_leaves_the_cache_as_it_was(study: Path) -> None:
+    """Else each call would have a longer context than the one before."""
+    subject = load_subject(load_spec(study))
+    seen: list[int] = []
+
+    def look(module: Any, args: Any, kwargs: Any) -> None:
+        seen.append(kwargs[CACHE].get_seq_length())
+
+    with torch.inference_mode():
+        one = Decode().call(bench_of(subject), subject.model)
+        handle = subject.model.register_forward_pre_hook(look, with_kwargs=True)
+        for _ in range(3):
+            one()
+    handle.remove()
+    assert seen == [subject.target.sequence_length] * 3
+
+
+def test_prompt_computes_the_logits_of_its_last_token_alone(study: Path) -> None:
+    subject = load_subject(load_spec(study))
+    batch = subject.workload.timing_batch(subject.target)
+    with torch.inference_mode():
+        assert subject.model(**batch).logits.shape == (1, 1, subject.model.config.vocab_size)
+
+
+def test_int8_generates_and_graphs_without_a_cache_are_left_out(tmp_path: Path) -> None:
+    dense = AutoModelForCausalLM.from_pretrained(write_language_model(tmp_path / "m", "llama"))
+    runnable = pf.compress(
+        dense, Candidate.dense(3, 2).replaced(runtime="torch:int8"), tools=Tools(threads=1)
+    )
+    tokens = torch.tensor([[5, 6, 7]])
+    found = runnable.generate(tokens, max_new_tokens=4, do_sample=False, pad_token_id=0)
+    assert found.shape == (1, 7)
+    assert parse("torch:int8")[0].generates
+    assert not any(parse(name)[0].generates for name in ("compile", "onnxruntime", "openvino"))
+
+
+def outputs(vocabulary: int) -> tuple[Any, Any]:
+    generator = torch.Generator().manual_seed(0)
+    draws = [3 * torch.randn(2, 5, vocabulary, generator=generator) for _ in range(2)]
+    return SimpleNamespace(logits=draws[0]), SimpleNamespace(logits=draws[1])
+
+
+@pytest.mark.parametrize(("vocabulary", "exact"), [(100, True), (2000, False)])
+def test_divergence_is_that_of_the_likeliest_tokens_or_a_lower_bound(
+    vocabulary: int, exact: bool
+) -> None:
+    answers, (output, dense) = NextTokens(), outputs(vocabulary)
+    batch = {"attention_mask": torch.tensor([[1, 1, 1, 1, 1], [1, 1, 1, 0, 0]])}
+    found = answers.divergence(output, dense, batch)
+    torch.testing.assert_close(found, answers.divergence(output, answers.kept(dense), batch))
+    logs = [F.log_softmax(each.logits.double(), dim=-1) for each in (output, dense)]
+    nats = F.kl_div(logs[0], logs[1], log_target=True, reduction="none").sum(dim=-1)
+    wanted = torch.stack((nats[0].mean(), nats[1, :3].mean()))
+    if exact:
+        torch.testing.assert_close(found, wanted, atol=1e-5, rtol=1e-5)
+    else:
+        assert (found < wanted).all()
+        assert (found > 0.8 * wanted).all()
+
+
+def test_batches_hold_no_more_logits_than_fit(study: Path) -> None:
+    subject = load_subject(load_spec(study))
+    inputs = type(subject.workload.inputs)({"input_ids": 0}, most=3)
+    workload = type(subject.workload)(subject.workload.splits, inputs)
+    rows = [len(indices) for indices, _ in workload.batches(workload.splits["search"], "cpu")]
+    assert max(rows) == 3
+    assert sum(rows) == 40
+
+
+def test_model_that_knows_nothing_of_its_data_is_doubted(study: Path) -> None:
+    study.write_text(study.read_text().replace("check = false", "check = true"))
+    with pytest.raises(StudyError, match=r"guesses .* next tokens right.*data\.check = false"):
+        try_dense(load_subject(load_spec(study)), load_spec(study))
+    labels = np.array([[7, 8, 7, IGNORED], [8, 7, IGNORED, IGNORED]])
+    assert TASK.doubts(labels[:, :3], labels, None) == []
+    assert len(TASK.doubts(np.full((2, 3), 7), labels, None)) == 1
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("sequence_length = 64", "sequence_length = 80", "model has room for 79 tokens"),
+        ("trials = 6", 'trials = 6\nobjectives = ["accuracy", "latency_ms"]', "'accuracy'"),
+        ("data.txt", "absent.txt", "no data file"),
+        ('path = "data.txt"', 'path = "data.txt"\ntext = "body"', "no column 'body'"),
+        ("search_examples = 40", "search_examples = 4000", "Lower data.search_examples"),
+        ("threads = 2", 'threads = 2\n[search]\nrequire = ["f1 >= 0.5"]', "unknown required"),
+    ],
+)
+def test_wrong_study_is_refused_in_one_line(
+    run: Run, tmp_path: Path, old: str, new: str, message: str
+) -> None:
+    study = write_generating_study(tmp_path, extra="")
+    text = study.read_text()
+    assert old in text
+    study.write_text(text.replace(old, new))
+    status, _, errors = run("search", study, "--out", tmp_path / "run", "--dry-run")
+    assert status == 2
+    assert len(errors.strip().splitlines()) == 1
+    assert message in errors
+
+
+def test_encoder_is_refused_and_told_which_families_generate(run: Run, tmp_path: Path) -> None:
+    study = write_generating_study(tmp_path)
+    write_model(tmp_path / "model", "bert")
+    status, _, errors = run("search", study, "--out", tmp_path / "run")
+    assert status == 2
+    assert "does no text-generation. Families that do: gpt2, llama" in errors
+    assert len(errors.strip().splitlines()) == 1
+
+
+def test_costs_of_generation_are_no_metrics_of_a_classifier(run: Run, tmp_path: Path) -> None:
+    study = write_study(tmp_path)
+    study.write_text('objectives = ["accuracy", "decode_ms"]\n' + study.read_text())
+    status, _, errors = run("search", study, "--out", tmp_path / "run")
+    assert status == 2
+    assert "unknown objective 'decode_ms'" in errors
+
+
+def test_init_writes_a_study_of_texts_alone(run: Run, tmp_path: Path) -> None:
+    write_language_model(tmp_path / "model", "gpt2")
+    rows = [{"text": each, "source": "web"} for each in passages(300)]
+    (tmp_path / "data.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    out = tmp_path / "mine.toml"
+    status, _, errors = run("init", tmp_path / "model", tmp_path / "data.jsonl", "--out", out)
+    assert (status, errors) == (0, "")
+    spec = load_spec(out)
+    assert spec.model.task == "text-generation"
+    assert spec.objectives == ["perplexity", "latency_ms"]
+    assert load_subject(spec).metrics.keys() >= {"perplexity", "decode_ms", "cache_mb"}
