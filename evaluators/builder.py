@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import shutil
+import weakref
 from collections import OrderedDict
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from tempfile import TemporaryDirectory, mkdtemp
 
 from torch import nn
 
@@ -27,11 +29,10 @@ CALIBRATION_BATCH = 8
 
 @dataclass(frozen=True)
 class Ready:
-    """A candidate that can be measured. folder: of its files, which may be read while it runs."""
+    """A candidate that can be measured."""
 
     model: nn.Module
     runnable: Runnable
-    folder: TemporaryDirectory[str] | None = None
 
 
 class Builder:
@@ -79,10 +80,12 @@ class Builder:
         if artifact is None:
             built = build(candidate, self._model, self._tools(candidate))
             return Ready(built.model, built.runnable)
-        folder = TemporaryDirectory(prefix="paretoformer-")
-        artifact.write(Path(folder.name))
-        built = load_built(candidate, self._model, Path(folder.name), self._tools(candidate))
-        return Ready(built.model, built.runnable, folder)
+        folder = Path(mkdtemp(prefix="paretoformer-"))
+        artifact.write(folder)
+        built = load_built(candidate, self._model, folder, self._tools(candidate))
+        ready = Ready(built.model, built.runnable)
+        weakref.finalize(ready, shutil.rmtree, folder, ignore_errors=True)  # read while it runs
+        return ready
 
     def _tools(self, candidate: Candidate) -> Tools:
         return Tools(

@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 from scipy.stats import bootstrap, spearmanr
-from sklearn.metrics import ndcg_score
 
 RESAMPLES = 199
 CUTOFF = 10
@@ -34,6 +33,8 @@ def rankings(labels: np.ndarray, answers: np.ndarray) -> Iterator[tuple[np.ndarr
 
 def ndcg_of_queries(labels: np.ndarray, answers: np.ndarray) -> np.ndarray:
     """(queries,) normalised discounted cumulative gain of the first 10 passages."""
+    from sklearn.metrics import ndcg_score  # a second in every process of a worker
+
     found = [ndcg_score(r[None], a[None], k=CUTOFF) for r, a in rankings(labels, answers)]
     return np.array(found, dtype=float)
 

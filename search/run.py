@@ -484,11 +484,9 @@ class _Run:
             remarks=tuple(each.text for each in subject.remarks),
         )
 
-    def _dispatchers(self, stack: ExitStack, subject: Subject) -> Callable[..., Any]:
-        """Makes dispatchers; the first one starts Ray, which then lives as long as `stack`."""
-        started: list[tuple[int, float]] = []
+    def _evaluator(self, subject: Subject) -> Evaluator:
         timing = self.spec.timing
-        evaluator = Evaluator(
+        return Evaluator(
             subject.model,
             subject.task,
             subject.workload,
@@ -501,6 +499,11 @@ class _Run:
             self.folder.models.resolve(),
             subject.confirmed,
         )
+
+    def _dispatchers(self, stack: ExitStack, subject: Subject) -> Callable[..., Any]:
+        """Makes dispatchers; the first one starts Ray, which then lives as long as `stack`."""
+        started: list[tuple[int, float]] = []
+        evaluator = self._evaluator(subject)
         cores = physical_cores()
 
         def on_worker(process: tuple[int, float]) -> None:

@@ -5,13 +5,21 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import hypothesis
 import pytest
 
+if TYPE_CHECKING:  # the environment is set below, before torch is imported
+    from paretoformer.search.study.subject import Subject
+
 hypothesis.settings.register_profile("untimed", deadline=None)  # speed is what benchmarks are for
 hypothesis.settings.load_profile("untimed")
+os.environ["OMP_NUM_THREADS"] = (
+    "1"  # two would wait for each other at every product of a tiny model
+)
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["HF_DATASETS_OFFLINE"] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
@@ -34,6 +42,29 @@ def one_thread() -> Iterator[None]:
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="module")
+def inline() -> Iterator[None]:
+    """Studies measure in this process, and hastily: for what does not depend on who measures.
+
+    Each process of a worker takes seconds to import torch. tests/test_study.py has real workers.
+    """
+    import torch
+
+    from paretoformer.evaluators.timing import protocol
+    from paretoformer.search.dispatch.dispatcher import InlineDispatcher
+    from paretoformer.search.run import _Run
+
+    def dispatchers(run: _Run, stack: ExitStack, subject: Subject) -> Callable[..., Any]:
+        return lambda *, fresh: InlineDispatcher(run._evaluator(subject), threads=1)
+
+    threads = torch.get_num_threads()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(_Run, "_dispatchers", dispatchers)
+        patch.setattr(protocol, "WARM_UP_SECONDS", 0.05)
+        yield
     torch.set_num_threads(threads)
 
 

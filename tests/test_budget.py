@@ -93,6 +93,7 @@ def test_dry_run_checks_everything_and_leaves_nothing(run, tmp_path: Path) -> No
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("inline")
 def test_study_ends_in_its_minutes_and_goes_on_with_more(tmp_path: Path) -> None:
     study = write_study(tmp_path, extra=SMALL_SPACE)
     folder = pf.search(study, out=tmp_path / "run", minutes=0.5, quiet=True)

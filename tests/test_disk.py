@@ -172,7 +172,7 @@ def test_search_goes_on_once_there_is_room(small: Path, tmp_path: Path) -> None:
     extra = (
         '[space]\nruntime = ["torch"]\nattention = ["full", "window"]\n[search]\ntable = false\n'
     )
-    study = write_study(tmp_path, trials=7, extra=extra)
+    study = write_study(tmp_path, trials=3, extra=extra)
     for kilobytes in (100, 400):
         grow(small, kilobytes)
         found = command("search", study, "--out", small / "run")

@@ -29,7 +29,7 @@ from paretoformer.spaces.answers import Directions
 from paretoformer.spaces.embedder import as_embedder
 from paretoformer.spaces.surgery import share
 from paretoformer.testing import check_task
-from tests.tiny import HEADS, LAYERS, write_model, write_study
+from tests.tiny import HEADS, LAYERS, SMALL_SPACE, write_model, write_study
 
 CUT = Candidate(HeadMask(((True,) + (False,) * (HEADS - 1),) * LAYERS))
 
@@ -258,11 +258,13 @@ def test_scores_that_cannot_be_used_are_refused_in_one_line(
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("inline")
 @pytest.mark.parametrize("runtime", ["torch", "openvino"])
 def test_texts_are_enough_to_compress_an_embedder(tmp_path: Path, runtime: str) -> None:
     if runtime == "openvino":
         pytest.importorskip("openvino")
-    study = embedding_study(tmp_path, f'[space]\nruntime = ["torch", "{runtime}"]\n')
+    space = SMALL_SPACE.replace('["torch"]', f'["torch", "{runtime}"]')
+    study = embedding_study(tmp_path, space)
     run = pf.search(study, out=tmp_path / "run", quiet=True)
     frame, facts = read_front(run)
     assert facts.objectives == ("fidelity", "latency_ms")

@@ -23,9 +23,9 @@ from paretoformer.spaces.candidate import Candidate
 from paretoformer.spaces.heads import HeadMask
 from paretoformer.spaces.runtimes.torch_runtime import TorchRunnable
 from paretoformer.testing import check_metric
-from tests.tiny import HEADS, LAYERS, write_data, write_study
+from tests.tiny import HEADS, LAYERS, SMALL_SPACE, write_data, write_study
 
-UNLABELLED = '[recovery]\nleast_squares = false\n[space]\nruntime = ["torch"]\n'
+UNLABELLED = f"[recovery]\nleast_squares = false\n{SMALL_SPACE}"
 HEADLESS = Candidate(HeadMask.none(LAYERS, HEADS))
 
 
@@ -128,6 +128,7 @@ def test_without_labels_accuracy_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("inline")
 def test_a_file_of_texts_is_enough_for_a_study(tmp_path: Path) -> None:
     study = write_study(tmp_path, trials=5, extra=UNLABELLED)
     rows = (tmp_path / "data.csv").read_text().splitlines()[1:]
@@ -145,6 +146,7 @@ def test_a_file_of_texts_is_enough_for_a_study(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("inline")
 def test_divergence_steers_a_labelled_study_that_reports_accuracy(tmp_path: Path) -> None:
     study = write_study(tmp_path, trials=5, extra=UNLABELLED)
     study.write_text('objectives = ["divergence", "latency_ms"]\n' + study.read_text())

@@ -138,3 +138,14 @@ def test_lower_package_imports_nothing_of_an_upper_one(lower: str, upper: str) -
         and f"{other}.".startswith(f"paretoformer.{upper}.")
     ]
     assert not found
+
+
+def test_worker_does_not_import_what_most_metrics_do_not_need() -> None:
+    """Every point of a front is confirmed in a process of its own."""
+    code = (
+        "import sys, paretoformer.search.dispatch.worker, paretoformer.evaluators.evaluator; "
+        "print([name for name in ('sklearn', 'pandas', 'datasets', 'optuna') "
+        "if name in sys.modules])"
+    )
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert found.stdout.strip() == "[]"

@@ -63,6 +63,7 @@ def test_model_is_loaded_with_a_note_that_its_weights_cannot_be_compared(version
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("inline")
 def test_study_goes_on_with_two_more_trials_and_is_exported(version_1: Path) -> None:
     run = version_1 / "run"
     before = read_table(run / "trials.parquet")[0]["candidate_id"].to_pylist()

@@ -6,7 +6,6 @@ from typing import ClassVar
 
 import numpy as np
 from scipy.stats import binomtest
-from sklearn.metrics import accuracy_score
 
 from paretoformer.evaluators.answers import predictions
 from paretoformer.evaluators.bench import Bench
@@ -29,16 +28,16 @@ class Accuracy(Metric):
     requirement = "accuracy>=dense-0.01"
 
     def measure(self, bench: Bench) -> Measurement:
-        labels = bench.split.labels
-        predicted = predictions(bench)
-        right = int(accuracy_score(labels, predicted, normalize=False))
+        labels = np.asarray(bench.split.labels)
+        samples = predictions(bench) == labels
+        right = int(samples.sum())
         interval = binomtest(right, len(labels)).proportion_ci(method="wilson")
         return Measurement(
             right / len(labels),
             float(interval.low),
             float(interval.high),
             self.unit,
-            samples=tuple((predicted == np.asarray(labels)).astype(float).tolist()),
+            samples=tuple(samples.astype(float).tolist()),
         )
 
 

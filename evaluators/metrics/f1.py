@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
 import numpy as np
-from seqeval.metrics.sequence_labeling import get_entities
 
 from paretoformer.evaluators.answers import predictions
 from paretoformer.evaluators.bench import Bench
@@ -59,6 +58,8 @@ def entity_counts(labels: np.ndarray, answers: np.ndarray, names: Mapping[int, s
 
 
 def _entities(classes: Sequence[int], tags: Mapping[int, str]) -> set[tuple[str, int, int]]:
+    from seqeval.metrics.sequence_labeling import get_entities  # scikit-learn, a second
+
     return set(get_entities([tags.get(int(each), OUTSIDE) for each in classes]))
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-from sklearn.metrics import f1_score
 
 from paretoformer.evaluators.metrics.registry import register
 from paretoformer.evaluators.metrics.score import Score
@@ -21,6 +20,8 @@ class MacroF1(Score):
 
     def score(self, labels: np.ndarray, answers: np.ndarray) -> float:
         """Of several labels a row, too, what is neither a label nor an answer is left out."""
+        from sklearn.metrics import f1_score  # a second in every process of a worker
+
         empty = 0.0 if labels.ndim == 1 else np.nan
         found = float(f1_score(labels, answers, average="macro", zero_division=empty))
         return 1.0 if np.isnan(found) else found  # nothing to find, and nothing found

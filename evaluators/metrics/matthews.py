@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-from sklearn.metrics import matthews_corrcoef
 
 from paretoformer.evaluators.metrics.registry import register
 from paretoformer.evaluators.metrics.score import Score
@@ -21,6 +20,8 @@ class Matthews(Score):
     requirement = "matthews>=dense-0.02"
 
     def score(self, labels: np.ndarray, answers: np.ndarray) -> float:
+        from sklearn.metrics import matthews_corrcoef  # a second in every process of a worker
+
         if len(np.union1d(labels, answers)) < 2:  # it is 0 then, of which scikit-learn warns
             return 0.0
         return float(matthews_corrcoef(labels, answers))

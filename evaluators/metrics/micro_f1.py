@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-from sklearn.metrics import f1_score
 
 from paretoformer.evaluators.metrics.registry import register
 from paretoformer.evaluators.metrics.score import Score
@@ -17,6 +16,8 @@ class MicroF1(Score):
     requirement = "micro_f1>=dense-0.01"
 
     def score(self, labels: np.ndarray, answers: np.ndarray) -> float:
+        from sklearn.metrics import f1_score  # a second in every process of a worker
+
         return float(f1_score(labels, answers, average="micro", zero_division=0))
 
 

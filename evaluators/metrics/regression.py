@@ -6,7 +6,6 @@ from typing import ClassVar
 
 import numpy as np
 from scipy.stats import pearsonr
-from sklearn.metrics import mean_squared_error
 
 from paretoformer.evaluators.directions import Direction
 from paretoformer.evaluators.metrics.registry import register
@@ -36,6 +35,8 @@ class MeanSquaredError(Score):
     requirement = "mean_squared_error<=1.05*dense"
 
     def score(self, labels: np.ndarray, answers: np.ndarray) -> float:
+        from sklearn.metrics import mean_squared_error  # a second in every process of a worker
+
         return float(mean_squared_error(labels, answers))
 
 
