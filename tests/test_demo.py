@@ -17,6 +17,12 @@ from paretoformer.evaluators.demo import FineTuned, assets, fine_tuned
 from paretoformer.evaluators.tasks.feature_extraction import pooling_of
 
 REVIEWS = FineTuned("rotten_tomatoes", 64, train_examples=6500, epochs=2, least_accuracy=0.8)
+QUICK = {
+    "search_examples = 500": "search_examples = 100",
+    "confirm_examples = 1000": "confirm_examples = 200",
+    "search_seconds = 1.0": "search_seconds = 0.3",
+    "confirm_seconds = 3": "confirm_seconds = 0.5\npatience_minutes = 0",
+}
 SHORT = replace(REVIEWS, train_examples=960, epochs=1, least_accuracy=0.5)
 
 
@@ -78,7 +84,9 @@ def test_reviews_gives_a_front_that_loads(tmp_path: Path, monkeypatch: pytest.Mo
     built_in = files("paretoformer.search").joinpath("builtin/reviews.toml").read_text("utf-8")
     without = built_in.replace("distill_minutes = 4", "distill_minutes = 0")  # test_recovered_study
     assert without != built_in
-    without = without.replace("[timing]", "[timing]\npatience_minutes = 0\n#")
+    for long, short in QUICK.items():
+        assert long in without
+        without = without.replace(long, short)
     study = tmp_path / "study.toml"
     more = (
         '[space]\nruntime = ["torch", "onnxruntime"]\n[search]\ntable = false\n'  # as in test_study
