@@ -78,4 +78,5 @@ def _size(bench: Bench) -> int:
     Where a row's answer depends on the rest of its batch, as with dynamic quantisation, batches are
     those of the target: so the model answers as it will when it serves.
     """
-    return bench.target.batch_size if bench.runnable.couples_rows else SCORING_BATCH
+    size = bench.target.batch_size if bench.runnable.couples_rows else SCORING_BATCH
+    return min(size, bench.workload.inputs.most)

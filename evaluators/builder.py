@@ -81,8 +81,12 @@ class Builder:
             built = build(candidate, self._model, self._tools(candidate))
             return Ready(built.model, built.runnable)
         folder = Path(mkdtemp(prefix="paretoformer-"))
-        artifact.write(folder)
-        built = load_built(candidate, self._model, folder, self._tools(candidate))
+        try:
+            artifact.write(folder)
+            built = load_built(candidate, self._model, folder, self._tools(candidate))
+        except BaseException:
+            shutil.rmtree(folder, ignore_errors=True)
+            raise
         ready = Ready(built.model, built.runnable)
         weakref.finalize(ready, shutil.rmtree, folder, ignore_errors=True)  # read while it runs
         return ready

@@ -82,7 +82,13 @@ def joined_lines(table: Columns, characters: int) -> Columns:
                 passages.append([])
             passages[-1].append(line)
         joined[name] = ["\n".join(each) for each in passages if each]
-    return replace(table, values=joined)
+    counts = {name: (len(table.values[name]), len(each)) for name, each in joined.items()}
+    said = (
+        Remark(f"{lines} lines of {name!r} are joined to {passages} passages.")
+        for name, (lines, passages) in counts.items()
+        if lines != passages
+    )
+    return replace(table, values=joined, remarks=(*table.remarks, *said))
 
 
 def read_columns(path: str, wanted: Wanted, encoding: str) -> Columns:

@@ -43,7 +43,11 @@ UsageError: Any = typer.BadParameter.__base__
 
 RunArgument = Annotated[Path, typer.Argument(help="A run folder, as `search` wrote it.")]
 MinimizeOption = Annotated[
-    str | None, typer.Option(help="The metric to optimise.", show_default="latency_ms")
+    str | None,
+    typer.Option(
+        help="The metric to optimise.",
+        show_default="latency_ms, or the timing that is an objective",
+    ),
 ]
 RequireOption = Annotated[
     list[str] | None,

@@ -135,16 +135,18 @@ def _prepare(spec: Spec, subject: Subject, row: float) -> float:
 
 def _trial(spec: Spec, subject: Subject, row: float) -> float:
     scored = len(subject.workload.splits["search"]) + len(subject.workload.steering)
-    return _measured(scored, row, spec.timing.search_seconds)
+    return _measured(scored, row, spec.timing.search_seconds, len(subject.sampled))
 
 
 def _point(spec: Spec, subject: Subject, row: float) -> float:
-    return _measured(len(subject.workload.splits["confirm"]), row, spec.timing.confirm_seconds)
+    examples = len(subject.workload.splits["confirm"])
+    return _measured(examples, row, spec.timing.confirm_seconds, len(subject.sampled))
 
 
-def _measured(examples: int, row: float, seconds: float) -> float:
-    """Built, scored on so many examples, and timed for so many seconds."""
-    return BUILD_SECONDS + SCORED * examples * row + WARM_UP_SECONDS + TIMED * seconds
+def _measured(examples: int, row: float, seconds: float, timings: int) -> float:
+    """Built, scored on so many examples, and timed so many times for so many seconds."""
+    timed = timings * (WARM_UP_SECONDS + TIMED * seconds)
+    return BUILD_SECONDS + SCORED * examples * row + timed
 
 
 def _points(trials: int) -> float:

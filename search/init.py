@@ -9,6 +9,7 @@ import json
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
@@ -17,11 +18,17 @@ from pydantic.fields import FieldInfo
 
 from paretoformer.evaluators.data import DataSource, Form
 from paretoformer.evaluators.demo import is_demo
-from paretoformer.evaluators.reading import is_data_file
+from paretoformer.evaluators.reading import (
+    is_data_file,
+    is_plain_text,
+    joined_lines,
+    read_columns,
+)
 from paretoformer.evaluators.tasks import Task, check_family, load_config, task_names, task_of
 from paretoformer.search.columns import Columns, Head, columns_of, read_head
 from paretoformer.search.errors import StudyError, UserError
 from paretoformer.search.study.spec import ModelSection, Spec, TargetSection, parse_spec
+from paretoformer.search.study.subject import CHARACTERS
 
 ENCODING = str(DataSource.model_fields["encoding"].default)
 DEFAULT_TASK = str(ModelSection.model_fields["task"].default)
@@ -68,10 +75,15 @@ def init(
             text_pair or "",
             defaults["label"].default if label is None else label,
         )
+    target = _target(model, task_of(chosen.get("task", DEFAULT_TASK)))
+    if head and form == "passage" and is_plain_text(data):
+        lines = read_columns(data, head.names, encoding)
+        passages = joined_lines(lines, CHARACTERS * target["sequence_length"]).values
+        head = replace(head, rows=max(map(len, passages.values())))
     given = {
         "model": {"path": _from(out, model)} | chosen,
         "data": {"path": _from(out, data)} | _data(columns, head, encoding, form),
-        "target": _target(model, task_of(chosen.get("task", DEFAULT_TASK))),
+        "target": target,
     }
     written = study_text(given, out)
     with out.open("x", encoding="utf-8") as file:

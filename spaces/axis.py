@@ -160,6 +160,7 @@ class Context:
     device, threads, batch_size, sequence_length, dtype: of the target.
     batches: inputs of so many training examples, at most, in batches of like lengths.
     divergence: (output, output of the dense model, batch) -> nats, their sum over the examples.
+    kept: output of the dense model -> what `divergence` needs of it, which is smaller.
     progress: called with (what is going on, steps done, steps in all).
     unmeasurable: value of an axis -> why an objective of the study cannot be measured of it, or "".
     """
@@ -173,6 +174,7 @@ class Context:
     dtype: str
     batches: Callable[[int], Iterable[Mapping[str, torch.Tensor]]]
     divergence: Callable[[Any, Any, Any], float]
+    kept: Callable[[Any], Any] = lambda output: output
     progress: Callable[[str, int, int], None] = lambda what, done, total: None
     unmeasurable: Callable[[Any], str] = lambda value: ""
 

@@ -37,12 +37,21 @@ class NextTokens(TokenDistributions):
             return output
         logits = output.logits.float()
         found, tokens = logits.topk(min(LIKELY, logits.shape[-1]), dim=-1)
-        return LikelyTokens(tokens, found - logits.logsumexp(dim=-1, keepdim=True))
+        return LikelyTokens(tokens.int(), found - logits.logsumexp(dim=-1, keepdim=True))
+
+    def same(self, output: Any, dense: Any) -> torch.Tensor:
+        """(rows, length) booleans: whether the dense model's likeliest token is the likeliest, or
+        as likely as that."""
+        first = self.kept(dense).tokens[..., :1].long()
+        found: torch.Tensor = output.logits.gather(-1, first)[..., 0] >= output.logits.amax(dim=-1)
+        return found
 
     def divergence(self, output: Any, dense: Any, batch: Batch) -> torch.Tensor:
         likely = self.kept(dense)
         logits = output.logits.float()
-        given = (logits.gather(-1, likely.tokens) - logits.logsumexp(dim=-1, keepdim=True)).double()
+        given = (
+            logits.gather(-1, likely.tokens.long()) - logits.logsumexp(dim=-1, keepdim=True)
+        ).double()
         wanted = likely.nats.double()
         nats = (wanted.exp() * (wanted - given)).sum(dim=-1)
         other = [(1 - each.exp().sum(dim=-1)).clamp(min=LEAST) for each in (wanted, given)]

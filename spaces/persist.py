@@ -13,6 +13,7 @@ from typing import Any, cast
 from safetensors import SafetensorError
 from safetensors.torch import load_model, save_model
 from torch import nn
+from transformers import GenerationConfig
 
 from paretoformer.spaces.axis import Stage
 from paretoformer.spaces.build import CANDIDATE, DENSE_CONFIG, Compressed, build, here, serve_saved
@@ -32,6 +33,8 @@ from paretoformer.spaces.saved import (
 )
 from paretoformer.spaces.surgery import ConstantOutput
 
+GENERATION = "generation_config"
+"""The attribute of a language model, and the file, that says how it generates by default."""
 TORCH_MODEL = "paretoformer_model"
 """The attribute of a `Runnable` that `compress` returned: the torch model behind it."""
 
@@ -84,6 +87,8 @@ def save_compressed(model: Any, folder: str | Path) -> Path:
     save_model(torch_model, str(folder / weights_name(candidate)), metadata={"format": "pt"})
     if isinstance(model, Runnable):
         model.save(folder)
+    if (generation := getattr(torch_model, GENERATION, None)) is not None:
+        cast(Any, generation).save_pretrained(folder)
     dtype = str(next(torch_model.parameters()).dtype).removeprefix("torch.")
     write_facts(folder, architecture_of(torch_model).__name__, dtype, candidate, dense_config)
     return folder
@@ -108,9 +113,22 @@ def load_compressed(folder: str | Path) -> Any:
     model = build(saved.rebuildable, dense).model
     _load_weights(model, saved)
     setattr(model, CANDIDATE, saved.candidate)
+    _set_generation(model, saved.folder)
     if not is_served_elsewhere(saved.candidate):
         return model
     return served(_run_saved(saved, model), saved.candidate)
+
+
+def _set_generation(model: nn.Module, folder: Path) -> None:
+    """How the model generates by default: stop tokens, sampling."""
+    if getattr(model, GENERATION, None) is None or not (folder / f"{GENERATION}.json").is_file():
+        return
+    try:
+        setattr(model, GENERATION, GenerationConfig.from_pretrained(folder))
+    except Exception as error:  # transformers raises whatever it likes on odd values
+        raise ValueError(
+            f"{folder / GENERATION}.json does not say how to generate: {one_line(error)}"
+        ) from None
 
 
 def become(model: nn.Module, candidate: Any, dense_config: Any) -> str:

@@ -25,6 +25,7 @@ from paretoformer.evaluators.tasks import task_of
 from paretoformer.evaluators.timing.protocol import TimingProtocol
 from paretoformer.evaluators.workload import IGNORED
 from paretoformer.search.errors import StudyError
+from paretoformer.search.results.best import usual_cost
 from paretoformer.search.study.spec import load_spec
 from paretoformer.search.study.subject import Subject, load_subject, try_dense
 from paretoformer.spaces import Candidate, HeadMask
@@ -257,7 +258,7 @@ def test_model_that_knows_nothing_of_its_data_is_doubted(study: Path) -> None:
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        ("sequence_length = 64", "sequence_length = 80", "model has room for 79 tokens"),
+        ("sequence_length = 64", "sequence_length = 80", "room for 79 tokens and the next one"),
         ("trials = 6", 'trials = 6\nobjectives = ["accuracy", "latency_ms"]', "'accuracy'"),
         ("data.txt", "absent.txt", "no data file"),
         ('path = "data.txt"', 'path = "data.txt"\ntext = "body"', "no column 'body'"),
@@ -306,3 +307,59 @@ def test_init_writes_a_study_of_texts_alone(run: Run, tmp_path: Path) -> None:
     assert spec.model.task == "text-generation"
     assert spec.objectives == ["perplexity", "latency_ms"]
     assert load_subject(spec).metrics.keys() >= {"perplexity", "decode_ms", "cache_mb"}
+
+
+def test_init_counts_the_passages_of_a_txt_file(run: Run, tmp_path: Path) -> None:
+    write_language_model(tmp_path / "model", "gpt2")
+    (tmp_path / "data.txt").write_text("\n".join(passages(3000)))
+    out = tmp_path / "mine.toml"
+    assert run("init", tmp_path / "model", tmp_path / "data.txt", "--out", out)[0] == 0
+    subject = load_subject(load_spec(out))  # 3,000 lines would have been enough for the default
+    assert len(subject.workload.splits["search"]) == load_spec(out).data.search_examples < 500
+    assert any("lines of 'text' are joined to" in each.text for each in subject.remarks)
+
+
+def test_stop_tokens_and_sampling_travel_with_the_model(tmp_path: Path) -> None:
+    dense = AutoModelForCausalLM.from_pretrained(write_language_model(tmp_path / "m", "llama"))
+    dense.generation_config.eos_token_id = [7, 8]
+    dense.generation_config.do_sample = True
+    folder = pf.save_compressed(pf.compress(dense, cut(dense)), tmp_path / "out")
+    for model in (pf.load_compressed(folder), AutoModelForCausalLM.from_pretrained(folder)):
+        assert model.generation_config.eos_token_id == [7, 8]
+        assert model.generation_config.do_sample
+    (folder / "generation_config.json").write_text("[]")
+    with pytest.raises(ValueError, match=r"generation_config\.json does not say how to generate"):
+        pf.load_compressed(folder)
+
+
+def test_answers_that_are_not_finite_are_a_failed_trial_and_no_number(study: Path) -> None:
+    subject = load_subject(load_spec(study))
+    with torch.no_grad():
+        subject.model.lm_head.weight.fill_(torch.nan)
+    with pytest.raises(ValueError, match="not finite"):
+        Perplexity().measure(bench_of(subject))
+
+
+def test_token_as_likely_as_the_dense_models_is_the_same() -> None:
+    logits = torch.zeros(1, 3, 50)
+    output = SimpleNamespace(logits=logits)
+    batch = {"attention_mask": torch.ones(1, 3)}
+    assert TASK.likeness(output, output, batch).tolist() == [1.0]
+    assert TASK.likeness(output, TASK.answers.kept(output), batch).tolist() == [1.0]
+
+
+def test_pairs_are_refused(run: Run, study: Path) -> None:
+    study.write_text(study.read_text().replace("[data]", '[data]\ntext_pair = "text"'))
+    status, _, errors = run("search", study, "--out", study.parent / "run")
+    assert status == 2
+    assert "text-generation takes single texts: leave out data.text_pair" in errors
+
+
+def test_study_of_decoding_is_answered_by_it() -> None:
+    for names, cost in (
+        (("perplexity", "decode_ms"), "decode_ms"),
+        (("perplexity", "latency_ms", "decode_ms"), "latency_ms"),
+        (("accuracy", "memory_mb"), "latency_ms"),
+    ):
+        facts: Any = SimpleNamespace(objectives=names)
+        assert usual_cost(facts) == cost

@@ -20,8 +20,8 @@ from paretoformer.evaluators.metrics.timing import Timing
 
 
 class Decode(Timing):
-    """Milliseconds of one token more, for batch_size texts, behind the sequence_length tokens that
-    are in the key-value cache.
+    """Milliseconds to generate the next token of batch_size texts, after sequence_length tokens
+    that are in the key-value cache.
 
     The token is taken out of the cache again, so every call has the same context.
     """
@@ -48,7 +48,7 @@ class Decode(Timing):
 
 
 class CacheSize(Metric):
-    """Megabytes (10^6 bytes) of keys and values behind the target's batch of prompts."""
+    """Megabytes (10^6 bytes) of the keys and values of the target's batch of prompts."""
 
     name = "cache_mb"
     unit = "MB"
@@ -68,7 +68,7 @@ class CacheSize(Metric):
 
 
 def _filled(model: nn.Module, bench: Bench) -> tuple[DynamicCache, int]:
-    """The cache behind the target's batch of prompts, and the length of these."""
+    """The cache of the target's batch of prompts, and their length."""
     batch = bench.workload.timing_batch(bench.target)
     cache = DynamicCache()
     model(**batch, **{_argument(model): cache}, use_cache=True)

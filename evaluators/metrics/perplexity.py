@@ -33,7 +33,10 @@ class Perplexity(Metric):
     requirement = "perplexity<=1.05*dense"
 
     def measure(self, bench: Bench) -> Measurement:
+        """Raises ValueError where the answers are not finite, as in a precision that overflows."""
         found = nats_of_texts(bench)
+        if not np.isfinite(found).all():
+            raise ValueError("the model's answers are not finite")
         low, high = bootstrap_interval(lambda rows: _perplexity(found[rows]), len(found))
         return Measurement(_perplexity(found), low, high, self.unit)
 

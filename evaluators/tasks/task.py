@@ -83,8 +83,8 @@ class Task(ABC):
         return load_tokenizer(path, trust_remote_code=trust_remote_code)
 
     def room(self, config: Any) -> int:
-        """The most tokens of a timed input."""
-        return longest(config)
+        """The most tokens of a timed input; a language model needs room for one that follows."""
+        return longest(config) - self.generates
 
     def length(self, config: Any, wanted: int) -> int:
         """Tokens of a timed input. wanted: the target's.
@@ -93,8 +93,10 @@ class Task(ABC):
             ValueError: the model has no room for so many.
         """
         if wanted > (room := self.room(config)):
+            more = " and the next one" if self.generates else ""
             raise ValueError(
-                f"target.sequence_length is {wanted}, but the model has room for {room} tokens."
+                f"target.sequence_length is {wanted}, but the model has room for {room} tokens"
+                f"{more}."
             )
         return wanted
 

@@ -43,7 +43,7 @@ class TextGeneration(Task):
 
     A text is cut to the target's sequence length. The lines of a txt file are joined to passages of
     about that length. `latency_ms` is that of a prompt of that length, up to the logits of its last
-    token (prefill); `decode_ms` that of one token more. Attention mechanisms are approximations of
+    token (prefill); `decode_ms` that of the next token. Attention mechanisms are approximations of
     a whole sequence: a token that meets a key-value cache attends to all of it exactly.
     """
 
@@ -54,9 +54,8 @@ class TextGeneration(Task):
         for name, each in modeling_auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.items()
         if name in FAMILIES and FAMILIES[name].causal
     }
-    answers = NextTokens()
+    answers: ClassVar[NextTokens] = NextTokens()
     scores = ("perplexity",)
-    files = ("generation_config.json",)
     form: ClassVar[Form] = "passage"
     generates = True
 
@@ -67,10 +66,6 @@ class TextGeneration(Task):
         assert isinstance(made.inputs, TextInputs)
         most = max(1, LOGITS // (target.sequence_length * int(config.vocab_size)))
         return replace(made, inputs=Prompts(made.inputs.padding, most))
-
-    def room(self, config: Any) -> int:
-        """One is left for the token that is generated."""
-        return super().room(config) - 1
 
     def read_labels(self, labels: Sequence[Any], config: Any) -> Labels:
         """As they are: there are none."""
@@ -107,7 +102,7 @@ class TextGeneration(Task):
     def likeness(self, output: Any, dense: Any, batch: Batch) -> np.ndarray:
         """(rows,) the share of tokens after which the likeliest next one is the same."""
         mask = token_mask(batch, output.logits)
-        same = (output.logits.argmax(dim=-1) == self.answers.kept(dense).tokens[..., 0]) & mask
+        same = self.answers.same(output, dense) & mask
         shares: np.ndarray = (same.sum(dim=1) / mask.sum(dim=1).clamp(min=1)).cpu().numpy()
         return shares.astype(np.float64)
 
@@ -120,7 +115,7 @@ def _next_tokens(
     labels = np.full((len(rows), max(len(row["input_ids"]) for row in rows)), IGNORED)
     for index, row in enumerate(rows):
         tokens = row["input_ids"]
-        labels[index, : len(tokens) - 1] = tokens[1:]
+        labels[index, : max(0, len(tokens) - 1)] = tokens[1:]
     return rows, labels
 
 

@@ -391,6 +391,7 @@ def _context(subject: Subject, shape: Shape, progress: Progress) -> Context:
         divergence=lambda output, dense, batch: float(
             subject.task.answers.divergence(output, dense, batch).sum()
         ),
+        kept=subject.task.answers.kept,
         progress=progress,
         unmeasurable=unmeasurable,
     )

@@ -162,6 +162,8 @@ def _loaded(spec: Spec, progress: Progress) -> Subject:
         source = demo.prepare(source.path, progress).data(source)
     read_labels = partial(task.read_labels, config=config)
     if task.generates:
+        if source.text_pair:
+            raise StudyError(f"{task.name} takes single texts: leave out data.text_pair.")
         source = source.model_copy(update={"label": ""})
     characters = CHARACTERS * length
     splits = read_splits(source, spec.seed, spec.recovery.texts, read_labels, task.form, characters)

@@ -123,7 +123,7 @@ def removal_order(context: Context) -> list[int]:
 
     batches = list(context.batches(EXAMPLES))
     with torch.inference_mode():
-        dense = [context.model(**batch) for batch in batches]
+        dense = [context.kept(context.model(**batch)) for batch in batches]
     left, order = list(range(context.shape.layers)), list[int]()
     if len(left) == 1:
         return order
