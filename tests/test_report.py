@@ -6,6 +6,7 @@ import math
 import re
 import shutil
 import sys
+from dataclasses import replace
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -220,3 +221,17 @@ def test_front_is_drawn_in_a_terminal(run: Run, example: Path) -> None:
     assert picture.count("D") == 1
     assert 1 <= picture.count("o") <= (frame["role"] == "front").sum()
     assert "D dense" in lines[-1]
+
+
+def test_quality_without_an_upper_end_is_drawn_by_ratios() -> None:
+    """A ruined language model has a perplexity of millions; the others would lie on one line."""
+    values = zip((20.0, 60.0, 1e4), (30.0, 20.0, 10.0), strict=True)
+    rows = [DENSE | {"accuracy": p, "latency_ms": ms, "role": "front"} for p, ms in values]
+    frame = pd.DataFrame(rows)
+    lowest = replace(FACTS.metrics["accuracy"], direction="minimize")
+    facts = replace(FACTS, metrics=FACTS.metrics | {"accuracy": lowest})
+    heights = [
+        sum("o" in line.partition("|")[2] for line in terminal_plot(frame, each, 60).splitlines())
+        for each in (FACTS, facts)
+    ]
+    assert heights == [2, 3]

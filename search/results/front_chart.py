@@ -45,7 +45,8 @@ def front_charts(frame: pd.DataFrame, searched: pd.DataFrame, facts: RunFacts) -
     quality, *costs = facts.objectives
     done = as_confirmed(searched[searched["state"] == "complete"], frame, facts)
     shown, kinds = frame[frame["role"] != "dominated"], _kinds(frame, facts)
-    y = Scale.of(value for end in ("_low", "_high") for value in shown[quality + end].dropna())
+    ends = [value for end in ("_low", "_high") for value in shown[quality + end].dropna()]
+    y = Scale.of(ends, ratios=_is_ratio(quality, facts))
     return [
         scatter(
             [_searched(done, cost, quality), *_published(frame, kinds, cost, quality)],
@@ -62,7 +63,7 @@ def indicator_charts(searched: pd.DataFrame, facts: RunFacts) -> list[str]:
     quality = facts.objectives[0]
     done = searched[(searched["state"] == "complete") & searched[quality].notna()]
     fifths = _fifths(done["latency_ms"].to_numpy(dtype=float))
-    y = Scale.of(done[quality])
+    y = Scale.of(done[quality], ratios=_is_ratio(quality, facts))
     return [
         scatter(
             [
@@ -93,16 +94,22 @@ def front_png(frame: pd.DataFrame, facts: RunFacts) -> Callable[[Path], None] | 
         rows = frame[kinds == kind]
         if len(rows):
             axes.scatter(rows[cost], rows[quality], c=LIGHT[kind], marker=SIGNS[shape], label=name)
-    scale = Scale.of(frame[cost].dropna(), ratios=True)
-    if scale.log:
-        axes.set_xscale("log")
-    axes.set_xticks(scale.ticks(), [number(each) for each in scale.ticks()])
+    x = Scale.of(frame[cost].dropna(), ratios=True)
+    y = Scale.of(frame[quality].dropna(), ratios=_is_ratio(quality, facts))
+    axes.set(xscale="log" if x.log else "linear", yscale="log" if y.log else "linear")
+    axes.set_xticks(x.ticks(), [number(each) for each in x.ticks()])
+    axes.set_yticks(y.ticks(), [number(each) for each in y.ticks()])
     axes.minorticks_off()
     axes.set_axisbelow(True)
     axes.set(xlabel=_axis(cost, facts), ylabel=_axis(quality, facts))
     axes.grid(color=LIGHT["line"])
     axes.legend()
     return lambda path: figure.savefig(path, format="png", dpi=200)
+
+
+def _is_ratio(quality: str, facts: RunFacts) -> bool:
+    """Whether a quality has no upper end, as perplexity has none: then ratios of it compare."""
+    return facts.metrics[quality].direction == "minimize"
 
 
 def as_confirmed(searched: pd.DataFrame, frame: pd.DataFrame, facts: RunFacts) -> pd.DataFrame:

@@ -25,7 +25,8 @@ def terminal_plot(frame: pd.DataFrame, facts: RunFacts, width: int = 80) -> str:
     """
     quality, cost = facts.objectives[:2]
     shown = frame[frame[quality].notna() & frame[cost].notna()]
-    x, y = Scale.of(shown[cost], ratios=True), Scale.of(shown[quality])
+    x = Scale.of(shown[cost], ratios=True)
+    y = Scale.of(shown[quality], ratios=facts.metrics[quality].direction == "minimize")
     columns = max(20, width - MARGIN - 2)
     cells = [[" "] * columns for _ in range(HEIGHT)]
     for role, sign in SIGNS.items():
