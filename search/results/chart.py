@@ -146,7 +146,7 @@ def scatter(
     width, height = size
     keys = _legend(layers, width) if legend else []
     top = 22 + 18 * len(keys)
-    plane = Plane(x, y, 52, top, width - 64, height - top - 42)
+    plane = Plane(x, y, 60, top, width - 72, height - top - 42)
     parts = [
         *(_row(row, 14 + 18 * index) for index, row in enumerate(keys)),
         _axes(plane, names),

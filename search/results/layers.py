@@ -29,7 +29,7 @@ PALETTE = (
 """Colours of what fills the squares of a layer, in the order in which it is met."""
 LINE, SQUARE, BAR, LETTER = 20, 14, 60, 7.5
 """Of the picture: height of a line, width of a square, of a bar, and about that of a letter."""
-LEFT = 62
+LEFT = 68
 
 
 @dataclass(frozen=True)
