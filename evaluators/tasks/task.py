@@ -83,8 +83,8 @@ class Task(ABC):
         return load_tokenizer(path, trust_remote_code=trust_remote_code)
 
     def room(self, config: Any) -> int:
-        """The most tokens of a timed input; a language model needs room for one that follows."""
-        return longest(config) - self.generates
+        """The most tokens of a timed input; a language model generates one more."""
+        return longest(config) - (1 if self.generates else 0)
 
     def length(self, config: Any, wanted: int) -> int:
         """Tokens of a timed input. wanted: the target's.

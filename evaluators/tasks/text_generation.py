@@ -9,15 +9,15 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 import transformers
-from torch.nn import functional as F
 from transformers.models.auto import modeling_auto
 
 from paretoformer.evaluators.data import Examples, Form, Labels, SplitName
 from paretoformer.evaluators.remark import Remark
 from paretoformer.evaluators.target import Target
-from paretoformer.evaluators.tasks.task import Task, register
+from paretoformer.evaluators.tasks.task import register
 from paretoformer.evaluators.tasks.text import TextInputs, plainly, tokenize
-from paretoformer.evaluators.workload import IGNORED, Encoded, Workload
+from paretoformer.evaluators.tasks.token_labels import TokenLabels
+from paretoformer.evaluators.workload import IGNORED, SCORING_BATCH, Encoded, Workload
 from paretoformer.spaces.families import FAMILIES
 from paretoformer.spaces.next_tokens import NextTokens
 from paretoformer.spaces.tokens import Batch, token_mask
@@ -38,7 +38,7 @@ class Prompts(TextInputs):
         return super().timing(examples, target) | {"logits_to_keep": last}
 
 
-class TextGeneration(Task):
+class TextGeneration(TokenLabels):
     """Texts are all the data: each token is the label of the one before.
 
     A text is cut to the target's sequence length. The lines of a txt file are joined to passages of
@@ -65,7 +65,15 @@ class TextGeneration(Task):
         made = tokenize(splits, tokenizer, config, target, _next_tokens)
         assert isinstance(made.inputs, TextInputs)
         most = max(1, LOGITS // (target.sequence_length * int(config.vocab_size)))
-        return replace(made, inputs=Prompts(made.inputs.padding, most))
+        said = (
+            f"Batches hold {most} texts at most, since each token has {config.vocab_size} logits: "
+            "distillation trains on no more at a time."
+        )
+        return replace(
+            made,
+            inputs=Prompts(made.inputs.padding, most),
+            remarks=(*made.remarks, *((Remark(said),) if most < SCORING_BATCH else ())),
+        )
 
     def read_labels(self, labels: Sequence[Any], config: Any) -> Labels:
         """As they are: there are none."""
@@ -81,26 +89,16 @@ class TextGeneration(Task):
             return []
         return [
             Remark(
-                f"The uncompressed model guesses {right:.1%} of {len(wanted)} next tokens right, "
-                f"and {usual:.1%} of them are the same one: always guessing that would be as good. "
-                "Is it a trained model, with its own tokenizer, and is data.text the right column?",
+                f"The uncompressed model predicts {right:.1%} of {len(wanted)} next tokens, and "
+                f"{usual:.1%} of them are the same token: always predicting that one would be as "
+                "good. Is it a trained model, with its own tokenizer, and is data.text the right "
+                "column?",
                 doubt=True,
             )
         ]
 
-    def loss(self, output: Any, labels: torch.Tensor) -> torch.Tensor:
-        """labels: (rows, tokens), or longer than the rows of this batch."""
-        logits = output.logits.float()
-        wanted = labels[:, : logits.shape[1]].flatten()
-        return F.cross_entropy(logits.flatten(0, 1), wanted, ignore_index=IGNORED, reduction="sum")
-
-    def predict(self, output: Any) -> np.ndarray:
-        """(rows, tokens) the likeliest next token."""
-        answers: np.ndarray = output.logits.argmax(dim=-1).cpu().numpy()
-        return answers
-
     def likeness(self, output: Any, dense: Any, batch: Batch) -> np.ndarray:
-        """(rows,) the share of tokens after which the likeliest next one is the same."""
+        """(rows,) the share of tokens after which the most likely next token is the same."""
         mask = token_mask(batch, output.logits)
         same = self.answers.same(output, dense) & mask
         shares: np.ndarray = (same.sum(dim=1) / mask.sum(dim=1).clamp(min=1)).cpu().numpy()

@@ -7,9 +7,7 @@ from dataclasses import replace
 from typing import Any, ClassVar
 
 import numpy as np
-import torch
 import transformers
-from torch.nn import functional as F
 from transformers.models.auto import modeling_auto
 
 from paretoformer.evaluators.data import Examples, Form, Labels, SplitName
@@ -23,14 +21,15 @@ from paretoformer.evaluators.tasks.labels import (
     not_single_label,
     titles,
 )
-from paretoformer.evaluators.tasks.task import Task, register
+from paretoformer.evaluators.tasks.task import register
 from paretoformer.evaluators.tasks.text import rows_of, tokenize
+from paretoformer.evaluators.tasks.token_labels import TokenLabels
 from paretoformer.evaluators.workload import IGNORED, Encoded, Workload
 from paretoformer.spaces.answers import TokenDistributions
 from paretoformer.spaces.tokens import Batch, token_mask
 
 
-class TokenClassification(Task):
+class TokenClassification(TokenLabels):
     """A text is a list of words, each with its label: entities as spans of `B-` and `I-` labels.
 
     A word's first subword token answers for it; its others, and special tokens, are not scored.
@@ -87,17 +86,6 @@ class TokenClassification(Task):
                 )
             )
         return found
-
-    def loss(self, output: Any, labels: torch.Tensor) -> torch.Tensor:
-        """labels: (rows, tokens), or longer than the rows of this batch."""
-        logits = output.logits.float()
-        wanted = labels[:, : logits.shape[1]].flatten()
-        return F.cross_entropy(logits.flatten(0, 1), wanted, ignore_index=IGNORED, reduction="sum")
-
-    def predict(self, output: Any) -> np.ndarray:
-        """(rows, tokens)"""
-        answers: np.ndarray = output.logits.argmax(dim=-1).cpu().numpy()
-        return answers
 
     def as_labels(self, output: Any, batch: Batch) -> np.ndarray:
         """(rows, tokens)"""
