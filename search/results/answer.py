@@ -6,7 +6,7 @@ import shlex
 from pathlib import Path
 
 from paretoformer.search.errors import NoAnswer
-from paretoformer.search.results.best import DEFAULT_MINIMIZE, Best, load_best, usual_cost
+from paretoformer.search.results.best import Best, load_best
 from paretoformer.search.results.requirement import Requirement
 from paretoformer.search.results.tables import in_words, number
 
@@ -18,8 +18,7 @@ def answer(folder: Path) -> str:
     except NoAnswer as error:
         reason = str(error)
         return reason[:1].upper() + reason[1:]
-    gain = found.gain if usual_cost(found.facts) == DEFAULT_MINIMIZE else ""  # of prompts
-    lines = [gain, found.warning, sentence(found)]
+    lines = [found.gain, found.warning, sentence(found)]
     return "\n".join(filter(None, lines))
 
 
@@ -27,15 +26,11 @@ def sentence(found: Best) -> str:
     """`Fastest with accuracy >= dense - 0.01: trial 6, 27 of 72 heads, 1.27x (...), 11.8 ms.`"""
     required = map(Requirement.parse, found.facts.requirements)
     asked = " and ".join(each.words for each in required) or "any quality"
-    cost = usual_cost(found.facts)
-    time = found.metrics[cost]
-    faster = found.speedup_text
-    if cost != DEFAULT_MINIMIZE:
-        faster = f"{found.dense[cost].value / time.value:.2f}x by {cost}"
+    time = found.metrics[found.facts.timing]
     parts = (
         f"trial {found.trial}",
         in_words(found.candidate),
-        faster,
+        found.speedup_text,
         f"{number(time.value)} {time.unit}",
     )
     command = f"paretoformer export {shlex.quote(str(found.run))} out/"

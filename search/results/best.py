@@ -13,7 +13,7 @@ import numpy as np
 from paretoformer.evaluators.measurement import Measurement
 from paretoformer.search.errors import NoAnswer, OtherMachineWarning, UserError
 from paretoformer.search.results import disturbance
-from paretoformer.search.results.facts import RunFacts
+from paretoformer.search.results.facts import LATENCY, RunFacts
 from paretoformer.search.results.parquet import read_front
 from paretoformer.search.results.requirement import Requirement
 from paretoformer.search.results.tables import cells
@@ -23,8 +23,6 @@ from paretoformer.spaces.suggestions import did_you_mean
 if TYPE_CHECKING:
     import pandas as pd
 
-DEFAULT_MINIMIZE = "latency_ms"
-DECODE = "decode_ms"
 ELIGIBLE = ("front", "tied", "alternative", "dense")
 """Roles that may be an answer."""
 
@@ -109,7 +107,7 @@ class Best:
         if self.alternative.candidate == self.candidate:
             name = self.alternative.name
             return f"No compressed model is faster than the uncompressed one in {name}.{unsure}"
-        factor = self.alternative.latency_ms / self.metrics[DEFAULT_MINIMIZE].value
+        factor = self.speedup / self.alternative.speedup
         return (
             f"{self.speedup:.2f}x as fast as the uncompressed torch model, and {factor:.2f}x as "
             f"fast as the best alternative that satisfies the same requirement: the uncompressed "
@@ -144,7 +142,7 @@ def load_best(
 ) -> Best:
     """The point of a finished run with the least `minimize` that satisfies every requirement.
 
-    minimize: a metric, best by its own direction; default `usual_cost`.
+    minimize: a metric, best by its own direction; default `RunFacts.timing`.
     require: as `Requirement.parse` reads them; by default those of the task's quality metrics.
 
     Warns once (`OtherMachineWarning`) where this machine is unlike the one that measured.
@@ -157,7 +155,7 @@ def load_best(
         NoAnswer: nothing satisfies; the message says what comes nearest.
     """
     frame, facts = read_front(run)
-    metric = minimize or usual_cost(facts)
+    metric = minimize or facts.timing
     texts = facts.requirements if require is None else require
     requirements = [Requirement.parse(text) for text in texts]
     for name in (metric, *(each.metric for each in requirements)):
@@ -190,28 +188,22 @@ def load_best(
     sure = disturbance.undisturbed(satisfying, [metric, *(each.metric for each in requirements)])
     chosen = satisfying.loc[costs[(satisfying if sure.empty else sure).index].idxmin()]
     passed_over = int((costs < costs[chosen.name]).sum())
-    return _best(chosen, dense, _alternative(satisfying), Path(run), facts, passed_over)
+    return _best(
+        chosen, dense, _alternative(satisfying, facts.timing), Path(run), facts, passed_over
+    )
 
 
-def usual_cost(facts: RunFacts) -> str:
-    """What is minimised by default: `latency_ms`, or the timing that the study has in its place."""
-    if DECODE in facts.objectives and DEFAULT_MINIMIZE not in facts.objectives:
-        return DECODE
-    return DEFAULT_MINIMIZE
-
-
-def _alternative(satisfying: pd.DataFrame) -> Alternative | None:
+def _alternative(satisfying: pd.DataFrame, timing: str) -> Alternative | None:
     """The fastest uncompressed model among these; None in a run without alternatives."""
     uncut = satisfying[satisfying["role"].isin(["alternative", "dense"])]
     if not (satisfying["role"] == "alternative").any():
         return None
-    sure = disturbance.undisturbed(uncut, [DEFAULT_MINIMIZE])
+    sure = disturbance.undisturbed(uncut, [timing])
     compared = uncut if sure.empty else sure
-    row = compared.iloc[int(np.argmin(compared[DEFAULT_MINIMIZE].to_numpy(dtype=float)))]
-    latency = float(row[DEFAULT_MINIMIZE])
-    passed_over = int((uncut[DEFAULT_MINIMIZE].to_numpy(dtype=float) < latency).sum())
+    row = compared.iloc[int(np.argmin(compared[timing].to_numpy(dtype=float)))]
+    passed_over = int((uncut[timing].to_numpy(dtype=float) < row[timing]).sum())
     candidate = Candidate.from_json(row["candidate"])
-    return Alternative(candidate, latency, float(row["speedup"]), passed_over)
+    return Alternative(candidate, float(row[LATENCY]), float(row["speedup"]), passed_over)
 
 
 def _warn_of_other_machine(facts: RunFacts) -> None:

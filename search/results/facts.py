@@ -40,6 +40,19 @@ class MetricFacts:
         )
 
 
+LATENCY = "latency_ms"
+
+
+def compared_timing(units: Mapping[str, str]) -> str:
+    """The timing that speed-ups are ratios of, and `best` minimises: latency, unless the study has
+    another one as an objective and not latency.
+
+    units: of its objectives, by name.
+    """
+    timings = [name for name, unit in units.items() if unit == "ms"]
+    return timings[0] if timings and LATENCY not in timings else LATENCY
+
+
 @dataclass(frozen=True)
 class RunFacts:
     """What travels with every table of a run.
@@ -59,6 +72,11 @@ class RunFacts:
     left_out: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     required: tuple[str, ...] = ()
     remarks: tuple[str, ...] = ()
+
+    @property
+    def timing(self) -> str:
+        """As `compared_timing` has it."""
+        return compared_timing({name: self.metrics[name].unit for name in self.objectives})
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON can hold it."""

@@ -13,6 +13,7 @@ from scipy.stats import bootstrap
 from paretoformer.evaluators.measurement import Measurements
 from paretoformer.evaluators.metrics.metric import Metric
 from paretoformer.search.results.choose import intervals
+from paretoformer.search.results.facts import compared_timing
 from paretoformer.search.results.front import clearly_dominated, nondominated
 from paretoformer.search.results.record import TrialRecord, row, schema
 from paretoformer.spaces.candidate import Candidate
@@ -38,12 +39,13 @@ def published_table(
         for (seen, again), best, worse in zip(pairs, front, lost, strict=True)
     ]
     dense = pairs[0][1].measurements
+    timing = compared_timing({metric.name: metric.unit for metric in objectives})
     paired = [n for n in metrics if n not in sampled and n in dense and dense[n].samples]
     rows: list[dict[str, Any]] = []
     for (seen, again), role in zip(pairs, roles, strict=True):
         cells = row(again, metrics, sampled)
         cells |= {f"search_{name}": _value(seen.measurements, name) for name in metrics}
-        cells |= _speedup(again.measurements, dense) | {"role": role}
+        cells |= _speedup(again.measurements, dense, timing) | {"role": role}
         for name in paired:
             cells |= _difference(name, again.measurements, dense)
         rows.append(cells)
@@ -121,13 +123,13 @@ def _difference(name: str, measured: Measurements, dense: Measurements) -> dict[
     return dict(zip(keys, ends, strict=True))
 
 
-def _speedup(measured: Measurements, dense: Measurements) -> dict[str, float | None]:
-    """Dense latency over this one's, with the interval of the latter's."""
-    latency, reference = measured.get("latency_ms"), dense.get("latency_ms")
-    if latency is None or reference is None:
+def _speedup(measured: Measurements, dense: Measurements, timing: str) -> dict[str, float | None]:
+    """Dense time over this one's, with the interval of the latter's."""
+    time, reference = measured.get(timing), dense.get(timing)
+    if time is None or reference is None:
         return {"speedup": None, "speedup_low": None, "speedup_high": None}
     return {
-        "speedup": reference.value / latency.value,
-        "speedup_low": reference.value / latency.high,
-        "speedup_high": reference.value / latency.low if latency.low else float("inf"),
+        "speedup": reference.value / time.value,
+        "speedup_low": reference.value / time.high,
+        "speedup_high": reference.value / time.low if time.low else float("inf"),
     }

@@ -116,7 +116,7 @@ def _point(row: pd.Series, dense: pd.Series, facts: RunFacts, folder: RunFolder)
     """One row of the front, as the page shows it."""
     candidate = Candidate.from_json(row["candidate"])
     kept = folder.models / candidate.id
-    times, _, interval = speedup(row).partition(" ")
+    times, _, interval = speedup(row, facts).partition(" ")
     is_dense = row["role"] == "dense"
     told = (axis.told(candidate[axis.name], kept) for axis in axes())
     return {

@@ -65,7 +65,7 @@ def front_table(frame: pd.DataFrame, facts: RunFacts, *, narrow: bool = False) -
         if narrow:
             kept = [described(candidate)]
         numbers = (number(row[name]) + disturbance.mark(row, name) for name in metrics)
-        gained = f"{row['speedup']:.2f}x{disturbance.mark(row, 'latency_ms')}"
+        gained = f"{row['speedup']:.2f}x{disturbance.mark(row, facts.timing)}"
         table.add_row(_label(row), *kept, *numbers, gained)
     table.caption = _caption(set(shown["role"]), disturbance.of_rows(shown)) or None
     table.caption_justify = "left"
@@ -174,11 +174,11 @@ def verified_table(measured: Mapping[str, Any], here: Mapping[str, Any]) -> Tabl
     return table
 
 
-def speedup(row: pd.Series[Any]) -> str:
+def speedup(row: pd.Series[Any], facts: RunFacts) -> str:
     """`1.31x (1.29 to 1.33)`; with a mark where it was measured beside other work."""
     if row["speedup"] is None or np.isnan(row["speedup"]):
         return "not measured"
-    mark = disturbance.mark(row, "latency_ms")
+    mark = disturbance.mark(row, facts.timing)
     return f"{row['speedup']:.2f}x ({row['speedup_low']:.2f} to {row['speedup_high']:.2f}){mark}"
 
 

@@ -15,7 +15,6 @@ if TYPE_CHECKING:
 
 LEAST_CHANGE = 0.005
 """A cost that changes by a smaller share is as it was."""
-LATENCY = "latency_ms"
 
 
 @dataclass(frozen=True)
@@ -51,8 +50,8 @@ def _change(
     change = row[name] - dense[name] if row[name] is not None else np.nan
     if change is None or np.isnan(change) or change == 0:
         return "", 0.0
-    if name == LATENCY:
-        return f"{speedup(row)} as fast", change
+    if name == facts.timing:
+        return f"{speedup(row, facts)} as fast", change
     if facts.metrics[name].role == "quality":
         return _quality(name, row, change), change
     return _cost(name, change / dense[name] if dense[name] else np.nan), change

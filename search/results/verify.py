@@ -17,6 +17,7 @@ from paretoformer.evaluators.timing.conditions import set_threads
 from paretoformer.evaluators.timing.protocol import TimingProtocol
 from paretoformer.search.errors import UserError
 from paretoformer.search.results.export import MEASURED
+from paretoformer.search.results.facts import compared_timing
 from paretoformer.search.study.spec import Spec, stored_spec
 from paretoformer.search.study.subject import Subject, load_subject
 from paretoformer.spaces.damage import json_object
@@ -38,7 +39,9 @@ class Verified:
 
     @property
     def speedup(self) -> float:
-        return self.dense["latency_ms"].value / self.here["latency_ms"].value
+        names = self.measured["study"]["objectives"]
+        timing = compared_timing({n: self.dense[n].unit for n in names if n in self.dense})
+        return self.dense[timing].value / self.here[timing].value
 
 
 def verify(directory: Path, progress: Progress = silent) -> Verified:
