@@ -66,7 +66,11 @@ def init(
     if head:
         images = form == "image"
         if form == "passage":
-            text_pair, label = "", ""  # texts are all it needs
+            if text_pair or label:
+                raise StudyError(
+                    f"{chosen['task']} needs texts alone: leave out --label and --text-pair."
+                )
+            text_pair, label = "", ""
         columns = columns_of(data, head.names, text, text_pair, label, images=images)
     else:
         defaults = DataSource.model_fields

@@ -306,8 +306,8 @@ def _set_objectives(raw: dict[str, Any]) -> None:
     data, model = (raw.get(section) for section in ("data", "model"))
     name = model.get("task") if isinstance(model, dict) else None
     task = task_of(name) if name in task_names() else None
-    label = data.get("label", "label") if isinstance(data, dict) else "label"
-    if label == "" and not (task and task.generates):
+    without = isinstance(data, dict) and data.get("label") == ""
+    if without and not (task and task.labelled("")):
         raw.setdefault("objectives", [UNLABELLED, "latency_ms"])
     elif task:
         raw.setdefault("objectives", [task.scores[0], "latency_ms"])

@@ -164,6 +164,8 @@ def _loaded(spec: Spec, progress: Progress) -> Subject:
     if task.generates:
         if source.text_pair:
             raise StudyError(f"{task.name} takes single texts: leave out data.text_pair.")
+        if source.label not in ("", DataSource.model_fields["label"].default):
+            raise StudyError(f"{task.name} needs texts alone: leave out data.label.")
         source = source.model_copy(update={"label": ""})
     characters = CHARACTERS * length
     splits = read_splits(source, spec.seed, spec.recovery.texts, read_labels, task.form, characters)
