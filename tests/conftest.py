@@ -17,9 +17,8 @@ if TYPE_CHECKING:  # the environment is set below, before torch is imported
 
 hypothesis.settings.register_profile("untimed", deadline=None)  # speed is what benchmarks are for
 hypothesis.settings.load_profile("untimed")
-os.environ["OMP_NUM_THREADS"] = (
-    "1"  # two would wait for each other at every product of a tiny model
-)
+# Two threads would wait for each other at every product of a tiny model.
+os.environ["OMP_NUM_THREADS"] = "1"
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["HF_DATASETS_OFFLINE"] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"

@@ -18,14 +18,18 @@ from transformers import AutoModelForCausalLM
 
 import paretoformer as pf
 from paretoformer.evaluators.bench import Bench
+from paretoformer.evaluators.measurement import Measurement
 from paretoformer.evaluators.metrics import metric_of
 from paretoformer.evaluators.metrics.generation import CacheSize, Decode
 from paretoformer.evaluators.metrics.perplexity import Perplexity
+from paretoformer.evaluators.outcome import Outcome, Result
 from paretoformer.evaluators.tasks import task_of
 from paretoformer.evaluators.timing.protocol import TimingProtocol
 from paretoformer.evaluators.workload import IGNORED
 from paretoformer.search.errors import StudyError
-from paretoformer.search.results.best import usual_cost
+from paretoformer.search.results.facts import compared_timing
+from paretoformer.search.results.published import published_table
+from paretoformer.search.results.record import TrialRecord
 from paretoformer.search.study.spec import load_spec
 from paretoformer.search.study.subject import Subject, load_subject, try_dense
 from paretoformer.spaces import Candidate, HeadMask
@@ -248,7 +252,7 @@ def test_batches_hold_no_more_logits_than_fit(study: Path) -> None:
 
 def test_model_that_knows_nothing_of_its_data_is_doubted(study: Path) -> None:
     study.write_text(study.read_text().replace("check = false", "check = true"))
-    with pytest.raises(StudyError, match=r"guesses .* next tokens right.*data\.check = false"):
+    with pytest.raises(StudyError, match=r"predicts .* next tokens.*data\.check = false"):
         try_dense(load_subject(load_spec(study)), load_spec(study))
     labels = np.array([[7, 8, 7, IGNORED], [8, 7, IGNORED, IGNORED]])
     assert TASK.doubts(labels[:, :3], labels, None) == []
@@ -355,11 +359,48 @@ def test_pairs_are_refused(run: Run, study: Path) -> None:
     assert "text-generation takes single texts: leave out data.text_pair" in errors
 
 
-def test_study_of_decoding_is_answered_by_it() -> None:
-    for names, cost in (
-        (("perplexity", "decode_ms"), "decode_ms"),
-        (("perplexity", "latency_ms", "decode_ms"), "latency_ms"),
-        (("accuracy", "memory_mb"), "latency_ms"),
-    ):
-        facts: Any = SimpleNamespace(objectives=names)
-        assert usual_cost(facts) == cost
+def test_label_that_nobody_reads_is_refused(run: Run, study: Path) -> None:
+    study.write_text(study.read_text().replace("[data]", '[data]\nlabel = "topic"'))
+    status, _, errors = run("search", study, "--out", study.parent / "run")
+    assert status == 2
+    assert "text-generation needs texts alone: leave out data.label" in errors
+    (study.parent / "rows.csv").write_text("text,topic\nsome words,1\n")
+    for option in ("--label", "--text-pair"):
+        arguments = (study.parent / "model", study.parent / "rows.csv", option, "topic")
+        status, _, errors = run("init", *arguments, "--out", study.parent / "other.toml")
+        assert status == 2
+        assert "text-generation needs texts alone: leave out --label" in errors
+
+
+def measured(trial: int, candidate: Candidate, **values: float) -> TrialRecord:
+    found = {
+        name: Measurement(value, value, value, metric_of(name).unit)
+        for name, value in values.items()
+    }
+    return TrialRecord(trial, candidate, Result(Outcome.OK, found))
+
+
+@pytest.mark.parametrize(
+    ("names", "timing", "speedup"),
+    [
+        (("perplexity", "decode_ms"), "decode_ms", 2.0),
+        (("perplexity", "decode_ms", "latency_ms"), "latency_ms", 5.0),
+        (("perplexity", "cache_mb"), "latency_ms", 5.0),
+    ],
+)
+def test_speedup_is_of_the_timing_that_is_an_objective(
+    names: tuple[str, ...], timing: str, speedup: float
+) -> None:
+    dense = Candidate.dense(3, 2)
+    other = Candidate(HeadMask(((True, False),) * 3))
+    records = [
+        measured(0, dense, perplexity=20, decode_ms=10, latency_ms=50, cache_mb=3),
+        measured(1, other, perplexity=21, decode_ms=5, latency_ms=10, cache_mb=2),
+    ]
+    objectives = [metric_of(name) for name in names]
+    every = ["perplexity", "decode_ms", "latency_ms", "cache_mb"]
+    confirmed = {each.candidate.id: each for each in records}
+    timings = ["decode_ms", "latency_ms"]
+    table = published_table(records, confirmed, objectives, every, timings).to_pandas()
+    assert table["speedup"].tolist() == [1.0, speedup]
+    assert compared_timing({each.name: each.unit for each in objectives}) == timing
