@@ -33,7 +33,7 @@ def rankings(labels: np.ndarray, answers: np.ndarray) -> Iterator[tuple[np.ndarr
 
 def ndcg_of_queries(labels: np.ndarray, answers: np.ndarray) -> np.ndarray:
     """(queries,) normalised discounted cumulative gain of the first 10 passages."""
-    from sklearn.metrics import ndcg_score  # a second in every process of a worker
+    from sklearn.metrics import ndcg_score  # a second in every worker process
 
     found = [ndcg_score(r[None], a[None], k=CUTOFF) for r, a in rankings(labels, answers)]
     return np.array(found, dtype=float)

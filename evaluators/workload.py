@@ -128,7 +128,6 @@ def in_order(rows: Mapping[int, np.ndarray]) -> np.ndarray:
     if every[0].ndim == 0 or all(len(each) == len(every[0]) for each in every):
         return np.stack(every)
     longest = max(map(len, every))
-    width = [(0, longest - len(each)) for each in every]
     return np.stack(
-        [np.pad(*pair, constant_values=IGNORED) for pair in zip(every, width, strict=True)]
+        [np.pad(each, (0, longest - len(each)), constant_values=IGNORED) for each in every]
     )

@@ -58,7 +58,7 @@ def entity_counts(labels: np.ndarray, answers: np.ndarray, names: Mapping[int, s
 
 
 def _entities(classes: Sequence[int], tags: Mapping[int, str]) -> set[tuple[str, int, int]]:
-    from seqeval.metrics.sequence_labeling import get_entities  # scikit-learn, a second
+    from seqeval.metrics.sequence_labeling import get_entities  # a second in every worker process
 
     return set(get_entities([tags.get(int(each), OUTSIDE) for each in classes]))
 

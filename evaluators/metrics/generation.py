@@ -1,4 +1,4 @@
-"""What generating a text costs: milliseconds of each token, and megabytes of what is remembered."""
+"""What generating a text costs: milliseconds for each token, and megabytes of its cache."""
 
 from __future__ import annotations
 

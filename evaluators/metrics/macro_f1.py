@@ -20,7 +20,7 @@ class MacroF1(Score):
 
     def score(self, labels: np.ndarray, answers: np.ndarray) -> float:
         """Of several labels a row, too, what is neither a label nor an answer is left out."""
-        from sklearn.metrics import f1_score  # a second in every process of a worker
+        from sklearn.metrics import f1_score  # a second in every worker process
 
         empty = 0.0 if labels.ndim == 1 else np.nan
         found = float(f1_score(labels, answers, average="macro", zero_division=empty))

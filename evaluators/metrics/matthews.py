@@ -20,7 +20,7 @@ class Matthews(Score):
     requirement = "matthews>=dense-0.02"
 
     def score(self, labels: np.ndarray, answers: np.ndarray) -> float:
-        from sklearn.metrics import matthews_corrcoef  # a second in every process of a worker
+        from sklearn.metrics import matthews_corrcoef  # a second in every worker process
 
         if len(np.union1d(labels, answers)) < 2:  # it is 0 then, of which scikit-learn warns
             return 0.0

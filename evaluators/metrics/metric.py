@@ -27,7 +27,7 @@ class Metric(ABC):
     likeness: ClassVar[bool] = False
     """Whether it compares answers with the dense model's own, and needs no labels."""
     of_generation: ClassVar[bool] = False
-    """Whether only what generates a text has it."""
+    """Whether only language models have it."""
     exclusive: ClassVar[bool] = False
     """Whether it must be measured alone on the machine, as a timing must."""
 

@@ -16,7 +16,7 @@ class MicroF1(Score):
     requirement = "micro_f1>=dense-0.01"
 
     def score(self, labels: np.ndarray, answers: np.ndarray) -> float:
-        from sklearn.metrics import f1_score  # a second in every process of a worker
+        from sklearn.metrics import f1_score  # a second in every worker process
 
         return float(f1_score(labels, answers, average="micro", zero_division=0))
 

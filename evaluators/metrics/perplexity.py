@@ -1,4 +1,4 @@
-"""Perplexity: how many tokens a language model hesitates between, on average."""
+"""Perplexity: the exponential of a language model's mean loss for each next token."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from paretoformer.evaluators.workload import IGNORED
 
 
 class Perplexity(Metric):
-    """e to the power of the mean nats of each next token of the texts. Its interval is a percentile
-    bootstrap over texts.
+    """The exponential of the mean cross entropy of each next token, in nats. Its interval is a
+    percentile bootstrap over texts.
 
     Each text is read by itself, from its first token on, without an overlap: so the first tokens of
-    each have little to go by, and the figure is higher than with a sliding window.
+    each have little context, and the figure is higher than with a sliding window.
     """
 
     name = "perplexity"
@@ -42,7 +42,7 @@ class Perplexity(Metric):
 
 
 def nats_of_texts(bench: Bench) -> np.ndarray:
-    """(texts, 2) the nats of a text's tokens, summed up, and how many they are."""
+    """(texts, 2) the cross entropy of a text's tokens, in nats, summed; and their number."""
     labels = torch.from_numpy(bench.split.labels)
     found = np.zeros((len(labels), 2))
     with torch.inference_mode():
