@@ -26,8 +26,9 @@ import torch
 from recovery import Scores, cell, kept_of, made_teacher
 from torch import nn
 
-from paretoformer.evaluators.block_table import KnownRows, Screen, block_table
+from paretoformer.evaluators.block_table import KnownRows, block_table
 from paretoformer.evaluators.recovery_texts import has_own_texts
+from paretoformer.evaluators.screening import Screen, Screening
 from paretoformer.evaluators.target import cpu_name
 from paretoformer.search.study.prepare import FORECASTS, ROUNDS
 from paretoformer.search.study.spec import load_spec
@@ -283,11 +284,11 @@ def programmes(here: Subject, encoder: Encoder, teacher: Teacher) -> dict[str, P
         block = axis_of(name).block(evidence)
         assert block is not None
         priced[name] = (block, _costs(block, dense, encoder))
-    screen = Screen(teacher, BlockRepairs(teacher))
-    table = block_table(screen, here.model, priced, False, KnownRows())
+    screens = Screening(Screen(teacher, BlockRepairs.of(teacher)))
+    table = block_table(screens, here.model, priced, False, KnownRows())
     kinds = tuple(Kind(block, table.nats[name], costs) for name, (block, costs) in priced.items())
     plain = Programme(dense, kinds, 0.0, table.removed)
-    corrected, _ = solver.learn(plain, screen.of, ROUNDS, FORECASTS)
+    corrected, _ = solver.learn(plain, screens, ROUNDS, FORECASTS)
     return {"sums": plain, "corrected": corrected}
 
 

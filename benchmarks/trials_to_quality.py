@@ -25,7 +25,6 @@ import optuna
 import torch
 from optuna.samplers import BaseSampler
 
-from paretoformer.evaluators.block_table import Screen
 from paretoformer.evaluators.evaluator import Job
 from paretoformer.evaluators.measurement import Measurement
 from paretoformer.evaluators.metrics import Metric
@@ -34,6 +33,7 @@ from paretoformer.evaluators.metrics.likeness import Divergence
 from paretoformer.evaluators.outcome import Outcome, Result
 from paretoformer.evaluators.progress import silent
 from paretoformer.evaluators.recovery_texts import recovery_texts
+from paretoformer.evaluators.screening import Screen
 from paretoformer.evaluators.target import cpu_name
 from paretoformer.search.dispatch.dispatcher import InlineDispatcher
 from paretoformer.search.dispatch.pipeline import Pipeline
@@ -182,7 +182,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     assert ranked.programme is not None
     teacher = Teacher(here.model, recovery_texts(here.workload, "cpu"), here.task.answers)
     choices = {c for kind in ranked.programme.kinds for c in kind.block.mechanisms(kind.costs)}
-    quick = Quick(here, Screen(teacher, BlockRepairs(teacher, choices | _all_choices(ranked))))
+    quick = Quick(here, Screen(teacher, BlockRepairs.of(teacher, choices | _all_choices(ranked))))
     predictor = Predictor(ranked.space, ranked.programme)
     print(f"{arguments.study}, {cpu_name()}, {here.target.threads} threads", flush=True)
 

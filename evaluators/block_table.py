@@ -10,7 +10,7 @@ import hashlib
 import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,40 +22,15 @@ import transformers
 from torch import nn
 
 from paretoformer.evaluators.progress import Progress, silent
+from paretoformer.evaluators.screening import EXAMPLES, Screens
 from paretoformer.spaces.block import Block, Costs, Damage
-from paretoformer.spaces.build import build
 from paretoformer.spaces.candidate import Candidate
 from paretoformer.spaces.families import shape_of
-from paretoformer.spaces.recovery.block_repair import BlockRepairs
-from paretoformer.spaces.recovery.teacher import Teacher
 
 FORMAT = 2
 """Raise it whenever the same model and texts would give other numbers."""
-EXAMPLES = 64
-"""Texts that damage is measured on, about; of the teacher's held-out ones."""
 LAYER = "layer"
 """The row of a whole layer that is gone."""
-
-
-class Screen:
-    """Nats between the answers of a candidate's structure and dense, in torch.
-
-    repairs: mend each block; None: blocks stay as the cut left them.
-    """
-
-    def __init__(self, teacher: Teacher, repairs: BlockRepairs | None) -> None:
-        self._teacher, self._repairs = teacher, repairs
-        self._model: nn.Module = teacher.model
-        texts = sum(len(next(iter(batch.values()))) for batch in teacher.texts.held)
-        self._every = max(1, texts // EXAMPLES)
-
-    def of(self, candidate: Candidate) -> float:
-        """Mean over the texts."""
-        with torch.no_grad():
-            model = build(candidate, self._model).model.eval()
-            if self._repairs is not None:
-                self._repairs.mend(model, candidate)
-        return self._teacher.divergence(model, every=self._every)
 
 
 @dataclass(frozen=True)
@@ -79,7 +54,7 @@ class BlockTable:
 
 
 def block_table(
-    screen: Screen,
+    screens: Screens,
     model: nn.Module,
     blocks: Mapping[str, tuple[Block, Costs]],
     removable: bool,
@@ -89,48 +64,49 @@ def block_table(
 ) -> BlockTable:
     """Measure what is not known yet.
 
-    is_late: whether there is no more time for it.
+    screens: of candidates with one block changed; infinite where a block cannot be mended. blocks:
+    name -> kind of block, and what its options cost. removable: whether layers may go. is_late:
+    whether there is no more time for it.
 
     Raises:
         TooLate: time was over; what was measured is kept.
-
-    blocks: name -> kind of block, and what its options cost. removable: whether layers may go.
     """
     dense = Candidate.dense(*shape_of(model.config))
     layers = dense.shape.layers
     rows = list(_rows(blocks, layers, removable))
-    for done, row in enumerate(rows, start=1):
+    missing: dict[Candidate, list[Row]] = {}
+    for row in rows:
         if row not in known:
+            missing.setdefault(_candidate(dense, blocks, row), []).append(row)
+    done, last = len(rows) - sum(map(len, missing.values())), None
+    with closing(screens(list(missing))) as screened:
+        while missing:
             if is_late():
                 known.write()
                 raise TooLate
-            known.add(row, _nats(screen, _candidate(dense, blocks, row)))
-        if row.layer != rows[min(done, len(rows) - 1)].layer:
-            known.write()
-        progress("Measuring blocks", done, len(rows))
+            candidate, nats = next(screened)
+            found = missing.pop(candidate)
+            for row in found:
+                known.add(row, nats)
+            if last not in (None, found[0].layer):
+                known.write()
+            last, done = found[0].layer, done + len(found)
+            progress("Measuring blocks", done, len(rows))
+    progress("Measuring blocks", len(rows), len(rows))
     known.write()
-    found = {}
+    nats_of = {}
     for name, (block, costs) in blocks.items():
         columns = {
             option: np.array([known[Row(layer, name, option)] for layer in range(layers)])
             for option in block.measured(costs)
         }
-        found[name] = block.filled(columns)
+        nats_of[name] = block.filled(columns)
     gone = [known[Row(layer, LAYER, 0)] if removable else np.inf for layer in range(layers)]
-    return BlockTable(found, np.array(gone))
+    return BlockTable(nats_of, np.array(gone))
 
 
 class TooLate(Exception):
     """There was no time for the whole table."""
-
-
-def _nats(screen: Screen, candidate: Candidate) -> float:
-    """Infinite where the block cannot be mended, or the model has no answer."""
-    try:
-        found = screen.of(candidate)
-    except torch.linalg.LinAlgError:  # type: ignore[attr-defined]
-        return float("inf")
-    return found if np.isfinite(found) else float("inf")
 
 
 def _rows(blocks: Mapping[str, tuple[Block, Costs]], layers: int, removable: bool) -> Iterator[Row]:

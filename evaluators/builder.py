@@ -40,6 +40,7 @@ class Builder:
 
     model: dense, on the target's device and in its dtype.
     workspaces: folder below which building that was cut off is found again.
+    teacher: what repairs aim at; None: it is made here, when a candidate first asks for it.
     """
 
     def __init__(
@@ -50,11 +51,12 @@ class Builder:
         target: Target,
         threads: int,
         workspaces: Path | None = None,
+        teacher: Teacher | None = None,
     ) -> None:
         self._workspaces = workspaces
         self._model = model
         self._task = task
-        self._made_teacher: Teacher | None = None
+        self._known_teacher = teacher
         self._workload = workload
         self._target = target
         self._threads = threads
@@ -105,11 +107,10 @@ class Builder:
         )
 
     def _teacher(self) -> Teacher:
-        """Made when a candidate first asks for it, and kept."""
-        if self._made_teacher is None:
+        if self._known_teacher is None:
             texts = recovery_texts(self._workload, self._target.device)
-            self._made_teacher = Teacher(self._model, texts, self._task.answers)
-        return self._made_teacher
+            self._known_teacher = Teacher(self._model, texts, self._task.answers)
+        return self._known_teacher
 
 
 def seed(candidate: Candidate) -> int:

@@ -27,6 +27,7 @@ from paretoformer.evaluators.timing.quiet import Waiting
 from paretoformer.evaluators.workload import Workload
 from paretoformer.spaces.axis import Unsuitable
 from paretoformer.spaces.candidate import Candidate
+from paretoformer.spaces.recovery import Teacher
 
 
 @dataclass(frozen=True)
@@ -73,6 +74,7 @@ class Evaluator:
     protocols: how long to time in the search and in the confirmation.
     workspaces: folder in which building that was cut off goes on.
     confirmed: names of the metrics that a confirmation measures; None: of all.
+    teacher: of this model, for its repairs; None: each process that needs one makes its own.
 
     Travels to a worker once and is used there for every job.
     """
@@ -87,6 +89,7 @@ class Evaluator:
         protocols: Mapping[SplitName, TimingProtocol] | None = None,
         workspaces: Path | None = None,
         confirmed: Collection[str] | None = None,
+        teacher: Teacher | None = None,
     ) -> None:
         self.model = model
         self.task = task
@@ -96,6 +99,7 @@ class Evaluator:
         self.protocols = dict(protocols or {})
         self.workspaces = workspaces
         self.confirmed = frozenset(self.metrics if confirmed is None else confirmed)
+        self.teacher = teacher
         self._builder: Builder | None = None
         self._dense_outputs: dict[tuple[int, int], list[Any]] = {}
 
@@ -104,7 +108,13 @@ class Evaluator:
         set_threads(threads)
         self.model = self.model.to(device=self.target.device, dtype=self.target.torch_dtype)
         self._builder = Builder(
-            self.model, self.task, self.workload, self.target, threads, self.workspaces
+            self.model,
+            self.task,
+            self.workload,
+            self.target,
+            threads,
+            self.workspaces,
+            self.teacher,
         )
 
     def run(self, job: Job) -> Result:

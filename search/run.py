@@ -3,33 +3,25 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Collection, Sequence
+from contextlib import AbstractContextManager, ExitStack
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import optuna
+import torch
 from optuna.trial import TrialState
 
 from paretoformer.evaluators.evaluator import Evaluator
 from paretoformer.evaluators.recovery_texts import has_own_texts
-from paretoformer.evaluators.target import Target, machine_facts, physical_cores
+from paretoformer.evaluators.target import physical_cores
 from paretoformer.evaluators.timing.protocol import TimingProtocol
-from paretoformer.search.budget import Budget, patience_seconds
+from paretoformer.search.budget import Budget
 from paretoformer.search.disk import room_on
 from paretoformer.search.dispatch.artifacts import ArtifactFolder
 from paretoformer.search.dispatch.dispatcher import Dispatcher
 from paretoformer.search.dispatch.pipeline import Pipeline
-from paretoformer.search.dispatch.placement import (
-    Places,
-    check_alike,
-    only_alike,
-    places,
-    run_on,
-)
-from paretoformer.search.dispatch.ray_dispatcher import RayDispatcher
-from paretoformer.search.dispatch.ray_session import import_ray, ray_session
+from paretoformer.search.dispatch.ray_session import has_room_for
 from paretoformer.search.dispatch.signals import interruptible
 from paretoformer.search.distilling import Distilling, progress_of
 from paretoformer.search.errors import RunError, StudyError
@@ -62,13 +54,15 @@ from paretoformer.search.study.optuna_study import SURROGATE, check_storage, ope
 from paretoformer.search.study.prepare import Prepared, prepare
 from paretoformer.search.study.spec import Spec, check_varies, load_spec, read_spec
 from paretoformer.search.study.subject import Subject, load_subject, try_dense
+from paretoformer.search.workers import Workers
+from paretoformer.spaces.recovery import Teacher
 
 RUN = "run"
 """User attribute of the study: the id of its run folder, as in `machine.json`."""
 SUBJECT_DIGEST = "fingerprint"
 """User attribute of the study: a digest of model and data."""
-PATIENCE_SECONDS = 60
-"""How long to wait for the workers of a killed run before they are ended."""
+Dispatchers = Callable[..., AbstractContextManager[Dispatcher]]
+"""Starts workers; `fresh`: those of the confirmation."""
 
 
 def search(
@@ -116,8 +110,6 @@ class _Run:
         self.folder = folder
         self.address = address
         self.display = display
-        self._nodes: dict[str, dict[str, Any]] = {}
-        self._refused: set[str] = set()
 
     def execute(self) -> None:
         """Check everything, then write; measure; publish."""
@@ -131,9 +123,10 @@ class _Run:
             )
         subject = load_subject(self.spec, self.display.progress)
         with ExitStack() as stack:
-            if self.address:  # a wrong address must be known before anything is written
-                stack.enter_context(ray_session(self.address, physical_cores()))
-            machine = self._machine(subject)
+            workers = Workers(
+                self.spec, subject.target, self.folder, self.address, self.display, stack
+            )
+            machine = workers.machine()
             if self.spec.search.storage:
                 new = not self.folder.machine.exists()
                 check_storage(self.spec.search.storage, self.spec.name if new else "")
@@ -165,6 +158,7 @@ class _Run:
                 self.folder,
                 self.display.progress,
                 lambda: budget.is_preparation_over,
+                workers.screening,
             )
             budget.keep()
             self._tell_what_is_left_out(prepared)
@@ -183,7 +177,8 @@ class _Run:
                     "others."
                 )
             artifacts = ArtifactFolder(self.folder.models, subject.model_digest)
-            records = self._measure(stack, study, subject, prepared, artifacts, budget)
+            dispatcher = partial(self._dispatcher, workers, subject, prepared)
+            records = self._measure(stack, study, subject, prepared, dispatcher, artifacts, budget)
             self._publish(study, subject, prepared, records)
             picked = self._chosen(study, subject, prepared, records)
             artifacts.drop(unchosen(records, picked))
@@ -197,41 +192,10 @@ class _Run:
         for note in prepared.notes:
             self.display.note(note)
 
-    def _machine(self, subject: Subject) -> dict[str, Any]:
-        """The machine that times, and its threads."""
-        found = machine_facts(subject.target)
-        if self.spec.target.resource:
-            nodes = places(self.spec.target.resource).timing
-            machines = [self._facts_of(node, subject.target) for node in nodes]
-            check_alike(machines)
-            found = machines[0]
-        return found | {"threads": subject.target.threads}
-
     @property
     def _is_checked(self) -> bool:
         """A run that was begun passed the check, or began before there was one."""
         return self.folder.exists and self.spec.data.check
-
-    def _facts_of(self, node: str, target: Target) -> dict[str, Any]:
-        """Of a node of the cluster; asked once."""
-        if node not in self._nodes:
-            self._nodes[node] = import_ray().get(run_on(node, machine_facts, target))
-        return self._nodes[node]
-
-    def _places(self, target: Target) -> Places:
-        """Where the workers could be by now. A node that times is like the first one."""
-        resource = self.spec.target.resource
-        on_gpu = not target.device.startswith("cpu")
-        where = places(resource, workers=1 if on_gpu else None)
-        if not resource:
-            return where
-        hardware = self.folder.read_machine()["hardware"]
-        found = only_alike(where, hardware, lambda node: self._facts_of(node, target)["hardware"])
-        for node in set(where.timing) - set(found.timing) - self._refused:
-            self._refused.add(node)
-            host = self._facts_of(node, target)["host"]
-            self.display.note(f"The node {host} is not used for timing: its hardware is different.")
-        return found
 
     def _check_folder(self) -> None:
         if self.folder.exists:
@@ -270,11 +234,11 @@ class _Run:
         study: optuna.Study,
         subject: Subject,
         prepared: Prepared,
+        dispatcher: Dispatchers,
         artifacts: ArtifactFolder,
         budget: Budget,
     ) -> list[TrialRecord]:
         """Search, then confirm."""
-        dispatcher = self._dispatchers(stack, subject)
         records = self._search(study, subject, prepared, dispatcher, artifacts, budget)
         others = alternatives(prepared.space)
         picked = self._chosen(study, subject, prepared, records)
@@ -316,7 +280,7 @@ class _Run:
         study: optuna.Study,
         subject: Subject,
         prepared: Prepared,
-        dispatcher: Callable[..., Any],
+        dispatcher: Dispatchers,
         artifacts: ArtifactFolder,
         budget: Budget,
     ) -> list[TrialRecord]:
@@ -484,7 +448,7 @@ class _Run:
             remarks=tuple(each.text for each in subject.remarks),
         )
 
-    def _evaluator(self, subject: Subject) -> Evaluator:
+    def _evaluator(self, subject: Subject, teacher: Teacher | None = None) -> Evaluator:
         timing = self.spec.timing
         return Evaluator(
             subject.model,
@@ -498,48 +462,22 @@ class _Run:
             },
             self.folder.models.resolve(),
             subject.confirmed,
+            teacher,
         )
 
-    def _dispatchers(self, stack: ExitStack, subject: Subject) -> Callable[..., Any]:
-        """Makes dispatchers; the first one starts Ray, which then lives as long as `stack`."""
-        started: list[tuple[int, float]] = []
-        evaluator = self._evaluator(subject)
-        cores = physical_cores()
+    def _teacher(self, subject: Subject, prepared: Prepared) -> Teacher | None:
+        """One for all workers, where they compute as this process does."""
+        target, weights = subject.target, next(subject.model.parameters())
+        here = torch.device("cpu"), weights.dtype
+        if not prepared.mends or (torch.device(target.device), target.torch_dtype) != here:
+            return None
+        torch.set_num_threads(physical_cores())
+        teacher = subject.teacher(self.display.progress)
+        return teacher if has_room_for(teacher.nbytes) else None
 
-        def on_worker(process: tuple[int, float]) -> None:
-            started.append(process)
-            self.folder.record_workers(started)
-
-        @contextmanager
-        def make(*, fresh: bool) -> Iterator[Dispatcher]:
-            ray = import_ray()
-            if not ray.is_initialized():
-                self._outlive_old_workers()
-                stack.enter_context(ray_session(self.address, cores))
-            look = partial(self._places, subject.target)
-            with RayDispatcher(
-                evaluator,
-                where=look(),
-                look=look,
-                threads=subject.target.threads,
-                seconds=self.spec.search.trial_seconds,
-                fresh=fresh,
-                on_worker=on_worker,
-                patience=patience_seconds(self.spec),
-                on_waiting=self.display.waiting,
-            ) as dispatcher:
-                yield dispatcher
-
-        return make
-
-    def _outlive_old_workers(self) -> None:
-        """Nothing may be timed while workers of a killed run still compute."""
-        start = time.monotonic()
-        living = self.folder.living_workers()
-        if living:
-            self.display.note("Waiting for the workers of the interrupted run to end.")
-        while living and time.monotonic() - start < PATIENCE_SECONDS:
-            time.sleep(0.5)
-            living = self.folder.living_workers()
-        for process in living:
-            process.kill()
+    def _dispatcher(
+        self, workers: Workers, subject: Subject, prepared: Prepared, *, fresh: bool
+    ) -> AbstractContextManager[Dispatcher]:
+        # What is confirmed was repaired in the search.
+        teacher = None if fresh else self._teacher(subject, prepared)
+        return workers.measuring(self._evaluator(subject, teacher), fresh=fresh)

@@ -11,7 +11,7 @@ random only to see something new.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -292,7 +292,7 @@ class Screened:
 
 def learn(
     programme: Programme,
-    screen: Callable[[Candidate], float],
+    screens: Callable[[Sequence[Candidate]], Iterable[tuple[Candidate, float]]],
     rounds: int,
     count: int,
     seed: int = 0,
@@ -301,8 +301,8 @@ def learn(
 ) -> tuple[Programme, list[Screened]]:
     """Solve, measure, fit the coefficients to what was measured, and again.
 
-    screen: nats of a candidate, not the sum over its blocks. count: budgets of a round. is_late:
-    whether there is no time for a further round.
+    screens: candidates -> each with its nats, in any order; not the sum over its blocks. count:
+    budgets of a round. is_late: whether there is no time for a further round.
 
     Returns the programme with the coefficients of the last round, and all that was screened.
     """
@@ -314,10 +314,13 @@ def learn(
         fitted = programme.weights
         drawn = rng.normal(scale=DRAWN * (turn % 2), size=fitted.shape)
         looked = _with(programme, fitted * np.exp(drawn))
-        for step, solution in enumerate(looked.solve().along(count)):
-            if solution.candidate not in found:
-                found[solution.candidate] = Screened(solution, screen(solution.candidate))
-            progress(turn * count + step + 1, rounds * count)
+        solutions = {each.candidate: each for each in looked.solve().along(count)}
+        new = [candidate for candidate in solutions if candidate not in found]
+        nats = {}
+        for candidate, value in screens(new):
+            nats[candidate] = value
+            progress(turn * count + len(nats), rounds * count)
+        found |= {each: Screened(solutions[each], nats[each]) for each in new}
         if found:
             programme = _with(programme, coefficients([*found.values()], fitted.shape))
     progress(rounds * count, rounds * count)

@@ -5,15 +5,14 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import hypothesis
 import pytest
 
 if TYPE_CHECKING:  # the environment is set below, before torch is imported
-    from paretoformer.search.study.subject import Subject
+    from paretoformer.evaluators.evaluator import Evaluates
 
 hypothesis.settings.register_profile("untimed", deadline=None)  # speed is what benchmarks are for
 hypothesis.settings.load_profile("untimed")
@@ -53,15 +52,15 @@ def inline() -> Iterator[None]:
     import torch
 
     from paretoformer.evaluators.timing import protocol
-    from paretoformer.search.dispatch.dispatcher import InlineDispatcher
-    from paretoformer.search.run import _Run
+    from paretoformer.search.dispatch.dispatcher import Dispatcher, InlineDispatcher
+    from paretoformer.search.workers import Workers
 
-    def dispatchers(run: _Run, stack: ExitStack, subject: Subject) -> Callable[..., Any]:
-        return lambda *, fresh: InlineDispatcher(run._evaluator(subject), threads=1)
+    def measuring(workers: Workers, evaluator: Evaluates, *, fresh: bool) -> Dispatcher:
+        return InlineDispatcher(evaluator, threads=1)
 
     threads = torch.get_num_threads()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(_Run, "_dispatchers", dispatchers)
+        patch.setattr(Workers, "measuring", measuring)
         patch.setattr(protocol, "WARM_UP_SECONDS", 0.05)
         yield
     torch.set_num_threads(threads)

@@ -120,6 +120,21 @@ def test_jobs_of_a_node_that_dies_are_done_by_the_others(cluster: Any) -> None:
     assert {result.outcome for result in results} == {Outcome.OK}
 
 
+def test_workers_that_do_not_time_go_on_without_a_node_that_dies(cluster: Any) -> None:
+    dying = cluster.add_node(num_cpus=1)
+    where = replace(places("edge-box", machine_of=each_node), timing=())
+    work = [Job(each, "search", Phase.SHARED) for each in CANDIDATES]
+    with RayDispatcher(NodeEvaluator(0.2), where=where, threads=1, seconds=60) as dispatcher:
+        futures = [dispatcher.submit(job) for job in work]
+        dispatcher.wait()
+        cluster.remove_node(dying, allow_graceful=False)
+        while not all(future.done() for future in futures):
+            dispatcher.wait()
+    results = [future.result() for future in futures]
+    assert {result.outcome for result in results} == {Outcome.OK}
+    assert node_with("edge-box") not in {span.host for span in spans(results, Phase.SHARED)}
+
+
 def test_node_that_joins_later_is_used(cluster: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ray_dispatcher, "LOOK_SECONDS", 0.1)
     look = partial(places, "edge-box", machine_of=each_node)

@@ -12,7 +12,7 @@ import numpy as np
 import psutil
 import pytest
 
-from paretoformer.evaluators.evaluator import Job
+from paretoformer.evaluators.evaluator import Evaluates, Job
 from paretoformer.evaluators.formula import FormulaEvaluator
 from paretoformer.evaluators.outcome import Outcome, Phase, Result
 from paretoformer.evaluators.timing.load import Load
@@ -20,9 +20,11 @@ from paretoformer.search.dispatch.patience import SHARE
 from paretoformer.search.dispatch.placement import places
 from paretoformer.search.dispatch.ray_dispatcher import RayDispatcher
 from paretoformer.search.dispatch.ray_session import ray_session
+from paretoformer.search.dispatch.screened import ScreenedByWorkers
 from paretoformer.search.dispatch.signals import interruptible
 from paretoformer.search.errors import Interrupted
 from paretoformer.spaces import Candidate, HeadMask
+from tests.test_screening import candidates, screen
 
 pytestmark = pytest.mark.slow
 
@@ -193,3 +195,15 @@ def test_signal_during_a_finaliser_is_not_lost() -> None:
 
         with pytest.raises(Interrupted), interruptible():
             finalise_and_wait()
+
+
+def test_candidates_are_screened_by_workers_that_do_not_time() -> None:
+    here = screen()
+
+    def workers(evaluator: Evaluates) -> RayDispatcher:
+        where = replace(places(workers=2), timing=())
+        return RayDispatcher(evaluator, where=where, threads=1, seconds=60)
+
+    with ScreenedByWorkers(here, workers) as others:
+        found = dict(others(candidates()))
+    assert found == pytest.approx({each: here.of(each) for each in candidates()}, rel=1e-3)

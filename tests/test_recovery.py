@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import pickle
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -81,6 +82,22 @@ def test_repair_gives_the_same_weights_again() -> None:
         for _ in range(2)
     ]
     assert found[0].keys() == found[1].keys()
+    assert all(torch.equal(each, found[1][name]) for name, each in found[0].items())
+
+
+def test_teacher_whose_arrays_are_shared_repairs_the_same() -> None:
+    """As in a worker, whose copy lies in memory that it can only read."""
+    dense = tiny("bert")
+    candidate, first = changed(dense, "torch"), teacher(dense)
+    shared: list[pickle.PickleBuffer] = []
+    packed = pickle.dumps(first, protocol=5, buffer_callback=shared.append)
+    assert sum(each.raw().nbytes for each in shared) == first.nbytes
+    there = pickle.loads(packed, buffers=[each.raw().toreadonly() for each in shared])
+    found = [
+        repair(build(candidate, each.model).model, kept_of(candidate), each)[0]
+        for each in (first, there)
+    ]
+    assert found[0]
     assert all(torch.equal(each, found[1][name]) for name, each in found[0].items())
 
 

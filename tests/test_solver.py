@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from paretoformer.evaluators.block_table import KnownRows, Row, TooLate, block_table
+from paretoformer.evaluators.screening import Screen, Screening
 from paretoformer.spaces import AttentionChoice, Candidate, HeadMask
 from paretoformer.spaces.attention.block import AttentionBlock
 from paretoformer.spaces.axes.feed_forward import NeuronBlock
@@ -128,13 +129,18 @@ def test_coefficients_are_those_that_explain_what_was_measured() -> None:
         assert float((learned * each.solution.shares).sum()) == pytest.approx(each.nats, rel=0.1)
 
 
+def screened_by(truth: Programme) -> Callable[[Sequence[Candidate]], Any]:
+    """In another order than it was asked for."""
+    return lambda candidates: [(each, truth.nats(each)) for each in reversed(candidates)]
+
+
 def test_search_learns_which_layer_matters() -> None:
     """Whole candidates lose five times as much in the first layer as its blocks alone say."""
     here = replace(programme(3), coefficients=None)
     true = np.ones((LAYERS, 3))
     true[0] = 5.0
     really = replace(here, coefficients=true)
-    learned, found = learn(here, really.nats, rounds=6, count=8)
+    learned, found = learn(here, screened_by(really), rounds=6, count=8)
     assert learned.coefficients is not None
     rng = np.random.default_rng(0)
     random = []
@@ -152,7 +158,7 @@ def test_search_learns_which_layer_matters() -> None:
 
 
 def test_front_of_what_was_screened_has_none_that_is_slower_and_worse() -> None:
-    _, found = learn(programme(5), programme(5).nats, rounds=3, count=8)
+    _, found = learn(programme(5), screened_by(programme(5)), rounds=3, count=8)
     measured = {each.solution.candidate: each for each in found}
     best = [measured[each] for each in best_screened(found, 4)]
     assert 1 < len(best) <= 4
@@ -199,12 +205,12 @@ def test_unknown_candidates_teach_nothing_and_are_not_predicted() -> None:
 
 
 @dataclass
-class Formula:
+class Formula(Screen):
     """Nats by counting what is gone; counts its calls."""
 
     calls: int = 0
 
-    def of(self, candidate: Candidate) -> float:
+    def _nats(self, candidate: Candidate) -> float:
         self.calls += 1
         heads = candidate.heads.layers * candidate.heads.heads - candidate.heads.total
         neurons = 1 - candidate.feed_forward.total_share
@@ -226,7 +232,8 @@ class Model:
 
 
 def measured(formula: Formula, known: KnownRows) -> Any:
-    return block_table(formula, Model(), blocks(), True, known)  # type: ignore[arg-type]
+    screens = Screening(formula)
+    return block_table(screens, Model(), blocks(), True, known)  # type: ignore[arg-type]
 
 
 def test_table_has_every_option_and_measures_none_twice(tmp_path: Path) -> None:
@@ -314,10 +321,12 @@ def test_heads_are_counted_where_a_layer_is_gone() -> None:
 
 def test_what_cannot_be_measured_is_never_chosen(tmp_path: Path) -> None:
     class Failing(Formula):
-        def of(self, candidate: Candidate) -> float:
+        def _nats(self, candidate: Candidate) -> float:
             if not candidate.heads.counts[0]:
                 raise torch.linalg.LinAlgError("singular")
-            return float("nan") if candidate.feed_forward.width(1) == 0 else super().of(candidate)
+            return (
+                float("nan") if candidate.feed_forward.width(1) == 0 else super()._nats(candidate)
+            )
 
     table = measured(Failing(), KnownRows(tmp_path / "table.parquet", "a"))
     assert table.nats["attention"][0, 0] > 100
@@ -329,8 +338,9 @@ def test_table_is_given_up_when_time_is_over_and_keeps_what_it_has(tmp_path: Pat
     file, calls = tmp_path / "table.parquet", iter([False] * 5 + [True] * 99)
     with pytest.raises(TooLate):
         block_table(
-            Formula(), Model(), blocks(), True, KnownRows(file, "a"), is_late=lambda: next(calls)
-        )  # type: ignore[arg-type]
+            Screening(Formula()), Model(), blocks(), True, KnownRows(file, "a"),
+            is_late=lambda: next(calls),
+        )  # type: ignore[arg-type]  # fmt: skip
     formula = Formula()
     known = KnownRows(file, "a")
     measured(formula, known)

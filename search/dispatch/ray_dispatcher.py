@@ -81,7 +81,8 @@ class RayDispatcher(Dispatcher):
     A node that leaves takes its slots with it: its jobs go to the others, and that is no attempt.
 
     evaluator: sent to Ray's object store once, fetched by each worker once.
-    where: the nodes of the workers; by default as many as this machine has processors.
+    where: the nodes of the workers; by default as many as this machine has processors. Where none
+    times, there are no timings.
     threads: of a timing worker.
     seconds: time limit of one job.
     fresh: every timing gets a process of its own.
@@ -120,6 +121,7 @@ class RayDispatcher(Dispatcher):
         self._next_look = time.monotonic() + LOOK_SECONDS
         self._threads = threads
         self._separate_machines = where.separate_machines
+        self._times = bool(where.timing)
         self._shared: list[_Slot] = []
         self._timing: list[_Slot] = []
         self._add(where)
@@ -284,7 +286,7 @@ class RayDispatcher(Dispatcher):
         self._shared = [slot for slot in self._shared if slot.node != node]
         self._timing = [slot for slot in self._timing if slot.node != node]
         self._look_again()
-        if not (self._shared and self._timing):
+        if not self._shared or (self._times and not self._timing):
             what = "times" if self._shared else "measures what needs no timing"
             raise StudyFailed(
                 f"no node that {what} is left in the Ray cluster. Run the same command again once "

@@ -13,6 +13,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from paretoformer.search.dispatch.signals import ignore_signals, interruptible
 from paretoformer.search.errors import Interrupted, StudyFailed, UserError
 
@@ -75,6 +77,12 @@ def ray_session(address: str | None, cores: int) -> Iterator[None]:
     finally:
         with ignore_signals():
             ray.shutdown()
+
+
+def has_room_for(nbytes: int) -> bool:
+    """Whether this machine has memory for so much to be shared by its workers: once to pack it, and
+    once in Ray's store."""
+    return 2 * nbytes < psutil.virtual_memory().available
 
 
 def _keep_token_to_its_owner(*, create: bool) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -13,34 +14,27 @@ import torch
 
 from paretoformer.evaluators.block_costs import block_costs
 from paretoformer.evaluators.block_table import (
-    BlockTable,
-    KnownRows,
-    Screen,
     TooLate,
-    block_table,
-    table_key,
 )
-from paretoformer.evaluators.demo import cache_folder
 from paretoformer.evaluators.progress import Progress
-from paretoformer.evaluators.recovery_texts import recovery_texts
 from paretoformer.evaluators.structure_divergence import StructureDivergence
 from paretoformer.evaluators.target import physical_cores
+from paretoformer.search.dispatch.screened import StartsWorkers
 from paretoformer.search.errors import RunError
 from paretoformer.search.predictor import Predictor
 from paretoformer.search.results.run_folder import RunFolder
 from paretoformer.search.results.whole import write_whole
 from paretoformer.search.study.spec import Spec
+from paretoformer.search.study.study_table import StudyTable
 from paretoformer.search.study.subject import Subject
 from paretoformer.spaces import solver
 from paretoformer.spaces.axes import axes
 from paretoformer.spaces.axis import Context, Evidence, Shape, Stage
-from paretoformer.spaces.block import Block, Costs
+from paretoformer.spaces.block import Block
 from paretoformer.spaces.candidate import Candidate
 from paretoformer.spaces.damage import MALFORMED, digest_of, json_object, one_line
 from paretoformer.spaces.families import shape_of
 from paretoformer.spaces.prediction import Priced, forecasts, spread
-from paretoformer.spaces.recovery import Teacher
-from paretoformer.spaces.recovery.block_repair import BlockRepairs
 from paretoformer.spaces.runtimes import parse
 from paretoformer.spaces.sensitivity import Batch, sensitivity
 from paretoformer.spaces.solver import Kind, Programme
@@ -67,6 +61,7 @@ class Prepared:
     programme: predicts candidates; None where there is nothing to sum up.
     begun_without: axes that did not exist yet when the run was begun.
     notes: what else there is to say, one sentence each.
+    mends: whether candidates are repaired.
     """
 
     space: Space
@@ -74,6 +69,7 @@ class Prepared:
     programme: Programme | None = None
     begun_without: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    mends: bool = False
 
     @property
     def predictor(self) -> Predictor | None:
@@ -87,10 +83,12 @@ def prepare(
     folder: RunFolder,
     progress: Progress,
     is_late: Callable[[], bool] = lambda: False,
+    workers: StartsWorkers | None = None,
 ) -> Prepared:
     """The space of a study on its model.
 
-    is_late: whether there is no more time to measure a table of blocks.
+    is_late: whether there is no more time to measure a table of blocks. workers: for a table that
+    takes long; None: it is measured here.
 
     A resumed study goes on with the evidence that it began with, even where a later version knows
     more axes, mechanisms or runtimes.
@@ -106,7 +104,7 @@ def prepare(
     elif study.get_trials(deepcopy=False):
         raise RunError(f"{folder.evidence} is lost, without which the run cannot go on.")
     else:
-        found = _gather(spec, subject, shape, folder, progress, is_late)
+        found = _gather(spec, subject, shape, folder, progress, is_late, workers)
         _write(folder, found)
     return _prepared(spec, shape, found)
 
@@ -123,6 +121,7 @@ def _prepared(spec: Spec, shape: Shape, found: _Found) -> Prepared:
         found.programme,
         tuple(axis.name for axis in axes() if axis.name not in evidence.facts),
         found.notes,
+        any(axis.mends(evidence) for axis in axes()),
     )
 
 
@@ -218,6 +217,7 @@ def _gather(
     folder: RunFolder,
     progress: Progress,
     is_late: Callable[[], bool],
+    workers: StartsWorkers | None,
 ) -> _Found:
     """What each axis finds out, and the candidates that should trade well."""
     torch.set_num_threads(physical_cores())
@@ -239,7 +239,7 @@ def _gather(
     seconds = BLOCK_TIMES * spec.timing.search_seconds
     if spec.search.table:
         try:
-            return _forecast(subject, evidence, blocks, folder, progress, is_late, seconds)
+            return _forecast(subject, evidence, blocks, folder, progress, is_late, workers, seconds)
         except TooLate:
             note = (
                 "There was no time for the whole table of blocks: what is tried first is predicted "
@@ -264,6 +264,7 @@ def _forecast(
     folder: RunFolder,
     progress: Progress,
     is_late: Callable[[], bool],
+    workers: StartsWorkers | None,
     seconds: float,
 ) -> _Found:
     """The best candidates that sums over blocks predict, tried as a whole before they are timed."""
@@ -274,16 +275,19 @@ def _forecast(
     )
     torch.set_num_threads(physical_cores())
     priced = {name: (b, c) for (name, b), c in zip(blocks.items(), costs, strict=True)}
-    screen, table = _measured(subject, evidence, priced, folder, progress, is_late)
-    kinds = tuple(Kind(block, table.nats[name], each) for name, (block, each) in priced.items())
-    programme, found = solver.learn(
-        Programme(dense, kinds, layer, table.removed),
-        screen.of,
-        ROUNDS,
-        FORECASTS,
-        progress=lambda done, total: progress("Trying what is predicted", done, total),
-        is_late=is_late,
-    )
+    measuring = StudyTable(subject, evidence, priced, progress)
+    with ExitStack() as stack:
+        screens = measuring.screens(stack, workers, left=ROUNDS * FORECASTS)
+        table = measuring.measured(screens, folder, progress, is_late)
+        kinds = tuple(Kind(block, table.nats[name], each) for name, (block, each) in priced.items())
+        programme, found = solver.learn(
+            Programme(dense, kinds, layer, table.removed),
+            screens,
+            ROUNDS,
+            FORECASTS,
+            progress=lambda done, total: progress("Trying what is predicted", done, total),
+            is_late=is_late,
+        )
     slower = [name for block, each in priced.values() for name in block.slower(each)]
     other = (values for each in kinds for values in each.block.kinds(each.costs))
     return _Found(
@@ -341,31 +345,6 @@ def _scale(block: Block, dense: Candidate, divergence: StructureDivergence) -> f
     predicted = float(block.damage[range(len(options)), options].sum())
     measured = divergence.of(dense.replaced(**block.values(options)))
     return measured / predicted if predicted > 0 and measured > 0 else 1.0
-
-
-def _measured(
-    subject: Subject,
-    evidence: Evidence,
-    blocks: dict[str, tuple[Block, Costs]],
-    folder: RunFolder,
-    progress: Progress,
-    is_late: Callable[[], bool],
-) -> tuple[Screen, BlockTable]:
-    """What each option damages by itself; from another run's table where that is of the same."""
-    mends = any(axis.mends(evidence) for axis in axes())
-    texts = recovery_texts(subject.workload, "cpu")
-    teacher = Teacher(subject.model, texts, subject.task.answers)
-    choices = [each for block, costs in blocks.values() for each in block.mechanisms(costs)]
-    screen = Screen(teacher, BlockRepairs(teacher, choices) if mends else None)
-    used = [tensor for batch in (*texts.fit, *texts.held) for tensor in batch.values()]
-    config: Any = subject.model.config
-    meanings = (block.meaning for block, _ in blocks.values())
-    key = table_key((subject.model_digest, config.to_json_string(), str(mends), *meanings), used)
-    known = KnownRows(cache_folder() / "blocks" / f"{key}.parquet", key)
-    removable = any(axis.removes_layers(evidence) for axis in axes())
-    table = block_table(screen, subject.model, blocks, removable, known, progress, is_late)
-    known.write(folder.blocks)
-    return screen, table
 
 
 def _context(subject: Subject, shape: Shape, progress: Progress) -> Context:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from typing import Any
 
@@ -18,6 +18,7 @@ from paretoformer.evaluators.dense_check import check_dense
 from paretoformer.evaluators.metrics import Metric, available, metrics_of
 from paretoformer.evaluators.progress import Progress, silent
 from paretoformer.evaluators.reading import DataError
+from paretoformer.evaluators.recovery_texts import recovery_texts
 from paretoformer.evaluators.remark import Remark
 from paretoformer.evaluators.target import Target, check_device, check_threads, physical_cores
 from paretoformer.evaluators.tasks import (
@@ -32,6 +33,7 @@ from paretoformer.search.errors import StudyError, UserError
 from paretoformer.search.results.requirement import Requirement
 from paretoformer.search.study.spec import Spec
 from paretoformer.spaces.axes import axes
+from paretoformer.spaces.recovery import Teacher
 from paretoformer.spaces.suggestions import did_you_mean
 
 FIDELITY = "fidelity"
@@ -53,6 +55,18 @@ class Subject:
     """What the study file asks of an answer."""
     remarks: tuple[Remark, ...] = ()
     """What the user should know about the data and the model."""
+    _teacher: Teacher | None = field(default=None, init=False, repr=False, compare=False)
+
+    def teacher(self, progress: Progress = silent) -> Teacher:
+        """What repairs aim at, computed on the CPU when it is first asked for."""
+        if self._teacher is None:
+            self._teacher = Teacher(
+                self.model,
+                recovery_texts(self.workload, "cpu"),
+                self.task.answers,
+                progress=partial(progress, "Watching the dense model"),
+            )
+        return self._teacher
 
     @property
     def labelled(self) -> bool:

@@ -14,10 +14,12 @@ where they are more.
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import nn
 
@@ -37,24 +39,29 @@ KEPT_BYTES = 2**30
 """Solutions that are kept to be used again."""
 
 
+Floats = npt.NDArray[np.float64]
+
+
 @dataclass
-class _Sums:
+class Sums:
     """Moments of one block's inputs, with what is missing of this layer's sums, and of later ones.
 
-    outer: layers further on -> (inputs + 1, hidden).
+    Arrays, not tensors: processes of one machine can share them without a copy.
+
+    inner: (inputs + 1, inputs + 1). outer: layers further on -> (inputs + 1, hidden).
     """
 
-    inner: torch.Tensor
-    outer: dict[int, torch.Tensor] = field(default_factory=dict)
+    inner: Floats = field(default_factory=lambda: np.zeros(()))
+    outer: dict[int, Floats] = field(default_factory=dict)
 
     def add(self, rows: torch.Tensor, weights: torch.Tensor, missing: dict[int, Any]) -> None:
         """rows: (tokens, inputs). weights: (tokens,). missing: of each of `outer`, (tokens,
         hidden)."""
         rows = torch.cat((rows, rows.new_ones(len(rows), 1)), dim=1)
         weighted = (rows * weights[:, None]).T
-        self.inner = self.inner + (weighted @ rows).double()
+        self.inner = self.inner + (weighted @ rows).double().cpu().numpy()
         for ahead, each in missing.items():
-            more = (weighted @ each).double()
+            more = (weighted @ each).double().cpu().numpy()
             self.outer[ahead] = self.outer[ahead] + more if ahead in self.outer else more
 
     def of(self, kept: Sequence[int], weight: torch.Tensor, ahead: int) -> Moments:
@@ -63,12 +70,21 @@ class _Sums:
         weight: (inputs, hidden), whose other rows are missing too.
         """
         inputs = len(self.inner) - 1
-        stays = torch.zeros(inputs + 1, dtype=torch.bool)
+        stays = np.zeros(inputs + 1, dtype=bool)
         stays[[*kept, inputs]] = True
-        gone = ~stays
-        outer = self.outer[ahead][stays]
-        lost = self.inner[stays][:, gone] @ weight[gone[:-1]].double()
-        return Moments.of(self.inner[stays][:, stays], outer + lost)
+        rows = torch.from_numpy(self.inner[stays])
+        outer = torch.from_numpy(self.outer[ahead][stays])
+        there = torch.from_numpy(stays)
+        lost = rows[:, ~there] @ weight[~there[:-1]].double()
+        return Moments.of(rows[:, there], outer + lost)
+
+    @property
+    def nbytes(self) -> int:
+        return self.inner.nbytes + sum(each.nbytes for each in self.outer.values())
+
+
+Key = tuple[int, Part, Hashable]
+"""Layer, block, and the mechanism that stands in it; None where it has none."""
 
 
 Change = torch.Tensor
@@ -78,23 +94,32 @@ Change = torch.Tensor
 class BlockRepairs:
     """Mends candidates of one dense model, each block by itself.
 
-    teacher: of that model, whose texts to solve from are taken. choices: mechanisms that may stand
-    in a layer; `full` first. Of L layers, a width of H and N neurons, the sums take about
-    16·L·(choices·2·H² + N² + 3·N·H) bytes, and what was solved up to `KEPT_BYTES` more.
+    sums: of each block, those to solve from and those to choose by. Of L layers, a width of H and N
+    neurons, they take about 16·L·(choices·2·H² + N² + 3·N·H) bytes, and what was solved up to
+    `KEPT_BYTES` more.
     """
 
-    def __init__(self, teacher: Teacher, choices: Iterable[AttentionChoice] = (FULL,)) -> None:
-        self._teacher = teacher
-        self._model = teacher.model
-        config: Any = self._model.config
+    def __init__(self, model: nn.Module, sums: Mapping[Key, tuple[Sums, Sums]]) -> None:
+        self._model, self.sums = model, sums
+        config: Any = model.config
         self.shape = Shape(*shape_of(config))
         self._neurons = neurons_of(config)
-        self._blocks = blocks_of(self._model)
-        self._sums: dict[tuple[Hashable, ...], tuple[_Sums, _Sums]] = {}
         self._changes: dict[tuple[Hashable, ...], Change] = {}
         self._kept = 0
+
+    @classmethod
+    def of(cls, teacher: Teacher, choices: Iterable[AttentionChoice] = (FULL,)) -> BlockRepairs:
+        """Those of the teacher's model, from its texts.
+
+        choices: mechanisms that may stand in a layer; `full` first.
+        """
         with torch.no_grad():
-            self._gather(list(choices))
+            return cls(teacher.model, _gathered(teacher, list(choices)))
+
+    @property
+    def nbytes(self) -> int:
+        """Of the sums."""
+        return sum(each.nbytes for pair in self.sums.values() for each in pair)
 
     def mend(self, model: nn.Module, candidate: Candidate) -> None:
         """In place. model: the candidate's, cut and not mended."""
@@ -110,7 +135,8 @@ class BlockRepairs:
         self, candidate: Candidate, layer: int, part: Part, ahead: int
     ) -> torch.Tensor | None:
         """Of one block; None where nothing is missing."""
-        whole = matrix_of(part.projection(self._blocks[layer])).shape[1]
+        projection = part.projection(blocks_of(self._model)[layer])
+        whole = matrix_of(projection).shape[1]
         choice: Hashable = None
         if part is Part.ATTENTION:
             choice = candidate.attention[layer]
@@ -124,9 +150,8 @@ class BlockRepairs:
             return None
         key = (layer, part, choice, ahead, tuple(units))
         if key not in self._changes:
-            projection = part.projection(self._blocks[layer])
             weight = matrix_of(projection).detach().T
-            sums = self._sums[layer, part, choice]
+            sums = self.sums[layer, part, choice]
             fit, checks = (each.of(units, weight, ahead) for each in sums)
             bias: Any = projection.bias
             change = best_change(fit, checks, bias is not None).float()
@@ -136,42 +161,47 @@ class BlockRepairs:
             self._changes[key] = change
         return self._changes[key]
 
-    def _gather(self, choices: Sequence[AttentionChoice]) -> None:
-        """One walk through the dense model, with each mechanism in place of its own."""
-        dense = Candidate.dense(self.shape.layers, self.shape.heads)
-        walk = Layerwise(self._model, self._teacher.texts.fit)
-        others = {}
-        for choice in dict.fromkeys((FULL, *choices)):
-            candidate = dense.replaced(attention=(choice,) * self.shape.layers)
-            model = build(candidate, self._model).model
-            # A layer with another mechanism takes another mask.
-            others[choice] = blocks_of(model), Layerwise(model, self._teacher.texts.fit)
-        for layer, block in enumerate(self._blocks):
-            for choice, (blocks, other) in others.items():
-                other.hidden = walk.hidden
-                self._watch(other, blocks[layer], layer, Part.ATTENTION, choice)
-            walk.advance(block, self._watch(walk, block, layer, Part.FEED_FORWARD, None))
 
-    def _watch(
-        self, walk: Layerwise, block: Any, layer: int, part: Part, choice: Hashable
-    ) -> list[torch.Tensor]:
-        """Sum one block's moments up; returns its own sums of each batch."""
-        fit, checks = (_Sums(torch.zeros(())) for _ in range(2))
-        further = [0]
-        if part is Part.FEED_FORWARD:
-            further = list(range(min(AHEAD, self.shape.layers - 1 - layer) + 1))
-        teacher, totals = self._teacher, []
-        every = min(CHECKED, len(teacher.masks))
-        for index, seen in enumerate(walk.of(block, part)):
-            mask = teacher.masks[index]
-            total = seen.total[mask].float()
-            missing = {
-                ahead: teacher.sums(layer + ahead, part, index).to(total.device) - total
-                for ahead in further
-            }
-            weights = teacher.weights(layer, part, index).to(total.device)
-            own = checks if index % every == every - 1 else fit
-            own.add(seen.inputs[mask].float(), weights, missing)
-            totals.append(seen.total)
-        self._sums[layer, part, choice] = (fit, checks)
-        return totals
+def _gathered(teacher: Teacher, choices: Sequence[AttentionChoice]) -> dict[Key, tuple[Sums, Sums]]:
+    """One walk through the dense model, with each mechanism in place of its own."""
+    dense = Candidate.dense(*shape_of(teacher.model.config))
+    walk = Layerwise(teacher.model, teacher.texts.fit)
+    others, found = {}, {}
+    for choice in dict.fromkeys((FULL, *choices)):
+        candidate = dense.replaced(attention=(choice,) * dense.shape.layers)
+        model = build(candidate, teacher.model).model
+        # A layer with another mechanism takes another mask.
+        others[choice] = blocks_of(model), Layerwise(model, teacher.texts.fit)
+    for layer, block in enumerate(blocks_of(teacher.model)):
+        for choice, (blocks, other) in others.items():
+            other.hidden = walk.hidden
+            key: Key = (layer, Part.ATTENTION, choice)
+            found[key], _ = _watched(teacher, other, blocks[layer], layer, Part.ATTENTION)
+        key = (layer, Part.FEED_FORWARD, None)
+        found[key], totals = _watched(teacher, walk, block, layer, Part.FEED_FORWARD)
+        walk.advance(block, totals)
+    return found
+
+
+def _watched(
+    teacher: Teacher, walk: Layerwise, block: Any, layer: int, part: Part
+) -> tuple[tuple[Sums, Sums], list[torch.Tensor]]:
+    """One block's moments, and its own sums of each batch."""
+    fit, checks, totals = Sums(), Sums(), []
+    further = [0]
+    if part is Part.FEED_FORWARD:
+        layers, _ = shape_of(teacher.model.config)
+        further = list(range(min(AHEAD, layers - 1 - layer) + 1))
+    every = min(CHECKED, len(teacher.masks))
+    for index, seen in enumerate(walk.of(block, part)):
+        mask = teacher.masks[index]
+        total = seen.total[mask].float()
+        missing = {
+            ahead: teacher.sums(layer + ahead, part, index).to(total.device) - total
+            for ahead in further
+        }
+        weights = teacher.weights(layer, part, index).to(total.device)
+        own = checks if index % every == every - 1 else fit
+        own.add(seen.inputs[mask].float(), weights, missing)
+        totals.append(seen.total)
+    return (fit, checks), totals

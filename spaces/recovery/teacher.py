@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
-import shutil
-import weakref
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import mkdtemp
+from tempfile import TemporaryDirectory
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import nn
 
 from paretoformer.spaces.answers import Answers
-from paretoformer.spaces.recovery.layerwise import Part, watched_sums, without_cache
+from paretoformer.spaces.recovery.dense_answers import DenseAnswers, answer_of
+from paretoformer.spaces.recovery.layerwise import Part, watched_sums
 from paretoformer.spaces.tokens import Batch, token_mask
 
 Key = tuple[int, Part]
+Floats = npt.NDArray[np.float32]
 
 MASSIVE = 3.0
 """A token's activations are massive if its sum deviates more than so many times as the usual one of
@@ -53,9 +55,10 @@ class Teacher:
 
     The sums lie in files that are mapped into memory: of L layers, N tokens and a width of D they
     take 8·L·N·D bytes. The files have no names any more, so they go with the process however it
-    ends.
+    ends. Where a teacher is sent to other processes, those of one machine can share its arrays.
 
-    model: dense, in evaluation mode. answers: what its output holds.
+    model: dense, in evaluation mode. answers: what its output holds. held: its answers on the texts
+    that are held out.
     """
 
     def __init__(
@@ -64,83 +67,81 @@ class Teacher:
         texts: Texts,
         answers: Answers,
         seed: int = 0,
+        progress: Callable[[int, int], None] = lambda done, total: None,
     ) -> None:
         self.model = model.eval()
         self.texts = texts
         self.answers = answers
-        self._generator = torch.Generator().manual_seed(seed)
-        self._folder = Path(mkdtemp(prefix="paretoformer-"))
-        weakref.finalize(self, shutil.rmtree, self._folder, ignore_errors=True)
-        self._sums: dict[Key, torch.Tensor] = {}
-        self._weights: dict[Key, torch.Tensor] = {}
+        self._sums: dict[Key, Floats] = {}
+        self._weights: dict[Key, Floats] = {}
         self._starts = [0]
         self.masks: list[torch.Tensor] = []
-        self._watch()
-        with torch.no_grad():
-            self._held = [answers.kept(self._answer(model, batch)) for batch in texts.held]
+        with TemporaryDirectory(prefix="paretoformer-") as folder:  # what is mapped stays
+            self._watch(Path(folder), torch.Generator().manual_seed(seed), progress)
+        self.held = DenseAnswers.of(self.model, texts.held, answers)
 
     def sums(self, layer: int, part: Part, batch: int) -> torch.Tensor:
-        """(tokens, hidden) of the real tokens of a batch, float32 on the CPU."""
-        return self._sums[layer, part][self._starts[batch] : self._starts[batch + 1]]
+        """(tokens, hidden) of the real tokens of a batch, float32 on the CPU, as a copy."""
+        return self._of(self._sums[layer, part], batch)
 
     def weights(self, layer: int, part: Part, batch: int) -> torch.Tensor:
-        """(tokens,) of the real tokens of a batch."""
-        return self._weights[layer, part][self._starts[batch] : self._starts[batch + 1]]
+        """(tokens,) of the real tokens of a batch, as a copy."""
+        return self._of(self._weights[layer, part], batch)
+
+    def _of(self, array: Floats, batch: int) -> torch.Tensor:
+        # Shared arrays can only be read, which no tensor knows of.
+        return torch.from_numpy(array[self._starts[batch] : self._starts[batch + 1]].copy())
+
+    @property
+    def nbytes(self) -> int:
+        """Of the sums and weights."""
+        return sum(each.nbytes for d in (self._sums, self._weights) for each in d.values())
 
     @property
     def known(self) -> Iterable[Key]:
         """Every block of the dense model."""
         return self._sums.keys()
 
-    def divergence(self, model: nn.Module, every: int = 1) -> float:
-        """Mean nats between a model's answers and the dense model's, on the held-out texts.
+    def divergence(self, model: nn.Module) -> float:
+        """Mean nats between a model's answers and the dense model's, on the held-out texts."""
+        return self.held.divergence(model)
 
-        every: of their batches, one in so many.
-        """
-        with torch.no_grad():
-            found = [
-                self.answers.divergence(self._answer(model, batch), dense, batch)
-                for batch, dense in zip(self.texts.held[::every], self._held[::every], strict=True)
-            ]
-        return float(torch.cat(found).mean())
-
-    @staticmethod
-    def _answer(model: nn.Module, batch: Batch) -> Any:
-        return model(**without_cache(model, batch))
-
-    def _watch(self) -> None:
-        weights: dict[Key, list[torch.Tensor]] = {}
+    def _watch(
+        self, folder: Path, generator: torch.Generator, progress: Callable[[int, int], None]
+    ) -> None:
+        weights: dict[Key, list[Floats]] = {}
         width = 0
-        for _, mask, found, gradients in self._passes():
+        for mask, found, gradients in self._passes(generator):
             self.masks.append(mask)
             self._starts.append(self._starts[-1] + int(mask.sum()))
             for key, total in found.items():
                 width = total.shape[-1]
-                with self._file(key).open("ab") as file:
+                with _file(folder, key).open("ab") as file:
                     total.detach()[mask].float().cpu().numpy().tofile(file)
                 of_tokens = _weights(gradients[key], total.detach(), mask)
-                weights.setdefault(key, []).append(of_tokens[mask].cpu())
-        self._weights = {key: torch.cat(each) for key, each in weights.items()}
-        tokens = self._starts[-1]
+                weights.setdefault(key, []).append(of_tokens[mask].float().cpu().numpy())
+            progress(len(self.masks), len(self.texts.fit))
+        self._weights = {key: np.concatenate(each) for key, each in weights.items()}
+        shape = self._starts[-1], width
         for key in weights:
-            path, size = str(self._file(key)), tokens * width
-            self._sums[key] = torch.from_file(path, shared=True, size=size).view(tokens, width)
-        shutil.rmtree(self._folder, ignore_errors=True)  # what is mapped stays
-
-    def _file(self, key: Key) -> Path:
-        return self._folder / f"{key[0]}.{key[1].name.lower()}"
+            mapped = np.memmap(_file(folder, key), np.float32, mode="r+", shape=shape)
+            self._sums[key] = np.asarray(mapped)  # which, unlike a map, can be shared
 
     def _passes(
-        self,
-    ) -> Iterator[tuple[Batch, torch.Tensor, dict[Key, torch.Tensor], dict[Key, Any]]]:
-        """Each batch with its mask, the sums, and the gradients of the answer by them."""
+        self, generator: torch.Generator
+    ) -> Iterator[tuple[torch.Tensor, dict[Key, torch.Tensor], dict[Key, Any]]]:
+        """The mask of each batch, the sums, and the gradients of the answer by them."""
         with watched_sums(self.model) as found, torch.enable_grad():
             for batch in self.texts.fit:
-                output = self._answer(self.model, batch)
-                probe = self.answers.probe(output, self._generator, batch)
+                output = answer_of(self.model, batch)
+                probe = self.answers.probe(output, generator, batch)
                 gradients = torch.autograd.grad(probe, list(found.values()), allow_unused=True)
                 mask = token_mask(batch, next(iter(found.values())))
-                yield batch, mask, dict(found), dict(zip(found, gradients, strict=True))
+                yield mask, dict(found), dict(zip(found, gradients, strict=True))
+
+
+def _file(folder: Path, key: Key) -> Path:
+    return folder / f"{key[0]}.{key[1].name.lower()}"
 
 
 def _weights(

@@ -1,0 +1,120 @@
+"""Screening: how far the answers of a candidate's structure are from dense, before it is built.
+
+It takes a forward of some texts in torch, where a trial takes repair, conversion and timing.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Generator, Sequence
+
+import numpy as np
+import torch
+
+from paretoformer.evaluators.evaluator import Job, failure
+from paretoformer.evaluators.measurement import Measurement
+from paretoformer.evaluators.outcome import Outcome, Result
+from paretoformer.evaluators.timing.conditions import set_threads
+from paretoformer.spaces.build import build
+from paretoformer.spaces.candidate import Candidate
+from paretoformer.spaces.recovery.block_repair import BlockRepairs
+from paretoformer.spaces.recovery.teacher import Teacher
+
+EXAMPLES = 64
+"""Texts that a candidate is screened on, about; of the teacher's held-out ones."""
+TRIED = 4
+"""Candidates that are screened here before anybody else is asked."""
+LONG_SECONDS = 60.0
+"""What takes longer than this goes to workers, which take some seconds to start."""
+NATS = "divergence"
+
+Screens = Callable[[Sequence[Candidate]], Generator[tuple[Candidate, float], None, None]]
+"""Candidates -> each once with its nats, in any order."""
+
+
+class Screen:
+    """Nats between the answers of a candidate's structure and dense, in torch.
+
+    repairs: mend each block; None: blocks stay as the cut left them.
+    """
+
+    def __init__(self, teacher: Teacher, repairs: BlockRepairs | None) -> None:
+        self._model, self._repairs = teacher.model, repairs
+        texts = sum(len(next(iter(batch.values()))) for batch in teacher.texts.held)
+        self._dense = teacher.held.one_in(max(1, texts // EXAMPLES))
+
+    def of(self, candidate: Candidate) -> float:
+        """Infinite where a block cannot be mended, or the model has no answer."""
+        try:
+            nats = self._nats(candidate)
+        except torch.linalg.LinAlgError:  # type: ignore[attr-defined]
+            return float("inf")
+        return nats if np.isfinite(nats) else float("inf")
+
+    def _nats(self, candidate: Candidate) -> float:
+        """Mean over the texts."""
+        with torch.no_grad():
+            model = build(candidate, self._model).model.eval()
+            if self._repairs is not None:
+                self._repairs.mend(model, candidate)
+        return self._dense.divergence(model)
+
+    @property
+    def nbytes(self) -> int:
+        """Of what it holds besides the model."""
+        return 0 if self._repairs is None else self._repairs.nbytes
+
+
+class Screening:
+    """Screens many candidates: here, or where that takes long, elsewhere.
+
+    elsewhere: others who screen. What they leave out is screened here. left: how many more will be
+    asked for later, which count when it is estimated how long it takes.
+    """
+
+    def __init__(self, screen: Screen, elsewhere: Screens | None = None, left: int = 0) -> None:
+        self._screen, self._elsewhere, self._left = screen, elsewhere, left
+        self._seconds: list[float] = []
+        self._moved = False
+
+    def __call__(
+        self, candidates: Sequence[Candidate]
+    ) -> Generator[tuple[Candidate, float], None, None]:
+        waiting = dict.fromkeys(candidates)
+        while waiting:
+            if self._elsewhere is not None and self._is_long(len(waiting)):
+                self._moved = True
+                for candidate, nats in self._elsewhere(tuple(waiting)):
+                    del waiting[candidate]
+                    yield candidate, nats
+                if waiting:
+                    self._elsewhere = None
+                continue
+            candidate = next(iter(waiting))
+            begun = time.monotonic()
+            nats = self._screen.of(candidate)
+            self._seconds.append(time.monotonic() - begun)
+            del waiting[candidate]
+            yield candidate, nats
+
+    def _is_long(self, waiting: int) -> bool:
+        if self._moved or len(self._seconds) < TRIED:
+            return self._moved
+        return float(np.median(self._seconds)) * (waiting + self._left) > LONG_SECONDS
+
+
+class ScreenEvaluator:
+    """A screen in a worker; its metric is `NATS`."""
+
+    def __init__(self, screen: Screen) -> None:
+        self._screen = screen
+
+    def prepare(self, threads: int) -> None:
+        set_threads(threads)
+
+    def run(self, job: Job) -> Result:
+        try:
+            nats = self._screen.of(job.candidate)
+        except Exception as error:
+            return failure(error)
+        return Result(Outcome.OK, {NATS: Measurement.exact(nats, "nats")})

@@ -1,0 +1,143 @@
+"""The workers of a run: where they are, and what starts them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
+from typing import Any
+
+from paretoformer.evaluators.evaluator import Evaluates
+from paretoformer.evaluators.target import Target, machine_facts, physical_cores
+from paretoformer.search.budget import patience_seconds
+from paretoformer.search.dispatch.dispatcher import Dispatcher
+from paretoformer.search.dispatch.placement import (
+    Places,
+    check_alike,
+    only_alike,
+    places,
+    run_on,
+)
+from paretoformer.search.dispatch.ray_dispatcher import RayDispatcher
+from paretoformer.search.dispatch.ray_session import import_ray, ray_session
+from paretoformer.search.results.display import Display
+from paretoformer.search.results.run_folder import RunFolder
+from paretoformer.search.study.spec import Spec
+
+PATIENCE_SECONDS = 60
+"""How long to wait for the workers of a killed run before they are ended."""
+
+
+class Workers:
+    """Of this machine or, with an address, of a Ray cluster.
+
+    target: what timings run on. stack: Ray is started when it is first needed, and lives as long as
+    this.
+    """
+
+    def __init__(
+        self,
+        spec: Spec,
+        target: Target,
+        folder: RunFolder,
+        address: str | None,
+        display: Display,
+        stack: ExitStack,
+    ) -> None:
+        self._spec, self._target = spec, target
+        self._folder, self._address = folder, address
+        self._display, self._stack = display, stack
+        self._facts: dict[str, dict[str, Any]] = {}
+        self._refused: set[str] = set()
+        self._started: list[tuple[int, float]] = []
+        if address:  # a wrong one must be known before anything is written
+            stack.enter_context(ray_session(address, physical_cores()))
+
+    def machine(self) -> dict[str, Any]:
+        """The machine that times, and its threads.
+
+        Raises:
+            UserError: there is none, or those that time are not alike.
+        """
+        found = machine_facts(self._target)
+        if self._spec.target.resource:
+            nodes = places(self._spec.target.resource).timing
+            machines = [self._facts_of(node) for node in nodes]
+            check_alike(machines)
+            found = machines[0]
+        return found | {"threads": self._target.threads}
+
+    @contextmanager
+    def measuring(self, evaluator: Evaluates, *, fresh: bool) -> Iterator[Dispatcher]:
+        """Those of the search, or of the confirmation, whose timings have fresh processes."""
+        self._start_ray()
+        with RayDispatcher(
+            evaluator,
+            where=self._places(),
+            look=self._places,
+            threads=self._target.threads,
+            seconds=self._spec.search.trial_seconds,
+            fresh=fresh,
+            on_worker=self._on_worker,
+            patience=patience_seconds(self._spec),
+            on_waiting=self._display.waiting,
+        ) as dispatcher:
+            yield dispatcher
+
+    @contextmanager
+    def screening(self, evaluator: Evaluates) -> Iterator[Dispatcher]:
+        """One for each core, none of which times."""
+        self._start_ray()
+        with RayDispatcher(
+            evaluator,
+            where=replace(places(self._spec.target.resource), timing=()),
+            threads=1,
+            seconds=self._spec.search.trial_seconds,
+            on_worker=self._on_worker,
+        ) as dispatcher:
+            yield dispatcher
+
+    def _facts_of(self, node: str) -> dict[str, Any]:
+        """Of a node of the cluster; asked once."""
+        if node not in self._facts:
+            self._facts[node] = import_ray().get(run_on(node, machine_facts, self._target))
+        return self._facts[node]
+
+    def _places(self) -> Places:
+        """Where the workers could be by now. A node that times is like the first one."""
+        resource = self._spec.target.resource
+        on_gpu = not self._target.device.startswith("cpu")
+        where = places(resource, workers=1 if on_gpu else None)
+        if not resource:
+            return where
+        hardware = self._folder.read_machine()["hardware"]
+        found = only_alike(where, hardware, lambda node: self._facts_of(node)["hardware"])
+        for node in set(where.timing) - set(found.timing) - self._refused:
+            self._refused.add(node)
+            self._display.note(
+                f"The node {self._facts_of(node)['host']} is not used for timing: its hardware is "
+                "different."
+            )
+        return found
+
+    def _start_ray(self) -> None:
+        if not import_ray().is_initialized():
+            self._outlive_old_workers()
+            self._stack.enter_context(ray_session(self._address, physical_cores()))
+
+    def _on_worker(self, process: tuple[int, float]) -> None:
+        self._started.append(process)
+        self._folder.record_workers(self._started)
+
+    def _outlive_old_workers(self) -> None:
+        """Nothing may be timed while workers of a killed run still compute."""
+        start = time.monotonic()
+        living = self._folder.living_workers()
+        if living:
+            self._display.note("Waiting for the workers of the interrupted run to end.")
+        while living and time.monotonic() - start < PATIENCE_SECONDS:
+            time.sleep(0.5)
+            living = self._folder.living_workers()
+        for process in living:
+            process.kill()

@@ -1,0 +1,133 @@
+"""Screening: here or, where it takes long, on workers; every candidate once, with the same nats."""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Generator, Sequence
+from contextlib import AbstractContextManager
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+
+from paretoformer.evaluators import screening
+from paretoformer.evaluators.evaluator import Evaluates, Job
+from paretoformer.evaluators.outcome import Outcome, Result
+from paretoformer.evaluators.progress import silent
+from paretoformer.evaluators.screening import Screen, ScreenEvaluator, Screening
+from paretoformer.search.dispatch.dispatcher import Dispatcher, InlineDispatcher
+from paretoformer.search.dispatch.screened import ScreenedByWorkers
+from paretoformer.search.study.prepare import prepare
+from paretoformer.search.study.spec import load_spec
+from paretoformer.search.study.subject import load_subject
+from paretoformer.spaces import Candidate
+from paretoformer.spaces.families import shape_of
+from paretoformer.spaces.recovery.block_repair import BlockRepairs
+from paretoformer.spaces.recovery.layerwise import Part
+from tests.test_block_repair import WINDOW, only
+from tests.test_cutting import tiny
+from tests.test_forecast import new_study, run_folder
+from tests.test_recovery import teacher
+from tests.test_solver import Formula
+from tests.tiny import write_study
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+def candidates() -> list[Candidate]:
+    dense = tiny("bert")
+    return [
+        Candidate.dense(*shape_of(dense.config)),
+        *(each for part in Part for each in only(dense, part)),
+    ]
+
+
+def screen() -> Screen:
+    source = teacher(tiny("bert"))
+    return Screen(source, BlockRepairs.of(source, (WINDOW,)))
+
+
+@pytest.fixture
+def long(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Anything takes long, once two were tried."""
+    monkeypatch.setattr(screening, "TRIED", 2)
+    monkeypatch.setattr(screening, "LONG_SECONDS", 0.0)
+
+
+def test_what_takes_long_is_asked_of_others_and_what_they_leave_out_is_screened_here(
+    long: None,
+) -> None:
+    asked: list[Candidate] = []
+
+    def others(some: Sequence[Candidate]) -> Generator[tuple[Candidate, float], None, None]:
+        asked.extend(some)
+        yield some[-1], -1.0
+
+    here, every = Formula(), candidates()
+    found = list(Screening(here, others)(every))
+    assert asked == every[2:]
+    assert len(found) == len(every)
+    assert dict(found) == {**{each: Formula().of(each) for each in every}, every[-1]: -1.0}
+
+
+def test_what_is_short_is_screened_here() -> None:
+    def others(some: Sequence[Candidate]) -> Generator[tuple[Candidate, float], None, None]:
+        raise AssertionError("nobody is asked")
+        yield
+
+    assert len(list(Screening(Formula(), others)(candidates()))) == len(candidates())
+
+
+def test_screen_that_travelled_finds_the_same() -> None:
+    here = screen()
+    there = pickle.loads(pickle.dumps(here))
+    for each in candidates():
+        assert there.of(each) == here.of(each)
+
+
+def test_screen_travels_without_what_it_was_summed_from() -> None:
+    """The teacher's sums of every token would be many times as large as what is solved from."""
+    here = screen()
+    weights = sum(each.nbytes for each in tiny("bert").state_dict().values())
+    assert len(pickle.dumps(here)) < 1.2 * (here.nbytes + weights) + 200_000
+
+
+class Forgetful(ScreenEvaluator):
+    """Has no answer for the first candidate, as if its worker had died."""
+
+    def run(self, job: Job) -> Result:
+        if job.candidate == candidates()[0]:
+            return Result(Outcome.WORKER_DIED)
+        return super().run(job)
+
+
+def test_workers_leave_out_what_they_could_not_screen() -> None:
+    def workers(evaluator: Evaluates) -> AbstractContextManager[Dispatcher]:
+        return InlineDispatcher(evaluator)
+
+    here = screen()
+    with ScreenedByWorkers(here, lambda _: workers(Forgetful(here))) as others:
+        found = dict(others(candidates()))
+    assert found == {each: here.of(each) for each in candidates()[1:]}
+
+
+def test_table_that_workers_measured_is_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, long: None
+) -> None:
+    started = []
+
+    def workers(evaluator: Evaluates) -> AbstractContextManager[Dispatcher]:
+        started.append(evaluator)
+        return InlineDispatcher(evaluator)
+
+    spec = load_spec(write_study(tmp_path))
+    here, found = load_subject(spec), []
+    for number, ask in enumerate((None, workers)):
+        monkeypatch.setenv("PARETOFORMER_CACHE", str(tmp_path / f"cache{number}"))
+        (tmp_path / str(number)).mkdir()
+        folder = run_folder(tmp_path / str(number))
+        prepare(new_study(), spec, here, folder, silent, workers=ask)
+        rows = pq.read_table(folder.blocks).to_pylist()
+        found.append({(row["layer"], row["block"], row["option"]): row["nats"] for row in rows})
+    assert len(started) == 1
+    assert found[0] == pytest.approx(found[1], rel=1e-3)
