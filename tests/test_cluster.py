@@ -133,6 +133,7 @@ def test_workers_that_do_not_time_go_on_without_a_node_that_dies(cluster: Any) -
     results = [future.result() for future in futures]
     assert {result.outcome for result in results} == {Outcome.OK}
     assert node_with("edge-box") not in {span.host for span in spans(results, Phase.SHARED)}
+    wait_until_gone(dying.node_id)
 
 
 def test_node_that_joins_later_is_used(cluster: Any, monkeypatch: pytest.MonkeyPatch) -> None:
