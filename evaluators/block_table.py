@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass
@@ -29,6 +30,8 @@ from paretoformer.spaces.families import shape_of
 
 FORMAT = 2
 """Raise it whenever the same model and texts would give other numbers."""
+WRITE_SECONDS = 10.0
+"""At most so much of a table is lost when its process is killed."""
 LAYER = "layer"
 """The row of a whole layer that is gone."""
 
@@ -78,22 +81,24 @@ def block_table(
     for row in rows:
         if row not in known:
             missing.setdefault(_candidate(dense, blocks, row), []).append(row)
-    done, last = len(rows) - sum(map(len, missing.values())), None
-    with closing(screens(list(missing))) as screened:
-        while missing:
-            if is_late():
-                known.write()
-                raise TooLate
-            candidate, nats = next(screened)
-            found = missing.pop(candidate)
-            for row in found:
-                known.add(row, nats)
-            if last not in (None, found[0].layer):
-                known.write()
-            last, done = found[0].layer, done + len(found)
-            progress("Measuring blocks", done, len(rows))
+    done, written = len(rows) - sum(map(len, missing.values())), time.monotonic()
+    try:
+        with closing(screens(list(missing))) as screened:
+            while missing:
+                if is_late():
+                    raise TooLate
+                candidate, nats = next(screened)
+                found = missing.pop(candidate)
+                for row in found:
+                    known.add(row, nats)
+                if time.monotonic() - written > WRITE_SECONDS:
+                    known.write()
+                    written = time.monotonic()
+                done += len(found)
+                progress("Measuring blocks", done, len(rows))
+    finally:
+        known.write()
     progress("Measuring blocks", len(rows), len(rows))
-    known.write()
     nats_of = {}
     for name, (block, costs) in blocks.items():
         columns = {

@@ -17,7 +17,7 @@ from paretoformer.evaluators.outcome import Outcome, Result
 from paretoformer.evaluators.timing.conditions import set_threads
 from paretoformer.spaces.build import build
 from paretoformer.spaces.candidate import Candidate
-from paretoformer.spaces.recovery.block_repair import BlockRepairs
+from paretoformer.spaces.recovery.block_repair import KEPT_BYTES, BlockRepairs
 from paretoformer.spaces.recovery.teacher import Teacher
 
 EXAMPLES = 64
@@ -26,6 +26,8 @@ TRIED = 4
 """Candidates that are screened here before anybody else is asked."""
 LONG_SECONDS = 60.0
 """What takes longer than this goes to workers, which take some seconds to start."""
+PROCESS_BYTES = 2**29
+"""Of a process that imported torch, about."""
 NATS = "divergence"
 
 Screens = Callable[[Sequence[Candidate]], Generator[tuple[Candidate, float], None, None]]
@@ -61,8 +63,14 @@ class Screen:
 
     @property
     def nbytes(self) -> int:
-        """Of what it holds besides the model."""
+        """Of the sums, which workers of one machine share."""
         return 0 if self._repairs is None else self._repairs.nbytes
+
+    @property
+    def worker_bytes(self) -> int:
+        """About what a worker takes besides: a process with torch, the model twice, solutions."""
+        model = sum(each.numel() * each.element_size() for each in self._model.parameters())
+        return PROCESS_BYTES + 2 * model + (KEPT_BYTES if self._repairs is not None else 0)
 
 
 class Screening:

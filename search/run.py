@@ -146,6 +146,7 @@ class _Run:
                 self.spec.seed,
             )
             self._claim(study, subject)
+            workers.outlive_old_ones()
             budget = Budget(self.spec, study, begun)
             self.folder.write_study(self.spec.to_toml())
             self.display.facts(first_screen(self.spec, subject, self.folder))
@@ -470,9 +471,11 @@ class _Run:
         target, weights = subject.target, next(subject.model.parameters())
         here = torch.device("cpu"), weights.dtype
         if not prepared.mends or (torch.device(target.device), target.torch_dtype) != here:
+            subject.forget_teacher()
             return None
         torch.set_num_threads(physical_cores())
         teacher = subject.teacher(self.display.progress)
+        subject.forget_teacher()
         return teacher if has_room_for(teacher.nbytes) else None
 
     def _dispatcher(

@@ -72,7 +72,7 @@ class Workers:
     def measuring(self, evaluator: Evaluates, *, fresh: bool) -> Iterator[Dispatcher]:
         """Those of the search, or of the confirmation, whose timings have fresh processes."""
         self._start_ray()
-        with RayDispatcher(
+        dispatcher = RayDispatcher(
             evaluator,
             where=self._places(),
             look=self._places,
@@ -82,16 +82,18 @@ class Workers:
             on_worker=self._on_worker,
             patience=patience_seconds(self._spec),
             on_waiting=self._display.waiting,
-        ) as dispatcher:
+        )
+        del evaluator  # which lies in Ray's store now
+        with dispatcher:
             yield dispatcher
 
     @contextmanager
-    def screening(self, evaluator: Evaluates) -> Iterator[Dispatcher]:
-        """One for each core, none of which times."""
+    def screening(self, evaluator: Evaluates, *, most: int) -> Iterator[Dispatcher]:
+        """One for each core, none of which times. most: so many at most."""
         self._start_ray()
         with RayDispatcher(
             evaluator,
-            where=replace(places(self._spec.target.resource), timing=()),
+            where=replace(places(self._spec.target.resource, workers=most), timing=()),
             threads=1,
             seconds=self._spec.search.trial_seconds,
             on_worker=self._on_worker,
@@ -123,14 +125,13 @@ class Workers:
 
     def _start_ray(self) -> None:
         if not import_ray().is_initialized():
-            self._outlive_old_workers()
             self._stack.enter_context(ray_session(self._address, physical_cores()))
 
     def _on_worker(self, process: tuple[int, float]) -> None:
         self._started.append(process)
         self._folder.record_workers(self._started)
 
-    def _outlive_old_workers(self) -> None:
+    def outlive_old_ones(self) -> None:
         """Nothing may be timed while workers of a killed run still compute."""
         start = time.monotonic()
         living = self._folder.living_workers()

@@ -17,6 +17,7 @@ from paretoformer.evaluators.progress import silent
 from paretoformer.evaluators.screening import Screen, ScreenEvaluator, Screening
 from paretoformer.search.dispatch.dispatcher import Dispatcher, InlineDispatcher
 from paretoformer.search.dispatch.screened import ScreenedByWorkers
+from paretoformer.search.errors import StudyFailed
 from paretoformer.search.study.prepare import prepare
 from paretoformer.search.study.spec import load_spec
 from paretoformer.search.study.subject import load_subject
@@ -111,12 +112,28 @@ def test_workers_leave_out_what_they_could_not_screen() -> None:
     assert found == {each: here.of(each) for each in candidates()[1:]}
 
 
+def test_workers_that_do_not_start_leave_all_of_it_out() -> None:
+    def workers(evaluator: Evaluates) -> AbstractContextManager[Dispatcher]:
+        raise StudyFailed("the workers did not start")
+
+    with ScreenedByWorkers(screen(), workers) as others:
+        assert not list(others(candidates()))
+
+
+def test_solutions_do_not_travel() -> None:
+    here = screen()
+    before = len(pickle.dumps(here))
+    list(map(here.of, candidates()))
+    assert len(pickle.dumps(here)) == before
+
+
 def test_table_that_workers_measured_is_the_same(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, long: None
 ) -> None:
     started = []
 
-    def workers(evaluator: Evaluates) -> AbstractContextManager[Dispatcher]:
+    def workers(evaluator: Evaluates, *, most: int) -> AbstractContextManager[Dispatcher]:
+        assert most > 1
         started.append(evaluator)
         return InlineDispatcher(evaluator)
 

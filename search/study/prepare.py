@@ -19,7 +19,7 @@ from paretoformer.evaluators.block_table import (
 from paretoformer.evaluators.progress import Progress
 from paretoformer.evaluators.structure_divergence import StructureDivergence
 from paretoformer.evaluators.target import physical_cores
-from paretoformer.search.dispatch.screened import StartsWorkers
+from paretoformer.search.dispatch.screened import StartsFewWorkers
 from paretoformer.search.errors import RunError
 from paretoformer.search.predictor import Predictor
 from paretoformer.search.results.run_folder import RunFolder
@@ -83,7 +83,7 @@ def prepare(
     folder: RunFolder,
     progress: Progress,
     is_late: Callable[[], bool] = lambda: False,
-    workers: StartsWorkers | None = None,
+    workers: StartsFewWorkers | None = None,
 ) -> Prepared:
     """The space of a study on its model.
 
@@ -217,7 +217,7 @@ def _gather(
     folder: RunFolder,
     progress: Progress,
     is_late: Callable[[], bool],
-    workers: StartsWorkers | None,
+    workers: StartsFewWorkers | None,
 ) -> _Found:
     """What each axis finds out, and the candidates that should trade well."""
     torch.set_num_threads(physical_cores())
@@ -264,7 +264,7 @@ def _forecast(
     folder: RunFolder,
     progress: Progress,
     is_late: Callable[[], bool],
-    workers: StartsWorkers | None,
+    workers: StartsFewWorkers | None,
     seconds: float,
 ) -> _Found:
     """The best candidates that sums over blocks predict, tried as a whole before they are timed."""

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import ExitStack
+from functools import partial
 from typing import Any
 
 from paretoformer.evaluators.block_table import BlockTable, KnownRows, block_table, table_key
 from paretoformer.evaluators.demo import cache_folder
 from paretoformer.evaluators.progress import Progress
 from paretoformer.evaluators.screening import Screen, Screening, Screens
-from paretoformer.search.dispatch.ray_session import has_room_for
-from paretoformer.search.dispatch.screened import ScreenedByWorkers, StartsWorkers
+from paretoformer.search.dispatch.ray_session import STORED, available_memory
+from paretoformer.search.dispatch.screened import ScreenedByWorkers, StartsFewWorkers
 from paretoformer.search.results.run_folder import RunFolder
 from paretoformer.search.study.subject import Subject
 from paretoformer.spaces.axes import axes
@@ -42,12 +43,15 @@ class StudyTable:
         repairs = BlockRepairs.of(teacher, choices) if self._mends else None
         self._screen = Screen(teacher, repairs)
 
-    def screens(self, stack: ExitStack, workers: StartsWorkers | None, left: int) -> Screens:
-        """workers: used where it takes long, until `stack` is closed. left: candidates that are
-        screened after the table."""
-        others = None
-        if workers is not None and has_room_for(self._screen.nbytes):
-            others = stack.enter_context(ScreenedByWorkers(self._screen, workers))
+    def screens(self, stack: ExitStack, workers: StartsFewWorkers | None, left: int) -> Screens:
+        """workers: used where it takes long, until `stack` is closed; as many as have room. left:
+        candidates that are screened after the table."""
+        others, screen = None, self._screen
+        fitting = available_memory() - STORED * screen.nbytes
+        most = fitting // screen.worker_bytes
+        if workers is not None and most > 1:
+            few = partial(workers, most=most)
+            others = stack.enter_context(ScreenedByWorkers(screen, few))
         return Screening(self._screen, others, left=left)
 
     def measured(

@@ -68,6 +68,10 @@ class Subject:
             )
         return self._teacher
 
+    def forget_teacher(self) -> None:
+        """Once nobody here needs it, or workers hold it: it takes up to gigabytes."""
+        self._teacher = None
+
     @property
     def labelled(self) -> bool:
         """Whether the examples have labels; else the dense model's answers take their place."""

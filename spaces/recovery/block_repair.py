@@ -107,6 +107,10 @@ class BlockRepairs:
         self._changes: dict[tuple[Hashable, ...], Change] = {}
         self._kept = 0
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Without what was solved, which whoever receives it would have to hold once more."""
+        return {**self.__dict__, "_changes": {}, "_kept": 0}
+
     @classmethod
     def of(cls, teacher: Teacher, choices: Iterable[AttentionChoice] = (FULL,)) -> BlockRepairs:
         """Those of the teacher's model, from its texts.
