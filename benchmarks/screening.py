@@ -102,8 +102,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         },
     }
 
-    def workers(evaluator: Evaluates) -> RayDispatcher:
-        where = replace(places(workers=arguments.workers), timing=())
+    def workers(evaluator: Evaluates, *, most: int) -> RayDispatcher:
+        where = replace(places(workers=most), timing=())
         return RayDispatcher(evaluator, where=where, threads=1, seconds=600)
 
     for name, made in teachers.items():
@@ -122,7 +122,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             cells.append(f"{seconds_each(screens(some), len(some))[1]:.2f}")
         with (
             ray_session(None, arguments.workers),
-            ScreenedByWorkers(Screen(teacher, repairs), workers) as others,
+            ScreenedByWorkers(Screen(teacher, repairs), workers, arguments.workers) as others,
         ):
             first, each = seconds_each(others(some), len(some))
         print(" | ".join([*cells, f"{each:.2f}", f"{first:.0f}"]), flush=True)

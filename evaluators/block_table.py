@@ -31,7 +31,7 @@ from paretoformer.spaces.families import shape_of
 FORMAT = 2
 """Raise it whenever the same model and texts would give other numbers."""
 WRITE_SECONDS = 10.0
-"""At most so much of a table is lost when its process is killed."""
+"""A table is written to its file this often: a killed process loses no more than that."""
 LAYER = "layer"
 """The row of a whole layer that is gone."""
 

@@ -1,6 +1,6 @@
-"""Screening: how far the answers of a candidate's structure are from dense, before it is built.
+"""Screening: how far the answers of a candidate's structure are from the dense model's.
 
-It takes a forward of some texts in torch, where a trial takes repair, conversion and timing.
+A forward pass of some texts in torch shows it; a trial also repairs, converts and times.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ from paretoformer.spaces.recovery.teacher import Teacher
 EXAMPLES = 64
 """Texts that a candidate is screened on, about; of the teacher's held-out ones."""
 TRIED = 4
-"""Candidates that are screened here before anybody else is asked."""
+"""How many candidates are screened here to see how long one takes."""
 LONG_SECONDS = 60.0
-"""What takes longer than this goes to workers, which take some seconds to start."""
+"""What would take longer than this goes to workers, which need some seconds to start."""
 PROCESS_BYTES = 2**29
-"""Of a process that imported torch, about."""
+"""Memory of a process that has imported torch, about."""
 NATS = "divergence"
 
 Screens = Callable[[Sequence[Candidate]], Generator[tuple[Candidate, float], None, None]]
@@ -63,21 +63,21 @@ class Screen:
 
     @property
     def nbytes(self) -> int:
-        """Of the sums, which workers of one machine share."""
+        """Size of the sums, which the workers of one machine share."""
         return 0 if self._repairs is None else self._repairs.nbytes
 
     @property
     def worker_bytes(self) -> int:
-        """About what a worker takes besides: a process with torch, the model twice, solutions."""
+        """What each worker needs in addition, about: torch, the model twice, and solutions."""
         model = sum(each.numel() * each.element_size() for each in self._model.parameters())
         return PROCESS_BYTES + 2 * model + (KEPT_BYTES if self._repairs is not None else 0)
 
 
 class Screening:
-    """Screens many candidates: here, or where that takes long, elsewhere.
+    """Screens many candidates, here or, if that would take long, elsewhere.
 
-    elsewhere: others who screen. What they leave out is screened here. left: how many more will be
-    asked for later, which count when it is estimated how long it takes.
+    elsewhere: what it leaves out is screened here. left: how many more candidates will follow; they
+    count when the time is estimated.
     """
 
     def __init__(self, screen: Screen, elsewhere: Screens | None = None, left: int = 0) -> None:
@@ -106,8 +106,10 @@ class Screening:
             yield candidate, nats
 
     def _is_long(self, waiting: int) -> bool:
-        if self._moved or len(self._seconds) < TRIED:
-            return self._moved
+        if self._moved:
+            return True
+        if len(self._seconds) < TRIED:
+            return False
         return float(np.median(self._seconds)) * (waiting + self._left) > LONG_SECONDS
 
 

@@ -20,8 +20,8 @@ from paretoformer.search.budget import Budget
 from paretoformer.search.disk import room_on
 from paretoformer.search.dispatch.artifacts import ArtifactFolder
 from paretoformer.search.dispatch.dispatcher import Dispatcher
+from paretoformer.search.dispatch.memory import room_beside
 from paretoformer.search.dispatch.pipeline import Pipeline
-from paretoformer.search.dispatch.ray_session import has_room_for
 from paretoformer.search.dispatch.signals import interruptible
 from paretoformer.search.distilling import Distilling, progress_of
 from paretoformer.search.errors import RunError, StudyError
@@ -146,7 +146,7 @@ class _Run:
                 self.spec.seed,
             )
             self._claim(study, subject)
-            workers.outlive_old_ones()
+            workers.wait_for_old_ones()
             budget = Budget(self.spec, study, begun)
             self.folder.write_study(self.spec.to_toml())
             self.display.facts(first_screen(self.spec, subject, self.folder))
@@ -467,7 +467,7 @@ class _Run:
         )
 
     def _teacher(self, subject: Subject, prepared: Prepared) -> Teacher | None:
-        """One for all workers, where they compute as this process does."""
+        """One that all workers share, if they compute on the CPU in the model's own precision."""
         target, weights = subject.target, next(subject.model.parameters())
         here = torch.device("cpu"), weights.dtype
         if not prepared.mends or (torch.device(target.device), target.torch_dtype) != here:
@@ -476,7 +476,13 @@ class _Run:
         torch.set_num_threads(physical_cores())
         teacher = subject.teacher(self.display.progress)
         subject.forget_teacher()
-        return teacher if has_room_for(teacher.nbytes) else None
+        if room_beside(teacher.nbytes) > 0:
+            return teacher
+        self.display.note(
+            f"There is no memory to share {teacher.nbytes / 1e9:.1f} GB for repairs: each worker "
+            "computes them again, into temporary files."
+        )
+        return None
 
     def _dispatcher(
         self, workers: Workers, subject: Subject, prepared: Prepared, *, fresh: bool

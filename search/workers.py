@@ -32,8 +32,7 @@ PATIENCE_SECONDS = 60
 class Workers:
     """Of this machine or, with an address, of a Ray cluster.
 
-    target: what timings run on. stack: Ray is started when it is first needed, and lives as long as
-    this.
+    target: what timings run on. stack: Ray starts when it is first needed and ends with this stack.
     """
 
     def __init__(
@@ -70,7 +69,7 @@ class Workers:
 
     @contextmanager
     def measuring(self, evaluator: Evaluates, *, fresh: bool) -> Iterator[Dispatcher]:
-        """Those of the search, or of the confirmation, whose timings have fresh processes."""
+        """For the search or, with fresh processes for timings, for the confirmation."""
         self._start_ray()
         dispatcher = RayDispatcher(
             evaluator,
@@ -83,13 +82,13 @@ class Workers:
             patience=patience_seconds(self._spec),
             on_waiting=self._display.waiting,
         )
-        del evaluator  # which lies in Ray's store now
+        del evaluator  # Ray's object store has it now
         with dispatcher:
             yield dispatcher
 
     @contextmanager
     def screening(self, evaluator: Evaluates, *, most: int) -> Iterator[Dispatcher]:
-        """One for each core, none of which times. most: so many at most."""
+        """One for each core, but at most `most`; they do no timings."""
         self._start_ray()
         with RayDispatcher(
             evaluator,
@@ -131,7 +130,7 @@ class Workers:
         self._started.append(process)
         self._folder.record_workers(self._started)
 
-    def outlive_old_ones(self) -> None:
+    def wait_for_old_ones(self) -> None:
         """Nothing may be timed while workers of a killed run still compute."""
         start = time.monotonic()
         living = self._folder.living_workers()

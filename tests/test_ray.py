@@ -200,10 +200,10 @@ def test_signal_during_a_finaliser_is_not_lost() -> None:
 def test_candidates_are_screened_by_workers_that_do_not_time() -> None:
     here = screen()
 
-    def workers(evaluator: Evaluates) -> RayDispatcher:
-        where = replace(places(workers=2), timing=())
+    def workers(evaluator: Evaluates, *, most: int) -> RayDispatcher:
+        where = replace(places(workers=most), timing=())
         return RayDispatcher(evaluator, where=where, threads=1, seconds=60)
 
-    with ScreenedByWorkers(here, workers) as others:
+    with ScreenedByWorkers(here, workers, most=2) as others:
         found = dict(others(candidates()))
     assert found == pytest.approx({each: here.of(each) for each in candidates()}, rel=1e-3)

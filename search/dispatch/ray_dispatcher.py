@@ -134,6 +134,7 @@ class RayDispatcher(Dispatcher):
             ray.get([each.hello for each in self._workers], timeout=START_SECONDS)
             self._greet()
         except ray.exceptions.RayError as error:
+            self.close()
             reason = str(error).strip().splitlines()[-1]
             raise StudyFailed(f"the workers did not start: {reason}") from None
         INTERRUPTS.polled = True

@@ -13,8 +13,6 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-import psutil
-
 from paretoformer.search.dispatch.signals import ignore_signals, interruptible
 from paretoformer.search.errors import Interrupted, StudyFailed, UserError
 
@@ -77,25 +75,6 @@ def ray_session(address: str | None, cores: int) -> Iterator[None]:
     finally:
         with ignore_signals():
             ray.shutdown()
-
-
-STORED = 2
-"""Times that what workers share is in memory: while it is packed, and in Ray's store."""
-GROUP = Path("/sys/fs/cgroup")
-
-
-def has_room_for(nbytes: int) -> bool:
-    """Whether there is memory for so much to be shared by workers."""
-    return STORED * nbytes < available_memory()
-
-
-def available_memory() -> int:
-    """Bytes, of this machine or of what its container may still take."""
-    available = int(psutil.virtual_memory().available)
-    with suppress(OSError, ValueError):  # there is no limit, which is the word `max`
-        limit, used = (int((GROUP / f"memory.{each}").read_text()) for each in ("max", "current"))
-        available = min(available, max(0, limit - used))
-    return available
 
 
 def _keep_token_to_its_owner(*, create: bool) -> None:

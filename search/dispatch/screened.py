@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from typing import Any, Protocol
 
@@ -14,12 +14,9 @@ from paretoformer.search.dispatch.signals import INTERRUPTS
 from paretoformer.search.errors import StudyFailed, UserError
 from paretoformer.spaces.candidate import Candidate
 
-StartsWorkers = Callable[[Evaluates], AbstractContextManager[Dispatcher]]
-"""Starts workers that hold an evaluator."""
 
-
-class StartsFewWorkers(Protocol):
-    """The same; at most so many."""
+class StartsWorkers(Protocol):
+    """Starts workers that hold an evaluator. most: how many at most."""
 
     def __call__(
         self, evaluator: Evaluates, *, most: int
@@ -29,24 +26,25 @@ class StartsFewWorkers(Protocol):
 class ScreenedByWorkers:
     """Screens candidates on workers, which start with the first call and end with the block.
 
-    A candidate that no worker could screen, since it died or had no memory, is left out. Then the
-    workers end; so they do, and what is left is left out, where they do not start or are gone.
+    Candidates that the workers could not screen are left out, and the workers end: they did not
+    start, they died, or there was no memory. most: how many workers at most.
+
+    trouble: why candidates were left out; empty if none was.
     """
 
-    def __init__(self, screen: Screen, workers: StartsWorkers) -> None:
-        self._screen, self._workers = screen, workers
+    def __init__(self, screen: Screen, workers: StartsWorkers, most: int) -> None:
+        self._screen, self._workers, self._most = screen, workers, most
         self._stack = ExitStack()
         self._dispatcher: Dispatcher | None = None
+        self.trouble = ""
 
     def __enter__(self) -> ScreenedByWorkers:
         return self
 
-    def __exit__(self, *exception: Any) -> None:
+    def __exit__(self, kind: Any, *exception: Any) -> None:
         self._close()
-
-    def _close(self) -> None:
-        self._stack.close()
-        self._dispatcher = None
+        if kind is None:
+            INTERRUPTS.check()  # for a signal that came while the dispatcher took care of them
 
     def __call__(
         self, candidates: Sequence[Candidate]
@@ -56,15 +54,15 @@ class ScreenedByWorkers:
             for candidate, nats in self._screened(candidates):
                 left -= 1
                 yield candidate, nats
-        except (StudyFailed, UserError):
-            pass
+        except (StudyFailed, UserError) as error:
+            self.trouble = str(error)
         if left:
             self._close()
-            INTERRUPTS.check()  # a signal that came while the workers were asked for it
+            INTERRUPTS.check()
 
     def _screened(self, candidates: Sequence[Candidate]) -> Iterator[tuple[Candidate, float]]:
         if self._dispatcher is None:
-            workers = self._workers(ScreenEvaluator(self._screen))
+            workers = self._workers(ScreenEvaluator(self._screen), most=self._most)
             self._dispatcher = self._stack.enter_context(workers)
         jobs = [Job(candidate, "search", Phase.SHARED) for candidate in candidates]
         under_way = {job.candidate: self._dispatcher.submit(job) for job in jobs}
@@ -74,5 +72,11 @@ class ScreenedByWorkers:
                 result = under_way.pop(candidate).result()
                 if result.outcome is Outcome.OK:
                     yield candidate, result.measurements[NATS].value
+                else:
+                    self.trouble = result.message or result.outcome.value
             if not done:
                 self._dispatcher.wait()
+
+    def _close(self) -> None:
+        self._stack.close()
+        self._dispatcher = None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -13,13 +13,11 @@ import optuna
 import torch
 
 from paretoformer.evaluators.block_costs import block_costs
-from paretoformer.evaluators.block_table import (
-    TooLate,
-)
+from paretoformer.evaluators.block_table import TooLate
 from paretoformer.evaluators.progress import Progress
 from paretoformer.evaluators.structure_divergence import StructureDivergence
 from paretoformer.evaluators.target import physical_cores
-from paretoformer.search.dispatch.screened import StartsFewWorkers
+from paretoformer.search.dispatch.screened import ScreenedByWorkers, StartsWorkers
 from paretoformer.search.errors import RunError
 from paretoformer.search.predictor import Predictor
 from paretoformer.search.results.run_folder import RunFolder
@@ -83,7 +81,7 @@ def prepare(
     folder: RunFolder,
     progress: Progress,
     is_late: Callable[[], bool] = lambda: False,
-    workers: StartsFewWorkers | None = None,
+    workers: StartsWorkers | None = None,
 ) -> Prepared:
     """The space of a study on its model.
 
@@ -217,7 +215,7 @@ def _gather(
     folder: RunFolder,
     progress: Progress,
     is_late: Callable[[], bool],
-    workers: StartsFewWorkers | None,
+    workers: StartsWorkers | None,
 ) -> _Found:
     """What each axis finds out, and the candidates that should trade well."""
     torch.set_num_threads(physical_cores())
@@ -264,7 +262,7 @@ def _forecast(
     folder: RunFolder,
     progress: Progress,
     is_late: Callable[[], bool],
-    workers: StartsFewWorkers | None,
+    workers: StartsWorkers | None,
     seconds: float,
 ) -> _Found:
     """The best candidates that sums over blocks predict, tried as a whole before they are timed."""
@@ -276,8 +274,8 @@ def _forecast(
     torch.set_num_threads(physical_cores())
     priced = {name: (b, c) for (name, b), c in zip(blocks.items(), costs, strict=True)}
     measuring = StudyTable(subject, evidence, priced, progress)
-    with ExitStack() as stack:
-        screens = measuring.screens(stack, workers, left=ROUNDS * FORECASTS)
+    with measuring.screened_by(workers) or nullcontext() as elsewhere:
+        screens = measuring.screens(elsewhere, left=ROUNDS * FORECASTS)
         table = measuring.measured(screens, folder, progress, is_late)
         kinds = tuple(Kind(block, table.nats[name], each) for name, (block, each) in priced.items())
         programme, found = solver.learn(
@@ -295,11 +293,18 @@ def _forecast(
         tuple(solver.best_screened(found, FORECASTS)),
         tuple(dense.replaced(**values) for values in other),
         programme,
-        (_slower(slower),) if slower else (),
+        tuple(filter(None, (_slower(slower), _alone(elsewhere)))),
     )
 
 
+def _alone(elsewhere: ScreenedByWorkers | None) -> str:
+    trouble = "" if elsewhere is None else elsewhere.trouble
+    return trouble and f"A part of the block table was measured without workers: {trouble}"
+
+
 def _slower(names: list[str]) -> str:
+    if not names:
+        return ""
     return (
         "Not in the table of blocks, since they take longer here than what they would replace: "
         f"{', '.join(names)}."

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import ExitStack
-from functools import partial
 from typing import Any
 
 from paretoformer.evaluators.block_table import BlockTable, KnownRows, block_table, table_key
 from paretoformer.evaluators.demo import cache_folder
 from paretoformer.evaluators.progress import Progress
 from paretoformer.evaluators.screening import Screen, Screening, Screens
-from paretoformer.search.dispatch.ray_session import STORED, available_memory
-from paretoformer.search.dispatch.screened import ScreenedByWorkers, StartsFewWorkers
+from paretoformer.search.dispatch.memory import room_beside
+from paretoformer.search.dispatch.screened import ScreenedByWorkers, StartsWorkers
 from paretoformer.search.results.run_folder import RunFolder
 from paretoformer.search.study.subject import Subject
 from paretoformer.spaces.axes import axes
@@ -22,7 +20,7 @@ from paretoformer.spaces.recovery.block_repair import BlockRepairs
 
 
 class StudyTable:
-    """What each option damages by itself, in the model of one study.
+    """How much each option of each block damages the model of one study by itself.
 
     blocks: name -> kind of block, and what its options cost.
     """
@@ -43,16 +41,16 @@ class StudyTable:
         repairs = BlockRepairs.of(teacher, choices) if self._mends else None
         self._screen = Screen(teacher, repairs)
 
-    def screens(self, stack: ExitStack, workers: StartsFewWorkers | None, left: int) -> Screens:
-        """workers: used where it takes long, until `stack` is closed; as many as have room. left:
-        candidates that are screened after the table."""
-        others, screen = None, self._screen
-        fitting = available_memory() - STORED * screen.nbytes
-        most = fitting // screen.worker_bytes
-        if workers is not None and most > 1:
-            few = partial(workers, most=most)
-            others = stack.enter_context(ScreenedByWorkers(screen, few))
-        return Screening(self._screen, others, left=left)
+    def screened_by(self, workers: StartsWorkers | None) -> ScreenedByWorkers | None:
+        """As many workers as there is memory for; None if that is fewer than two."""
+        most = room_beside(self._screen.nbytes) // self._screen.worker_bytes
+        if workers is None or most < 2:
+            return None
+        return ScreenedByWorkers(self._screen, workers, most)
+
+    def screens(self, elsewhere: Screens | None, left: int) -> Screens:
+        """left: how many candidates are screened after the table."""
+        return Screening(self._screen, elsewhere, left)
 
     def measured(
         self,
@@ -61,7 +59,7 @@ class StudyTable:
         progress: Progress,
         is_late: Callable[[], bool],
     ) -> BlockTable:
-        """From another run's where that is of the same."""
+        """Rows that another run measured on the same model and texts are taken from it."""
         subject = self._subject
         used = [each for b in (*self._texts.fit, *self._texts.held) for each in b.values()]
         config: Any = subject.model.config

@@ -58,18 +58,18 @@ class Subject:
     _teacher: Teacher | None = field(default=None, init=False, repr=False, compare=False)
 
     def teacher(self, progress: Progress = silent) -> Teacher:
-        """What repairs aim at, computed on the CPU when it is first asked for."""
+        """The dense model on the texts of repairs, computed on the CPU at the first call."""
         if self._teacher is None:
             self._teacher = Teacher(
                 self.model,
                 recovery_texts(self.workload, "cpu"),
                 self.task.answers,
-                progress=partial(progress, "Watching the dense model"),
+                progress=partial(progress, "Computing what repairs aim at"),
             )
         return self._teacher
 
     def forget_teacher(self) -> None:
-        """Once nobody here needs it, or workers hold it: it takes up to gigabytes."""
+        """Free its memory, up to gigabytes: workers have it, or nobody needs it."""
         self._teacher = None
 
     @property

@@ -1,0 +1,26 @@
+"""Memory for what a driver shares with its workers."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from pathlib import Path
+
+import psutil
+
+CGROUP = Path("/sys/fs/cgroup")
+COPIES = 2
+"""Shared data is in memory twice: while it is serialised, and in Ray's object store."""
+
+
+def room_beside(nbytes: int) -> int:
+    """Bytes that are left once so much is shared; negative if there is no room for it."""
+    return available_memory() - COPIES * nbytes
+
+
+def available_memory() -> int:
+    """Bytes that this machine, or the limit of its container, still allows."""
+    available = int(psutil.virtual_memory().available)
+    with suppress(OSError, ValueError):  # no container, or its limit is the word `max`
+        limit, used = (int((CGROUP / f"memory.{each}").read_text()) for each in ("max", "current"))
+        available = min(available, max(0, limit - used))
+    return available
