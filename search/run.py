@@ -159,7 +159,7 @@ class _Run:
                 self.folder,
                 self.display.progress,
                 lambda: budget.is_preparation_over,
-                workers.screening,
+                workers.screening if workers.many else None,
             )
             budget.keep()
             self._tell_what_is_left_out(prepared)

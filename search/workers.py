@@ -28,6 +28,10 @@ from paretoformer.search.study.spec import Spec
 PATIENCE_SECONDS = 60
 """How long to wait for the workers of a killed run before they are ended."""
 
+SCREENERS = 4
+"""Fewer workers screen no faster than one process with as many threads: two cores took 1.05 s for a
+candidate either way (benchmarks/screening.py, MiniLM on an AMD EPYC), and workers 15 s to start."""
+
 
 class Workers:
     """Of this machine or, with an address, of a Ray cluster.
@@ -66,6 +70,13 @@ class Workers:
             check_alike(machines)
             found = machines[0]
         return found | {"threads": self._target.threads}
+
+    @property
+    def many(self) -> bool:
+        """Whether there are enough to screen faster than this process."""
+        if not self._address:
+            return physical_cores() >= SCREENERS
+        return len(places(self._spec.target.resource).shared) >= SCREENERS
 
     @contextmanager
     def measuring(self, evaluator: Evaluates, *, fresh: bool) -> Iterator[Dispatcher]:

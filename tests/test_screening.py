@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pickle
 from collections.abc import Generator, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -15,13 +15,18 @@ from paretoformer.evaluators.evaluator import Evaluates, Job
 from paretoformer.evaluators.outcome import Outcome, Result
 from paretoformer.evaluators.progress import silent
 from paretoformer.evaluators.screening import Screen, ScreenEvaluator, Screening
+from paretoformer.evaluators.target import Target
+from paretoformer.search import workers as workers_of
 from paretoformer.search.dispatch import memory
 from paretoformer.search.dispatch.dispatcher import Dispatcher, InlineDispatcher
 from paretoformer.search.dispatch.screened import ScreenedByWorkers
 from paretoformer.search.errors import StudyFailed
+from paretoformer.search.results.display import Display
+from paretoformer.search.results.run_folder import RunFolder
 from paretoformer.search.study.prepare import prepare
 from paretoformer.search.study.spec import load_spec
 from paretoformer.search.study.subject import load_subject
+from paretoformer.search.workers import Workers
 from paretoformer.spaces import Candidate
 from paretoformer.spaces.families import shape_of
 from paretoformer.spaces.recovery.block_repair import BlockRepairs
@@ -182,3 +187,14 @@ def test_table_that_workers_measured_is_the_same(
         found.append({(row["layer"], row["block"], row["option"]): row["nats"] for row in rows})
     assert len(started) == 1
     assert found[0] == pytest.approx(found[1], rel=1e-3)
+
+
+@pytest.mark.parametrize(("cores", "many"), [(2, False), (3, False), (4, True), (64, True)])
+def test_few_cores_screen_in_one_process(
+    cores: int, many: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(workers_of, "physical_cores", lambda: cores)
+    spec = load_spec(write_study(tmp_path))
+    with ExitStack() as stack, Display(quiet=True) as display:
+        here = Workers(spec, Target("cpu"), RunFolder(tmp_path / "run"), None, display, stack)
+        assert here.many == many
