@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import faulthandler
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,6 +25,19 @@ os.environ["TOKENIZERS_PARALLELISM"] = "false"
 
 Run = Callable[..., tuple[int, str, str]]
 EXAMPLE = Path(__file__).parent.parent / "runs" / "example"
+STDERR = pytest.StashKey[int]()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.stash[STDERR] = os.dup(2)  # while nothing captures it yet
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Generator[None, None, None]:
+    """A crash prints its stack: Ray replaces the handler that pytest installs, then removes it."""
+    faulthandler.disable()
+    faulthandler.enable(file=item.config.stash[STDERR])
+    return (yield)
 
 
 @pytest.fixture(scope="session")

@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
+from multiprocessing import get_context
 
 import numpy as np
 import psutil
@@ -163,38 +165,48 @@ def test_wait_for_a_quiet_machine_is_told_and_no_time_limit_counts_it() -> None:
     assert allowed == [3.0, 3.0 * SHARE]  # though each had a process of its own
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_signal_while_ray_waits_keeps_its_number(number: signal.Signals) -> None:
-    with RayDispatcher(
-        FormulaEvaluator(30.0), where=places(workers=1), threads=1, seconds=60
-    ) as dispatcher:
-        dispatcher.submit(jobs(Phase.SHARED)[0])
-        timer = threading.Timer(0.5, os.kill, (os.getpid(), number))
-        timer.start()
-        with pytest.raises(Interrupted) as caught, interruptible():
-            dispatcher.wait()
-    assert caught.value.status == 128 + number
+def from_a_timer(number: int) -> None:
+    threading.Timer(0.5, os.kill, (os.getpid(), number)).start()
 
 
 class Swallowing:
     """A signal that comes while this is finalised: what its handler raises is lost."""
 
+    def __init__(self, number: int) -> None:
+        self._number = number
+
     def __del__(self) -> None:
-        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), self._number)
 
 
-def test_signal_during_a_finaliser_is_not_lost() -> None:
+def status_of_a_wait_after(send: Callable[[int], object], number: int) -> int:
     with RayDispatcher(
         FormulaEvaluator(30.0), where=places(workers=1), threads=1, seconds=60
     ) as dispatcher:
         dispatcher.submit(jobs(Phase.SHARED)[0])
 
-        def finalise_and_wait() -> None:
-            Swallowing()
+        def send_and_wait() -> None:
+            send(number)
             dispatcher.wait()
 
-        with pytest.raises(Interrupted), interruptible():
-            finalise_and_wait()
+        with pytest.raises(Interrupted) as caught, interruptible():
+            send_and_wait()
+    return caught.value.status
+
+
+def statuses() -> list[int]:
+    sent = [(from_a_timer, signal.SIGINT), (from_a_timer, signal.SIGTERM)]
+    with ray_session(None, 2):
+        return [
+            status_of_a_wait_after(send, number)
+            for send, number in [*sent, (Swallowing, signal.SIGINT)]
+        ]
+
+
+def test_signals_while_ray_waits_keep_their_numbers_and_none_is_lost_in_a_finaliser() -> None:
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as apart:  # not for this process
+        found = apart.submit(statuses).result()
+    assert found == [128 + signal.SIGINT, 128 + signal.SIGTERM, 128 + signal.SIGINT]
 
 
 def test_candidates_are_screened_by_workers_that_do_not_time() -> None:
