@@ -1,4 +1,4 @@
-"""Block costs: what the options of a block add to a forward, timed on the target.
+"""Costs: what a forward consists of and what the options of a block add to it, on the target.
 
 They decide where a search begins; what is reported is measured on whole models.
 """
@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import copy
 import time
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -32,33 +34,56 @@ ROUNDS = (8, 60)
 BLOCK_SECONDS = 0.01
 """Duration of the timed calls of one variant in a round; one untimed call comes first."""
 
+REST, LAST, LAST_FREE = ("rest", 0), ("last", 0), ("last", 1)
+"""What is timed besides blocks."""
+
+Key = TypeVar("Key", bound=Hashable)
+
+
+@dataclass(frozen=True)
+class ForwardCosts:
+    """Milliseconds of what a forward consists of.
+
+    blocks: of each block, (options,). layer: what is left of a layer without any of its blocks.
+    rest: of the model without its layers. last: the share of a last layer that is left of it with
+    what every candidate of the study has, such as a readout of one token.
+    """
+
+    blocks: list[Costs]
+    layer: float
+    rest: float
+    last: float
+
 
 def block_costs(
     model: nn.Module,
     workload: Workload,
     target: Target,
     blocks: Sequence[Block],
+    free: Candidate | None = None,
     progress: Progress = silent,
     seconds: float = SECONDS,
-) -> tuple[list[Costs], float]:
+) -> ForwardCosts:
     """Time the model's first layer with the options of each block that are to be timed.
 
     In each round every variant runs for a moment. A figure is the 30% quantile over the rounds, so
     a disturbance of one or two seconds changes none of them.
 
-    model: left as it was. seconds: approximate duration.
-
-    Returns the costs of each block, (options,) milliseconds, and those of what is left of a layer
-    without any of its blocks.
+    model: left as it was. free: the uncompressed model with what every candidate of the study has.
+    seconds: approximate duration.
     """
     model = copy.deepcopy(model).to(device=target.device, dtype=target.torch_dtype).eval()
     dense = Candidate.dense(*shape_of(model.config))
     batch = workload.timing_batch(target)
-    calls = {
-        (index, option): _first_layer(model, dense.replaced(**values), batch)
+    calls: dict[tuple[int | str, int], Callable[[], Any]] = {
+        (index, option): _layer(0, model, dense.replaced(**values), batch)
         for index, block in enumerate(blocks)
         for option, values in block.timed().items()
     }
+    calls[REST] = _without_layers(model, batch)
+    if free is not None and free != dense:
+        calls[LAST] = _layer(-1, model, dense, batch)
+        calls[LAST_FREE] = _layer(-1, model, free, batch)
     times = _usual_times(calls, target, progress, seconds)
     costs = [
         block.costs({option: ms for (i, option), ms in times.items() if i == index})
@@ -66,15 +91,16 @@ def block_costs(
     ]
     whole = np.median([times[index, block.uncut] for index, block in enumerate(blocks)])
     full = sum(each[block.uncut] for each, block in zip(costs, blocks, strict=True))
-    return costs, max(0.0, float(whole - full))
+    last = min(1.0, times[LAST_FREE] / times[LAST]) if LAST in times else 1.0
+    return ForwardCosts(costs, max(0.0, float(whole - full)), times[REST], last)
 
 
 def _usual_times(
-    calls: Mapping[tuple[int, int], Callable[[], Any]],
+    calls: Mapping[Key, Callable[[], Any]],
     target: Target,
     progress: Progress,
     seconds: float,
-) -> dict[tuple[int, int], float]:
+) -> dict[Key, float]:
     """Milliseconds of each call."""
     synchronize = synchronizer(target.device)
 
@@ -84,7 +110,7 @@ def _usual_times(
         synchronize()
         return time.perf_counter() - start
 
-    samples: dict[tuple[int, int], list[float]] = {key: [] for key in calls}
+    samples: dict[Key, list[float]] = {key: [] for key in calls}
     with torch.inference_mode():
         for call in calls.values():
             run(call)
@@ -106,12 +132,12 @@ class _Reached(Exception):
     """The layer was reached; the rest of the model need not run."""
 
 
-def _first_layer(
-    model: nn.Module, candidate: Candidate, batch: dict[str, torch.Tensor]
+def _layer(
+    place: int, model: nn.Module, candidate: Candidate, batch: dict[str, torch.Tensor]
 ) -> Callable[[], Any]:
-    """The rebuilt model's first layer, to be called with what it gets in a forward."""
+    """A layer of the rebuilt model, to be called with what it gets in a forward."""
     rebuilt = build(candidate, model).model
-    layer = blocks_of(rebuilt)[0].layer
+    layer = blocks_of(rebuilt)[place].layer
     found: list[tuple[Any, Any]] = []
 
     def hook(module: nn.Module, inputs: Any, named: Any) -> None:
@@ -130,3 +156,33 @@ def _first_layer(
         handle.remove()
     ((inputs, named),) = found
     return lambda: layer(*inputs, **named)
+
+
+def _without_layers(model: nn.Module, batch: dict[str, torch.Tensor]) -> Callable[[], Any]:
+    """The model, whose layers answer at once what they answered before."""
+    layers = [block.layer for block in blocks_of(model)]
+    answers: dict[nn.Module, Any] = {}
+
+    def keep(module: nn.Module, inputs: Any, answer: Any) -> None:
+        answers[module] = answer
+
+    handles = [layer.register_forward_hook(keep) for layer in layers]
+    with torch.inference_mode():
+        model(**batch)
+    for handle in handles:
+        handle.remove()
+
+    def call() -> None:
+        for layer in layers:
+            vars(layer)["forward"] = partial(_answer, answers[layer])
+        try:
+            model(**batch)
+        finally:
+            for layer in layers:
+                del vars(layer)["forward"]
+
+    return call
+
+
+def _answer(answer: Any, *inputs: Any, **named: Any) -> Any:
+    return answer

@@ -58,7 +58,8 @@ class Predictor:
         dense = records.get(self.space.dense.id)
         runtime = base.of_stage(Stage.RUNTIME)
         free = self.space.completed(self.space.dense).replaced(**runtime)
-        whole = _timed(records.get(free.id)) or _timed(records.get(base.id))
+        served = ((each, _timed(records.get(each.id))) for each in (free, base))
+        whole = next(((each, ms) for each, ms in served if ms is not None), None)
         if whole is None or _timed(dense) is None:
             return None
         measured = [

@@ -12,12 +12,15 @@ import numpy.typing as npt
 from paretoformer.spaces.candidate import Candidate
 from paretoformer.spaces.solver import Programme
 
-RIDGE = 0.01
-"""How strongly factors are held at the runtime's speed-up of dense, against one measurement. The
-square of what a block's share of the time may well differ by, against the square of the noise."""
+RIDGE = 0.001
+"""How strongly parts are held at the runtime's speed-up of the whole, against one measurement: the
+square of the noise (3%) against the square of what a part may well differ by (all of itself)."""
+
+OVERHEAD = 0.1
+"""Share of the whole model's time by which the constant may well differ: a runtime's own calls."""
 
 LEAST_REST = 0.03
-"""Share of the dense model's time that is outside its layers, at least: embeddings and head."""
+"""Share of the dense model's time that is outside its layers, at least, where it was not timed."""
 
 Floats = npt.NDArray[np.float64]
 
@@ -35,31 +38,40 @@ class LatencyModel:
         cls,
         programme: Programme,
         torch_dense: float,
-        dense: float,
+        whole: tuple[Candidate, float],
         measured: Sequence[tuple[Candidate, float]],
     ) -> LatencyModel:
-        """By ridge regression on proportions, from what the runtime makes of the dense model.
+        """By ridge regression on proportions, from what the runtime makes of the whole model.
 
-        torch_dense: milliseconds of the dense model in torch; what its blocks do not take is the
-        constant. dense: in this runtime. measured: candidates in it, with milliseconds.
+        Without any other measurement, all parts are as much faster as the whole is. The parts of a
+        layer that is timed by itself, again and again, take less than in a model, whose weights do
+        not stay in the cache; so it is their proportions that count.
+
+        torch_dense: milliseconds of the dense model in torch. whole: the uncompressed model in this
+        runtime, with milliseconds. measured: candidates in it, with milliseconds.
         """
         blocks = programme.parts(programme.dense)
         assert blocks is not None
-        speed = dense / torch_dense
-        rest = max(torch_dense - blocks.sum(), LEAST_REST * torch_dense)
-        start = speed * np.array([rest, *np.ones(len(blocks))])
-        rows, wanted = [np.array([1.0, *blocks])], [dense]
+        rest = programme.rest
+        if rest is None:
+            rest = max(torch_dense - blocks.sum(), LEAST_REST * torch_dense)
+        start = np.array([rest, *np.ones(len(blocks))])
+        known = programme.parts(whole[0])
+        rows, wanted = [np.array([1.0, *(blocks if known is None else known)])], [whole[1]]
         for candidate, milliseconds in measured:
             parts = programme.parts(candidate)
             if parts is not None:
                 rows.append(np.array([1.0, *parts]))
                 wanted.append(milliseconds)
-        # In units of the start, so that the ridge holds each at its own size.
+        start *= wanted[0] / (start @ rows[0])
+        # In units of what each may well differ by, so that the ridge holds all of them alike.
         scales = np.maximum(start, 1e-9)
-        design = np.stack(rows) * scales / np.array(wanted)[:, None]
+        scales[0] = max(scales[0], OVERHEAD * wanted[0])
+        design = np.stack(rows) / np.array(wanted)[:, None]
+        missing, design = 1.0 - design @ start, design * scales
         left = design.T @ design + RIDGE * np.eye(len(scales))
-        right = design.T @ np.ones(len(wanted)) + RIDGE * np.ones(len(scales))
-        solved = np.maximum(np.linalg.solve(left, right), 0.05) * scales
+        solved = start + scales * np.linalg.solve(left, design.T @ missing)
+        solved = np.maximum(solved, 0.05 * start)
         return cls(programme, float(solved[0]), solved[1:])
 
     def predict(self, candidate: Candidate) -> float:

@@ -64,6 +64,8 @@ class Programme:
     layer: milliseconds of what is left of a layer without its blocks.
     removed: (layers,) nats of the model without that layer; inf where it must stay.
     coefficients: (layers, kinds + 1), by which the nats of each are multiplied; None: by one.
+    rest: milliseconds of the model without its layers; None: not known (runs of older versions).
+    last: the share of its milliseconds that a last layer takes which reads out some tokens only.
     """
 
     dense: Candidate
@@ -71,6 +73,8 @@ class Programme:
     layer: float
     removed: Floats
     coefficients: Floats | None = None
+    rest: float | None = None
+    last: float = 1.0
 
     @property
     def layers(self) -> int:
@@ -92,6 +96,8 @@ class Programme:
             "layer": self.layer,
             "removed": _finite(self.removed),
             "coefficients": self.weights.tolist(),
+            "rest": self.rest,
+            "last": self.last,
         }
 
     @classmethod
@@ -103,7 +109,9 @@ class Programme:
         )
         removed, weights = _floats(data["removed"]), _floats(data["coefficients"])
         dense = Candidate.dense(shape.layers, shape.heads)
-        found = cls(dense, tuple(kinds), float(data["layer"]), removed, weights)
+        rest, last = data.get("rest"), float(data.get("last", 1.0))
+        rest = None if rest is None else float(rest)
+        found = cls(dense, tuple(kinds), float(data["layer"]), removed, weights, rest, last)
         for kind in found.kinds:
             if kind.damage.shape != kind.block.damage.shape:
                 raise ValueError(
@@ -124,12 +132,14 @@ class Programme:
         found = [kind.block.options(candidate.values) for kind in self.kinds]
         if any(options is None for options in found):
             return None
-        stays = np.asarray(candidate.layers)
+        weights = np.asarray(candidate.layers, dtype=np.float64)
+        if candidate["readout"] != self.dense["readout"]:
+            weights[np.flatnonzero(weights)[-1]] = self.last
         sums = [
-            float(kind.costs[np.asarray(options)][stays].sum())
+            float(kind.costs[np.asarray(options)] @ weights)
             for kind, options in zip(self.kinds, found, strict=True)
         ]
-        return np.array([*sums, self.layer * stays.sum()])
+        return np.array([*sums, self.layer * weights.sum()])
 
     def nats(self, candidate: Candidate) -> float:
         """What is predicted of any candidate; NaN where it has what the programme does not know."""

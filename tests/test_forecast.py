@@ -180,11 +180,33 @@ def test_block_costs_are_those_of_the_attention_alone(tmp_path: Path) -> None:
     here = subject(tmp_path)
     choices = (FULL, WINDOW)
     block = AttentionBlock.of(choices, np.ones((2, 4)), np.zeros((2, 2, 4)))
-    (costs,), _ = block_costs(here.model, here.workload, here.target, [block])
-    costs = costs.reshape(len(choices), 5)
+    dense = Candidate.dense(2, 4)
+    found = block_costs(
+        here.model, here.workload, here.target, [block], dense.replaced(readout="first")
+    )
+    costs = found.blocks[0].reshape(len(choices), 5)
     assert not costs[:, 0].any()
     assert (costs >= 0).all()
     assert costs.max() > 0
+    assert 0 < found.last <= 1
+    assert block_costs(here.model, here.workload, here.target, [block], dense, seconds=0).last == 1
+
+
+def test_rest_of_a_model_is_timed_without_its_layers(tmp_path: Path) -> None:
+    here = subject(tmp_path)
+    batch = here.workload.timing_batch(here.target)
+    called = []
+    for each in blocks_of(here.model):
+        each.layer.register_forward_pre_hook(lambda *_: called.append(1))
+    rest = block_costs_of._without_layers(here.model, batch)
+    mlp = blocks_of(here.model)[0].layer.intermediate
+    mlp.register_forward_pre_hook(lambda *_: called.append(2))
+    called.clear()
+    with torch.inference_mode():
+        rest()
+        assert called == [1, 1]
+        here.model(**batch)
+    assert called == [1, 1, 1, 2, 1]
 
 
 def test_block_costs_are_the_usual_ones_though_the_machine_is_held_up(

@@ -181,10 +181,10 @@ def test_latency_of_a_runtime_is_learned_from_few_candidates() -> None:
         return 0.3 + float(truth @ parts)
 
     dense = really(DENSE)
-    none = LatencyModel.fitted(here, here.whole + 1.0, dense, [])
+    none = LatencyModel.fitted(here, here.whole + 1.0, (DENSE, dense), [])
     assert none.predict(DENSE) == pytest.approx(dense, rel=0.01)
     some = LatencyModel.fitted(
-        here, here.whole + 1.0, dense, [(each, really(each)) for each in candidates[::3]]
+        here, here.whole + 1.0, (DENSE, dense), [(each, really(each)) for each in candidates[::3]]
     )
     errors = [abs(some.predict(each) / really(each) - 1) for each in candidates]
     before = [abs(none.predict(each) / really(each) - 1) for each in candidates]
@@ -192,11 +192,31 @@ def test_latency_of_a_runtime_is_learned_from_few_candidates() -> None:
     assert np.median(errors) < np.median(before)
 
 
+def test_parts_that_are_timed_by_themselves_give_proportions() -> None:
+    """Their sum is less than the model takes, but the rest of the model is not what is left."""
+    here = replace(programme(1), rest=0.5)
+    free = DENSE.replaced(readout="first")
+    halved = DENSE.replaced(layers=(True,) + (False,) * (LAYERS - 1))
+    model = LatencyModel.fitted(here, 100.0, (free, 10.0), [])
+    assert model.predict(free) == pytest.approx(10.0)
+    share = (0.5 + here.whole / LAYERS) / (0.5 + here.whole)
+    assert model.predict(halved) == pytest.approx(10.0 * share)
+
+
+def test_last_layer_that_reads_some_tokens_costs_its_share() -> None:
+    here = replace(programme(1), last=0.25)
+    layers = (True, True) + (False,) * (LAYERS - 2)
+    cut = DENSE.replaced(layers=layers)
+    of_two, of_one_and_a_quarter = here.parts(cut), here.parts(cut.replaced(readout="first"))
+    assert of_two is not None
+    assert of_one_and_a_quarter == pytest.approx(of_two * 1.25 / 2)
+
+
 def test_unknown_candidates_teach_nothing_and_are_not_predicted() -> None:
     here = programme(1)
     other = DENSE.replaced(attention=(AttentionChoice.of("linear"),) * LAYERS)
-    plain = LatencyModel.fitted(here, 10.0, 5.0, [])
-    told = LatencyModel.fitted(here, 10.0, 5.0, [(other, 1.0)])
+    plain = LatencyModel.fitted(here, 10.0, (DENSE, 5.0), [])
+    told = LatencyModel.fitted(here, 10.0, (DENSE, 5.0), [(other, 1.0)])
     assert (told.constant, *told.factors) == (plain.constant, *plain.factors)
     assert np.isnan(told.predict(other))
 

@@ -109,12 +109,12 @@ def prepare(
 
 def _prepared(spec: Spec, shape: Shape, found: _Found) -> Prepared:
     evidence = found.evidence
-    settings = {axis.name: spec.setting(axis.name) for axis in axes()}
-    if found.programme is not None:
-        settings = {axis.name: axis.solved_setting(settings[axis.name]) for axis in axes()}
-    domains = {axis.name: axis.domain(settings[axis.name], evidence) for axis in axes()}
     return Prepared(
-        Space(shape, domains, found.forecasts, found.kinds),
+        replace(
+            _space(spec, evidence, solved=found.programme is not None),
+            forecasts=found.forecasts,
+            kinds=found.kinds,
+        ),
         {axis.name: dict(axis.left_out(evidence.of(axis.name))) for axis in axes()},
         found.programme,
         tuple(axis.name for axis in axes() if axis.name not in evidence.facts),
@@ -132,6 +132,17 @@ class _Found:
     kinds: tuple[Candidate, ...]
     programme: Programme | None
     notes: tuple[str, ...] = ()
+
+
+def _space(spec: Spec, evidence: Evidence, *, solved: bool = True) -> Space:
+    """solved: whether a programme will say what to try."""
+    settings = {axis.name: spec.setting(axis.name) for axis in axes()}
+    if solved:
+        settings = {axis.name: axis.solved_setting(settings[axis.name]) for axis in axes()}
+    return Space(
+        evidence.shape,
+        {axis.name: axis.domain(settings[axis.name], evidence) for axis in axes()},
+    )
 
 
 def _write(folder: RunFolder, found: _Found) -> None:
@@ -237,7 +248,9 @@ def _gather(
     seconds = BLOCK_TIMES * spec.timing.search_seconds
     if spec.search.table:
         try:
-            return _forecast(subject, evidence, blocks, folder, progress, is_late, workers, seconds)
+            return _forecast(
+                spec, subject, evidence, blocks, folder, progress, is_late, workers, seconds
+            )
         except TooLate:
             note = (
                 "There was no time for the whole table of blocks: what is tried first is predicted "
@@ -256,6 +269,7 @@ def blocks_of_axes(evidence: Evidence) -> dict[str, Block]:
 
 
 def _forecast(
+    spec: Spec,
     subject: Subject,
     evidence: Evidence,
     blocks: dict[str, Block],
@@ -267,19 +281,26 @@ def _forecast(
 ) -> _Found:
     """The best candidates that sums over blocks predict, tried as a whole before they are timed."""
     dense = Candidate.dense(evidence.shape.layers, evidence.shape.heads)
+    given = _space(spec, evidence).completed(dense).of_stage(Stage.RECOVERY)
     torch.set_num_threads(subject.target.threads)
-    costs, layer = block_costs(
-        subject.model, subject.workload, subject.target, list(blocks.values()), progress, seconds
+    costs = block_costs(
+        subject.model,
+        subject.workload,
+        subject.target,
+        list(blocks.values()),
+        dense.replaced(**given),
+        progress,
+        seconds,
     )
     torch.set_num_threads(physical_cores())
-    priced = {name: (b, c) for (name, b), c in zip(blocks.items(), costs, strict=True)}
+    priced = {name: (b, c) for (name, b), c in zip(blocks.items(), costs.blocks, strict=True)}
     measuring = StudyTable(subject, evidence, priced, progress)
     with measuring.screened_by(workers) or nullcontext() as elsewhere:
         screens = measuring.screens(elsewhere, left=ROUNDS * FORECASTS)
         table = measuring.measured(screens, folder, progress, is_late)
         kinds = tuple(Kind(block, table.nats[name], each) for name, (block, each) in priced.items())
         programme, found = solver.learn(
-            Programme(dense, kinds, layer, table.removed),
+            Programme(dense, kinds, costs.layer, table.removed, rest=costs.rest, last=costs.last),
             screens,
             ROUNDS,
             FORECASTS,
@@ -331,9 +352,14 @@ def _first_order(
         scales.append(_scale(block, dense, divergence) if len(blocks) > 1 else 1.0)
         progress("Comparing blocks", done, len(blocks))
     torch.set_num_threads(subject.target.threads)
-    costs, _ = block_costs(
-        subject.model, subject.workload, subject.target, list(blocks.values()), progress, seconds
-    )
+    costs = block_costs(
+        subject.model,
+        subject.workload,
+        subject.target,
+        list(blocks.values()),
+        progress=progress,
+        seconds=seconds,
+    ).blocks
     priced = [Priced(*each) for each in zip(blocks.values(), costs, scales, strict=True)]
     kinds = (values for each in priced for values in each.block.kinds(each.costs))
     return _Found(
