@@ -346,7 +346,7 @@ def _read(
 ) -> tuple[Examples, list[Remark]]:
     """The rows that have text and label, or text where no label is wanted."""
     if form == "ranking" and not source.text_pair:
-        raise DataError("reranking needs passages: name their column as data.text_pair.")
+        raise DataError("queries need passages: name their column as data.text_pair.")
     columns = {"text": source.text, "label": source.label, "text_pair": source.text_pair}
     if form == "image":
         columns |= {"text": source.image, "text_pair": ""}

@@ -85,6 +85,7 @@ def test_task_keeps_its_promises(name: str) -> None:
         "multi-label-classification": (logits, torch.tensor([[1, 1], [0, 1]])),
         "text-regression": (logits[:, :1], labels),
         "reranking": (logits[:, :1], torch.tensor([[1, 0], [0, 0]])),
+        "retrieval": (logits, torch.tensor([[1, 0], [1, 0]])),
     }
     logits, labels = others.get(name, (logits, labels))
     output = SimpleNamespace(

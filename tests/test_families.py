@@ -30,6 +30,7 @@ CELLS = [
 CUT = Candidate(HeadMask(((True,) + (False,) * (HEADS - 1),) * LAYERS))
 CLASSES = 3
 ONE_NUMBER = ("text-regression", "reranking")
+EMBEDDERS = ("feature-extraction", "retrieval")
 ROWS = 160
 
 
@@ -42,6 +43,7 @@ def row_of(task: str, words: list[str], number: int) -> dict[str, Any]:
         "text-regression": {"text": text, "label": number / 7},
         "reranking": {"text": f"word{number // 4}", "pair": text, "label": number % 2},
         "token-classification": {"text": words, "label": [number % CLASSES] * len(words)},
+        "retrieval": {"text": f"word{number // 4}", "pair": text, "label": number % 2},
         "feature-extraction": {"text": text, "pair": f"{words[0]} {number % 60}", "label": 0.5},
     }
     return rows[task]
@@ -62,7 +64,7 @@ def write_cell(folder: Path, task: str, family: str) -> Path:
         data = "pictures"
     else:
         settings: dict[str, Any] = {"pad_token_id": 0}
-        if task not in ("feature-extraction", "text-generation"):
+        if task not in (*EMBEDDERS, "text-generation"):
             settings["num_labels"] = 1 if task in ONE_NUMBER else CLASSES
         if FAMILIES[family].causal and family != "gpt2":
             settings |= {"num_key_value_heads": HEADS, "head_dim": 8, "sliding_window": None}
@@ -81,7 +83,7 @@ def write_cell(folder: Path, task: str, family: str) -> Path:
         data = "data.jsonl"
     text = study.read_text().replace('path = "model"', f'path = "model"\ntask = "{task}"')
     text = text.replace('"data.csv"', f'"{data}"')
-    if task in ("feature-extraction", "reranking"):
+    if task in (*EMBEDDERS, "reranking"):
         text = text.replace("[data]", '[data]\ntext_pair = "pair"')
     study.write_text(text)
     return study

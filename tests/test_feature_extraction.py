@@ -23,7 +23,7 @@ from paretoformer.search.errors import StudyError
 from paretoformer.search.results.export import export_best
 from paretoformer.search.results.parquet import read_front
 from paretoformer.search.study.spec import load_spec
-from paretoformer.search.study.subject import load_subject
+from paretoformer.search.study.subject import load_subject, try_dense
 from paretoformer.spaces import Candidate, HeadMask
 from paretoformer.spaces.answers import Directions
 from paretoformer.spaces.embedder import as_embedder
@@ -252,6 +252,72 @@ def test_scores_that_cannot_be_used_are_refused_in_one_line(
     tmp_path: Path, scores: list[Any], columns: str, message: str
 ) -> None:
     study = pair_study(tmp_path, scores, columns)
+    with pytest.raises(StudyError, match=message) as caught:
+        load_subject(load_spec(study))
+    assert "\n" not in str(caught.value)
+
+
+def retrieval_study(folder: Path, passages: int = 4) -> Path:
+    """An embedder that is always right: relevant is what its cosine is highest with."""
+    study = pair_study(folder, [1.0])
+    rows = pd.read_csv(folder / "data.csv")
+    rows["text"] = [f"word{index} word{index // 7}" for index in np.arange(len(rows)) // passages]
+    model = as_embedder(encoder(folder / "model"), "mean")
+    tokenizer = transformers.AutoTokenizer.from_pretrained(folder / "model")
+    with torch.inference_mode():
+        queries, texts = (
+            model(**tokenizer(rows[name].tolist(), padding=True, return_tensors="pt"))
+            for name in ("text", "b")
+        )
+    cosines = (queries.sentence_embedding * texts.sentence_embedding).sum(-1).numpy()
+    ranks = pd.Series(cosines).groupby(rows["text"]).rank()
+    rows["label"] = (ranks - 2).clip(lower=0)
+    rows.sample(frac=1, random_state=0).to_csv(folder / "data.csv", index=False)
+    text = study.read_text().replace('"feature-extraction"', '"retrieval"')
+    study.write_text(text.replace("check = false  # the model was never trained\n", ""))
+    return study
+
+
+def test_embedder_is_scored_by_the_order_of_passages(tmp_path: Path) -> None:
+    study = retrieval_study(tmp_path)
+    spec = load_spec(study)
+    here = load_subject(spec)
+    assert [metric.name for metric in here.objectives] == ["ndcg", "latency_ms"]
+    assert [each.text for each in here.requirements] == ["ndcg>=dense-0.01"]
+    assert not [each for each in try_dense(here, spec).remarks if each.doubt]
+    split = here.workload.splits["search"]
+    assert split.labels.shape == (len(split), 2)
+    assert (split.labels[::2] == split.labels[1::2]).all()
+    with torch.inference_mode():
+        vectors = np.concatenate(
+            [
+                here.task.predict(here.model(input_ids=torch.tensor(each["input_ids"])[None]))
+                for each in split.examples
+            ]
+        )
+    bench: Any = SimpleNamespace(task=here.task, split=split, memo={"predictions": vectors})
+    for name in ("ndcg", "mrr"):
+        found = metric_of(name).measure(bench)
+        assert found is not None
+        assert found.value == pytest.approx(1.0)
+        assert found.samples is not None
+        assert len(found.samples) == len(set(split.labels[:, 1]))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"label": -1.0}, "a relevance is below 0"),
+        ({"label": "high"}, "label 'high' is no score: retrieval compares with numbers"),
+        ({"label": 1.0}, "has no query with several passages, one of them relevant"),
+    ],
+)
+def test_relevance_that_cannot_be_used_is_refused_in_one_line(
+    tmp_path: Path, change: dict[str, Any], message: str
+) -> None:
+    study = retrieval_study(tmp_path)
+    rows = pd.read_csv(tmp_path / "data.csv").assign(**change)
+    rows.to_csv(tmp_path / "data.csv", index=False)
     with pytest.raises(StudyError, match=message) as caught:
         load_subject(load_spec(study))
     assert "\n" not in str(caught.value)

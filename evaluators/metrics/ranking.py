@@ -33,7 +33,8 @@ class _OfQueries(Metric):
         """(queries,) labels: (rows, 2), a relevance and the number of a query."""
 
     def measure(self, bench: Bench) -> Measurement:
-        found = self.of_queries(np.asarray(bench.split.labels), predictions(bench))
+        answers, labels = bench.task.scored(predictions(bench), np.asarray(bench.split.labels))
+        found = self.of_queries(labels, answers)
         low, high = bootstrap_interval(lambda rows: float(found[rows].mean()), len(found))
         samples = tuple(found.tolist())
         return Measurement(float(found.mean()), low, high, self.unit, samples=samples)

@@ -27,8 +27,8 @@ from paretoformer.evaluators.statistics import rank_correlation
 from paretoformer.evaluators.target import Target
 from paretoformer.evaluators.tasks.labels import numbers_of
 from paretoformer.evaluators.tasks.task import Task, register
-from paretoformer.evaluators.tasks.text import tokenize
-from paretoformer.evaluators.workload import Workload
+from paretoformer.evaluators.tasks.text import plainly, tokenize
+from paretoformer.evaluators.workload import Encoded, Workload
 from paretoformer.spaces.answers import Directions, cosines
 from paretoformer.spaces.embedder import Pooling, as_embedder
 from paretoformer.spaces.tokens import Batch
@@ -55,7 +55,7 @@ class FeatureExtraction(Task):
         name: modeling_auto.MODEL_MAPPING_NAMES[name] for name in FAMILIES
     }
     answers = Directions()
-    scores = ("spearman",)
+    scores: ClassVar[tuple[str, ...]] = ("spearman",)
     unread = ("pooler.",)
     files = (MODULES, "*_Pooling/config.json", "*sentence*.json")
 
@@ -67,11 +67,17 @@ class FeatureExtraction(Task):
         self, splits: Mapping[SplitName, Examples], tokenizer: Any, config: Any, target: Target
     ) -> Workload:
         apart = {name: _apart(each) for name, each in splits.items()}
-        workload = tokenize(apart, tokenizer, config, target)
+        workload = tokenize(apart, tokenizer, config, target, self.rows)
         for name, split in workload.splits.items():
             if any(splits[name].pairs) and len(split) != len(apart[name]):
                 raise DataError(f"a text of a pair of {name!r} gives no token: leave it out.")
         return workload
+
+    def rows(
+        self, examples: Examples, tokenizer: Any, target: Target
+    ) -> tuple[list[Encoded], np.ndarray]:
+        """An `Encode`. examples: the two texts of a pair are two of them, one after the other."""
+        return plainly(examples, tokenizer, target)
 
     def read_labels(self, labels: Sequence[Any], config: Any) -> Labels:
         return numbers_of(labels, self.name)

@@ -1,0 +1,60 @@
+"""Task `retrieval`: which passages answer a query, as the cosines of their embeddings say it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
+
+import numpy as np
+
+from paretoformer.evaluators.data import Examples, Form, Labels, SplitName
+from paretoformer.evaluators.remark import Remark
+from paretoformer.evaluators.target import Target
+from paretoformer.evaluators.tasks.feature_extraction import FeatureExtraction
+from paretoformer.evaluators.tasks.queries import (
+    check_order,
+    doubts_about_order,
+    relevance_of,
+    with_query_numbers,
+)
+from paretoformer.evaluators.tasks.task import register
+from paretoformer.evaluators.tasks.text import plainly
+from paretoformer.evaluators.workload import Encoded, Workload
+
+
+class Retrieval(FeatureExtraction):
+    """Sentence embeddings, over rows of a query (`data.text`), a passage (`data.text_pair`) and how
+    relevant it is: 0 or more.
+
+    What is scored is the order of the passages that the data have for each query, not a search in
+    all of them. Rows of one query are in one split, so a split may be smaller than asked for.
+    """
+
+    name = "retrieval"
+    scores: ClassVar[tuple[str, ...]] = ("ndcg", "mrr")
+    guessed = False  # nothing tells it from another embedder
+    form: ClassVar[Form] = "ranking"
+
+    def encode(
+        self, splits: Mapping[SplitName, Examples], tokenizer: Any, config: Any, target: Target
+    ) -> Workload:
+        """Labels are (rows, 2): the relevance, and the number of the query in its split."""
+        workload = super().encode(splits, tokenizer, config, target)
+        check_order(splits, {name: split.labels[::2] for name, split in workload.splits.items()})
+        return workload
+
+    def rows(
+        self, examples: Examples, tokenizer: Any, target: Target
+    ) -> tuple[list[Encoded], np.ndarray]:
+        rows, relevance = plainly(examples, tokenizer, target)
+        queries = [text for text in examples.texts[::2] for _ in range(2)]
+        return rows, with_query_numbers(relevance, queries)
+
+    def read_labels(self, labels: Sequence[Any], config: Any) -> Labels:
+        return relevance_of(labels, self.name)
+
+    def doubts(self, answers: np.ndarray, labels: np.ndarray, config: Any) -> list[Remark]:
+        return doubts_about_order(*self.scored(answers, labels))
+
+
+register(Retrieval())
