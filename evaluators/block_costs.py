@@ -31,6 +31,8 @@ SECONDS = 4.0
 """Default duration of the timing of all variants together."""
 ROUNDS = (8, 60)
 """The fewest and the most rounds."""
+LEAST_LAYER = 0.03
+"""Share of a layer's time that is outside its blocks, at least: noise must not make it nothing."""
 BLOCK_SECONDS = 0.01
 """Duration of the timed calls of one variant in a round; one untimed call comes first."""
 
@@ -92,7 +94,8 @@ def block_costs(
     whole = np.median([times[index, block.uncut] for index, block in enumerate(blocks)])
     full = sum(each[block.uncut] for each, block in zip(costs, blocks, strict=True))
     last = min(1.0, times[LAST_FREE] / times[LAST]) if LAST in times else 1.0
-    return ForwardCosts(costs, max(0.0, float(whole - full)), times[REST], last)
+    layer = max(LEAST_LAYER * whole, whole - full)
+    return ForwardCosts(costs, float(layer), times[REST], last)
 
 
 def _usual_times(

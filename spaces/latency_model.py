@@ -17,7 +17,9 @@ RIDGE = 0.001
 square of the noise (3%) against the square of what a part may well differ by (all of itself)."""
 
 OVERHEAD = 0.1
-"""Share of the whole model's time by which the constant may well differ: a runtime's own calls."""
+"""Share of the whole model's time by which what is outside the blocks may well differ, the constant
+as well as what all layers have: a runtime's own calls, and what a layer that is timed by itself
+finds in the cache."""
 
 LEAST_REST = 0.03
 """Share of the dense model's time that is outside its layers, at least, where it was not timed."""
@@ -67,6 +69,7 @@ class LatencyModel:
         # In units of what each may well differ by, so that the ridge holds all of them alike.
         scales = np.maximum(start, 1e-9)
         scales[0] = max(scales[0], OVERHEAD * wanted[0])
+        scales[-1] = max(scales[-1], OVERHEAD * wanted[0] / max(blocks[-1], 1e-9))
         design = np.stack(rows) / np.array(wanted)[:, None]
         missing, design = 1.0 - design @ start, design * scales
         left = design.T @ design + RIDGE * np.eye(len(scales))
