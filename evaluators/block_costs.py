@@ -144,9 +144,9 @@ def _layer(
     found: list[tuple[Any, Any]] = []
 
     def hook(module: nn.Module, inputs: Any, named: Any) -> None:
-        # Called again and again, it must not lengthen a cache.
-        alone = {key: None if isinstance(each, Cache) else each for key, each in named.items()}
-        found.append((inputs, alone))
+        # Called again and again, it must not lengthen a cache, which GPT-2 passes by its place.
+        alone = {key: _uncached(each) for key, each in named.items()}
+        found.append((tuple(map(_uncached, inputs)), alone))
         raise _Reached
 
     handle = layer.register_forward_pre_hook(hook, with_kwargs=True)
@@ -161,23 +161,27 @@ def _layer(
     return lambda: layer(*inputs, **named)
 
 
+def _uncached(each: Any) -> Any:
+    return None if isinstance(each, Cache) else each
+
+
 def _without_layers(model: nn.Module, batch: dict[str, torch.Tensor]) -> Callable[[], Any]:
-    """The model, whose layers answer at once what they answered before."""
+    """The model, whose layers answer at once what the last of them answered before."""
     layers = [block.layer for block in blocks_of(model)]
-    answers: dict[nn.Module, Any] = {}
+    found: list[Any] = []
 
     def keep(module: nn.Module, inputs: Any, answer: Any) -> None:
-        answers[module] = answer
+        found.append(answer)
 
-    handles = [layer.register_forward_hook(keep) for layer in layers]
+    handle = layers[-1].register_forward_hook(keep)
     with torch.inference_mode():
         model(**batch)
-    for handle in handles:
-        handle.remove()
+    handle.remove()
+    (answer,) = found
 
     def call() -> None:
         for layer in layers:
-            vars(layer)["forward"] = partial(_answer, answers[layer])
+            vars(layer)["forward"] = partial(_answer, answer)
         try:
             model(**batch)
         finally:

@@ -7,11 +7,13 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import optuna
 import pytest
 import torch
+import transformers
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -180,16 +182,53 @@ def test_block_costs_are_those_of_the_attention_alone(tmp_path: Path) -> None:
     here = subject(tmp_path)
     choices = (FULL, WINDOW)
     block = AttentionBlock.of(choices, np.ones((2, 4)), np.zeros((2, 2, 4)))
-    dense = Candidate.dense(2, 4)
-    found = block_costs(
-        here.model, here.workload, here.target, [block], dense.replaced(readout="first")
-    )
-    costs = found.blocks[0].reshape(len(choices), 5)
+    costs = block_costs(here.model, here.workload, here.target, [block]).blocks[0]
+    costs = costs.reshape(len(choices), 5)
     assert not costs[:, 0].any()
     assert (costs >= 0).all()
     assert costs.max() > 0
-    assert 0 < found.last <= 1
-    assert block_costs(here.model, here.workload, here.target, [block], dense, seconds=0).last == 1
+
+
+def test_costs_of_a_forward_are_those_of_its_parts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here = subject(tmp_path)
+    heads = AttentionBlock.of((FULL,), np.ones((2, 4)), np.zeros((1, 2, 4)))
+    neurons = NeuronBlock.of(np.ones((2, 64)))
+    named = {("rest", 0): 0.5, ("last", 0): 8.0, ("last", 1): 2.0}
+
+    def times(calls: dict[Any, Callable[[], Any]], *_: Any) -> dict[Any, float]:
+        """Four milliseconds of heads, three of neurons, one of what is left."""
+        blocks = [(heads, 4.0), (neurons, 3.0)]
+        found = dict.fromkeys(calls, 0.0)
+        for key in calls:
+            if key in named:
+                found[key] = named[key]
+            else:
+                block, whole = blocks[key[0]]
+                found[key] = 8.0 - whole * (1 - key[1] / block.uncut)
+        return found
+
+    monkeypatch.setattr(block_costs_of, "_usual_times", times)
+    dense = Candidate.dense(2, 4)
+    arguments: Any = (here.model, here.workload, here.target, [heads, neurons])
+    found = block_costs(*arguments, dense.replaced(readout="first"))
+    assert [each.max() for each in found.blocks] == pytest.approx([4.0, 3.0])
+    assert (found.layer, found.rest, found.last) == pytest.approx((1.0, 0.5, 0.25))
+    assert block_costs(*arguments, dense).last == 1.0
+
+
+def test_layer_of_a_language_model_is_timed_without_its_cache(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    grown = []
+    monkeypatch.setattr(transformers.Cache, "update", lambda *_, **__: grown.append(1))
+    for family in ("gpt2", "llama"):
+        batch = {"input_ids": torch.randint(4, 90, (2, 8))}
+        call = block_costs_of._layer(0, tiny(family, "CausalLM"), Candidate.dense(2, 4), batch)
+        with torch.inference_mode():
+            call()
+        assert not grown
 
 
 def test_rest_of_a_model_is_timed_without_its_layers(tmp_path: Path) -> None:

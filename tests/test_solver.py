@@ -101,12 +101,16 @@ def test_solution_is_what_its_candidate_is_predicted_to_be(seed: int) -> None:
 
 @given(st.integers(0, 1000))
 def test_programme_survives_its_json(seed: int) -> None:
-    here = programme(seed, removable=bool(seed % 2))
+    here = replace(programme(seed, removable=bool(seed % 2)), rest=0.5, last=0.25)
     names = ("attention", "feed_forward")
     blocks = {name: kind.block for name, kind in zip(names, here.kinds, strict=True)}
     again = Programme.from_dict(here.to_dict(), Shape(LAYERS, HEADS), blocks)
     assert again.to_dict() == here.to_dict()
+    assert (again.rest, again.last) == (0.5, 0.25)
     np.testing.assert_array_equal(again.solve().best, here.solve().best)
+    older = {k: v for k, v in here.to_dict().items() if k not in ("rest", "last")}
+    of_older = Programme.from_dict(older, Shape(LAYERS, HEADS), blocks)
+    assert (of_older.rest, of_older.last) == (None, 1.0)
 
 
 def test_what_the_programme_does_not_know_is_not_predicted() -> None:
