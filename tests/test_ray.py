@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import signal
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
-from multiprocessing import get_context
 
 import numpy as np
 import psutil
@@ -204,8 +204,16 @@ def statuses() -> list[int]:
 
 
 def test_signals_while_ray_waits_keep_their_numbers_and_none_is_lost_in_a_finaliser() -> None:
-    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as apart:  # not for this process
-        found = apart.submit(statuses).result()
+    with ProcessPoolExecutor(
+        1, mp_context=multiprocessing.get_context("spawn")
+    ) as apart:  # not for this process
+        future = apart.submit(statuses)
+        try:
+            found = future.result(timeout=200)
+        except TimeoutError:
+            for child in multiprocessing.active_children():
+                child.kill()  # or the pool would wait for it
+            raise
     assert found == [128 + signal.SIGINT, 128 + signal.SIGTERM, 128 + signal.SIGINT]
 
 
