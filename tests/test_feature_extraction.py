@@ -16,6 +16,7 @@ import transformers
 from scipy.stats import spearmanr
 
 import paretoformer as pf
+from paretoformer.evaluators.data import Examples
 from paretoformer.evaluators.metrics import metric_of
 from paretoformer.evaluators.tasks import task_of
 from paretoformer.evaluators.tasks.feature_extraction import pooling_of
@@ -302,6 +303,22 @@ def test_embedder_is_scored_by_the_order_of_passages(tmp_path: Path) -> None:
         assert found.value == pytest.approx(1.0)
         assert found.samples is not None
         assert len(found.samples) == len(set(split.labels[:, 1]))
+
+
+def test_texts_of_few_queries_are_mixed_and_prompts_named(tmp_path: Path) -> None:
+    study = retrieval_study(tmp_path)
+    settings = {"prompts": {"query": "query: ", "passage": ""}, "default_prompt_name": None}
+    (tmp_path / "model" / "config_sentence_transformers.json").write_text(json.dumps(settings))
+    here = load_subject(load_spec(study))
+    (said,) = [each.text for each in here.remarks if "prompts" in each.text]
+    assert "before queries and passages (query: 'query: ')" in said
+    labels = here.workload.splits["train"].labels
+    assert (labels[::2] == labels[1::2]).all()
+    assert np.count_nonzero(np.diff(labels[::2, 1]) == 0) < len(labels) / 4
+    rows = Examples(("q", "q", "r"), ("a", "b", "a"), (1.0, 0.0, 1.0))
+    task: Any = here.task
+    assert sorted(task.apart("recovery", rows).texts) == ["a", "b", "q", "r"]
+    assert task.apart("search", rows).texts == ("q", "a", "q", "b", "r", "a")
 
 
 @pytest.mark.parametrize(

@@ -169,6 +169,16 @@ def test_too_few_queries_for_their_passages_are_refused(study: Path) -> None:
         load_subject(spec)
 
 
+def test_one_query_alone_is_refused_since_it_has_no_interval(study: Path) -> None:
+    other = study.parent / "one.toml"
+    text = study.read_text()
+    examples = f"search_examples = {load_spec(study).data.search_examples}"
+    assert examples in text
+    other.write_text(text.replace(examples, f"search_examples = {PASSAGES}"))
+    with pytest.raises(StudyError, match=r"has 1 query with .* raise data\.search_examples"):
+        load_subject(load_spec(other))
+
+
 def test_passages_are_needed(study: Path) -> None:
     other = study.parent / "alone.toml"
     other.write_text(study.read_text().replace('text_pair = "pair"\n', ""))

@@ -66,17 +66,21 @@ class FeatureExtraction(Task):
     def encode(
         self, splits: Mapping[SplitName, Examples], tokenizer: Any, config: Any, target: Target
     ) -> Workload:
-        apart = {name: _apart(each) for name, each in splits.items()}
+        apart = {name: self.apart(name, each) for name, each in splits.items()}
         workload = tokenize(apart, tokenizer, config, target, self.rows)
         for name, split in workload.splits.items():
             if any(splits[name].pairs) and len(split) != len(apart[name]):
                 raise DataError(f"a text of a pair of {name!r} gives no token: leave it out.")
         return workload
 
+    def apart(self, name: SplitName, examples: Examples) -> Examples:
+        """The examples of a split, the two texts of each pair as two, one after the other."""
+        return _apart(examples)
+
     def rows(
         self, examples: Examples, tokenizer: Any, target: Target
     ) -> tuple[list[Encoded], np.ndarray]:
-        """An `Encode`. examples: the two texts of a pair are two of them, one after the other."""
+        """An `Encode`. examples: as `apart` returns them."""
         return plainly(examples, tokenizer, target)
 
     def read_labels(self, labels: Sequence[Any], config: Any) -> Labels:
@@ -155,8 +159,7 @@ def pooling_of(path: str) -> tuple[Pooling, tuple[Remark, ...]]:
 
 def _ignored(path: str) -> Iterator[Remark]:
     """What sentence-transformers does to texts before the tokenizer, and paretoformer does not."""
-    settings = _json(path, "config_sentence_transformers.json") or {}
-    prompts, name = settings.get("prompts") or {}, settings.get("default_prompt_name")
+    prompts, name = prompts_of(path)
     if prompt := prompts.get(name):
         yield Remark(
             f"{path}: sentence-transformers puts the prompt {prompt!r} before every text. Here "
@@ -167,6 +170,12 @@ def _ignored(path: str) -> Iterator[Remark]:
             f"{path}: sentence-transformers changes every text to lower case. Here texts are taken "
             "as they are: change them in the data, unless the tokenizer does it."
         )
+
+
+def prompts_of(path: str) -> tuple[dict[Any, str], Any]:
+    """What sentence-transformers puts before texts, by name; and the name of the default."""
+    settings = _json(path, "config_sentence_transformers.json") or {}
+    return settings.get("prompts") or {}, settings.get("default_prompt_name")
 
 
 def _json(path: str, name: str) -> Any:

@@ -31,6 +31,7 @@ class MultiLabelClassification(TextClassifier):
     """
 
     name = "multi-label-classification"
+    tag = "text-classification"
     problem = "multi_label_classification"
     answers = MultiLabel()
     scores = ("micro_f1",)

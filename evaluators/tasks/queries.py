@@ -13,6 +13,9 @@ from paretoformer.evaluators.remark import Remark
 from paretoformer.evaluators.statistics import ndcg_of_queries
 from paretoformer.evaluators.tasks.labels import numbers_of
 
+LEAST = 2
+"""Queries of a split that is scored: a score of one alone has no interval."""
+
 
 def relevance_of(labels: Sequence[Any], task: str) -> Labels:
     """Raises DataError where a label is no number, or below 0."""
@@ -34,13 +37,17 @@ def check_order(
     """labels: of each split, (rows, 2).
 
     Raises:
-        DataError: a split that is scored has no query with passages to put in order.
+        DataError: a split that is scored has too few queries with passages to put in order.
     """
     for name in ("search", "confirm"):
-        if name in labels and splits[name].labelled and not len(_scored_queries(labels[name])):
+        if name not in labels or not splits[name].labelled:
+            continue
+        count = len(_scored_queries(labels[name]))
+        if count < LEAST:
             raise DataError(
-                f"the split {name!r} has no query with several passages, one of them relevant "
-                "(above 0) and one less so: there is no order to score."
+                f"the split {name!r} has {count or 'no'} query with several passages, one of them "
+                f"relevant (above 0) and one less so, and an order is scored on {LEAST} or more: "
+                f"raise data.{name}_examples, or add queries."
             )
 
 

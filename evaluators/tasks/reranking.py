@@ -33,6 +33,7 @@ class Reranking(TextRegression):
     """
 
     name = "reranking"
+    tag = "text-ranking"
     scores = ("ndcg", "mrr")
     more_scores = ()
     guessed = False  # nothing tells it from a regression

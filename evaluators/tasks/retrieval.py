@@ -6,11 +6,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
+from torch import nn
 
 from paretoformer.evaluators.data import Examples, Form, Labels, SplitName
 from paretoformer.evaluators.remark import Remark
 from paretoformer.evaluators.target import Target
-from paretoformer.evaluators.tasks.feature_extraction import FeatureExtraction
+from paretoformer.evaluators.tasks.feature_extraction import FeatureExtraction, prompts_of
 from paretoformer.evaluators.tasks.queries import (
     check_order,
     doubts_about_order,
@@ -21,19 +22,53 @@ from paretoformer.evaluators.tasks.task import register
 from paretoformer.evaluators.tasks.text import plainly
 from paretoformer.evaluators.workload import Encoded, Workload
 
+PROMPTS = ("query", "document", "passage", "corpus")
+"""Names that sentence-transformers' `encode_query` and `encode_document` look for."""
+
 
 class Retrieval(FeatureExtraction):
     """Sentence embeddings, over rows of a query (`data.text`), a passage (`data.text_pair`) and how
     relevant it is: 0 or more.
 
     What is scored is the order of the passages that the data have for each query, not a search in
-    all of them. Rows of one query are in one split, so a split may be smaller than asked for.
+    all of them. Rows of one query are in one split, so a split may be smaller than asked for. A
+    passage of several queries may be in several splits.
     """
 
     name = "retrieval"
+    tag = "sentence-similarity"
     scores: ClassVar[tuple[str, ...]] = ("ndcg", "mrr")
     guessed = False  # nothing tells it from another embedder
     form: ClassVar[Form] = "ranking"
+
+    def adapted(self, model: nn.Module, path: str) -> tuple[nn.Module, tuple[Remark, ...]]:
+        model, remarks = super().adapted(model, path)
+        prompts, default = prompts_of(path)
+        of_sides = {key: prompts.get(key) for key in PROMPTS if key != default}
+        if not any(of_sides.values()):
+            return model, remarks
+        named = ", ".join(f"{key}: {prompt!r}" for key, prompt in of_sides.items() if prompt)
+        remark = Remark(
+            f"{path}: sentence-transformers puts prompts before queries and passages ({named}). "
+            "Here texts are taken as they are: put them into the data."
+        )
+        return model, (*remarks, remark)
+
+    def apart(self, name: SplitName, examples: Examples) -> Examples:
+        """In a random order where nothing is scored, or the first texts would be of few queries;
+        each text once where it needs no partner."""
+        rng = np.random.default_rng(0)
+        if name == "recovery":
+            texts = list(dict.fromkeys(super().apart(name, examples).texts))
+            texts = [texts[index] for index in rng.permutation(len(texts))]
+            return Examples(tuple(texts), ("",) * len(texts), ())
+        if name in ("train", "steer"):
+            order = rng.permutation(len(examples))
+            columns = (examples.texts, examples.pairs, examples.labels)
+            examples = Examples(
+                *(tuple(each[i] for i in order) if each else () for each in columns)
+            )
+        return super().apart(name, examples)
 
     def encode(
         self, splits: Mapping[SplitName, Examples], tokenizer: Any, config: Any, target: Target

@@ -48,6 +48,8 @@ class Task(ABC):
     """Beginnings of the names of weights that it does not use, so that they may be missing."""
     files: ClassVar[tuple[str, ...]] = ()
     """Patterns of files of the model's folder that other libraries need, for an export."""
+    tag: ClassVar[str] = ""
+    """What the Hub calls it (`pipeline_tag` of a model card); empty: its name."""
     more_scores: ClassVar[tuple[str, ...]] = ()
     """Of those that a study measures where it asks for them."""
     guessed: ClassVar[bool] = True

@@ -37,6 +37,7 @@ class TextRegression(TextClassifier):
     """
 
     name = "text-regression"
+    tag: ClassVar[str] = "text-classification"
     problem = "regression"
     answers = Numbers()
     scores: ClassVar[tuple[str, ...]] = ("spearman",)

@@ -35,6 +35,7 @@ def model_card(best: Best, base: str, served: Sequence[str] = ()) -> str:
         name=best.study["name"],
         base=best.study["model"]["path"],
         task=best.study["model"]["task"],
+        tag=task.tag or task.name,
         licence=licence_of(base),
         files=[f"`{name}`" for name in served],
         plain=best.candidate.is_plain,
