@@ -213,15 +213,17 @@ def main(argv: Sequence[str] | None = None) -> None:
         for name, (space, proposers, sampler) in methods(seed).items():
             found.setdefault(name, []).append(one(space, proposers, sampler, seed, most, quick))
             print(f"seed {seed}: {name} done", flush=True)
-    tell(found, arguments.trials)
+    print_table(found, arguments.trials)
     if arguments.long:
         space, proposers, sampler = methods(0)["NSGA-II on bits"]
         name = f"NSGA-II on bits, {arguments.long}"
         found[name] = [one(space, proposers, sampler, 0, arguments.long, quick)]
-        tell(found, [*arguments.trials, arguments.long])
+        print_table(found, [*arguments.trials, arguments.long])
 
 
-def tell(found: Mapping[str, Sequence[Sequence[tuple[float, float]]]], counts: list[int]) -> None:
+def print_table(
+    found: Mapping[str, Sequence[Sequence[tuple[float, float]]]], counts: list[int]
+) -> None:
     """found: method -> of each seed, its trials."""
     dense = next(iter(found.values()))[0][0][1]
     whole = volume([point for runs in found.values() for run in runs for point in run], dense)

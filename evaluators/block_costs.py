@@ -47,8 +47,8 @@ class ForwardCosts:
     """Milliseconds of what a forward consists of.
 
     blocks: of each block, (options,). layer: what is left of a layer without any of its blocks.
-    rest: of the model without its layers. last: the share of a last layer that is left of it with
-    what every candidate of the study has, such as a readout of one token.
+    rest: of the model without its layers. last: no milliseconds, but the share of the last layer's
+    time that is left with what every candidate of the study has, such as a readout of one token.
     """
 
     blocks: list[Costs]
@@ -166,7 +166,7 @@ def _uncached(each: Any) -> Any:
 
 
 def _without_layers(model: nn.Module, batch: dict[str, torch.Tensor]) -> Callable[[], Any]:
-    """The model, whose layers answer at once what the last of them answered before."""
+    """The model with layers that compute nothing: each returns a stored output of the last one."""
     layers = [block.layer for block in blocks_of(model)]
     found: list[Any] = []
 

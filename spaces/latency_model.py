@@ -14,12 +14,12 @@ from paretoformer.spaces.solver import Programme
 
 RIDGE = 0.001
 """How strongly parts are held at the runtime's speed-up of the whole, against one measurement: the
-square of the noise (3%) against the square of what a part may well differ by (all of itself)."""
+square of the noise (3%) against the square of what a part can differ by (all of itself)."""
 
 OVERHEAD = 0.1
-"""Share of the whole model's time by which what is outside the blocks may well differ, the constant
-as well as what all layers have: a runtime's own calls, and what a layer that is timed by itself
-finds in the cache."""
+"""Share of the whole model's time by which the constant, and what all layers have outside their
+blocks, can differ from what was timed: a runtime has calls of its own, and a layer that is timed
+alone keeps its weights in the cache."""
 
 LEAST_REST = 0.03
 """Share of the dense model's time that is outside its layers, at least, where it was not timed."""
@@ -45,9 +45,9 @@ class LatencyModel:
     ) -> LatencyModel:
         """By ridge regression on proportions, from what the runtime makes of the whole model.
 
-        Without any other measurement, all parts are as much faster as the whole is. The parts of a
-        layer that is timed by itself, again and again, take less than in a model, whose weights do
-        not stay in the cache; so it is their proportions that count.
+        Without any other measurement, every part is faster by the same factor as the whole. Only
+        proportions of the timed parts are used: a layer that is timed alone keeps its weights in
+        the cache, and so takes less time than inside the model.
 
         torch_dense: milliseconds of the dense model in torch. whole: the uncompressed model in this
         runtime, with milliseconds. measured: candidates in it, with milliseconds.
@@ -66,7 +66,7 @@ class LatencyModel:
                 rows.append(np.array([1.0, *parts]))
                 wanted.append(milliseconds)
         start *= wanted[0] / (start @ rows[0])
-        # In units of what each may well differ by, so that the ridge holds all of them alike.
+        # In units of what each can differ by, so that the ridge holds all of them alike.
         scales = np.maximum(start, 1e-9)
         scales[0] = max(scales[0], OVERHEAD * wanted[0])
         scales[-1] = max(scales[-1], OVERHEAD * wanted[0] / max(blocks[-1], 1e-9))

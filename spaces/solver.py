@@ -65,7 +65,7 @@ class Programme:
     removed: (layers,) nats of the model without that layer; inf where it must stay.
     coefficients: (layers, kinds + 1), by which the nats of each are multiplied; None: by one.
     rest: milliseconds of the model without its layers; None: not known (runs of older versions).
-    last: the share of its milliseconds that a last layer takes which reads out some tokens only.
+    last: the share of its time that is left of the last layer where it computes some tokens only.
     """
 
     dense: Candidate

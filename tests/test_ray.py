@@ -204,15 +204,16 @@ def statuses() -> list[int]:
 
 
 def test_signals_while_ray_waits_keep_their_numbers_and_none_is_lost_in_a_finaliser() -> None:
-    with ProcessPoolExecutor(
-        1, mp_context=multiprocessing.get_context("spawn")
-    ) as apart:  # not for this process
+    others = multiprocessing.active_children()
+    spawn = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(1, mp_context=spawn) as apart:  # signals are not for this process
         future = apart.submit(statuses)
         try:
             found = future.result(timeout=200)
         except TimeoutError:
             for child in multiprocessing.active_children():
-                child.kill()  # or the pool would wait for it
+                if child not in others:
+                    child.kill()  # or the pool would wait for it
             raise
     assert found == [128 + signal.SIGINT, 128 + signal.SIGTERM, 128 + signal.SIGINT]
 

@@ -13,8 +13,8 @@ from paretoformer.evaluators.remark import Remark
 from paretoformer.evaluators.statistics import ndcg_of_queries
 from paretoformer.evaluators.tasks.labels import numbers_of
 
-LEAST = 2
-"""Queries of a split that is scored: a score of one alone has no interval."""
+LEAST_QUERIES = 2
+"""The fewest queries of a split that is scored: the score of one query has no interval."""
 
 
 def relevance_of(labels: Sequence[Any], task: str) -> Labels:
@@ -43,11 +43,11 @@ def check_order(
         if name not in labels or not splits[name].labelled:
             continue
         count = len(_scored_queries(labels[name]))
-        if count < LEAST:
+        if count < LEAST_QUERIES:
             raise DataError(
                 f"the split {name!r} has {count or 'no'} query with several passages, one of them "
-                f"relevant (above 0) and one less so, and an order is scored on {LEAST} or more: "
-                f"raise data.{name}_examples, or add queries."
+                f"relevant (above 0) and one less so, and an order is scored on {LEAST_QUERIES} "
+                f"or more: raise data.{name}_examples, or add queries."
             )
 
 
