@@ -57,6 +57,11 @@ def check_device(name: str) -> None:
         raise ValueError(f"device {name!r} is not available on this machine: use cpu.")
 
 
+def accelerators(device: str) -> int:
+    """How many GPUs of this machine the name of a device may mean."""
+    return torch.cuda.device_count() if device == "cuda" else int(device != "cpu")
+
+
 def physical_cores() -> int:
     """Physical cores that this process may use, by its affinity and its container's quota."""
     usable = int(joblib.cpu_count(only_physical_cores=True))

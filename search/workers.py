@@ -9,7 +9,12 @@ from dataclasses import replace
 from typing import Any
 
 from paretoformer.evaluators.evaluator import Evaluates
-from paretoformer.evaluators.target import Target, machine_facts, physical_cores
+from paretoformer.evaluators.target import (
+    Target,
+    accelerators,
+    machine_facts,
+    physical_cores,
+)
 from paretoformer.search.budget import patience_seconds
 from paretoformer.search.dispatch.dispatcher import Dispatcher
 from paretoformer.search.dispatch.placement import (
@@ -65,7 +70,7 @@ class Workers:
         """
         found = machine_facts(self._target)
         if self._spec.target.resource:
-            nodes = places(self._spec.target.resource).timing
+            nodes = self._anywhere().timing
             machines = [self._facts_of(node) for node in nodes]
             check_alike(machines)
             found = machines[0]
@@ -74,9 +79,12 @@ class Workers:
     @property
     def many(self) -> bool:
         """Whether there are enough to screen faster than this process."""
-        if not self._address:
-            return physical_cores() >= SCREENERS
-        return len(places(self._spec.target.resource).shared) >= SCREENERS
+        if self._address:
+            return len(self._anywhere().shared) >= SCREENERS
+        here = physical_cores()
+        if self._target.device != "cpu":
+            here = min(here, accelerators(self._target.device))
+        return here >= SCREENERS
 
     @contextmanager
     def measuring(self, evaluator: Evaluates, *, fresh: bool) -> Iterator[Dispatcher]:
@@ -99,11 +107,11 @@ class Workers:
 
     @contextmanager
     def screening(self, evaluator: Evaluates, *, most: int) -> Iterator[Dispatcher]:
-        """One for each core, but at most `most`; they do no timings."""
+        """One for each core or GPU, but at most `most`; they do no timings."""
         self._start_ray()
         with RayDispatcher(
             evaluator,
-            where=replace(places(self._spec.target.resource, workers=most), timing=()),
+            where=replace(self._anywhere(most), timing=()),
             threads=1,
             seconds=self._spec.search.trial_seconds,
             on_worker=self._on_worker,
@@ -116,12 +124,14 @@ class Workers:
             self._facts[node] = import_ray().get(run_on(node, machine_facts, self._target))
         return self._facts[node]
 
+    def _anywhere(self, most: int | None = None) -> Places:
+        """On nodes of whatever hardware; at most so many that do not time."""
+        return places(self._spec.target.resource, most, self._target.device)
+
     def _places(self) -> Places:
         """Where the workers could be by now. A node that times is like the first one."""
-        resource = self._spec.target.resource
-        on_gpu = not self._target.device.startswith("cpu")
-        where = places(resource, workers=1 if on_gpu else None)
-        if not resource:
+        where = self._anywhere()
+        if not self._spec.target.resource:
             return where
         hardware = self._folder.read_machine()["hardware"]
         found = only_alike(where, hardware, lambda node: self._facts_of(node)["hardware"])

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import time
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
@@ -36,6 +38,18 @@ class NodeEvaluator(FormulaEvaluator):
         node = import_ray().get_runtime_context().get_node_id()
         result = super().run(job)
         return replace(result, spans=tuple(replace(span, host=node) for span in result.spans))
+
+
+class GpuEvaluator(FormulaEvaluator):
+    """Says which GPUs its process sees, as if they were its machine."""
+
+    def run(self, job: Job) -> Result:
+        result = super().run(job)
+        return replace(result, spans=tuple(replace(span, host=seen()) for span in result.spans))
+
+
+def seen() -> str:
+    return os.environ.get("CUDA_VISIBLE_DEVICES", "all")
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -101,6 +115,27 @@ def test_timings_go_to_the_resource_while_the_others_go_on_elsewhere() -> None:
         for other in (*timings, *shared)
         if timing is not other
     )
+
+
+def test_each_gpu_has_a_worker_which_sees_no_other(cluster: Any) -> None:
+    """Ray counts GPUs and gives them away; whether there are any, it takes our word for."""
+    node = cluster.add_node(num_cpus=3, num_gpus=2)
+    try:
+        look = partial(places, "edge-box", machine_of=each_node)
+        where = look(device="cuda")
+        assert Counter(where.shared) == {node.node_id: 2}
+        with RayDispatcher(GpuEvaluator(0.2), where=where, threads=1, seconds=60) as dispatcher:
+            results = run(dispatcher, *mixed())
+        assert {span.host for span in spans(results, Phase.SHARED)} == {"0", "1"}
+        assert {span.host for span in spans(results, Phase.TIMING)} == {seen()}
+        chosen = look(device="cuda:1")
+        assert (chosen.shared, chosen.own_gpu) == ((node.node_id,), False)
+        nowhere = look(device="cuda:2")
+        assert nowhere.shared == nowhere.timing == (node_with("edge-box"),)
+        assert not nowhere.separate_machines
+    finally:
+        cluster.remove_node(node)
+        wait_until_gone(node.node_id)
 
 
 def test_jobs_of_a_node_that_dies_are_done_by_the_others(cluster: Any) -> None:

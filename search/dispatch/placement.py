@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from paretoformer.evaluators.device import cuda_index
 from paretoformer.search.dispatch.ray_session import import_ray
 from paretoformer.search.errors import UserError
 
@@ -15,24 +16,30 @@ class Places:
     """Ray nodes for timings, one worker each, and for the rest, one worker an entry.
 
     separate_machines: whether no machine has both. Then neither waits for the other.
+    own_gpu: whether each of the rest has a GPU to itself.
     """
 
     timing: tuple[str, ...]
     shared: tuple[str, ...]
     separate_machines: bool
+    own_gpu: bool = False
 
 
 def places(
     resource: str = "",
     workers: int | None = None,
+    device: str = "cpu",
     machine_of: Callable[[dict[str, Any]], str] = lambda node: str(node["NodeManagerAddress"]),
 ) -> Places:
     """Where the workers of a study go, on the Ray that this process is connected to.
 
     Timings go to the nodes that have `resource`, or else to this process's own. The rest goes to
     the processors of all other machines, one worker each, or where there is none, of the same one.
+    On `cuda` it is their GPUs instead of their processors, and on a device with a number, or on
+    `mps`, one worker a machine.
 
-    workers: at most so many of the rest. machine_of: tells which nodes share a machine.
+    workers: at most so many of the rest. device: that they need. machine_of: tells which nodes
+    share a machine.
 
     Raises:
         UserError: no node has the resource.
@@ -50,17 +57,28 @@ def places(
             f"ray start --address=... --resources='{{\"{resource}\": 1}}'."
         )
     taken = {machine_of(node) for node in timing}
-    others = [node for node in alive if machine_of(node) not in taken]
-    spread = [
-        node["NodeID"]
-        for node in others or timing
-        for _ in range(int(node["Resources"].get("CPU", 0)))
-    ]
+    others = [node for node in alive if machine_of(node) not in taken and _room(node, device)]
+    spread = [node["NodeID"] for node in others or timing for _ in range(_room(node, device))]
     shared = spread[:workers] or [timing[0]["NodeID"]]
     # Several targets that share a machine would disturb each other.
     if not others:
         timing = timing[:1]
-    return Places(tuple(node["NodeID"] for node in timing), tuple(shared), bool(others))
+    return Places(
+        tuple(node["NodeID"] for node in timing),
+        tuple(shared),
+        separate_machines=bool(others),
+        own_gpu=device == "cuda" and bool(spread),
+    )
+
+
+def _room(node: dict[str, Any], device: str) -> int:
+    """How many workers may do the rest on a node: each reserves a processor."""
+    processors, gpus = (int(node["Resources"].get(name, 0)) for name in ("CPU", "GPU"))
+    if device == "cpu":
+        return processors
+    if device == "cuda":
+        return min(processors, gpus)
+    return min(processors, 1) if gpus > (cuda_index(device) or 0) else 0
 
 
 Hardware = Mapping[str, Any]

@@ -70,7 +70,7 @@ class _Slot:
 
 
 class RayDispatcher(Dispatcher):
-    """Jobs on Ray actors: one for each core, and one with the target's threads for timings.
+    """Jobs on Ray actors: one for each core or GPU, and one with the target's threads for timings.
 
     The lease: an exclusive job starts only when no other job is queued or running, and while any is
     queued or running nothing else starts. So work alternates between a stretch on all cores and a
@@ -121,6 +121,7 @@ class RayDispatcher(Dispatcher):
         self._next_look = time.monotonic() + LOOK_SECONDS
         self._threads = threads
         self._separate_machines = where.separate_machines
+        self._own_gpu = where.own_gpu
         self._times = bool(where.timing)
         self._shared: list[_Slot] = []
         self._timing: list[_Slot] = []
@@ -340,9 +341,9 @@ class RayDispatcher(Dispatcher):
         from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
         there = NodeAffinitySchedulingStrategy(slot.node, soft=False)
-        # A timing worker reserves no CPU: the lease, not Ray, keeps the others away from it.
-        cpus = 0 if slot.exclusive else 1
-        options: dict[str, Any] = {"num_cpus": cpus, "scheduling_strategy": there}
+        options: dict[str, Any] = {"num_cpus": 0, "scheduling_strategy": there}
+        if not slot.exclusive:  # the lease, not Ray, keeps the others away from a timing
+            options |= {"num_cpus": 1, "num_gpus": int(self._own_gpu)}
         scratch = tempfile.mkdtemp(dir=self._scratch.name)
         actor_class = self._actor_class.options(**options)
         actor = actor_class.remote(self._boxed, slot.threads, scratch, models_code())

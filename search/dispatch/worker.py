@@ -25,6 +25,7 @@ class Actor:
     boxed: a list around the reference to the evaluator, so that Ray does not fetch it (and import
     torch) before the threads are set. scratch: the folder of its temporary files, since it is ended
     without a chance to remove them. code: where the classes of a model with code of its own are.
+    Where Ray reserved a GPU for it, it sees no other, and `cuda` is that one.
     """
 
     def __init__(self, boxed: list[Any], threads: int, scratch: str, code: list[str]) -> None:
@@ -35,6 +36,8 @@ class Actor:
             os.environ[name] = str(threads)
         import ray
 
+        if gpus := ray.get_runtime_context().get_accelerator_ids()["GPU"]:
+            os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(gpus)
         self._evaluator: Evaluates = ray.get(boxed[0])
         self._evaluator.prepare(threads)
 
