@@ -16,6 +16,10 @@ from typing import Any
 from paretoformer.search.dispatch.signals import ignore_signals, interruptible
 from paretoformer.search.errors import Interrupted, StudyFailed, UserError
 
+# Ray gives its processes 30 seconds. On a cold disk the first start takes longer, the second not.
+STARTS = 2
+QUIET: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
+
 
 def import_ray() -> Any:
     """The module `ray`, which reads its settings from the environment when it is first imported.
@@ -48,26 +52,20 @@ def ray_session(address: str | None, cores: int) -> Iterator[None]:
 
     Raises:
         UserError: there is no cluster at `address`.
+        StudyFailed: Ray does not start here.
     """
     ray = import_ray()
     if ray.is_initialized():  # the caller's own Ray stays the caller's
         yield
         return
     _keep_token_to_its_owner(create=not address)
-    common: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
     try:
         if address:
-            ray.init(address=address, **common)
+            _join(ray, address)
         else:
-            # "local", or RAY_ADDRESS and clusters of this machine would be joined.
-            ray.init(address="local", num_cpus=cores, include_dashboard=False, **common)
+            _start(ray, cores)
     except SystemExit:  # its own handler of SIGTERM, before ours is in place
         raise Interrupted(signal.SIGTERM) from None
-    except (ray.exceptions.RayError, ConnectionError, RuntimeError, ValueError) as error:
-        reason = " ".join(str(error).split())[:200]
-        if address:
-            raise UserError(f"no Ray cluster at {address}: {reason}") from None
-        raise StudyFailed(f"Ray does not start: {reason}") from None
     try:
         # Only now: `ray.init` installs a handler of its own for SIGTERM.
         with interruptible():
@@ -75,6 +73,29 @@ def ray_session(address: str | None, cores: int) -> Iterator[None]:
     finally:
         with ignore_signals():
             ray.shutdown()
+
+
+def _join(ray: Any, address: str) -> None:
+    try:
+        ray.init(address=address, **QUIET)
+    except (ray.exceptions.RayError, ConnectionError, RuntimeError, ValueError) as error:
+        raise UserError(f"no Ray cluster at {address}: {_line(error)}") from None
+
+
+def _start(ray: Any, cores: int) -> None:
+    for start in range(STARTS):
+        try:
+            # "local", or RAY_ADDRESS and clusters of this machine would be joined.
+            ray.init(address="local", num_cpus=cores, include_dashboard=False, **QUIET)
+            return
+        except Exception as error:  # a node that is late raises a bare `Exception`
+            ray.shutdown()
+            if start == STARTS - 1:
+                raise StudyFailed(f"Ray does not start: {_line(error)}") from None
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split())[:200]
 
 
 def _keep_token_to_its_owner(*, create: bool) -> None:
