@@ -28,7 +28,7 @@ from paretoformer.search.dispatch.ray_session import import_ray
 from paretoformer.search.errors import StudyFailed, UserError
 from tests.test_ray import CANDIDATES, run
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.alone]
 
 
 class NodeEvaluator(FormulaEvaluator):

@@ -166,6 +166,7 @@ def test_report_is_written_once_there_is_room(small: Path, example: Path) -> Non
 
 
 @pytest.mark.slow
+@pytest.mark.alone
 @pytest.mark.parametrize("small", [100], indirect=True)
 def test_search_goes_on_once_there_is_room(small: Path, tmp_path: Path) -> None:
     """First its storage does not fit, then what it writes while it searches."""

@@ -61,6 +61,7 @@ def test_token_from_elsewhere_is_left_alone(home: Path, monkeypatch: pytest.Monk
 
 
 @pytest.mark.slow
+@pytest.mark.alone
 def test_ray_takes_the_token_that_is_there(home: Path) -> None:
     """In a process of its own, for Ray reads a token once."""
     import subprocess

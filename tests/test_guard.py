@@ -221,6 +221,7 @@ class OwnModel(BertForSequenceClassification):
 
 
 @pytest.mark.slow
+@pytest.mark.alone
 def test_workers_find_the_code_that_a_model_brings(study: Path) -> None:
     (study.parent / "model" / "own.py").write_text(OWN_CODE)
     names = {"AutoModelForSequenceClassification": "own.OwnModel"}

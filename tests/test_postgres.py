@@ -26,7 +26,11 @@ from tests.test_storage import as_stored, facts
 from tests.tiny import write_study
 
 reason = postgres.unavailable_reason()
-pytestmark = [pytest.mark.slow, pytest.mark.skipif(bool(reason), reason=reason)]
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.alone,
+    pytest.mark.skipif(bool(reason), reason=reason),
+]
 
 
 @pytest.fixture(scope="module")

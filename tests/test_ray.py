@@ -28,7 +28,7 @@ from paretoformer.search.errors import Interrupted
 from paretoformer.spaces import Candidate, HeadMask
 from tests.test_screening import candidates, screen
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.alone]
 
 CANDIDATES = [
     Candidate(HeadMask.ranked((i, j), np.ones((2, 4)))) for i in range(5) for j in range(2)

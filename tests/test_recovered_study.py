@@ -14,7 +14,7 @@ from paretoformer.search.results.parquet import read_front, read_table
 from paretoformer.spaces.recovery.report import Recovered
 from tests.tiny import write_study
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.alone]
 
 EXTRA = '[recovery]\ndistill_minutes = 0.1\n[space]\nruntime = ["torch"]\n'
 ANY = ["accuracy >= 0"]

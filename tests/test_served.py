@@ -18,7 +18,7 @@ from paretoformer.search.results.parquet import read_front, read_table
 from paretoformer.search.results.verify import verify
 from tests.tiny import write_study
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.alone]
 
 RUNTIMES = '[space]\nruntime = ["torch", "onnxruntime:int8"]\n[search]\ntable = false\n'
 """Without the table: with it, the smallest that this tiny model has is one that torch runs."""

@@ -28,7 +28,7 @@ from paretoformer.search.study.optuna_study import open_study
 from paretoformer.spaces.surgery import count_parameters
 from tests.tiny import write_study
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.alone]
 
 TORCH = '[space]\nruntime = ["torch"]\n'
 """Without conversions: these tests are about the loop around them."""
