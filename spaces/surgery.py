@@ -64,7 +64,8 @@ class HeadlessAttention(nn.Module):
         if self.layer_idx is not None:
             # transformers 5.24 renamed the argument.
             caches = (each for each in (*args, *kwargs.values()) if isinstance(each, Cache))
-            nothing = hidden_states.new_zeros(len(hidden_states), 1, hidden_states.shape[1], 1)
+            batch, length, _ = hidden_states.shape  # `len` would fix the size of an exported graph
+            nothing = hidden_states.new_zeros(batch, 1, length, 1)
             for cache in caches:
                 cache.update(nothing, nothing, self.layer_idx)
         output = hidden_states[..., :0]

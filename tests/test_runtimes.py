@@ -219,10 +219,7 @@ def assert_equal_everywhere(rebuilt: nn.Module, longest: int = 77) -> None:
             torch.testing.assert_close(logits(each, batch), expected, atol=1e-5, rtol=1e-5)
 
 
-@pytest.mark.parametrize(
-    "family",
-    [pytest.param(f, marks=pytest.mark.slow) if f in ("gpt2", "llama") else f for f in FAMILIES],
-)
+@pytest.mark.parametrize("family", FAMILIES)
 def test_every_family_exports_with_cut_heads_and_a_headless_layer(family: str) -> None:
     assert_equal_everywhere(build(Candidate(HEADLESS), tiny(family)).model)
 

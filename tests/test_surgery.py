@@ -19,7 +19,7 @@ from paretoformer.spaces.block import normalised
 from paretoformer.spaces.build import CANDIDATE, build
 from paretoformer.spaces.families import FAMILIES, UNSUITABLE, blocks_of, family_of
 from paretoformer.spaces.sensitivity import OutputProbe, sensitivity
-from paretoformer.spaces.surgery import count_parameters
+from paretoformer.spaces.surgery import HeadlessAttention, count_parameters
 from tests.mechanisms import CHEAP
 from tests.tiny import HEADS, LAYERS
 
@@ -388,3 +388,22 @@ def test_importance_is_the_gradient_of_a_gate_on_each_head() -> None:
 def test_importance_needs_an_example() -> None:
     with pytest.raises(ValueError, match="at least one training example"):
         sensitivity(tiny("bert"), [], lambda output, labels: output, {"heads": heads_probe()})
+
+
+def test_headless_layer_of_a_decoder_is_exported_for_any_batch_and_length() -> None:
+    """Without dynamo, which the exporter falls back on, and which takes twice as long."""
+
+    class Layer(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.attention = HeadlessAttention({}, layer=0)
+
+        def forward(self, hidden: torch.Tensor) -> torch.Tensor:
+            found: torch.Tensor = self.attention(hidden, transformers.DynamicCache())[0]
+            return found
+
+    any_size = dict.fromkeys((0, 1), torch.export.Dim.DYNAMIC)
+    program = torch.export.export(
+        Layer(), (torch.zeros(2, 3, 4),), dynamic_shapes=(any_size,), strict=False
+    )
+    assert program.module()(torch.zeros(5, 7, 4)).shape == (5, 7, 0)
