@@ -213,7 +213,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         for name, (space, proposers, sampler) in methods(seed).items():
             found.setdefault(name, []).append(one(space, proposers, sampler, seed, most, quick))
             print(f"seed {seed}: {name} done", flush=True)
-    print_table(found, arguments.trials)
+        print_table(found, arguments.trials)
     if arguments.long:
         space, proposers, sampler = methods(0)["NSGA-II on bits"]
         name = f"NSGA-II on bits, {arguments.long}"
