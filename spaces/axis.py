@@ -9,6 +9,7 @@ stays quick.
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -163,6 +164,7 @@ class Context:
     kept: output of the dense model -> what `divergence` needs of it, which is smaller.
     progress: called with (what is going on, steps done, steps in all).
     unmeasurable: value of an axis -> why an objective of the study cannot be measured of it, or "".
+    minutes: that the study has; infinite where it has a number of trials.
     """
 
     model: nn.Module
@@ -177,6 +179,7 @@ class Context:
     kept: Callable[[Any], Any] = lambda output: output
     progress: Callable[[str, int, int], None] = lambda what, done, total: None
     unmeasurable: Callable[[Any], str] = lambda value: ""
+    minutes: float = math.inf
 
 
 @dataclass(frozen=True)

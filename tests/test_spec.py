@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -193,12 +195,35 @@ def test_missing_file_and_unknown_name_are_told_apart() -> None:
         load_spec("a" * 5000)
 
 
+def context_of(minutes: float = math.inf) -> Any:
+    return SimpleNamespace(
+        device="cpu", dtype="float32", unmeasurable=lambda value: "", minutes=minutes
+    )
+
+
 def test_every_precision_of_a_runtime_is_named_by_a_star() -> None:
     axis = axis_of("runtime")
-    context = SimpleNamespace(device="cpu", dtype="float32", unmeasurable=lambda value: "")
+    context = context_of()
     axis.check_setting(["torch:*"], device="cpu")
-    found = axis.survey(["torch:*"], context)  # type: ignore[arg-type]
+    found = axis.survey(["torch:*"], context)
     named = [*found["choices"], *found["left_out"]]  # type: ignore[misc]
     assert sorted(named) == sorted(["torch", "torch:bfloat16", "torch:float16", "torch:int8"])
     with pytest.raises(ValueError, match=r"Unknown runtime 'torhc'\. Did you mean 'torch'"):
         axis.check_setting(["torhc:*"], device="cpu")
+
+
+def test_short_study_leaves_out_the_runtimes_that_it_has_no_time_for() -> None:
+    axis: Any = axis_of("runtime")
+    every, some, few = (axis.survey("all", context_of(minutes)) for minutes in (math.inf, 15, 5))
+    slow = {value for value in every["choices"] if value.startswith("compile")}
+    assert set(every["choices"]) - set(some["choices"]) == slow
+    runtimes = [value.partition(":")[0] for value in few["choices"][1:]]  # without the default
+    assert len(set(runtimes)) == len(runtimes)
+    assert few["choices"][:2] == ["torch", "torch:int8"]
+    dropped = set(every["choices"]) - set(few["choices"])
+    assert dropped > slow
+    for value in dropped:
+        assert "5 minutes" in few["left_out"][value]
+    named = ["torch", "torch:bfloat16", "torch:int8", "compile"]
+    known = axis.survey(named, context_of())["choices"]
+    assert axis.survey(named, context_of(minutes=5))["choices"] == known

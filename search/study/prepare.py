@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
@@ -230,7 +231,7 @@ def _gather(
 ) -> _Found:
     """What each axis finds out, and the candidates that should trade well."""
     torch.set_num_threads(physical_cores())
-    context = _context(subject, shape, progress)
+    context = _context(spec, subject, shape, progress)
     settings = {axis.name: spec.setting(axis.name) for axis in axes()}
     facts = {axis.name: axis.survey(settings[axis.name], context) for axis in axes()}
     probes = {
@@ -378,7 +379,7 @@ def _scale(block: Block, dense: Candidate, divergence: StructureDivergence) -> f
     return measured / predicted if predicted > 0 and measured > 0 else 1.0
 
 
-def _context(subject: Subject, shape: Shape, progress: Progress) -> Context:
+def _context(spec: Spec, subject: Subject, shape: Shape, progress: Progress) -> Context:
     target = subject.target
 
     def unmeasurable(value: Any) -> str:
@@ -404,6 +405,7 @@ def _context(subject: Subject, shape: Shape, progress: Progress) -> Context:
         kept=subject.task.answers.kept,
         progress=progress,
         unmeasurable=unmeasurable,
+        minutes=math.inf if spec.search.minutes is None else spec.search.minutes,
     )
 
 

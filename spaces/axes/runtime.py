@@ -32,6 +32,11 @@ DEFAULT = "torch"
 """The torch model in the dtype of the target."""
 EVERY = ":*"
 """In a setting: every precision of a runtime that works on the target."""
+FEW_MINUTES = 10.0
+"""Of a study that tries each runtime in its fewest bits alone. An uncompressed model takes 10 s to
+convert, score and time; those of eight runtimes and precisions would leave no time to search."""
+SOME_MINUTES = 20.0
+"""Of a study that leaves out what starts slowly: a minute for each candidate."""
 _FORM = re.compile(r"[a-z][a-z0-9_]*(:[a-z0-9_]+)?")
 
 
@@ -106,7 +111,10 @@ class RuntimeAxis(Axis[str]):
                 left_out[value] = reason
             else:
                 choices.append(self.canonical(value, {}))
-        return {"choices": choices, "left_out": left_out}
+        named = {DEFAULT, *(self.canonical(e, {}) for e in setting if setting != "all")}
+        late = _without_time([each for each in choices if each not in named], context.minutes)
+        choices = [each for each in choices if each not in late]
+        return {"choices": choices, "left_out": left_out | late}
 
     def domain(self, setting: Any, evidence: Evidence) -> Domain[str]:
         choices = tuple(evidence.of(self.name).get("choices", [DEFAULT]))
@@ -168,6 +176,21 @@ class RuntimeAxis(Axis[str]):
 
     def techniques(self, value: str) -> Sequence[str]:
         return [] if value == DEFAULT else [value]
+
+
+def _without_time(choices: Sequence[str], minutes: float) -> dict[str, str]:
+    """Those that a study of so many minutes does not try -> why."""
+    from paretoformer.spaces.runtimes import parse
+
+    fewest = {parse(each)[0].name: each for each in choices}  # the last of a runtime
+    reasons = {}
+    for each in choices:
+        runtime, _ = parse(each)
+        if runtime.starts_slowly and minutes < SOME_MINUTES:
+            reasons[each] = f"it starts slowly, and there are {minutes:g} minutes"
+        elif minutes < FEW_MINUTES and each != fewest[runtime.name]:
+            reasons[each] = f"in {minutes:g} minutes there is time for {fewest[runtime.name]} alone"
+    return reasons
 
 
 @dataclass(frozen=True)

@@ -102,6 +102,8 @@ class Runtime(ABC):
 
     generates: ClassVar[bool] = False
     """Whether its runnables continue a text with a key-value cache."""
+    starts_slowly: ClassVar[bool] = False
+    """Whether each process that runs a model in it waits half a minute for its first answer."""
     tells_peak: ClassVar[bool] = False
     """Whether its runnables know the peak of what a forward allocates."""
 

@@ -63,6 +63,7 @@ class Compile(Runtime):
     name = "compile"
     precisions = ("float32", "bfloat16", "float16")
     rebuilt = True
+    starts_slowly = True
     summary = "torch.compile with Inductor, one compilation for every length"
     source = "https://docs.pytorch.org/docs/stable/torch.compiler.html"
 
