@@ -51,7 +51,7 @@ def changed(model: Any, runtime: str) -> Candidate:
     scores = np.random.default_rng(0).random((5, NEURONS))
     return Candidate(
         mask,
-        (FULL, FULL, STRIDED, FULL, FULL),
+        (STRIDED, FULL, STRIDED, FULL, STRIDED),
         feed_forward=NeuronMask.ranked((22, NEURONS, 0, 9, NEURONS), scores),
         layers=(True, False, True, True, True),
         readout="first" if model.config.model_type in READS_FIRST else "all",

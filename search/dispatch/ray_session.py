@@ -16,8 +16,8 @@ from typing import Any
 from paretoformer.search.dispatch.signals import ignore_signals, interruptible
 from paretoformer.search.errors import Interrupted, StudyFailed, UserError
 
-# Ray gives its processes 30 seconds. On a cold disk the first start takes longer, the second not.
 STARTS = 2
+"""Ray waits 30 seconds for its processes: too short for the first start from a cold disk."""
 QUIET: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
 
 

@@ -111,8 +111,8 @@ class RuntimeAxis(Axis[str]):
                 left_out[value] = reason
             else:
                 choices.append(self.canonical(value, {}))
-        named = {DEFAULT, *(self.canonical(e, {}) for e in setting if setting != "all")}
-        late = _without_time([each for each in choices if each not in named], context.minutes)
+        named = {self.canonical(each, {}) for each in ([] if setting == "all" else setting)}
+        late = _without_time([each for each in choices[1:] if each not in named], context.minutes)
         choices = [each for each in choices if each not in late]
         return {"choices": choices, "left_out": left_out | late}
 
@@ -187,9 +187,9 @@ def _without_time(choices: Sequence[str], minutes: float) -> dict[str, str]:
     for each in choices:
         runtime, _ = parse(each)
         if runtime.starts_slowly and minutes < SOME_MINUTES:
-            reasons[each] = f"it starts slowly, and there are {minutes:g} minutes"
+            reasons[each] = f"its first answer takes too long for a study of {minutes:g} minutes"
         elif minutes < FEW_MINUTES and each != fewest[runtime.name]:
-            reasons[each] = f"in {minutes:g} minutes there is time for {fewest[runtime.name]} alone"
+            reasons[each] = f"a study of {minutes:g} minutes tries {fewest[runtime.name]} instead"
     return reasons
 
 

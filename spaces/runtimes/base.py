@@ -90,7 +90,7 @@ class Runtime(ABC):
 
     name: ClassVar[str]
     precisions: ClassVar[tuple[str, ...]]
-    """The first one is the default."""
+    """The first one is the default, the last one has the fewest bits."""
     files: ClassVar[tuple[str, ...]] = ()
     """Paths that `save` writes and `load` reads, relative to their folder."""
     rebuilt: ClassVar[bool] = False
