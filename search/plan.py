@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -94,14 +95,16 @@ def _lines(spec: Spec, subject: Subject, folder: RunFolder) -> dict[str, str]:
 
 
 def _choices(spec: Spec, device: str) -> dict[str, str]:
-    """Of each axis that is set by names: those that can be used on this machine."""
+    """Of each axis that is set by names: those that can be used here and fit into the minutes."""
     found = {}
+    minutes = math.inf if spec.search.minutes is None else spec.search.minutes
     for axis in axes():
         setting = spec.setting(axis.name)
         wanted = [row["name"] for row in axis.catalogue()] if setting == "all" else setting
         if isinstance(wanted, list):
-            usable = (name for name in wanted if _is_usable(axis, name, device))
-            found[axis.name] = ", ".join(usable)
+            usable = [name for name in wanted if _is_usable(axis, name, device)]
+            late = axis.without_time(usable, minutes) if setting == "all" else {}
+            found[axis.name] = ", ".join(name for name in usable if name not in late)
     return found
 
 

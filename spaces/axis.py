@@ -309,6 +309,11 @@ class Axis(ABC, Generic[V]):
         """
         return []
 
+    def without_time(self, names: Sequence[str], minutes: float) -> Mapping[str, str]:
+        """Of the values that a user did not name one by one, what so short a study leaves out ->
+        why."""
+        return {}
+
     def left_out(self, facts: Mapping[str, Json]) -> Mapping[str, str]:
         """What the study does not try, and why."""
         reasons: Mapping[str, str] = facts.get("left_out", {})

@@ -83,6 +83,7 @@ def test_dry_run_checks_everything_and_leaves_nothing(run, tmp_path: Path) -> No
     assert "bert, 2 layers x 4 heads" in output
     assert "60 to confirm" in output
     assert "onnxruntime:int8" in output
+    assert "compile" not in output  # there is no time for it
     assert "accuracy>=dense-0.01" in output
     assert not folder.exists()
     text = study.read_text().replace("search_examples = 40", "search_examples = 4000")

@@ -112,9 +112,28 @@ class RuntimeAxis(Axis[str]):
             else:
                 choices.append(self.canonical(value, {}))
         named = {self.canonical(each, {}) for each in ([] if setting == "all" else setting)}
-        late = _without_time([each for each in choices[1:] if each not in named], context.minutes)
+        unnamed = [each for each in choices if each not in named]
+        late = self.without_time(unnamed, context.minutes)
         choices = [each for each in choices if each not in late]
         return {"choices": choices, "left_out": left_out | late}
+
+    def without_time(self, names: Sequence[str], minutes: float) -> dict[str, str]:
+        from paretoformer.spaces.runtimes import parse
+
+        others = [each for each in names if each != DEFAULT]
+        fewest = {parse(each)[0].name: each for each in others}  # the last of a runtime
+        reasons = {}
+        for each in others:
+            runtime, _ = parse(each)
+            if runtime.starts_slowly and minutes < SOME_MINUTES:
+                reasons[each] = (
+                    f"its first answer takes too long for a study of {minutes:g} minutes"
+                )
+            elif minutes < FEW_MINUTES and each != fewest[runtime.name]:
+                reasons[each] = (
+                    f"a study of {minutes:g} minutes tries {fewest[runtime.name]} instead"
+                )
+        return reasons
 
     def domain(self, setting: Any, evidence: Evidence) -> Domain[str]:
         choices = tuple(evidence.of(self.name).get("choices", [DEFAULT]))
@@ -176,21 +195,6 @@ class RuntimeAxis(Axis[str]):
 
     def techniques(self, value: str) -> Sequence[str]:
         return [] if value == DEFAULT else [value]
-
-
-def _without_time(choices: Sequence[str], minutes: float) -> dict[str, str]:
-    """Those that a study of so many minutes does not try -> why."""
-    from paretoformer.spaces.runtimes import parse
-
-    fewest = {parse(each)[0].name: each for each in choices}  # the last of a runtime
-    reasons = {}
-    for each in choices:
-        runtime, _ = parse(each)
-        if runtime.starts_slowly and minutes < SOME_MINUTES:
-            reasons[each] = f"its first answer takes too long for a study of {minutes:g} minutes"
-        elif minutes < FEW_MINUTES and each != fewest[runtime.name]:
-            reasons[each] = f"a study of {minutes:g} minutes tries {fewest[runtime.name]} instead"
-    return reasons
 
 
 @dataclass(frozen=True)
