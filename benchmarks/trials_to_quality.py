@@ -6,6 +6,7 @@ takes half a second, where a study's takes ten: that is what affords several see
 repair as it is handed over, the other runtimes, and the score of a task.
 
     python benchmarks/trials_to_quality.py [--study reviews] [--seeds 3] [--trials 15 30 60 100]
+                                           [--methods solved surrogate ...]
 
 Printed is the hypervolume, with the logarithm of latency, over that of everything that any method
 found with any seed; mean and standard deviation over the seeds.
@@ -175,6 +176,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--trials", type=int, nargs="*", default=[15, 30, 60, 100])
     parser.add_argument("--long", type=int, default=1000, help="Trials of NSGA-II on bits, once.")
+    parser.add_argument("--methods", nargs="*", help="Only these of the table's rows.")
     arguments = parser.parse_args(argv)
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     here = load_subject(load_spec(arguments.study))
@@ -194,7 +196,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         surrogate = SurrogateSampler(predictor, *wanted, seed)
         first: list[Proposer] = [Planted((bits.space.dense,))]
         local = LocalSearch(ranked.space, np.random.default_rng(seed))
-        return {
+        every = {
             "NSGA-II on bits": (bits, first, sampler("nsga2")),
             "local search": (ranked, [*first, local], sampler("random")),
             "TPE": (ranked, first, sampler("tpe")),
@@ -206,6 +208,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             "solved": (ranked, solved_proposers(predictor, *wanted), sampler("nsga2")),
             "surrogate": (ranked, solved_proposers(predictor, *wanted, rounds=False), surrogate),
         }
+        return {name: every[name] for name in arguments.methods or every}
 
     most = max(arguments.trials)
     found: dict[str, list[list[tuple[float, float]]]] = {}
