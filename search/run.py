@@ -15,8 +15,12 @@ from optuna.trial import TrialState
 from paretoformer.evaluators.evaluator import Evaluator
 from paretoformer.evaluators.recovery_texts import has_own_texts
 from paretoformer.evaluators.target import physical_cores
-from paretoformer.evaluators.timing.protocol import TimingProtocol
-from paretoformer.search.budget import Budget
+from paretoformer.evaluators.timing.protocol import (
+    FEWER_TIMES,
+    REFERENCE_TIMES,
+    TimingProtocol,
+)
+from paretoformer.search.budget import Budget, is_short
 from paretoformer.search.disk import room_on
 from paretoformer.search.dispatch.artifacts import ArtifactFolder
 from paretoformer.search.dispatch.dispatcher import Dispatcher
@@ -66,7 +70,7 @@ Dispatchers = Callable[..., AbstractContextManager[Dispatcher]]
 
 
 def search(
-    study: str | Path = "reviews",
+    study: str | Path = "embedder",
     *,
     out: str | Path | None = None,
     trials: int | None = None,
@@ -80,7 +84,8 @@ def search(
     """Run a study, or go on with it where an interrupted run left it.
 
     study: a .toml file or a built-in name. out: the run folder; default `runs/<name>`.
-    trials, seed, require, minutes: override the file; minutes stand in place of trials.
+    trials, seed, require, minutes: override the file; minutes stand in place of its trials, and
+    trials in place of its minutes.
     address: an existing Ray cluster; default a local one. mlflow: where the front is logged, an
     MLflow tracking URI.
 
@@ -329,7 +334,7 @@ class _Run:
                 search = Search(
                     study,
                     space,
-                    self._proposers(prepared, subject),
+                    self._proposers(prepared, subject, workers.slots),
                     Unseen(space, self.spec.seed),
                     Pipeline(workers, "search", artifacts),
                     [metric.name for metric in objectives],
@@ -366,13 +371,13 @@ class _Run:
         scored = [name for name in subject.metrics if name not in subject.sampled]
         return Scores(self.folder.scores, scored)
 
-    def _proposers(self, prepared: Prepared, subject: Subject) -> Sequence[Proposer]:
+    def _proposers(self, prepared: Prepared, subject: Subject, slots: int) -> Sequence[Proposer]:
         """What is solved from the block table, where the study has one."""
         wanted = subject.objectives, subject.requirements
         if prepared.predictor is None or not predicts(subject.objectives):
             return standard_proposers(prepared.space, *wanted)
         rounds = self.spec.search.sampler != SURROGATE  # which goes on by itself
-        return solved_proposers(prepared.predictor, *wanted, rounds=rounds)
+        return solved_proposers(prepared.predictor, *wanted, rounds=rounds, at_once=slots)
 
     def _give_sampler(self, search: Search, prepared: Prepared, subject: Subject) -> None:
         """The sampler that knows what was measured, where the study wants it.
@@ -451,6 +456,7 @@ class _Run:
 
     def _evaluator(self, subject: Subject, teacher: Teacher | None = None) -> Evaluator:
         timing = self.spec.timing
+        times = FEWER_TIMES if is_short(self.spec) else REFERENCE_TIMES
         return Evaluator(
             subject.model,
             subject.task,
@@ -458,8 +464,8 @@ class _Run:
             subject.target,
             subject.metrics,
             {
-                "search": TimingProtocol(timing.width, timing.search_seconds),
-                "confirm": TimingProtocol(timing.width, timing.confirm_seconds),
+                "search": TimingProtocol(timing.width, timing.search_seconds, times),
+                "confirm": TimingProtocol(timing.width, timing.confirm_seconds, times),
             },
             self.folder.models.resolve(),
             subject.confirmed,

@@ -16,6 +16,7 @@ from paretoformer.search.dispatch.pipeline import Pipeline
 from paretoformer.search.loop import Search, stored_records
 from paretoformer.search.predictor import LATENCY, Predictor
 from paretoformer.search.proposers import Unseen, solved_proposers, standard_proposers
+from paretoformer.search.proposers.bisection import by_bisection
 from paretoformer.search.proposers.solved import REACH, least_of_use
 from paretoformer.search.results.front import hypervolume
 from paretoformer.search.results.record import TrialRecord, row, schema
@@ -50,13 +51,15 @@ def predictor() -> Predictor:
     return Predictor(space, programme)
 
 
-def search(folder: Path, here: Predictor, *, by: str = "solved", **evaluator: object) -> Search:
+def search(
+    folder: Path, here: Predictor, *, by: str = "solved", at_once: int = 2, **evaluator: object
+) -> Search:
     study = open_study("test", storage(folder), OBJECTIVES, "nsga2", 0)
     wanted = OBJECTIVES, [REQUIREMENT]
     proposers = (
         standard_proposers(here.space, *wanted)
         if by == "standard"
-        else solved_proposers(here, *wanted, rounds=by == "solved")
+        else solved_proposers(here, *wanted, rounds=by == "solved", at_once=at_once)
     )
     pipeline = Pipeline(InlineDispatcher(FormulaEvaluator(**evaluator)), "search")  # type: ignore[arg-type]
     spare = Unseen(here.space, 0)
@@ -90,6 +93,20 @@ def test_thirty_trials_find_nearly_all_of_the_front(tmp_path: Path) -> None:
     before = share(search(tmp_path / "b", here, by="standard").run(30), here)
     assert solved > 0.99
     assert solved > before - 1e-9
+
+
+def test_forecasts_are_measured_where_the_requirement_ends_to_hold_first(tmp_path: Path) -> None:
+    here = predictor()
+    path = list(here.space.forecasts)
+    records = search(tmp_path, here, at_once=1).run(len(path) + 1)
+    dense = records[0].measurements
+    holds: list[bool | None] = [None] * len(path)
+    for record in (each for each in records[1:] if each.candidate in path):
+        place = path.index(record.candidate)
+        assert place == by_bisection(holds)[0]
+        holds[place] = REQUIREMENT.may_hold(record.measurements, dense)
+    assert None not in holds
+    assert len(set(holds)) == 2
 
 
 def test_surrogate_finds_it_too(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from scipy.optimize import isotonic_regression
 
 from paretoformer.evaluators.metrics import Metric
 from paretoformer.search.predictor import LATENCY, Predictor
+from paretoformer.search.proposers.bisection import by_bisection
 from paretoformer.search.proposers.crossed import Crossed
 from paretoformer.search.proposers.gain import Gain
 from paretoformer.search.proposers.proposer import Proposer, Records
@@ -48,16 +49,26 @@ def solved_proposers(
     requirements: Sequence[Requirement] = (),
     *,
     rounds: bool = True,
+    at_once: int = 2,
 ) -> list[Proposer]:
-    """Dense and the alternatives; what was forecast, served by those that did best; then rounds of
-    what is solved for each of them."""
+    """Dense and the alternatives; what was forecast, served by those that did best, beginning where
+    the requirements end to hold; then rounds of what is solved for each of them.
+
+    at_once: forecasts that are measured at the same time. Each one more is chosen knowing less.
+    """
     space = predictor.space
     servings = partial(best_servings, space, objectives, requirements)
+    free = space.completed(space.dense)  # what costs no quality, by itself
 
     def forecast(base: Candidate, place: int) -> list[Candidate]:
         found = spread_evenly(space.forecasts, SECOND) if place else list(space.forecasts)
-        free = space.completed(space.dense)  # what costs no quality, by itself
         return [served(each, base) for each in dict.fromkeys((free, *found)) if not each.is_dense]
+
+    def ordered(found: Sequence[Candidate], records: Records) -> list[Candidate]:
+        alone = [each for each in found if each == served(free, each)]
+        path = [each for each in found if each not in alone]
+        holds = [satisfies(each, space.dense, records, objectives, requirements) for each in path]
+        return [*alone, *(path[place] for place in by_bisection(holds))]
 
     first: list[Proposer] = [
         begin(space),
@@ -65,6 +76,8 @@ def solved_proposers(
             bases=lambda records: [space.dense, *alternatives(space)],
             choose=partial(fastest, objectives=objectives, requirements=requirements),
             cross=forecast,
+            order=ordered,
+            at_once=at_once,
         ),
     ]
     return (
@@ -155,6 +168,22 @@ def pair(objectives: Sequence[Metric]) -> tuple[Metric | None, Metric | None]:
     """The quality and the cost that the sums predict, where they are objectives."""
     quality = next((m for m in objectives if m.role == "quality"), None)
     return quality, next((m for m in objectives if m.name == LATENCY), None)
+
+
+def satisfies(
+    candidate: Candidate,
+    dense: Candidate,
+    records: Records,
+    objectives: Sequence[Metric],
+    requirements: Sequence[Requirement],
+) -> bool | None:
+    """Whether it may have the quality that is required; None: not measured, or none is required."""
+    quality, _ = pair(objectives)
+    wanted = [each for each in requirements if quality and each.metric == quality.name]
+    found, reference = (records.get(each.id) for each in (candidate, dense))
+    if not wanted or found is None or reference is None or not (found.ok and reference.ok):
+        return None
+    return all(each.may_hold(found.measurements, reference.measurements) for each in wanted)
 
 
 def predicts(objectives: Sequence[Metric]) -> bool:

@@ -1,0 +1,38 @@
+"""The order of candidates along a front: first those that tell where a requirement ends to hold."""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Sequence
+
+
+def by_bisection(holds: Sequence[bool | None]) -> list[int]:
+    """The places of a path, the most useful to measure first; those that were measured are last.
+
+    holds: of each candidate, the one that loses least first, whether it satisfies what is required;
+    None: it was not measured. Whoever stops early knows most about where the path leaves what is
+    allowed: that lies between the last that satisfies and the first after it that does not. Where
+    nothing was measured, or nothing required, the whole path is halved again and again.
+    """
+    first = next((place for place, each in enumerate(holds) if each is False), len(holds))
+    last = max((place for place in range(first) if holds[place]), default=-1)
+    unknown = [place for place, each in enumerate(holds) if each is None]
+    between = [place for place in _halves(last, first) if place in unknown]
+    beside = [place for place in unknown if place not in between]
+    beside.sort(key=lambda place: last - place if place < last else place - first)
+    measured = [place for place in range(len(holds)) if place not in unknown]
+    return [*between, *beside, *measured]
+
+
+def _halves(low: int, high: int) -> list[int]:
+    """Every whole number between two: the middle, and so on of the widest gap that is left."""
+    centre, found = (low + high) / 2, []
+    gaps = [(low - high, 0.0, low, high)]
+    while gaps:
+        _, _, low, high = heapq.heappop(gaps)
+        if high - low > 1:
+            middle = (low + high) // 2
+            found.append(middle)
+            for a, b in ((low, middle), (middle, high)):
+                heapq.heappush(gaps, (a - b, abs((a + b) / 2 - centre), a, b))
+    return found
