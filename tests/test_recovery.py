@@ -18,7 +18,7 @@ from paretoformer.spaces.build import build, load_built
 from paretoformer.spaces.families import blocks_of
 from paretoformer.spaces.recovery import Distillation, Teacher, repair
 from paretoformer.spaces.recovery.distillation import read_progress
-from paretoformer.spaces.recovery.least_squares import Moments, best_change
+from paretoformer.spaces.recovery.least_squares import STRIP, Moments, best_change
 from paretoformer.spaces.recovery.teacher import Texts, _weights
 from paretoformer.spaces.runtimes import Tools
 from tests.test_cutting import LAYERS, tiny
@@ -147,6 +147,18 @@ def test_solution_is_that_of_least_squares() -> None:
     torch.testing.assert_close(found, wanted, atol=0.01, rtol=0.01)
     without = best_change(moments, moments, biased=False)
     assert not without[-1].any()
+
+
+@pytest.mark.parametrize("inputs", [1, STRIP - 1, STRIP, 2 * STRIP + 5])
+def test_moments_of_many_inputs_are_the_whole_products(inputs: int) -> None:
+    random = torch.Generator().manual_seed(inputs)
+    rows, missing = (torch.randn(20, width, generator=random) for width in (inputs, 3))
+    weights = torch.rand(20, generator=random)
+    moments = Moments()
+    moments.add(rows, missing, weights, size=1.0)
+    every = torch.cat((rows, torch.ones(20, 1)), dim=1).double()
+    wanted = every.T @ (weights.double()[:, None] * every)
+    torch.testing.assert_close(moments.inner, wanted, atol=1e-4, rtol=1e-4)
 
 
 def test_candidate_is_repaired_only_where_something_was_cut() -> None:

@@ -35,6 +35,8 @@ CHECKED = 4
 """Every so many batches one serves to choose the ridge, and not to solve; of fewer, the last."""
 STRENGTHS = (1.0, 0.75, 0.5)
 """Shares of the repair that are tried."""
+STRIP = 384
+"""Rows of a symmetric product that are computed at once."""
 EXACT = 1e-5
 """Sums that are this close to dense, relative to their size, are left alone."""
 
@@ -163,7 +165,7 @@ class Moments:
         """
         rows = torch.cat((inputs, inputs.new_ones(len(inputs), 1)), dim=1)
         weighted = (rows * weights[:, None]).T
-        inner, outer = (weighted @ rows).double(), (weighted @ missing).double()
+        inner, outer = _symmetric(weighted, rows).double(), (weighted @ missing).double()
         if not self.tokens:
             self.inner, self.outer = inner, outer
         else:
@@ -181,6 +183,17 @@ class Moments:
     def gain(self, change: torch.Tensor) -> float:
         """By how much a change lowers the weighted square of what is missing."""
         return float((change * (2 * self.outer - self.inner @ change)).sum())
+
+
+def _symmetric(left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
+    """left @ right where that is symmetric: what is below the diagonal is copied, not computed."""
+    size = len(left)
+    found = left.new_empty(size, size)
+    for start in range(0, size, STRIP):
+        stop = start + STRIP
+        found[start:stop, start:] = left[start:stop] @ right[:, start:]
+        found[stop:, start:stop] = found[start:stop, stop:].T
+    return found
 
 
 def best_change(moments: Moments, checks: Moments, biased: bool) -> torch.Tensor:
