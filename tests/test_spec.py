@@ -12,7 +12,7 @@ import pytest
 from paretoformer.evaluators.target import check_device
 from paretoformer.search.errors import StudyError
 from paretoformer.search.study.optuna_study import make_sampler
-from paretoformer.search.study.spec import BUILTIN, check_varies, load_spec, parse_spec
+from paretoformer.search.study.spec import BUILTIN, NO_LIMIT, check_varies, load_spec, parse_spec
 from paretoformer.spaces.axes import axis_of
 
 GOOD = """
@@ -193,6 +193,21 @@ def test_missing_file_and_unknown_name_are_told_apart() -> None:
         load_spec("review")
     with pytest.raises(StudyError, match="no built-in study"):
         load_spec("a" * 5000)
+
+
+def test_trials_and_minutes_of_the_command_line_stand_for_those_of_the_file() -> None:
+    by_minutes = GOOD + "[search]\nminutes = 5\n"
+
+    def limits(**given: Any) -> tuple[int, float | None]:
+        trials = {"trials": given.get("trials")}
+        minutes = {"minutes": given.get("minutes")}
+        spec = parse_spec(by_minutes, source=Path("s.toml"), overrides=trials, of_search=minutes)
+        return spec.trials, spec.search.minutes
+
+    assert limits() == (NO_LIMIT, 5)
+    assert limits(minutes=7) == (NO_LIMIT, 7)
+    assert limits(trials=8) == (8, None)
+    assert limits(trials=8, minutes=7) == (8, 7)
 
 
 def context_of(minutes: float = math.inf) -> Any:

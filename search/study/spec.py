@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, Literal
@@ -285,11 +285,8 @@ def parse_spec(
     raw.setdefault("name", source.stem)
     if given and isinstance(raw.setdefault("search", {}), dict):
         raw["search"] |= given
-    section = raw.get("search")
-    if isinstance(section, dict) and section.get("minutes") and not (overrides or {}).get("trials"):
-        if "minutes" in given:  # which stand for the trials of the file
-            raw.pop("trials", None)
-        raw.setdefault("trials", NO_LIMIT)
+    overridden = {name for name, value in (overrides or {}).items() if value is not None}
+    _set_limit(raw, overridden | given.keys())
     _set_objectives(raw)
     try:
         spec = Spec.model_validate(raw)
@@ -299,6 +296,19 @@ def parse_spec(
         return _absolute(spec, source.resolve().parent)
     except (OSError, RuntimeError, ValueError) as error:  # too long, `~nobody`
         raise StudyError(f"{source}: a path cannot be read: {one_line(error)}.") from None
+
+
+def _set_limit(raw: dict[str, Any], overridden: Set[str]) -> None:
+    """Minutes from the command line stand for the trials of the file, and the other way round."""
+    section = raw.get("search")
+    if not isinstance(section, dict) or not section.get("minutes"):
+        return
+    if "minutes" not in overridden and "trials" in overridden:
+        del section["minutes"]
+    elif "trials" not in overridden:
+        if "minutes" in overridden:
+            raw.pop("trials", None)
+        raw.setdefault("trials", NO_LIMIT)
 
 
 def _set_objectives(raw: dict[str, Any]) -> None:
