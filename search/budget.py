@@ -21,6 +21,8 @@ SEARCHED = 10.0
 that is worth distilling."""
 PREPARATION = 0.5
 """Share of the time to search after which no table of blocks is measured any more."""
+SHORT = 10.0
+"""Minutes of which a study uses less for whatever is not a trial."""
 SPENT = "spent_seconds"
 """User attribute of the study: what earlier runs of it took."""
 
@@ -84,6 +86,11 @@ class Budget:
         """Remember what was spent."""
         if math.isfinite(self.minutes):
             self.study.set_user_attr(SPENT, self.spent)
+
+
+def is_short(spec: Spec) -> bool:
+    """Whether a study has so few minutes that it does less of what others do besides trials."""
+    return spec.search.minutes is not None and spec.search.minutes < SHORT
 
 
 def patience_seconds(spec: Spec) -> float:

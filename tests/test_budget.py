@@ -9,7 +9,7 @@ import optuna
 import pytest
 
 import paretoformer as pf
-from paretoformer.search.budget import SPENT, Budget, distill_minutes, plan
+from paretoformer.search.budget import SPENT, Budget, distill_minutes, is_short, plan
 from paretoformer.search.results.parquet import read_front, read_table
 from paretoformer.search.study.spec import NO_LIMIT, Spec, load_spec, parse_spec
 from tests.tiny import SMALL_SPACE, write_study
@@ -20,6 +20,11 @@ GOOD = '[model]\npath = "org/model"\n[data]\npath = "org/data"\n'
 def spec(minutes: float | None, distilling: float = 0) -> Spec:
     text = GOOD + f"[recovery]\ndistill_minutes = {distilling}\n"
     return parse_spec(text, source=Path("mine.toml"), of_search={"minutes": minutes})
+
+
+@pytest.mark.parametrize(("minutes", "short"), [(None, False), (10, False), (9.9, True)])
+def test_study_of_a_few_minutes_is_short(minutes: float | None, short: bool) -> None:
+    assert is_short(spec(minutes)) is short
 
 
 def test_minutes_are_shared_out_and_the_plan_says_how() -> None:

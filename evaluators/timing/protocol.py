@@ -18,6 +18,8 @@ REFERENCE_TIMES = 8
 REFERENCE_SECONDS = 30.0
 """The dense reference gets min(8 x budget, 30 s): a machine may need that long to show its
 undisturbed pace."""
+FEWER_TIMES = 3
+"""The same in a study of a few minutes. What is compared are ratios, which do not depend on it."""
 SETTLE_SECONDS = 0.04
 """How long a model runs untimed after another one, until its forwards take what they take alone."""
 PATIENCE = 1.0
@@ -31,12 +33,13 @@ class TimingProtocol:
     width: until the 95% interval of the mean is narrower than this share of it,
     seconds: or so much time is spent; at most twice as much if rounds are left out.
 
-    The dense model's own timing, to which all others refer, always takes eight times as much, or
-    half a minute where that is less.
+    reference_times: the dense model's own timing, to which all others refer, always takes so many
+    times as long, or half a minute where that is less.
     """
 
     width: float = 0.02
     seconds: float = 4.0
+    reference_times: int = REFERENCE_TIMES
 
 
 def time_alone(timed: Callable[[], float], protocol: TimingProtocol) -> Timed:
@@ -45,7 +48,8 @@ def time_alone(timed: Callable[[], float], protocol: TimingProtocol) -> Timed:
     block = _block(timed)
     times: list[float] = []
     start = time.perf_counter()
-    seconds = max(protocol.seconds, min(REFERENCE_TIMES * protocol.seconds, REFERENCE_SECONDS))
+    long = min(protocol.reference_times * protocol.seconds, REFERENCE_SECONDS)
+    seconds = max(protocol.seconds, long)
     while len(times) < ROUNDS or time.perf_counter() - start < seconds:
         times.append(block())
     found = np.asarray(times)

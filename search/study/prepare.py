@@ -18,6 +18,7 @@ from paretoformer.evaluators.block_table import TooLate
 from paretoformer.evaluators.progress import Progress
 from paretoformer.evaluators.structure_divergence import StructureDivergence
 from paretoformer.evaluators.target import physical_cores
+from paretoformer.search.budget import is_short
 from paretoformer.search.dispatch.screened import ScreenedByWorkers, StartsWorkers
 from paretoformer.search.errors import RunError
 from paretoformer.search.predictor import Predictor
@@ -44,6 +45,8 @@ SCALING_EXAMPLES = 64
 """Training examples on which the damage of a block is measured once, to compare it with others'."""
 ROUNDS = 6
 """In which candidates that the sums predict are tried as a whole, to correct the sums."""
+FEWER_ROUNDS = 3
+"""The same in a short study: three more take as long as a trial or two."""
 BATCH = 16
 BLOCK_TIMES = 4
 """Duration of timing the options of a layer, as a multiple of a trial's: the first candidates
@@ -294,16 +297,17 @@ def _forecast(
         seconds,
     )
     torch.set_num_threads(physical_cores())
+    rounds = FEWER_ROUNDS if is_short(spec) else ROUNDS
     priced = {name: (b, c) for (name, b), c in zip(blocks.items(), costs.blocks, strict=True)}
     measuring = StudyTable(subject, evidence, priced, progress)
     with measuring.screened_by(workers) or nullcontext() as elsewhere:
-        screens = measuring.screens(elsewhere, left=ROUNDS * FORECASTS)
+        screens = measuring.screens(elsewhere, left=rounds * FORECASTS)
         table = measuring.measured(screens, folder, progress, is_late)
         kinds = tuple(Kind(block, table.nats[name], each) for name, (block, each) in priced.items())
         programme, found = solver.learn(
             Programme(dense, kinds, costs.layer, table.removed, rest=costs.rest, last=costs.last),
             screens,
-            ROUNDS,
+            rounds,
             FORECASTS,
             progress=lambda done, total: progress("Trying what is predicted", done, total),
             is_late=is_late,
