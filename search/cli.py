@@ -74,7 +74,7 @@ def search(
     study: Annotated[
         str,
         typer.Argument(help="A .toml file, or a built-in study: embedder, reviews, long-reviews."),
-    ] = "reviews",
+    ] = "embedder",
     out: Annotated[
         Path | None, typer.Option(help="Run folder.", show_default="runs/<name of the study>")
     ] = None,
