@@ -78,15 +78,21 @@ TRAINING_BATCH = 32
 
 def endless_batches(
     workload: Workload, device: str, seed: int
-) -> Iterator[Mapping[str, torch.Tensor]]:
-    """The texts again and again, each time in another order; but for those that are held out."""
+) -> Iterator[Sequence[Mapping[str, torch.Tensor]]]:
+    """The texts again and again, each time in another order; but for those that are held out.
+
+    Each is for one step of training: a batch of `TRAINING_BATCH` texts, or where the workload's
+    batches hold fewer, several of them.
+    """
     every = recovery_pool(workload)
     pool = every[_held(every) :]
     rng = np.random.default_rng(seed)
+    parts = max(1, TRAINING_BATCH // workload.inputs.most)
     while True:
         order = rng.permutation(len(pool))
         for start in range(0, len(order), CHUNK * TRAINING_BATCH):
             chunk = [pool[i] for i in order[start : start + CHUNK * TRAINING_BATCH]]
             batches = [b for _, b in workload.batches_of(chunk, device, TRAINING_BATCH)]
-            for index in rng.permutation(len(batches)):
-                yield batches[index]
+            steps = [batches[i : i + parts] for i in range(0, len(batches), parts)]
+            for index in rng.permutation(len(steps)):
+                yield steps[index]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import pickle
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -192,8 +192,9 @@ def test_repaired_weights_are_kept_and_come_back(family: str, tmp_path: Any) -> 
         assert torch.equal(whole(**batch).logits, made.model(**batch).logits)
 
 
-def endless(model: Any) -> Iterator[dict[str, torch.Tensor]]:
-    return itertools.cycle(batches(model, 10, seed=9))
+def endless(model: Any) -> Iterator[Sequence[dict[str, torch.Tensor]]]:
+    """Steps of one batch each."""
+    return itertools.cycle([each] for each in batches(model, 10, seed=9))
 
 
 @pytest.mark.parametrize("family", ["bert", "gpt2", "vit"])
@@ -210,6 +211,24 @@ def test_distillation_lowers_the_divergence_and_leaves_dense_alone(family: str) 
     assert report.after == pytest.approx(first.divergence(cut), rel=1e-4)
     assert weights.keys() <= dict(cut.named_parameters()).keys()
     assert all(torch.equal(each, copied(dense)[name]) for name, each in before.items())
+
+
+def test_step_in_several_batches_goes_where_one_of_all_their_rows_goes() -> None:
+    dense = tiny("bert")
+    candidate = changed(dense, "torch")
+    (whole,) = batches(dense, 1)
+    whole["attention_mask"] = torch.ones_like(whole["attention_mask"])
+    parts = [{name: each[rows] for name, each in whole.items()} for rows in (slice(5), slice(5, 8))]
+    gradients = []
+    for step in ([whole], parts, parts[:1]):
+        cut = build(candidate, dense).model
+        trained = Distillation(cut, kept_of(candidate), teacher(dense), iter(()), minutes=1)
+        trained._step(step)
+        found = [p.grad.flatten() for p in trained._parameters.values() if p.grad is not None]
+        gradients.append(torch.cat(found))
+    same, other = (torch.cosine_similarity(gradients[0], each, dim=0) for each in gradients[1:])
+    assert same > 0.995
+    assert same > other
 
 
 def test_distillation_that_was_cut_off_goes_on_where_it_was(tmp_path: Path) -> None:

@@ -23,6 +23,7 @@ from paretoformer.evaluators.metrics import metric_of
 from paretoformer.evaluators.metrics.generation import CacheSize, Decode
 from paretoformer.evaluators.metrics.perplexity import Perplexity
 from paretoformer.evaluators.outcome import Outcome, Result
+from paretoformer.evaluators.recovery_texts import TRAINING_BATCH, endless_batches
 from paretoformer.evaluators.tasks import task_of
 from paretoformer.evaluators.timing.protocol import TimingProtocol
 from paretoformer.evaluators.workload import IGNORED
@@ -248,6 +249,8 @@ def test_batches_hold_no_more_logits_than_fit(study: Path) -> None:
     rows = [len(indices) for indices, _ in workload.batches(workload.splits["search"], "cpu")]
     assert max(rows) == 3
     assert sum(rows) == 40
+    step = next(endless_batches(workload, "cpu", 0))
+    assert [len(each["input_ids"]) for each in step] == [3] * (TRAINING_BATCH // 3)
 
 
 def test_model_that_knows_nothing_of_its_data_is_doubted(study: Path) -> None:

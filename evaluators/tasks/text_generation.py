@@ -67,7 +67,7 @@ class TextGeneration(TokenLabels):
         most = max(1, LOGITS // (target.sequence_length * int(config.vocab_size)))
         said = (
             f"Batches hold {most} texts at most, since each token has {config.vocab_size} logits: "
-            "distillation trains on no more at a time."
+            "distillation adds up the gradients of several."
         )
         return replace(
             made,

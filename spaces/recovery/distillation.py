@@ -69,7 +69,8 @@ class Distillation:
     is trained too, for dropout would cost more than it brings in so short a time. Its embeddings
     stay as they are. A model of half precision is trained in single precision.
     kept: of each of its layers, which layer of the dense model it was.
-    batches: endless. workspace: where checkpoints go, and a distillation that was cut off goes on.
+    steps: endless, of each step of training its batches, whose gradients add up. workspace: where
+    checkpoints go, and a distillation that was cut off goes on.
     """
 
     def __init__(
@@ -77,7 +78,7 @@ class Distillation:
         model: nn.Module,
         kept: Sequence[int],
         teacher: Teacher,
-        batches: Iterator[Batch],
+        steps: Iterator[Sequence[Batch]],
         minutes: float,
         workspace: Path | None = None,
     ) -> None:
@@ -85,7 +86,7 @@ class Distillation:
         self._pairs = list(
             zip(range(len(kept)), [*(k - 1 for k in kept[1:]), layers - 1], strict=True)
         )
-        self.model, self._teacher, self._batches = model, teacher, batches
+        self.model, self._teacher, self._steps = model, teacher, steps
         self._limit = 60 * minutes
         self._workspace = workspace
         self._dtype = next(model.parameters()).dtype
@@ -109,7 +110,7 @@ class Distillation:
         state, saved = self._state, time.monotonic()
         while state.seconds < self._limit and state.since_best < PATIENCE:
             begun = time.monotonic()
-            self._step(next(self._batches))
+            self._step(next(self._steps))
             state.steps += 1
             state.seconds += time.monotonic() - begun
             if state.seconds >= self._limit * state.looks / LOOKS:
@@ -124,14 +125,15 @@ class Distillation:
         best = {name: each.to(self._dtype) for name, each in self._best.items()}
         return best, Recovered(before, state.best, state.seconds)
 
-    def _step(self, batch: Batch) -> None:
+    def _step(self, batches: Sequence[Batch]) -> None:
         share = min(self._state.seconds / self._limit, 1.0)
         rate = min(share / WARM_UP, 1.0) * 0.5 * (1 + math.cos(math.pi * share))
         for group in self._optimizer.param_groups:
             group["lr"] = LEARNING_RATE * max(rate, 0.01)
-        loss = self._loss(batch)
         self._optimizer.zero_grad(set_to_none=True)
-        loss.backward()
+        rows = [len(next(iter(batch.values()))) for batch in batches]
+        for batch, count in zip(batches, rows, strict=True):
+            (self._loss(batch) * (count / sum(rows))).backward()
         if nn.utils.clip_grad_norm_(self._parameters.values(), CLIP).isfinite():
             self._optimizer.step()
 
@@ -210,7 +212,7 @@ class Distillation:
                 for key in ("step", "exp_avg", "exp_avg_sq")
             }
         for _ in range(self._state.steps):
-            next(self._batches)  # those that were used
+            next(self._steps)  # those that were used
         return True
 
 

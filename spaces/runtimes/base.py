@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
@@ -34,8 +34,9 @@ class Tools:
     """Gives batches of training inputs to a quantiser that calibrates; None: there are none."""
     teacher: Callable[[], Any] | None = None
     """Gives the `recovery.Teacher` that a repair compares with; None: there is no study."""
-    texts: Callable[[], Iterator[Batch]] | None = None
-    """Gives endless batches of unlabelled texts to distil on; None: there is no study."""
+    texts: Callable[[], Iterator[Sequence[Batch]]] | None = None
+    """Gives endless unlabelled texts to distil on, the batches of each step; None: there is no
+    study."""
     workspace: Path | None = None
     """Where work that was cut off is found again; None: nowhere."""
 
