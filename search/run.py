@@ -270,8 +270,8 @@ class _Run:
         budget.keep()
         if missing := sum(each.candidate.id not in confirmed for each in picked):
             self.display.note(
-                f"The {budget.minutes:g} minutes are over: {missing} points of the search's front "
-                "were not confirmed, and are left out. More --minutes go on."
+                f"The {budget.minutes:g} minutes are over. Points of the search's front that were "
+                f"not confirmed, and are left out: {missing}. More --minutes go on."
             )
         disturbed = sum(record.disturbed for record in confirmed.values())
         if disturbed:

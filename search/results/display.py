@@ -169,7 +169,9 @@ class Display:
         if seconds is None:
             self.progress("Searching", len(counted), total, remark)
             return
-        remark = ", ".join(filter(None, (f"{len(counted)} candidates", remark)))
+        remark = ", ".join(
+            filter(None, (f"{len(counted)} candidate{'s' * (len(counted) != 1)}", remark))
+        )
         spent, limit = map(round, seconds)
         self.progress("Searching, seconds", min(spent, limit), limit, remark)
 
