@@ -377,7 +377,7 @@ class _Run:
         if prepared.predictor is None or not predicts(subject.objectives):
             return standard_proposers(prepared.space, *wanted)
         rounds = self.spec.search.sampler != SURROGATE  # which goes on by itself
-        return solved_proposers(prepared.predictor, *wanted, rounds=rounds, at_once=slots)
+        return solved_proposers(prepared.predictor, *wanted, rounds=rounds, at_once=slots + 1)
 
     def _give_sampler(self, search: Search, prepared: Prepared, subject: Subject) -> None:
         """The sampler that knows what was measured, where the study wants it.
