@@ -35,11 +35,8 @@ class Crossed(Proposer):
     def waits(self, records: Records) -> bool:
         if self._made is None:
             return any(base.id not in records for base in self.bases(records))
-        return any(
-            each.id not in self._proposed and each.id not in records
-            for made in self._made
-            for each in made
-        )
+        left = (each.id for made in self._made for each in made if each.id not in records)
+        return self.at_once is not None and any(id not in self._proposed for id in left)
 
     def propose(self, records: Records) -> Sequence[Candidate]:
         if self._made is None:
