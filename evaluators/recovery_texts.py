@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
@@ -81,13 +82,13 @@ def endless_batches(
 ) -> Iterator[Sequence[Mapping[str, torch.Tensor]]]:
     """The texts again and again, each time in another order; but for those that are held out.
 
-    Each is for one step of training: a batch of `TRAINING_BATCH` texts, or where the workload's
-    batches hold fewer, several of them.
+    Each element is for one step of training: a batch of `TRAINING_BATCH` texts or, where a batch of
+    the workload holds fewer, as many batches as hold at least that many.
     """
     every = recovery_pool(workload)
     pool = every[_held(every) :]
     rng = np.random.default_rng(seed)
-    parts = max(1, TRAINING_BATCH // workload.inputs.most)
+    parts = math.ceil(TRAINING_BATCH / workload.inputs.most)
     while True:
         order = rng.permutation(len(pool))
         for start in range(0, len(order), CHUNK * TRAINING_BATCH):

@@ -22,7 +22,7 @@ that is worth distilling."""
 PREPARATION = 0.5
 """Share of the time to search after which no table of blocks is measured any more."""
 SHORT = 10.0
-"""Minutes of which a study uses less for whatever is not a trial."""
+"""A study of fewer minutes spends less of them on what is not a trial."""
 SPENT = "spent_seconds"
 """User attribute of the study: what earlier runs of it took."""
 
@@ -89,7 +89,7 @@ class Budget:
 
 
 def is_short(spec: Spec) -> bool:
-    """Whether a study has so few minutes that it does less of what others do besides trials."""
+    """Whether a study has fewer than `SHORT` minutes."""
     return spec.search.minutes is not None and spec.search.minutes < SHORT
 
 

@@ -1,4 +1,4 @@
-"""Where a requirement ends to hold is found in few measurements, and nothing is left out."""
+"""Where a requirement stops holding is found in few measurements, and nothing is left out."""
 
 from __future__ import annotations
 

@@ -95,7 +95,7 @@ def test_thirty_trials_find_nearly_all_of_the_front(tmp_path: Path) -> None:
     assert solved > before - 1e-9
 
 
-def test_forecasts_are_measured_where_the_requirement_ends_to_hold_first(tmp_path: Path) -> None:
+def test_forecasts_are_measured_where_the_requirement_stops_holding_first(tmp_path: Path) -> None:
     here = predictor()
     path = list(here.space.forecasts)
     records = search(tmp_path, here, at_once=1).run(len(path) + 1)

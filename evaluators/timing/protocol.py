@@ -19,7 +19,7 @@ REFERENCE_SECONDS = 30.0
 """The dense reference gets min(8 x budget, 30 s): a machine may need that long to show its
 undisturbed pace."""
 FEWER_TIMES = 3
-"""The same in a study of a few minutes. What is compared are ratios, which do not depend on it."""
+"""The same in a short study. Candidates are compared by ratios, which do not depend on it."""
 SETTLE_SECONDS = 0.04
 """How long a model runs untimed after another one, until its forwards take what they take alone."""
 PATIENCE = 1.0
@@ -33,8 +33,8 @@ class TimingProtocol:
     width: until the 95% interval of the mean is narrower than this share of it,
     seconds: or so much time is spent; at most twice as much if rounds are left out.
 
-    reference_times: the dense model's own timing, to which all others refer, always takes so many
-    times as long, or half a minute where that is less.
+    reference_times: how many times as long the dense model's own timing takes, to which all others
+    refer; half a minute at most.
     """
 
     width: float = 0.02

@@ -1,4 +1,4 @@
-"""The order of candidates along a front: first those that tell where a requirement ends to hold."""
+"""The order of candidates along a front: first those around the end of what is allowed."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ def by_bisection(holds: Sequence[bool | None]) -> list[int]:
     """The places of a path, the most useful to measure first; those that were measured are last.
 
     holds: of each candidate, the one that loses least first, whether it satisfies what is required;
-    None: it was not measured. Whoever stops early knows most about where the path leaves what is
-    allowed: that lies between the last that satisfies and the first after it that does not. Where
-    nothing was measured, or nothing required, the whole path is halved again and again.
+    None: it was not measured. The requirement stops holding between the last candidate that
+    satisfies it and the first that does not: this gap is halved first. Where nothing was measured,
+    or nothing is required, the gap is the whole path.
     """
     first = next((place for place, each in enumerate(holds) if each is False), len(holds))
     last = max((place for place in range(first) if holds[place]), default=-1)
@@ -25,7 +25,7 @@ def by_bisection(holds: Sequence[bool | None]) -> list[int]:
 
 
 def _halves(low: int, high: int) -> list[int]:
-    """Every whole number between two: the middle, and so on of the widest gap that is left."""
+    """Every whole number between two: first the middle, then always that of the widest gap left."""
     centre, found = (low + high) / 2, []
     gaps = [(low - high, 0.0, low, high)]
     while gaps:

@@ -14,14 +14,15 @@ from paretoformer.spaces.candidate import Candidate
 class Crossed(Proposer):
     """Once all `bases` were measured, the best of them with what `cross` makes of each.
 
-    That is made once: it depends on the records of the bases alone. In which order it is proposed
-    may depend on more.
+    That is made once: it depends on the records of the bases alone. The order in which it is
+    proposed may change with every record.
 
     bases: asked for until they are there, since they may depend on what was measured.
     choose: of the records of the bases that were measured, the best.
     cross: called with each of the best and its place among them.
-    order: called with what that made of one of them and the records: the most useful first.
-    at_once: proposed before any of them was measured; the next ones one by one. None: all.
+    order: called with what `cross` made of one of them, and with the records; puts the most useful
+    first.
+    at_once: the most that are proposed but not measured yet; None: all are proposed at once.
     """
 
     bases: Callable[[Records], Sequence[Candidate]]
@@ -35,8 +36,10 @@ class Crossed(Proposer):
     def waits(self, records: Records) -> bool:
         if self._made is None:
             return any(base.id not in records for base in self.bases(records))
-        left = (each.id for made in self._made for each in made if each.id not in records)
-        return self.at_once is not None and any(id not in self._proposed for id in left)
+        if self.at_once is None:
+            return False
+        every = (each for made in self._made for each in made)
+        return any(each.id not in records and each.id not in self._proposed for each in every)
 
     def propose(self, records: Records) -> Sequence[Candidate]:
         if self._made is None:
@@ -47,9 +50,11 @@ class Crossed(Proposer):
         ordered = [each for made in self._made for each in self.order(made, records)]
         if self.at_once is None:
             return ordered
-        open_ones = sum(id not in records for id in self._proposed)
-        left = [each for each in ordered if each.id not in {*records, *self._proposed}]
-        self._proposed |= {each.id: each for each in left[: max(0, self.at_once - open_ones)]}
+        free = self.at_once - sum(known not in records for known in self._proposed)
+        for each in ordered:
+            if free > 0 and each.id not in records and each.id not in self._proposed:
+                self._proposed[each.id] = each
+                free -= 1
         return list(self._proposed.values())
 
     def _cross(self, bases: Sequence[TrialRecord]) -> list[Sequence[Candidate]]:

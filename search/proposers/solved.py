@@ -52,9 +52,10 @@ def solved_proposers(
     at_once: int = 2,
 ) -> list[Proposer]:
     """Dense and the alternatives; what was forecast, served by those that did best, beginning where
-    the requirements end to hold; then rounds of what is solved for each of them.
+    the requirements stop holding; then rounds of what is solved for each of them.
 
-    at_once: forecasts that are measured at the same time. Each one more is chosen knowing less.
+    at_once: forecasts that are under way at the same time. With more of them, each is chosen with
+    fewer results known.
     """
     space = predictor.space
     servings = partial(best_servings, space, objectives, requirements)

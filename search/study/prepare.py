@@ -46,7 +46,7 @@ SCALING_EXAMPLES = 64
 ROUNDS = 6
 """In which candidates that the sums predict are tried as a whole, to correct the sums."""
 FEWER_ROUNDS = 3
-"""The same in a short study: three more take as long as a trial or two."""
+"""The same in a short study. Three more rounds take as long as one or two trials."""
 BATCH = 16
 BLOCK_TIMES = 4
 """Duration of timing the options of a layer, as a multiple of a trial's: the first candidates

@@ -69,8 +69,8 @@ class Distillation:
     is trained too, for dropout would cost more than it brings in so short a time. Its embeddings
     stay as they are. A model of half precision is trained in single precision.
     kept: of each of its layers, which layer of the dense model it was.
-    steps: endless, of each step of training its batches, whose gradients add up. workspace: where
-    checkpoints go, and a distillation that was cut off goes on.
+    steps: endless; the batches of each step of training, whose gradients add up.
+    workspace: where checkpoints go, and a distillation that was cut off goes on.
     """
 
     def __init__(
