@@ -31,7 +31,7 @@ from paretoformer.search.distilling import Distilling, progress_of
 from paretoformer.search.errors import RunError, StudyError
 from paretoformer.search.loop import Search, stored_records
 from paretoformer.search.plan import first_screen
-from paretoformer.search.predictor import PREDICTED
+from paretoformer.search.predictor import PREDICTED, Predictor
 from paretoformer.search.proposers import (
     Proposer,
     Unseen,
@@ -53,8 +53,9 @@ from paretoformer.search.results.run_folder import RunFolder
 from paretoformer.search.results.scores import Scores
 from paretoformer.search.results.seldom import Seldom
 from paretoformer.search.results.tracking import Tracker
+from paretoformer.search.samplers.choice import uses_surrogate
 from paretoformer.search.samplers.surrogate import SurrogateSampler
-from paretoformer.search.study.optuna_study import SURROGATE, check_storage, open_study
+from paretoformer.search.study.optuna_study import check_storage, open_study
 from paretoformer.search.study.prepare import Prepared, prepare
 from paretoformer.search.study.spec import Spec, check_varies, load_spec, read_spec
 from paretoformer.search.study.subject import Subject, load_subject, try_dense
@@ -319,6 +320,7 @@ class _Run:
             published = confirmations(study).keys()  # which stays whole until the next one is
 
             lost = Unchosen(objectives, alternatives(space))
+            learns = uses_surrogate(self.spec.search.sampler, prepared.predictor, objectives)
 
             def on_record(so_far: Sequence[TrialRecord]) -> None:
                 nonlocal records
@@ -334,7 +336,7 @@ class _Run:
                 search = Search(
                     study,
                     space,
-                    self._proposers(prepared, subject, workers.slots),
+                    self._proposers(prepared, subject, workers.slots, rounds=not learns),
                     Unseen(space, self.spec.seed),
                     Pipeline(workers, "search", artifacts),
                     [metric.name for metric in objectives],
@@ -348,7 +350,8 @@ class _Run:
                         begun_at, len(search.known) - before, len(search.under_way)
                     )
                 )
-                self._give_sampler(search, prepared, subject)
+                if learns and prepared.predictor is not None:  # goes on by itself, without rounds
+                    study.sampler = self._surrogate(prepared.predictor, subject, search)
                 begun = progress_of(distilling.begun(records), self.folder.models)
                 with self.display.watching("Distilling, seconds", begun):
                     records = search.run(wanted)
@@ -371,33 +374,25 @@ class _Run:
         scored = [name for name in subject.metrics if name not in subject.sampled]
         return Scores(self.folder.scores, scored)
 
-    def _proposers(self, prepared: Prepared, subject: Subject, slots: int) -> Sequence[Proposer]:
+    def _proposers(
+        self, prepared: Prepared, subject: Subject, slots: int, *, rounds: bool
+    ) -> Sequence[Proposer]:
         """What is solved from the block table, where the study has one."""
         wanted = subject.objectives, subject.requirements
         if prepared.predictor is None or not predicts(subject.objectives):
             return standard_proposers(prepared.space, *wanted)
-        rounds = self.spec.search.sampler != SURROGATE  # which goes on by itself
         return solved_proposers(prepared.predictor, *wanted, rounds=rounds, at_once=slots + 1)
 
-    def _give_sampler(self, search: Search, prepared: Prepared, subject: Subject) -> None:
-        """The sampler that knows what was measured, where the study wants it.
-
-        Raises:
-            StudyError: it has no block table to learn from.
-        """
-        if self.spec.search.sampler != SURROGATE:
-            return
-        if prepared.predictor is None:
-            raise StudyError(
-                f"search.sampler = {SURROGATE!r} needs a table of blocks, and here there is none: "
-                "nothing of the model may be cut, or there was no time for it."
-            )
+    def _surrogate(
+        self, predictor: Predictor, subject: Subject, search: Search
+    ) -> SurrogateSampler:
+        """The sampler that learns from what the search has measured."""
         wanted = subject.objectives, subject.requirements
         seed = (self.spec.seed + len(search.known)) % 2**32
-        sampler = SurrogateSampler(prepared.predictor, *wanted, seed)
+        sampler = SurrogateSampler(predictor, *wanted, seed)
         sampler.records = lambda: search.known
         sampler.under_way = lambda: search.under_way
-        search.study.sampler = sampler
+        return sampler
 
     def _chosen(
         self,

@@ -92,7 +92,7 @@ def test_every_key_is_there_with_its_default() -> None:
 def test_keys_are_explained_in_the_words_of_the_models() -> None:
     text = study_text(GIVEN, Path("mine.toml"))
     assert "# Candidates to measure." in text
-    assert "One of nsga2, tpe, gp, random, surrogate." in text
+    assert "One of nsga2, tpe, gp, random, surrogate, auto." in text
     assert max(map(len, text.splitlines())) <= 130
     assert not re.search(r"^.+\S#", text, re.MULTILINE)
 

@@ -10,9 +10,11 @@ import numpy as np
 import pytest
 
 from paretoformer.evaluators.formula import FormulaEvaluator, formula
+from paretoformer.evaluators.metrics.counts import Parameters
 from paretoformer.evaluators.outcome import Outcome
 from paretoformer.search.dispatch.dispatcher import InlineDispatcher
 from paretoformer.search.dispatch.pipeline import Pipeline
+from paretoformer.search.errors import StudyError
 from paretoformer.search.loop import Search, stored_records
 from paretoformer.search.predictor import LATENCY, Predictor
 from paretoformer.search.proposers import Unseen, solved_proposers, standard_proposers
@@ -21,6 +23,8 @@ from paretoformer.search.proposers.solved import REACH, least_of_use
 from paretoformer.search.results.front import hypervolume
 from paretoformer.search.results.record import TrialRecord, row, schema
 from paretoformer.search.results.requirement import Requirement
+from paretoformer.search.results.run_folder import RunFolder
+from paretoformer.search.samplers.choice import uses_surrogate
 from paretoformer.search.samplers.gaussian_process import GaussianProcess
 from paretoformer.search.samplers.surrogate import SurrogateSampler
 from paretoformer.search.study.optuna_study import open_study
@@ -142,6 +146,28 @@ def test_interrupted_search_goes_on_with_new_rounds(tmp_path: Path) -> None:
     search(tmp_path, here).run(14)
     records = search(tmp_path, here).run(28)
     assert len(records) == len({record.candidate.id for record in records}) == 28
+
+
+def test_run_that_was_begun_with_rounds_goes_on_with_the_surrogate(tmp_path: Path) -> None:
+    here = predictor()
+    RunFolder(tmp_path).check_study(*({"search": {"sampler": each}} for each in ("nsga2", "auto")))
+    before = search(tmp_path, here).run(14)
+    records = search(tmp_path, here, by="surrogate").run(30)
+    assert [each.candidate.id for each in records[:14]] == [each.candidate.id for each in before]
+    assert share(records, here) > 0.99
+
+
+def test_surrogate_is_used_where_it_is_named_or_has_something_to_learn_from() -> None:
+    here, quality = predictor(), OBJECTIVES[0]
+    assert uses_surrogate("auto", here, OBJECTIVES)
+    assert uses_surrogate("surrogate", here, OBJECTIVES)
+    assert not uses_surrogate("nsga2", here, OBJECTIVES)
+    assert not uses_surrogate("auto", None, OBJECTIVES)
+    assert not uses_surrogate("auto", here, [quality, Parameters()])
+    with pytest.raises(StudyError, match="needs a table of blocks"):
+        uses_surrogate("surrogate", None, OBJECTIVES)
+    with pytest.raises(StudyError, match="have both among the objectives"):
+        uses_surrogate("surrogate", here, [quality, Parameters()])
 
 
 def test_predictions_stand_beside_what_came_out(tmp_path: Path) -> None:

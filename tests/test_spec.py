@@ -143,7 +143,7 @@ def test_device_that_torch_takes_for_another_is_not_here() -> None:
 
 
 def test_every_seed_serves_every_sampler() -> None:
-    for name in ("nsga2", "tpe", "gp", "random"):
+    for name in ("auto", "nsga2", "tpe", "gp", "random"):
         assert make_sampler(name, 2**32 - 1 + 60) is not None
 
 

@@ -23,6 +23,7 @@ MAY_CHANGE = (
     "data.check",
     "search.trial_seconds",
     "search.minutes",
+    "search.sampler",
     "recovery.distill_minutes",
     "timing.patience_minutes",
 )

@@ -22,6 +22,8 @@ from paretoformer.spaces.damage import one_line
 
 SURROGATE = "surrogate"
 """The sampler of ours, which a study gets once its block table is there."""
+AUTO = "auto"
+"""`SURROGATE` where there is such a table, else NSGA-II."""
 POPULATION = 16
 """Of NSGA-II. Optuna's 50 would spend most of a study of 60 trials on its random first generation;
 the planted trials fill one of 16, or two."""
@@ -163,7 +165,7 @@ def make_sampler(name: str, seed: int) -> BaseSampler:
     seed %= 2**32
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        if name == "nsga2":
+        if name in ("nsga2", AUTO):
             return Generations(population_size=POPULATION, seed=seed)
         if name == "tpe":
             return optuna.samplers.TPESampler(

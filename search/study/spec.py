@@ -115,9 +115,9 @@ class RecoverySection(_OfRecovery):  # type: ignore[misc]
 
 
 class SearchSection(_Section):
-    sampler: Literal["nsga2", "tpe", "gp", "random", "surrogate"] = Field(
-        default="nsga2",
-        description="Continues when no planned candidate is left; surrogate: uses the block table.",
+    sampler: Literal["nsga2", "tpe", "gp", "random", "surrogate", "auto"] = Field(
+        default="auto",
+        description="Proposes what is not planned; auto: surrogate where it can learn, else nsga2.",
     )
     table: bool = Field(
         default=True,
