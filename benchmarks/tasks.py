@@ -13,7 +13,8 @@ writes a model, which but for the last was fine-tuned for minutes, its data, and
 
 tagger: MiniLM on wikigold, entities. cross-encoder: MiniLM on SICK, relatedness of pairs. images:
 DINOv2 ViT-S/14 at 98 pixels with a linear classifier on Fashion-MNIST. language: SmolLM2-135M on
-wikitext-2; without repair or table, which take hours on two cores.
+wikitext-2; without repair or table, which take hours on two cores. A conversion of its 30 layers
+takes two to three minutes.
 """
 
 from __future__ import annotations
@@ -264,7 +265,7 @@ def dino(names: Sequence[str]) -> Any:
 
 
 LANGUAGE = """\
-trials = 14
+trials = 12
 objectives = ["perplexity", "decode_ms"]
 [model]
 path = "model"
@@ -279,7 +280,7 @@ confirm_examples = 160
 batch_size = 1
 sequence_length = 64
 [space]
-runtime = ["torch", "torch:*"]
+runtime = ["torch", "onnxruntime", "openvino:int8_weights"]
 attention = ["full"]
 layers = "off"
 [search]

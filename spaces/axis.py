@@ -165,6 +165,7 @@ class Context:
     progress: called with (what is going on, steps done, steps in all).
     unmeasurable: value of an axis -> why an objective of the study cannot be measured of it, or "".
     minutes: that the study has; infinite where it has a number of trials.
+    generates: whether the model continues texts, a token at a time.
     """
 
     model: nn.Module
@@ -180,6 +181,7 @@ class Context:
     progress: Callable[[str, int, int], None] = lambda what, done, total: None
     unmeasurable: Callable[[Any], str] = lambda value: ""
     minutes: float = math.inf
+    generates: bool = False
 
 
 @dataclass(frozen=True)

@@ -35,8 +35,6 @@ from paretoformer.spaces.surgery import ConstantOutput
 
 GENERATION = "generation_config"
 """The attribute of a language model, and the file, that says how it generates by default."""
-TORCH_MODEL = "paretoformer_model"
-"""The attribute of a `Runnable` that `compress` returned: the torch model behind it."""
 
 
 def compress(model: nn.Module, candidate: Candidate, *, tools: Tools | None = None) -> Any:
@@ -60,8 +58,13 @@ def served(compressed: Compressed, candidate: Candidate) -> Any:
     """What a user gets of a built candidate: the torch module, or what runs it."""
     if not is_served_elsewhere(candidate):
         return compressed.model
-    setattr(compressed.runnable, TORCH_MODEL, compressed.model)
+    compressed.runnable.origin = compressed.model
     return compressed.runnable
+
+
+def torch_model_of(model: Any) -> Any:
+    """Of what `compress` returned, the torch module, whatever runs it."""
+    return (model.origin or model) if isinstance(model, Runnable) else model
 
 
 def is_served_elsewhere(candidate: Candidate) -> bool:
@@ -76,7 +79,7 @@ def save_compressed(model: Any, folder: str | Path) -> Path:
     Raises:
         ValueError: the model did not come from `compress` or `load_compressed`.
     """
-    torch_model = getattr(model, TORCH_MODEL, model)
+    torch_model = torch_model_of(model)
     candidate = getattr(torch_model, CANDIDATE, None)
     if candidate is None:
         raise ValueError("not a compressed model: pass one that `compress` returned.")

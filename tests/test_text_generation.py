@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 from inspect import signature
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,7 +15,8 @@ import pytest
 import torch
 import transformers
 from torch.nn import functional as F
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, DynamicCache
+from transformers.cache_utils import DynamicSlidingWindowLayer
 
 import paretoformer as pf
 from paretoformer.evaluators.bench import Bench
@@ -33,7 +35,8 @@ from paretoformer.search.results.published import published_table
 from paretoformer.search.results.record import TrialRecord
 from paretoformer.search.study.spec import load_spec
 from paretoformer.search.study.subject import Subject, load_subject, try_dense
-from paretoformer.spaces import Candidate, HeadMask
+from paretoformer.spaces import AttentionChoice, Candidate, HeadMask, key_values
+from paretoformer.spaces.axis import Unsuitable
 from paretoformer.spaces.families import FAMILIES
 from paretoformer.spaces.next_tokens import NextTokens
 from paretoformer.spaces.runtimes import Tools, parse
@@ -206,7 +209,7 @@ def test_prompt_computes_the_logits_of_its_last_token_alone(study: Path) -> None
         assert subject.model(**batch).logits.shape == (1, 1, subject.model.config.vocab_size)
 
 
-def test_int8_generates_and_graphs_without_a_cache_are_left_out(tmp_path: Path) -> None:
+def test_int8_generates_and_a_runtime_without_a_cache_is_left_out(tmp_path: Path) -> None:
     dense = AutoModelForCausalLM.from_pretrained(write_language_model(tmp_path / "m", "llama"))
     runnable = pf.compress(
         dense, Candidate.dense(3, 2).replaced(runtime="torch:int8"), tools=Tools(threads=1)
@@ -215,7 +218,116 @@ def test_int8_generates_and_graphs_without_a_cache_are_left_out(tmp_path: Path) 
     found = runnable.generate(tokens, max_new_tokens=4, do_sample=False, pad_token_id=0)
     assert found.shape == (1, 7)
     assert parse("torch:int8")[0].generates
-    assert not any(parse(name)[0].generates for name in ("compile", "onnxruntime", "openvino"))
+    assert not parse("compile")[0].generates
+
+
+def served(dense: Any, runtime: str) -> Any:
+    return pf.compress(dense, cut(dense).replaced(runtime=runtime), tools=Tools(threads=1))
+
+
+def prompts() -> dict[str, torch.Tensor]:
+    """Two, of which the first one is shorter: its padding stands before it."""
+    tokens = torch.tensor([[0, 0, 7, 8, 5], [9, 10, 11, 12, 13]])
+    return {"input_ids": tokens, "attention_mask": (tokens > 0).long()}
+
+
+@pytest.mark.parametrize(
+    ("family", "runtime"),
+    [
+        ("llama", "onnxruntime"),
+        ("gpt2", "openvino"),
+        *(
+            pytest.param(family, runtime, marks=pytest.mark.slow)
+            for family in DECODERS
+            for runtime in ("onnxruntime", "openvino")
+            if (family, runtime) not in (("llama", "onnxruntime"), ("gpt2", "openvino"))
+        ),
+    ],
+)
+def test_graph_generates_with_its_cache_what_torch_generates(
+    tmp_path: Path, family: str, runtime: str
+) -> None:
+    dense = AutoModelForCausalLM.from_pretrained(write_language_model(tmp_path / "m", family))
+    runnable = served(dense, runtime)
+    loaded = pf.load_compressed(pf.save_compressed(runnable, tmp_path / "out"))
+    wanted: dict[str, Any] = {"max_new_tokens": 12, "do_sample": True, "pad_token_id": 0}
+    with torch.inference_mode():
+        for more in ({"do_sample": False, "num_beams": 3}, {"use_cache": False}, {}):
+            found = []
+            for each in (pf.compress(dense, cut(dense)), runnable, loaded):
+                torch.manual_seed(0)
+                found.append(each.generate(**prompts(), **wanted | more))
+            for each in found[1:]:
+                torch.testing.assert_close(each, found[0], atol=0, rtol=0)
+    assert len(found[0][:, 5:].unique()) > 3
+
+
+@pytest.mark.parametrize(
+    ("runtime", "tolerance"),
+    [
+        ("onnxruntime", 1e-4),
+        ("openvino", 1e-4),
+        ("onnxruntime:int8", 0.5),
+        ("openvino:int8_weights", 0.1),
+    ],
+)
+def test_graph_with_a_cache_has_the_logits_of_the_whole_text(
+    tmp_path: Path, runtime: str, tolerance: float
+) -> None:
+    dense = AutoModelForCausalLM.from_pretrained(write_language_model(tmp_path / "m", "llama"))
+    runnable, tokens = served(dense, runtime), torch.arange(4, 44).view(2, 20)
+    with torch.inference_mode():
+        whole = pf.compress(dense, cut(dense))(input_ids=tokens).logits
+        every = runnable(input_ids=tokens).logits
+        cache, generator = DynamicCache(), runnable.generator
+        first = generator(tokens[:, :15], past_key_values=cache).logits
+        rest = generator(tokens[:, 15:], past_key_values=cache).logits
+        last = generator(tokens, logits_to_keep=1).logits
+    assert cache.get_seq_length() == 20
+    scale = float(whole.std())
+    for found, expected in (
+        (every, whole), (first, whole[:, :15]), (rest, whole[:, 15:]), (last, whole[:, -1:])
+    ):  # fmt: skip
+        assert float((found - expected).abs().mean()) < tolerance * scale
+
+
+def test_costs_of_generation_are_measured_in_a_graph(study: Path) -> None:
+    subject = load_subject(load_spec(study))
+    dense = bench_of(subject)
+    reference = {name: metric_of(name).measure(dense) for name in ("latency_ms", "decode_ms")}
+    plain = bench_of(subject, pf.compress(subject.model, cut(subject.model)), reference)
+    graph = replace(plain, runnable=served(subject.model, "onnxruntime"))
+    assert check_metric(CacheSize(), graph) == check_metric(CacheSize(), plain)
+    for name in ("latency_ms", "decode_ms"):
+        measured = check_metric(metric_of(name), graph)
+        assert measured is not None
+        assert measured.value > 0
+
+
+def test_mechanism_that_a_graph_with_a_cache_cannot_hold_is_refused(tmp_path: Path) -> None:
+    dense = AutoModelForCausalLM.from_pretrained(write_language_model(tmp_path / "m", "llama"))
+    window = AttentionChoice.of("window", window=17, global_tokens=2)
+    candidate = Candidate(HeadMask(((True, True),) * 3), (window,) * 3)
+    with pytest.raises(Unsuitable, match="'window' is another computation where there is a key-v"):
+        pf.compress(dense, candidate.replaced(runtime="onnxruntime"), tools=Tools(threads=1))
+
+
+def test_cache_of_another_kind_is_refused() -> None:
+    cache = DynamicCache()
+    cache.layers.append(DynamicSlidingWindowLayer(sliding_window=4))
+    with pytest.raises(ValueError, match="a DynamicSlidingWindowLayer does not keep all keys"):
+        key_values.write(cache, [(torch.zeros(1, 1, 2, 3), torch.zeros(1, 1, 2, 3))])
+
+
+def test_graph_of_a_classifier_does_not_generate(tmp_path: Path) -> None:
+    folder = write_model(tmp_path / "m", "llama")
+    dense = transformers.AutoModelForSequenceClassification.from_pretrained(folder, pad_token_id=0)
+    runnable = pf.compress(
+        dense, Candidate.dense(2, 4).replaced(runtime="onnxruntime"), tools=Tools(threads=1)
+    )
+    assert runnable.generator is None
+    with pytest.raises(ValueError, match="does not generate"):
+        runnable.generate(torch.tensor([[5, 6]]))
 
 
 def outputs(vocabulary: int) -> tuple[Any, Any]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from inspect import signature
 from typing import Any, ClassVar
 
 import torch
@@ -17,13 +16,14 @@ from paretoformer.evaluators.metrics.memory import MEGABYTE
 from paretoformer.evaluators.metrics.metric import Metric
 from paretoformer.evaluators.metrics.registry import register
 from paretoformer.evaluators.metrics.timing import Timing
+from paretoformer.spaces import key_values
 
 
 class Decode(Timing):
     """Milliseconds to generate the next token of batch_size texts, after sequence_length tokens
     that are in the key-value cache.
 
-    The token is taken out of the cache again, so every call has the same context.
+    The cache is given back what it held, so every call has the same context.
     """
 
     name = "decode_ms"
@@ -38,11 +38,13 @@ class Decode(Timing):
         tokens = bench.workload.timing_batch(bench.target)["input_ids"][:, -1:]
         mask = torch.ones(len(tokens), context + 1, dtype=torch.long, device=tokens.device)
 
-        inputs = {"input_ids": tokens, "attention_mask": mask, _argument(generator): cache}
+        before = key_values.pairs_of(cache)
+        argument = key_values.argument(generator)
+        inputs = {"input_ids": tokens, "attention_mask": mask, argument: cache}
 
         def one() -> None:
             generator(**inputs, use_cache=True)
-            cache.crop(-1)
+            key_values.write(cache, before)
 
         return one
 
@@ -61,8 +63,7 @@ class CacheSize(Metric):
             return None
         with torch.inference_mode():
             cache, _ = _filled(bench.runnable.generator, bench)
-        layers: Any = cache.layers
-        tensors = [each for layer in layers for each in (layer.keys, layer.values)]
+        tensors = (each for pair in key_values.pairs_of(cache) for each in pair)
         size = sum(each.numel() * each.element_size() for each in tensors)
         return Measurement.exact(size / MEGABYTE, self.unit)
 
@@ -71,13 +72,8 @@ def _filled(model: nn.Module, bench: Bench) -> tuple[DynamicCache, int]:
     """The cache of the target's batch of prompts, and their length."""
     batch = bench.workload.timing_batch(bench.target)
     cache = DynamicCache()
-    model(**batch, **{_argument(model): cache}, use_cache=True)
+    model(**batch, **{key_values.argument(model): cache}, use_cache=True)
     return cache, batch["input_ids"].shape[1]
-
-
-def _argument(model: nn.Module) -> str:
-    """What a forward calls its cache: transformers 5.24 renamed it."""
-    return "cache" if "cache" in signature(model.forward).parameters else "past_key_values"
 
 
 register(Decode())

@@ -21,7 +21,7 @@ from paretoformer.search.results.facts import compared_timing
 from paretoformer.search.study.spec import Spec, stored_spec
 from paretoformer.search.study.subject import Subject, load_subject
 from paretoformer.spaces.damage import json_object
-from paretoformer.spaces.persist import TORCH_MODEL, load_compressed
+from paretoformer.spaces.persist import load_compressed, torch_model_of
 from paretoformer.spaces.runtimes import Runnable
 from paretoformer.spaces.runtimes.torch_runtime import TorchRunnable
 
@@ -118,7 +118,7 @@ def _measured(
     runnable = TorchRunnable(dense) if model is None else _runnable(model)
     bench = Bench(
         runnable=runnable,
-        model=dense if model is None else getattr(model, TORCH_MODEL, model),
+        model=dense if model is None else torch_model_of(model),
         dense=dense,
         reference=reference,
         task=subject.task,

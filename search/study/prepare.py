@@ -410,6 +410,7 @@ def _context(spec: Spec, subject: Subject, shape: Shape, progress: Progress) -> 
         progress=progress,
         unmeasurable=unmeasurable,
         minutes=math.inf if spec.search.minutes is None else spec.search.minutes,
+        generates=subject.task.generates,
     )
 
 

@@ -102,16 +102,18 @@ class RuntimeAxis(Axis[str]):
             runtime_name = each.removesuffix(EVERY)
             wanted += in_every_precision(runtime_name) if each.endswith(EVERY) else [each]
         choices, left_out = [DEFAULT], {}
+        named = {self.canonical(each, {}) for each in ([] if setting == "all" else setting)}
         for value in wanted:
             runtime, precision = parse(value)
             reason = runtime.unavailable(precision, context.device) or context.unmeasurable(value)
+            if precision in runtime.for_generation and not (context.generates or value in named):
+                reason = reason or "it is for language models; name it to try it here"
             if value in choices or value == f"{DEFAULT}:{context.dtype}":
                 continue
             if reason:
                 left_out[value] = reason
             else:
                 choices.append(self.canonical(value, {}))
-        named = {self.canonical(each, {}) for each in ([] if setting == "all" else setting)}
         unnamed = [each for each in choices if each not in named]
         late = self.without_time(unnamed, context.minutes)
         choices = [each for each in choices if each not in late]

@@ -54,6 +54,8 @@ class Runnable(ABC):
     couples_rows: bool = False
     """Whether a row's answer depends on the others of its batch, as it does where activations are
     quantised by the range of the whole batch."""
+    origin: nn.Module | None = None
+    """The torch model that it was made from, where `compress` or `load_compressed` returned it."""
 
     @abstractmethod
     def __call__(self, **inputs: torch.Tensor) -> Any:
@@ -103,6 +105,8 @@ class Runtime(ABC):
 
     generates: ClassVar[bool] = False
     """Whether its runnables continue a text with a key-value cache."""
+    for_generation: ClassVar[tuple[str, ...]] = ()
+    """Precisions that are worth it where one token at a time is computed, and tried only there."""
     starts_slowly: ClassVar[bool] = False
     """Whether each process that runs a model in it waits half a minute for its first answer."""
     tells_peak: ClassVar[bool] = False

@@ -9,11 +9,17 @@ import torch
 from torch import nn
 
 from paretoformer.spaces.runtimes.base import Batch
+from paretoformer.spaces.runtimes.cached_graph import KEPT as KEPT_LOGITS
+from paretoformer.spaces.runtimes.cached_graph import POSITIONS
 
 ROWS, LENGTH = 2, 24
 """Sizes other than 1, which tracing would take for a constant; more tokens than the 16 of a block
 of the banded mechanisms, so that there are several blocks, too."""
 
+PAST = 8
+"""Tokens of a cache."""
+KEPT = (0, 3, 7)
+"""Tokens whose logits are computed."""
 PIXELS = "pixel_values"
 
 
@@ -33,6 +39,20 @@ def example_for(model: nn.Module, given: Batch | None = None) -> dict[str, torch
     tokens = torch.arange(ROWS * length).view(ROWS, length) % int(config.vocab_size)
     values = {"input_ids": tokens, "attention_mask": torch.ones_like(tokens)}
     return {name: values.get(name, torch.zeros_like(tokens)) for name in names}
+
+
+def example_of_text(model: nn.Module) -> dict[str, torch.Tensor]:
+    """What a language model takes besides its cache of `PAST` tokens: new tokens, the mask of all,
+    positions of the new ones, and the tokens whose logits are computed."""
+    config: Any = model.config
+    length = min(LENGTH, int(getattr(config, "max_position_embeddings", PAST + LENGTH)) - PAST)
+    tokens = torch.arange(ROWS * length).view(ROWS, length) % int(config.vocab_size)
+    return {
+        "input_ids": tokens,
+        "attention_mask": torch.ones(ROWS, PAST + length, dtype=torch.long),
+        POSITIONS: torch.arange(PAST, PAST + length).expand(ROWS, length).clone(),
+        KEPT_LOGITS: torch.tensor(KEPT),
+    }
 
 
 def _input_names(model: nn.Module) -> tuple[str, ...]:

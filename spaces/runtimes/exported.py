@@ -11,53 +11,86 @@ import numpy as np
 import torch
 
 from paretoformer.spaces.runtimes.base import Batch, Runnable
+from paretoformer.spaces.runtimes.cached_graph import KEPT, PAST, POSITIONS, CachedGraph
 
 OPTIONAL = {"attention_mask", "token_type_ids"}
 """Inputs that may be left out, and that a graph may lack."""
+Shapes = Mapping[str, Sequence[int | None]]
+"""Of the inputs of a graph by name; None: a size that varies."""
 
 
 class Exported(Runnable):
     """A graph with named inputs and outputs."""
 
-    input_names: Sequence[str]
+    shapes: Shapes
 
     def __call__(self, **inputs: torch.Tensor) -> Any:
         """Every token is real without `attention_mask`, and of segment 0 without `token_type_ids`.
 
-        Either may be given to a graph that does not use it: one without heads needs no mask.
+        Either may be given to a graph that does not use it: one without heads needs no mask. A
+        graph with a cache begins with an empty one.
 
         Returns an object with the outputs as attributes, float32 tensors on the CPU.
 
         Raises:
             ValueError: an input that the graph does not have, or the lack of one.
         """
-        outputs = self.run(arrays(self.input_names, inputs))
+        outputs = self.run(arrays(self.shapes, inputs))
         return SimpleNamespace(**{name: torch.from_numpy(each) for name, each in outputs.items()})
+
+    @property
+    def generator(self) -> Any:
+        layers = sum(name.startswith(PAST) for name in self.shapes) // 2
+        return CachedGraph(self, layers, self.origin) if layers else None
+
+    def generate(self, *args: Any, **kwargs: Any) -> Any:
+        """As that of the torch model.
+
+        Raises:
+            ValueError: it is no language model that `compress` or `load_compressed` returned.
+        """
+        if self.generator is None or self.origin is None:
+            raise ValueError("this does not generate: it is no compressed language model.")
+        return self.generator.generate(*args, **kwargs)
 
     @abstractmethod
     def run(self, feed: Mapping[str, np.ndarray]) -> Mapping[str, np.ndarray]:
         """Arrays by name -> arrays by name, which nothing else writes to later."""
 
 
-def arrays(names: Sequence[str], inputs: Batch) -> dict[str, np.ndarray]:
+def arrays(shapes: Shapes, inputs: Batch) -> dict[str, np.ndarray]:
     """The inputs of a graph by name, those that may be left out filled in.
 
     Raises:
         ValueError: an input that the graph does not have, or the lack of one.
     """
-    unknown = sorted(inputs.keys() - set(names) - OPTIONAL)
-    if unknown:
-        raise ValueError(f"the model was exported for {list(names)}, not {unknown}.")
-    return {name: _array(_input(name, inputs)) for name in names}
+    cached = any(name.startswith(PAST) for name in shapes)
+    left_out = OPTIONAL | ({POSITIONS, KEPT} if cached else set())
+    if unknown := sorted(inputs.keys() - shapes.keys() - left_out):
+        raise ValueError(f"the model was exported for {list(shapes)}, not {unknown}.")
+    return {name: _array(_input(name, shape, inputs)) for name, shape in shapes.items()}
 
 
-def _input(name: str, inputs: Batch) -> torch.Tensor:
+def _input(name: str, shape: Sequence[int | None], inputs: Batch) -> torch.Tensor:
     if name in inputs:
         return inputs[name]
     tokens = inputs.get("input_ids")
-    if tokens is None or name not in OPTIONAL:
+    if tokens is None:
         raise ValueError(f"the model needs the input {name!r}.")
-    return torch.full_like(tokens, int(name == "attention_mask"))
+    rows, length = tokens.shape
+    before = max((each.shape[2] for key, each in inputs.items() if key.startswith(PAST)), default=0)
+    if name == "attention_mask":
+        return tokens.new_ones(rows, before + length)
+    if name == "token_type_ids":
+        return torch.zeros_like(tokens)
+    if name == POSITIONS:
+        return torch.arange(before, before + length).expand(rows, length)
+    if name == KEPT:
+        return torch.arange(length)
+    if name.startswith(PAST):
+        _, heads, _, width = shape
+        return torch.zeros(rows, int(heads or 0), 0, int(width or 0))
+    raise ValueError(f"the model needs the input {name!r}.")
 
 
 def _array(tensor: torch.Tensor) -> np.ndarray:

@@ -10,10 +10,14 @@ from typing import Any
 
 import torch
 from torch import nn
+from transformers import Cache, DynamicCache
 
+from paretoformer.spaces import key_values
 from paretoformer.spaces.attention import Attention
 from paretoformer.spaces.runtimes.base import Batch, optional
-from paretoformer.spaces.runtimes.example import PIXELS, example_for
+from paretoformer.spaces.runtimes.cached_graph import KEPT, PAST, PRESENT, generates, names
+from paretoformer.spaces.runtimes.example import PAST as EXAMPLE_PAST
+from paretoformer.spaces.runtimes.example import PIXELS, example_for, example_of_text
 from paretoformer.spaces.runtimes.torch_runtime import in_float32
 
 OPSET = 23
@@ -32,6 +36,11 @@ def unexportable(model: nn.Module) -> str:
     for each in model.modules():
         if isinstance(each, Attention) and (reason := each.unexportable()):
             return f"attention {each.name!r} {reason}"
+        if isinstance(each, Attention) and each.name != "full" and generates(model):
+            return (
+                f"attention {each.name!r} is another computation where there is a key-value cache, "
+                "and a graph holds one"
+            )
     size = sum(each.numel() * 4 for each in model.parameters())
     return f"it has {size / 1e9:.1f} GB in float32, and one file holds 2" if size > LARGEST else ""
 
@@ -40,16 +49,19 @@ def onnx_model(model: nn.Module, example: Batch | None) -> Any:
     """An `onnx.ModelProto` in float32; equal models give equal bytes.
 
     Inputs are named as `example` names them, or else as the model does, outputs as in transformers.
+    Of a language model it takes and gives the key-value cache as well: see `cached_graph`.
 
     Raises:
         ImportError: onnx or onnxscript are not installed.
     """
     for package in ("onnx", "onnxscript"):
         optional(package, "onnx")
-    batch = example_for(model, example)
-    named = _Named(in_float32(model), tuple(batch)).cpu().eval()
+    kind: type[_Named] = _Generating if generates(model) else _Named
+    batch = example_of_text(model) if generates(model) else example_for(model, example)
+    named = kind(in_float32(model), tuple(batch)).cpu().eval()
     with torch.no_grad(), _quiet():
-        named.outputs = named.given(batch)
+        batch |= named.cache(batch)
+        named.inputs, named.outputs = tuple(batch), named.given(batch)
         program = torch.onnx.export(
             named,
             tuple(batch.values()),
@@ -83,14 +95,45 @@ class _Named(nn.Module):
         positions = {"position_ids": _positions(batch["input_ids"])} if rotary else {}
         return self.model(**batch, **positions, **self.options)
 
+    def cache(self, batch: Batch) -> dict[str, torch.Tensor]:
+        """Inputs for the tokens before; none where the model keeps none."""
+        return {}
+
     def given(self, batch: Batch) -> tuple[str, ...]:
         """The names of the outputs that the model gives."""
         output = self.run(batch)
-        for names in OUTPUTS:
-            there = tuple(n for n in names if isinstance(getattr(output, n, None), torch.Tensor))
+        for each in OUTPUTS:
+            there = tuple(n for n in each if isinstance(getattr(output, n, None), torch.Tensor))
             if there:
                 return there
         raise ValueError(f"the model gives none of the outputs {OUTPUTS}.")
+
+
+class _Generating(_Named):
+    """A language model whose cache is tensors by name, before and after."""
+
+    def forward(self, *tensors: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        inputs = dict(zip(self.inputs, tensors, strict=True))
+        before = iter([inputs.pop(name) for name in self.inputs if name.startswith(PAST)])
+        cache = key_values.filled(list(zip(before, before, strict=True)))
+        logits = self._run(inputs, cache).logits
+        return logits, *(each for pair in key_values.pairs_of(cache) for each in pair)
+
+    def cache(self, batch: Batch) -> dict[str, torch.Tensor]:
+        """What the model keeps of some tokens."""
+        cache = DynamicCache()
+        tokens = batch["input_ids"][:, :EXAMPLE_PAST]
+        self._run({"input_ids": tokens}, cache)
+        pairs = key_values.pairs_of(cache)
+        tensors = (each for pair in pairs for each in pair)
+        return dict(zip(names(PAST, len(pairs)), tensors, strict=True))
+
+    def given(self, batch: Batch) -> tuple[str, ...]:
+        layers = sum(name.startswith(PAST) for name in batch) // 2
+        return ("logits", *names(PRESENT, layers))
+
+    def _run(self, inputs: Batch, cache: Cache) -> Any:
+        return self.model(**inputs, **{key_values.argument(self.model): cache}, use_cache=True)
 
 
 def _positions(tokens: torch.Tensor) -> torch.Tensor:
@@ -100,7 +143,7 @@ def _positions(tokens: torch.Tensor) -> torch.Tensor:
 
 def _dynamic(name: str) -> dict[int, Any]:
     """The axes of an input whose sizes vary."""
-    axes = (0,) if name == PIXELS else (0, 1)
+    axes = (0,) if name in (PIXELS, KEPT) else (0, 2) if name.startswith(PAST) else (0, 1)
     return dict.fromkeys(axes, torch.export.Dim.DYNAMIC)
 
 

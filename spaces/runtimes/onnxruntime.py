@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import tempfile
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +36,7 @@ class OnnxRunnable(Exported):
         self.couples_rows = couples_rows
         self._content = content
         self._session = _session(content, tools.threads)
-        self.input_names = tuple(each.name for each in self._session.get_inputs())
+        self.shapes = {each.name: _sizes(each.shape) for each in self._session.get_inputs()}
         self._outputs = tuple(each.name for each in self._session.get_outputs())
         check_threads("ONNX Runtime", self.threads, tools.threads)
 
@@ -69,6 +69,7 @@ class OnnxRuntime(Runtime):
     name = "onnxruntime"
     precisions = ("float32", "int8")
     files = (FILE,)
+    generates = True
     summary = "ONNX Runtime on CPU; int8: dynamic, per channel, with the embeddings"
     source = "https://onnxruntime.ai/docs/performance/model-optimizations/quantization.html"
 
@@ -89,6 +90,11 @@ class OnnxRuntime(Runtime):
     def load(self, folder: Path, precision: str, tools: Tools) -> Runnable:
         content = (folder / FILE).read_bytes()
         return OnnxRunnable(content, tools, couples_rows=precision == "int8")
+
+
+def _sizes(shape: Sequence[Any]) -> list[int | None]:
+    """A size that varies has a name, or none."""
+    return [each if isinstance(each, int) else None for each in shape]
 
 
 def _session(content: bytes, threads: int) -> Any:

@@ -6,8 +6,8 @@ import io
 import logging
 import os
 import warnings
-from collections.abc import Callable, Iterable, Mapping
-from contextlib import redirect_stdout
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -25,13 +25,13 @@ from paretoformer.spaces.runtimes.base import (
     optional,
     register,
 )
-from paretoformer.spaces.runtimes.exported import Exported, arrays
+from paretoformer.spaces.runtimes.exported import Exported, Shapes, arrays
 from paretoformer.spaces.runtimes.onnx_export import onnx_model, unexportable
 
 FILES = ("openvino/openvino_model.xml", "openvino/openvino_model.bin")
 """Where optimum keeps them."""
 
-ARITHMETIC = {"float32": "f32", "bfloat16": "bf16", "int8": "f32"}
+ARITHMETIC = {"float32": "f32", "bfloat16": "bf16", "int8_weights": "f32", "int8": "f32"}
 """Precision -> that of whatever is not quantised. Without it, a CPU that has bfloat16 uses it."""
 
 
@@ -51,7 +51,7 @@ class OpenVinoRunnable(Exported):
             },
         )
         self._request = self._compiled.create_infer_request()
-        self.input_names = tuple(each.any_name for each in self._compiled.inputs)
+        self.shapes = _shapes(self._compiled)
         self._outputs = tuple(each.any_name for each in self._compiled.outputs)
         check_threads("OpenVINO", self.threads, tools.threads)
 
@@ -79,19 +79,22 @@ class OpenVino(Runtime):
     """Models come by way of ONNX: with its operator for attention that is as fast as converting the
     torch program, and one way of exporting serves both runtimes.
 
-    int8: weights by channel, activations by ranges seen on training inputs.
+    int8: weights by channel, activations by ranges seen on training inputs. int8_weights: weights
+    alone, by channel; a token more of a text costs the time in which they are read.
     """
 
     name = "openvino"
-    precisions = ("float32", "bfloat16", "int8")
+    precisions = ("float32", "bfloat16", "int8_weights", "int8")
     files = FILES
+    generates = True
+    for_generation = ("int8_weights",)
     summary = "OpenVINO on CPU; int8: calibrated by NNCF, needs training inputs"
     source = "https://docs.openvino.ai/2026/openvino-workflow/model-optimization.html"
 
     def unavailable(self, precision: str, device: str) -> str:
         if torch.device(device).type != "cpu":
             return "used on CPUs only"
-        needed = ("nncf",) if precision == "int8" else ()
+        needed = ("nncf",) if precision.startswith("int8") else ()
         reason = missing("openvino", "openvino", *needed) or missing("onnx", "onnx", "onnxscript")
         if reason or precision != "bfloat16":
             return reason
@@ -112,10 +115,21 @@ class OpenVino(Runtime):
         graph = _core().read_model(content)
         if tools.calibration is not None and precision == "int8":
             graph = _quantized(graph, tools.calibration)
+        if precision == "int8_weights":
+            graph = _with_small_weights(graph)
         return OpenVinoRunnable(_numbered(graph), precision, tools)
 
     def load(self, folder: Path, precision: str, tools: Tools) -> Runnable:
         return OpenVinoRunnable(_core().read_model(folder / FILES[0]), precision, tools)
+
+
+def _shapes(model: Any) -> Shapes:
+    return {
+        each.any_name: [
+            size.get_length() if size.is_static else None for size in each.partial_shape
+        ]
+        for each in model.inputs
+    }
 
 
 def _core() -> Any:
@@ -133,13 +147,8 @@ def _numbered(graph: Any) -> Any:
 
 def _quantized(graph: Any, calibration: Callable[[], Iterable[Batch]]) -> Any:
     """The graph with int8 matrix products, their ranges those of the calibration batches."""
-    os.environ.setdefault("NNCF_CI", "1")  # else it reports its use to its makers
-    with warnings.catch_warnings(), redirect_stdout(io.StringIO()):  # its progress bars
-        warnings.simplefilter("ignore")
-        nncf = optional("nncf", "openvino")
-        nncf.set_log_level(logging.ERROR)
-        names = tuple(each.any_name for each in graph.inputs)
-        batches = [arrays(names, batch) for batch in calibration()]
+    with _nncf() as nncf:
+        batches = [arrays(_shapes(graph), batch) for batch in calibration()]
         return nncf.quantize(
             graph,
             nncf.Dataset(batches),
@@ -147,6 +156,23 @@ def _quantized(graph: Any, calibration: Callable[[], Iterable[Batch]]) -> Any:
             preset=nncf.QuantizationPreset.MIXED,
             subset_size=len(batches),
         )
+
+
+def _with_small_weights(graph: Any) -> Any:
+    """The graph with its matrices and embedding tables in int8."""
+    with _nncf() as nncf:
+        return nncf.compress_weights(graph, mode=nncf.CompressWeightsMode.INT8_ASYM)
+
+
+@contextmanager
+def _nncf() -> Iterator[Any]:
+    """The library, without its progress bars and warnings."""
+    os.environ.setdefault("NNCF_CI", "1")  # else it reports its use to its makers
+    with warnings.catch_warnings(), redirect_stdout(io.StringIO()):
+        warnings.simplefilter("ignore")
+        nncf = optional("nncf", "openvino")
+        nncf.set_log_level(logging.ERROR)
+        yield nncf
 
 
 register(OpenVino())

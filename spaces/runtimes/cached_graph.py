@@ -1,0 +1,96 @@
+"""Text generation with an exported graph, of which the key-value cache is an input and an output.
+
+The graph takes what the torch model takes, and of each layer i `past_key_values.i.key` and
+`past_key_values.i.value`, (batch, heads, tokens before, head_dim); it gives `present.i.key` and
+`present.i.value`, with the new tokens behind them: names as optimum has them. A prompt is the same
+graph with no tokens before.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import Cache, GenerationMixin
+from transformers.modeling_outputs import CausalLMOutputWithPast
+
+from paretoformer.spaces import key_values
+
+PAST, PRESENT = "past_key_values", "present"
+POSITIONS = "position_ids"
+KEPT = "logits_to_keep"
+"""Input with the places of the tokens whose logits are computed, (tokens,)."""
+
+
+def generates(model: nn.Module) -> bool:
+    """Whether a model continues texts, so that a graph of it must take a cache."""
+    return bool(getattr(model, "can_generate", lambda: False)())
+
+
+def names(prefix: str, layers: int) -> Iterator[str]:
+    """Of the tensors of a cache: `past_key_values.0.key`, `past_key_values.0.value`, ..."""
+    return (f"{prefix}.{layer}.{part}" for layer in range(layers) for part in ("key", "value"))
+
+
+class CachedGraph(GenerationMixin, nn.Module):
+    """A graph as transformers' `generate` calls a model.
+
+    run: inputs by name -> an object with the graph's outputs as attributes.
+    layers: of the cache. model: the torch model, which answers whatever else `generate` asks.
+    """
+
+    main_input_name = "input_ids"
+    _is_stateful = False
+
+    def __init__(self, run: Callable[..., Any], layers: int, model: nn.Module | None) -> None:
+        super().__init__()
+        self.run, self.origin = run, (model,)  # not a submodule: its weights are not the graph's
+        self.past, self.present = tuple(names(PAST, layers)), tuple(names(PRESENT, layers))
+        self.device, self.dtype = torch.device("cpu"), torch.float32
+
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            return getattr(self.origin[0], name)
+
+    def forward(
+        self,
+        input_ids: torch.Tensor,
+        attention_mask: torch.Tensor | None = None,
+        position_ids: torch.Tensor | None = None,
+        cache: Cache | None = None,
+        past_key_values: Cache | None = None,
+        logits_to_keep: int | torch.Tensor = 0,
+        **_: Any,
+    ) -> CausalLMOutputWithPast:
+        """input_ids: (batch, length), the new tokens. attention_mask: (batch, before + length).
+
+        cache: what came before; the new tokens are added to it. Before transformers 5.24 its name
+        was past_key_values. logits_to_keep: places of tokens, or how many at the end; 0: all.
+
+        Returns the logits, (batch, tokens kept, vocabulary), and the cache.
+        """
+        cache = past_key_values if cache is None else cache
+        inputs = {"input_ids": input_ids, "attention_mask": attention_mask, POSITIONS: position_ids}
+        inputs[KEPT] = _places(logits_to_keep, input_ids.shape[1])
+        before = [] if cache is None else key_values.pairs_of(cache)
+        inputs |= zip(self.past, (each for pair in before for each in pair), strict=False)
+        found = self.run(**{name: each for name, each in inputs.items() if each is not None})
+        output = CausalLMOutputWithPast(logits=found.logits)
+        if cache is not None:
+            after = iter([getattr(found, name) for name in self.present])
+            key_values.write(cache, list(zip(after, after, strict=True)))
+            output[key_values.OUTPUT] = cache
+        return output
+
+    def can_generate(self) -> bool:
+        return True
+
+
+def _places(kept: int | torch.Tensor, length: int) -> torch.Tensor:
+    if isinstance(kept, torch.Tensor):
+        return kept
+    return torch.arange(length)[-kept:]  # -0: all of them
