@@ -70,6 +70,8 @@ REQUIREMENTS = [Requirement.parse("divergence<=0.06")]
 WORST = 0.6
 """Nats at which a candidate is worth nothing."""
 TIMINGS = 7
+BITS = "NSGA-II on bits"
+METHODS = (BITS, "local search", "TPE", "first order, NSGA-II", "solved", "surrogate")
 
 
 @dataclass
@@ -176,7 +178,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--trials", type=int, nargs="*", default=[15, 30, 60, 100])
     parser.add_argument("--long", type=int, default=1000, help="Trials of NSGA-II on bits, once.")
-    parser.add_argument("--methods", nargs="*", help="Only these of the table's rows.")
+    parser.add_argument(
+        "--methods", nargs="+", choices=METHODS, help="Only these rows of the table."
+    )
     arguments = parser.parse_args(argv)
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     here = load_subject(load_spec(arguments.study))
@@ -196,18 +200,16 @@ def main(argv: Sequence[str] | None = None) -> None:
         surrogate = SurrogateSampler(predictor, *wanted, seed)
         first: list[Proposer] = [Planted((bits.space.dense,))]
         local = LocalSearch(ranked.space, np.random.default_rng(seed))
-        every = {
-            "NSGA-II on bits": (bits, first, sampler("nsga2")),
-            "local search": (ranked, [*first, local], sampler("random")),
-            "TPE": (ranked, first, sampler("tpe")),
-            "first order, NSGA-II": (
-                before,
-                standard_proposers(before.space, *wanted),
-                sampler("nsga2"),
-            ),
-            "solved": (ranked, solved_proposers(predictor, *wanted), sampler("nsga2")),
-            "surrogate": (ranked, solved_proposers(predictor, *wanted, rounds=False), surrogate),
-        }
+        first_order = standard_proposers(before.space, *wanted)
+        rows = [
+            (bits, first, sampler("nsga2")),
+            (ranked, [*first, local], sampler("random")),
+            (ranked, first, sampler("tpe")),
+            (before, first_order, sampler("nsga2")),
+            (ranked, solved_proposers(predictor, *wanted), sampler("nsga2")),
+            (ranked, solved_proposers(predictor, *wanted, rounds=False), surrogate),
+        ]
+        every = dict(zip(METHODS, rows, strict=True))
         return {name: every[name] for name in arguments.methods or every}
 
     most = max(arguments.trials)
@@ -218,8 +220,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             print(f"seed {seed}: {name} done", flush=True)
         print_table(found, arguments.trials)
     if arguments.long:
-        space, proposers, sampler = methods(0)["NSGA-II on bits"]
-        name = f"NSGA-II on bits, {arguments.long}"
+        (space, proposers, sampler), name = methods(0)[BITS], f"{BITS}, {arguments.long}"
         found[name] = [one(space, proposers, sampler, 0, arguments.long, quick)]
         print_table(found, [*arguments.trials, arguments.long])
 

@@ -45,6 +45,8 @@ class Search:
     is_over: whether the time is over, so that nothing more is begun.
     predict: what is expected of a candidate, kept with what came out.
     trimmed: a record without what is kept elsewhere.
+    at_once: candidates under way beyond which the sampler is not asked; None: as many as keep the
+    workers busy. One that learns chooses better with fewer.
     """
 
     study: optuna.Study
@@ -58,6 +60,7 @@ class Search:
     is_over: Callable[[], bool] = lambda: False
     predict: Callable[[Candidate, Records], Mapping[str, float]] | None = None
     trimmed: Callable[[TrialRecord], TrialRecord] = lambda record: record
+    at_once: int | None = None
     _records: dict[str, TrialRecord] = field(default_factory=dict)
     _by_trial: list[TrialRecord] = field(default_factory=list)
     _uncounted: int = 0
@@ -201,6 +204,8 @@ class Search:
         """Whether it is better to wait for what is under way than to ask the sampler."""
         if self._queued or not self._asked:
             return False
+        if self.at_once is not None and len(self._asked) >= self.at_once:
+            return True
         return any(proposer.waits(self._records) for proposer in self.proposers)
 
     def _ask(self) -> optuna.Trial:

@@ -57,7 +57,7 @@ from paretoformer.search.samplers.choice import uses_surrogate
 from paretoformer.search.samplers.surrogate import SurrogateSampler
 from paretoformer.search.study.optuna_study import check_storage, open_study
 from paretoformer.search.study.prepare import Prepared, prepare
-from paretoformer.search.study.spec import Spec, check_varies, load_spec, read_spec
+from paretoformer.search.study.spec import DEFAULT_STUDY, Spec, check_varies, load_spec, read_spec
 from paretoformer.search.study.subject import Subject, load_subject, try_dense
 from paretoformer.search.workers import Workers
 from paretoformer.spaces.recovery import Teacher
@@ -71,7 +71,7 @@ Dispatchers = Callable[..., AbstractContextManager[Dispatcher]]
 
 
 def search(
-    study: str | Path = "embedder",
+    study: str | Path = DEFAULT_STUDY,
     *,
     out: str | Path | None = None,
     trials: int | None = None,
@@ -352,6 +352,7 @@ class _Run:
                 )
                 if learns and prepared.predictor is not None:  # goes on by itself, without rounds
                     study.sampler = self._surrogate(prepared.predictor, subject, search)
+                    search.at_once = 2 * workers.slots  # half as many as without what it learns
                 begun = progress_of(distilling.begun(records), self.folder.models)
                 with self.display.watching("Distilling, seconds", begun):
                     records = search.run(wanted)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import shutil
 import subprocess
@@ -12,9 +13,11 @@ from pathlib import Path
 import pytest
 
 from paretoformer.evaluators.target import physical_cores
+from paretoformer.search import cli
+from paretoformer.search import run as search_run
 from paretoformer.search.results.answer import answer
 from paretoformer.search.results.best import load_best
-from paretoformer.search.study.spec import parse_spec
+from paretoformer.search.study.spec import DEFAULT_STUDY, parse_spec
 from paretoformer.spaces.attention import names
 from tests.conftest import Run
 from tests.tiny import write_data, write_model, write_study
@@ -310,6 +313,11 @@ def test_splits_of_one_file_share_no_text(tmp_path: Path) -> None:
     assert not keys[1] & keys[2]
     assert read_splits(source, seed=1).examples == splits
     assert read_splits(source, seed=2).examples != splits
+
+
+def test_default_study_of_the_command_is_that_of_python() -> None:
+    for function in (cli.search, search_run.search):
+        assert inspect.signature(function).parameters["study"].default == DEFAULT_STUDY
 
 
 def test_techniques_lists_every_mechanism(run: Run) -> None:

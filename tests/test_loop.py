@@ -32,7 +32,7 @@ from paretoformer.search.results.choose import Unchosen, by_importance, chosen, 
 from paretoformer.search.results.confirm import ALWAYS, confirm
 from paretoformer.search.results.front import nondominated
 from paretoformer.search.results.published import published_table
-from paretoformer.search.results.record import New, TrialRecord
+from paretoformer.search.results.record import New, Records, TrialRecord
 from paretoformer.search.results.requirement import Requirement
 from paretoformer.search.results.seldom import Seldom
 from paretoformer.search.study.optuna_study import open_study
@@ -350,6 +350,21 @@ def test_sampler_is_not_asked_while_a_proposer_waits_for_what_it_proposed(tmp_pa
     of_sampler = [record.candidate.id not in planted for record in search.records]
     assert any(of_sampler)
     assert not any(of_sampler[: len(planted)])
+
+
+@pytest.mark.parametrize("at_once", [None, 2])
+def test_sampler_is_asked_while_few_are_under_way(tmp_path: Path, at_once: int | None) -> None:
+    search, most = new_search(tmp_path), {}
+
+    def count(candidate: Candidate, records: Records) -> dict[str, float]:
+        most[candidate.id] = len(search.under_way)
+        return {}
+
+    search.predict, search.at_once = count, at_once
+    search.run(40)
+    planted = search.study.user_attrs[PLANTED]
+    of_sampler = [number for each, number in most.items() if each not in planted]
+    assert max(of_sampler) == (at_once or search.pipeline.capacity)
 
 
 def test_what_its_runtime_cannot_run_does_not_count_as_a_trial(tmp_path: Path) -> None:

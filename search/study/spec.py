@@ -221,6 +221,7 @@ class Spec(_Section):
 
 
 BUILTIN = ("embedder", "reviews", "long-reviews")
+DEFAULT_STUDY = BUILTIN[0]
 NO_LIMIT = 1_000_000
 """Trials of a study that has minutes instead."""
 UNLABELLED = "fidelity"
