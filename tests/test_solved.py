@@ -164,6 +164,7 @@ def test_surrogate_is_used_where_it_is_named_or_has_something_to_learn_from() ->
     assert not uses_surrogate("nsga2", here, OBJECTIVES)
     assert not uses_surrogate("auto", None, OBJECTIVES)
     assert not uses_surrogate("auto", here, [quality, Parameters()])
+    assert not uses_surrogate("auto", here, [*OBJECTIVES, Parameters()])  # it models two of them
     with pytest.raises(StudyError, match="needs a table of blocks"):
         uses_surrogate("surrogate", None, OBJECTIVES)
     with pytest.raises(StudyError, match="have both among the objectives"):

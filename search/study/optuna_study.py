@@ -23,7 +23,7 @@ from paretoformer.spaces.damage import one_line
 SURROGATE = "surrogate"
 """The sampler of ours, which a study gets once its block table is there."""
 AUTO = "auto"
-"""`SURROGATE` where there is such a table, else NSGA-II."""
+"""`SURROGATE` where there is such a table and it models the objectives, else NSGA-II."""
 POPULATION = 16
 """Of NSGA-II. Optuna's 50 would spend most of a study of 60 trials on its random first generation;
 the planted trials fill one of 16, or two."""
