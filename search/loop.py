@@ -45,8 +45,8 @@ class Search:
     is_over: whether the time is over, so that nothing more is begun.
     predict: what is expected of a candidate, kept with what came out.
     trimmed: a record without what is kept elsewhere.
-    at_once: candidates under way beyond which the sampler is not asked; None: as many as keep the
-    workers busy. One that learns chooses better with fewer.
+    at_once: the sampler is not asked while this many candidates are under way; None: as many as
+    keep the workers busy. One that learns chooses better with fewer.
     """
 
     study: optuna.Study

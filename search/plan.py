@@ -85,7 +85,7 @@ def _facts(spec: Spec, subject: Subject) -> dict[str, str]:
 def _lines(spec: Spec, subject: Subject, folder: RunFolder) -> dict[str, str]:
     return {
         **_facts(spec, subject),
-        **_choices(spec, subject.target.device),
+        **_choices(spec, subject),
         "answer": " and ".join(each.text for each in subject.requirements)
         + f"; the front trades {', '.join(metric.name for metric in subject.objectives)}",
         "plan": plan(spec),
@@ -94,15 +94,17 @@ def _lines(spec: Spec, subject: Subject, folder: RunFolder) -> dict[str, str]:
     }
 
 
-def _choices(spec: Spec, device: str) -> dict[str, str]:
+def _choices(spec: Spec, subject: Subject) -> dict[str, str]:
     """Of each axis that is set by names: those that can be used here and fit into the minutes."""
     found = {}
     minutes = math.inf if spec.search.minutes is None else spec.search.minutes
     for axis in axes():
         setting = spec.setting(axis.name)
-        wanted = [row["name"] for row in axis.catalogue()] if setting == "all" else setting
+        known = (row["name"] for row in axis.catalogue()) if setting == "all" else ()
+        meant = [n for n in known if axis.is_meant(n, generates=subject.task.generates)]
+        wanted = meant if setting == "all" else setting
         if isinstance(wanted, list):
-            usable = [name for name in wanted if _is_usable(axis, name, device)]
+            usable = [name for name in wanted if _is_usable(axis, name, subject.target.device)]
             late = axis.without_time(usable, minutes) if setting == "all" else {}
             found[axis.name] = ", ".join(name for name in usable if name not in late)
     return found

@@ -389,7 +389,8 @@ class _Run:
     ) -> SurrogateSampler:
         """The sampler that learns from what the search has measured."""
         wanted = subject.objectives, subject.requirements
-        seed = (self.spec.seed + len(search.known)) % 2**32
+        # A restarted sampler must not draw again what it drew before it was cut off.
+        seed = (self.spec.seed + len(search.study.get_trials(deepcopy=False))) % 2**32
         sampler = SurrogateSampler(predictor, *wanted, seed)
         sampler.records = lambda: search.known
         sampler.under_way = lambda: search.under_way

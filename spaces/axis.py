@@ -311,6 +311,10 @@ class Axis(ABC, Generic[V]):
         """
         return []
 
+    def is_meant(self, name: str, *, generates: bool) -> bool:
+        """Whether the setting `all` means this value too. generates: of a language model."""
+        return True
+
     def without_time(self, names: Sequence[str], minutes: float) -> Mapping[str, str]:
         """Of the values that a user did not name one by one, what so short a study leaves out ->
         why."""

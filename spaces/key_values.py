@@ -50,7 +50,7 @@ def write(cache: Cache, pairs: Sequence[Pair]) -> None:
         layer: Any = cache.layers[index]
         if type(layer) is not DynamicLayer:
             raise ValueError(
-                f"a {type(layer).__name__} does not keep all keys and values: use a plain "
+                f"a {type(layer).__name__} is not a layer that grows with each token: use a plain "
                 "`DynamicCache()`."
             )
         if not layer.is_initialized:

@@ -24,7 +24,7 @@ from paretoformer.search.results.front import hypervolume
 from paretoformer.search.results.record import TrialRecord, row, schema
 from paretoformer.search.results.requirement import Requirement
 from paretoformer.search.results.run_folder import RunFolder
-from paretoformer.search.samplers.choice import uses_surrogate
+from paretoformer.search.samplers.choice import check_sampler, uses_surrogate
 from paretoformer.search.samplers.gaussian_process import GaussianProcess
 from paretoformer.search.samplers.surrogate import SurrogateSampler
 from paretoformer.search.study.optuna_study import open_study
@@ -167,8 +167,10 @@ def test_surrogate_is_used_where_it_is_named_or_has_something_to_learn_from() ->
     assert not uses_surrogate("auto", here, [*OBJECTIVES, Parameters()])  # it models two of them
     with pytest.raises(StudyError, match="needs a table of blocks"):
         uses_surrogate("surrogate", None, OBJECTIVES)
-    with pytest.raises(StudyError, match="have both among the objectives"):
-        uses_surrogate("surrogate", here, [quality, Parameters()])
+    check_sampler("auto", [quality, Parameters()])
+    check_sampler("surrogate", [*OBJECTIVES, Parameters()])
+    with pytest.raises(ValueError, match="have both among the objectives, or write 'auto'"):
+        check_sampler("surrogate", [quality, Parameters()])
 
 
 def test_predictions_stand_beside_what_came_out(tmp_path: Path) -> None:

@@ -222,7 +222,9 @@ def test_int8_generates_and_a_runtime_without_a_cache_is_left_out(tmp_path: Path
 
 
 def served(dense: Any, runtime: str) -> Any:
-    return pf.compress(dense, cut(dense).replaced(runtime=runtime), tools=Tools(threads=1))
+    batch = {"input_ids": torch.arange(4, 44).view(2, 20)}
+    tools = Tools(threads=1, calibration=lambda: [batch])
+    return pf.compress(dense, cut(dense).replaced(runtime=runtime), tools=tools)
 
 
 def prompts() -> dict[str, torch.Tensor]:
@@ -269,6 +271,7 @@ def test_graph_generates_with_its_cache_what_torch_generates(
         ("openvino", 1e-4),
         ("onnxruntime:int8", 0.5),
         ("openvino:int8_weights", 0.1),
+        ("openvino:int8", 0.5),
     ],
 )
 def test_graph_with_a_cache_has_the_logits_of_the_whole_text(
@@ -284,6 +287,13 @@ def test_graph_with_a_cache_has_the_logits_of_the_whole_text(
         rest = generator(tokens[:, 15:], past_key_values=cache).logits
         last = generator(tokens, logits_to_keep=1).logits
     assert cache.get_seq_length() == 20
+    key_values.write(other := DynamicCache(), key_values.pairs_of(cache) * 2)
+    with pytest.raises(ValueError, match="the cache has 4 layers, but the model has 2"):
+        generator(tokens[:, :1], past_key_values=other)
+    with pytest.raises(ValueError, match=r"does not take \['output_hidden_states'\]"):
+        generator(tokens, output_hidden_states=True)
+    with pytest.raises(ValueError, match=r"not \['token_type_ids'\]"):
+        runnable(input_ids=tokens, token_type_ids=tokens)
     scale = float(whole.std())
     for found, expected in (
         (every, whole), (first, whole[:, :15]), (rest, whole[:, 15:]), (last, whole[:, -1:])
@@ -315,7 +325,7 @@ def test_mechanism_that_a_graph_with_a_cache_cannot_hold_is_refused(tmp_path: Pa
 def test_cache_of_another_kind_is_refused() -> None:
     cache = DynamicCache()
     cache.layers.append(DynamicSlidingWindowLayer(sliding_window=4))
-    with pytest.raises(ValueError, match="a DynamicSlidingWindowLayer does not keep all keys"):
+    with pytest.raises(ValueError, match="DynamicSlidingWindowLayer is not a layer that grows"):
         key_values.write(cache, [(torch.zeros(1, 1, 2, 3), torch.zeros(1, 1, 2, 3))])
 
 

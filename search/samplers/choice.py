@@ -14,25 +14,27 @@ MODELLED = 2
 """Objectives that the surrogate models: a quality and the latency."""
 
 
+def check_sampler(name: str, objectives: Sequence[Metric]) -> None:
+    """Raises ValueError when a sampler cannot propose anything for these objectives."""
+    if name == SURROGATE and not predicts(objectives):
+        raise ValueError(
+            f"search.sampler = {SURROGATE!r} predicts a quality and latency_ms: have both among "
+            f"the objectives, or write {AUTO!r}."
+        )
+
+
 def uses_surrogate(name: str, predictor: Predictor | None, objectives: Sequence[Metric]) -> bool:
-    """Whether it is the surrogate: where it is named, or `auto`, there is a block table, and it
-    models all the objectives.
+    """Whether a study uses the surrogate: it is named; or `auto`, where there is a block table and
+    the surrogate models all the objectives.
 
     Raises:
-        StudyError: it is named, and has nothing to learn from.
+        StudyError: it is named, and there is no block table.
     """
-    if name not in (SURROGATE, AUTO):
-        return False
     if name == AUTO:
         return predictor is not None and predicts(objectives) and len(objectives) == MODELLED
-    if predictor is not None and predicts(objectives):
-        return True
-    if predictor is None:
+    if name == SURROGATE and predictor is None:
         raise StudyError(
             f"search.sampler = {SURROGATE!r} needs a table of blocks, and here there is none: "
-            "nothing of the model may be cut, or there was no time for it."
+            f"nothing of the model may be cut, or there was no time for it. Write {AUTO!r}."
         )
-    raise StudyError(
-        f"search.sampler = {SURROGATE!r} predicts a quality and latency_ms: "
-        "have both among the objectives."
-    )
+    return name == SURROGATE

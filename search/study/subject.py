@@ -31,6 +31,7 @@ from paretoformer.evaluators.tasks import (
 from paretoformer.evaluators.workload import Workload
 from paretoformer.search.errors import StudyError, UserError
 from paretoformer.search.results.requirement import Requirement
+from paretoformer.search.samplers.choice import check_sampler
 from paretoformer.search.study.spec import Spec
 from paretoformer.spaces.axes import axes
 from paretoformer.spaces.recovery import Teacher
@@ -172,6 +173,7 @@ def _loaded(spec: Spec, progress: Progress) -> Subject:
     target = _target(spec)
     objectives = _objectives(spec, task, target)
     required = _required(spec, task, target)
+    check_sampler(spec.search.sampler, objectives)
     _check_settings(spec)
     path, config, length = _model(spec, task, progress)
     target = replace(target, sequence_length=length)

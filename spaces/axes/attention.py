@@ -37,6 +37,10 @@ Choices = tuple[AttentionChoice, ...]
 """One for each layer."""
 
 
+OF_PROMPTS = "in a language model they serve the prompt alone, and in torch; name them to try them"
+"""Why `all` means `full` there."""
+
+
 class LayerAttention(Axis[Choices]):
     """One registered mechanism with its parameters for each layer; a file each in `attention/`."""
 
@@ -98,11 +102,17 @@ class LayerAttention(Axis[Choices]):
 
         causal = family_of(cast(Any, context.model).config).causal
         names, length = _names(setting), context.sequence_length
+        apart: dict[str, str] = {}
+        if setting == "all" and context.generates:
+            names, apart = [FULL.name], {"other than full": OF_PROMPTS}
         choices = menu(names, length, causal=causal)
         return {
             "choices": [choice.to_dict() for choice in choices],
-            "left_out": left_out(names, length, causal=causal),
+            "left_out": left_out(names, length, causal=causal) | apart,
         }
+
+    def is_meant(self, name: str, *, generates: bool) -> bool:
+        return not generates or name == FULL.name
 
     def probe(self, setting: Any, facts: Mapping[str, Json], context: Context) -> Probe | None:
         from paretoformer.spaces.sensitivity import SwapProbe

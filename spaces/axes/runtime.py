@@ -104,10 +104,10 @@ class RuntimeAxis(Axis[str]):
         choices, left_out = [DEFAULT], {}
         named = {self.canonical(each, {}) for each in ([] if setting == "all" else setting)}
         for value in wanted:
+            if value not in named and not self.is_meant(value, generates=context.generates):
+                continue
             runtime, precision = parse(value)
             reason = runtime.unavailable(precision, context.device) or context.unmeasurable(value)
-            if precision in runtime.for_generation and not (context.generates or value in named):
-                reason = reason or "it is for language models; name it to try it here"
             if value in choices or value == f"{DEFAULT}:{context.dtype}":
                 continue
             if reason:
@@ -118,6 +118,12 @@ class RuntimeAxis(Axis[str]):
         late = self.without_time(unnamed, context.minutes)
         choices = [each for each in choices if each not in late]
         return {"choices": choices, "left_out": left_out | late}
+
+    def is_meant(self, name: str, *, generates: bool) -> bool:
+        from paretoformer.spaces.runtimes import parse
+
+        runtime, precision = parse(name)
+        return generates or precision not in runtime.for_generation
 
     def without_time(self, names: Sequence[str], minutes: float) -> dict[str, str]:
         from paretoformer.spaces.runtimes import parse

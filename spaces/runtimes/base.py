@@ -106,7 +106,10 @@ class Runtime(ABC):
     generates: ClassVar[bool] = False
     """Whether its runnables continue a text with a key-value cache."""
     for_generation: ClassVar[tuple[str, ...]] = ()
-    """Precisions that are worth it where one token at a time is computed, and tried only there."""
+    """Precisions that are tried for language models only, unless they are named."""
+    one_graph: ClassVar[bool] = False
+    """Whether one graph computes prompts and next tokens, so that of a language model it holds no
+    attention mechanism but `full`."""
     starts_slowly: ClassVar[bool] = False
     """Whether each process that runs a model in it waits half a minute for its first answer."""
     tells_peak: ClassVar[bool] = False

@@ -9,6 +9,7 @@ graph with no tokens before.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from itertools import chain
 from typing import Any
 
 import torch
@@ -46,7 +47,7 @@ class CachedGraph(GenerationMixin, nn.Module):
 
     def __init__(self, run: Callable[..., Any], layers: int, model: nn.Module | None) -> None:
         super().__init__()
-        self.run, self.origin = run, (model,)  # not a submodule: its weights are not the graph's
+        self.run, self._hidden = run, (model,)  # no submodule: its weights are not the graph's
         self.past, self.present = tuple(names(PAST, layers)), tuple(names(PRESENT, layers))
         self.device, self.dtype = torch.device("cpu"), torch.float32
 
@@ -54,7 +55,9 @@ class CachedGraph(GenerationMixin, nn.Module):
         try:
             return super().__getattr__(name)
         except AttributeError:
-            return getattr(self.origin[0], name)
+            if name == "_hidden":  # not set yet, as in a copy
+                raise
+            return getattr(self._hidden[0], name)
 
     def forward(
         self,
@@ -64,20 +67,32 @@ class CachedGraph(GenerationMixin, nn.Module):
         cache: Cache | None = None,
         past_key_values: Cache | None = None,
         logits_to_keep: int | torch.Tensor = 0,
-        **_: Any,
+        **options: Any,
     ) -> CausalLMOutputWithPast:
         """input_ids: (batch, length), the new tokens. attention_mask: (batch, before + length).
 
         cache: what came before; the new tokens are added to it. Before transformers 5.24 its name
         was past_key_values. logits_to_keep: places of tokens, or how many at the end; 0: all.
+        options: `use_cache` and `return_dict` change nothing here.
 
         Returns the logits, (batch, tokens kept, vocabulary), and the cache.
+
+        Raises:
+            ValueError: an input or option that the graph does not have, or a cache of a model with
+                another number of layers.
         """
+        asked = (name for name, each in options.items() if each is not None and each is not False)
+        if unknown := sorted(set(asked) - {"use_cache", "return_dict"}):
+            raise ValueError(f"an exported language model does not take {unknown}.")
         cache = past_key_values if cache is None else cache
         inputs = {"input_ids": input_ids, "attention_mask": attention_mask, POSITIONS: position_ids}
         inputs[KEPT] = _places(logits_to_keep, input_ids.shape[1])
         before = [] if cache is None else key_values.pairs_of(cache)
-        inputs |= zip(self.past, (each for pair in before for each in pair), strict=False)
+        if before and 2 * len(before) != len(self.past):
+            raise ValueError(
+                f"the cache has {len(before)} layers, but the model has {len(self.past) // 2}."
+            )
+        inputs |= zip(self.past if before else (), chain(*before), strict=True)
         found = self.run(**{name: each for name, each in inputs.items() if each is not None})
         output = CausalLMOutputWithPast(logits=found.logits)
         if cache is not None:

@@ -9,16 +9,15 @@ import torch
 from torch import nn
 
 from paretoformer.spaces.runtimes.base import Batch
-from paretoformer.spaces.runtimes.cached_graph import KEPT as KEPT_LOGITS
-from paretoformer.spaces.runtimes.cached_graph import POSITIONS
+from paretoformer.spaces.runtimes.cached_graph import KEPT, POSITIONS
 
 ROWS, LENGTH = 2, 24
 """Sizes other than 1, which tracing would take for a constant; more tokens than the 16 of a block
 of the banded mechanisms, so that there are several blocks, too."""
 
-PAST = 8
+EXAMPLE_PAST = 8
 """Tokens of a cache."""
-KEPT = (0, 3, 7)
+EXAMPLE_KEPT = (0, 3, 7)
 """Tokens whose logits are computed."""
 PIXELS = "pixel_values"
 
@@ -42,16 +41,19 @@ def example_for(model: nn.Module, given: Batch | None = None) -> dict[str, torch
 
 
 def example_of_text(model: nn.Module) -> dict[str, torch.Tensor]:
-    """What a language model takes besides its cache of `PAST` tokens: new tokens, the mask of all,
-    positions of the new ones, and the tokens whose logits are computed."""
+    """What a language model takes besides its cache of `EXAMPLE_PAST` tokens: new tokens, the mask
+    of all, positions of the new ones, and the tokens whose logits are computed."""
     config: Any = model.config
-    length = min(LENGTH, int(getattr(config, "max_position_embeddings", PAST + LENGTH)) - PAST)
+    length = min(
+        LENGTH,
+        int(getattr(config, "max_position_embeddings", EXAMPLE_PAST + LENGTH)) - EXAMPLE_PAST,
+    )
     tokens = torch.arange(ROWS * length).view(ROWS, length) % int(config.vocab_size)
     return {
         "input_ids": tokens,
-        "attention_mask": torch.ones(ROWS, PAST + length, dtype=torch.long),
-        POSITIONS: torch.arange(PAST, PAST + length).expand(ROWS, length).clone(),
-        KEPT_LOGITS: torch.tensor(KEPT),
+        "attention_mask": torch.ones(ROWS, EXAMPLE_PAST + length, dtype=torch.long),
+        POSITIONS: torch.arange(EXAMPLE_PAST, EXAMPLE_PAST + length).expand(ROWS, length).clone(),
+        KEPT: torch.tensor(EXAMPLE_KEPT),
     }
 
 

@@ -16,8 +16,12 @@ from paretoformer.spaces import key_values
 from paretoformer.spaces.attention import Attention
 from paretoformer.spaces.runtimes.base import Batch, optional
 from paretoformer.spaces.runtimes.cached_graph import KEPT, PAST, PRESENT, generates, names
-from paretoformer.spaces.runtimes.example import PAST as EXAMPLE_PAST
-from paretoformer.spaces.runtimes.example import PIXELS, example_for, example_of_text
+from paretoformer.spaces.runtimes.example import (
+    EXAMPLE_PAST,
+    PIXELS,
+    example_for,
+    example_of_text,
+)
 from paretoformer.spaces.runtimes.torch_runtime import in_float32
 
 OPSET = 23

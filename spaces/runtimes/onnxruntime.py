@@ -70,6 +70,7 @@ class OnnxRuntime(Runtime):
     precisions = ("float32", "int8")
     files = (FILE,)
     generates = True
+    one_graph = True
     summary = "ONNX Runtime on CPU; int8: dynamic, per channel, with the embeddings"
     source = "https://onnxruntime.ai/docs/performance/model-optimizations/quantization.html"
 

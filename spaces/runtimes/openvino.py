@@ -80,13 +80,14 @@ class OpenVino(Runtime):
     torch program, and one way of exporting serves both runtimes.
 
     int8: weights by channel, activations by ranges seen on training inputs. int8_weights: weights
-    alone, by channel; a token more of a text costs the time in which they are read.
+    alone, by channel: the time of one token is that of reading them.
     """
 
     name = "openvino"
     precisions = ("float32", "bfloat16", "int8_weights", "int8")
     files = FILES
     generates = True
+    one_graph = True
     for_generation = ("int8_weights",)
     summary = "OpenVINO on CPU; int8: calibrated by NNCF, needs training inputs"
     source = "https://docs.openvino.ai/2026/openvino-workflow/model-optimization.html"
