@@ -210,10 +210,29 @@ def test_trials_and_minutes_of_the_command_line_stand_for_those_of_the_file() ->
     assert limits(trials=8, minutes=7) == (8, 7)
 
 
-def context_of(minutes: float = math.inf) -> Any:
+def context_of(minutes: float = math.inf, *, generates: bool = False) -> Any:
     return SimpleNamespace(
-        device="cpu", dtype="float32", unmeasurable=lambda value: "", minutes=minutes
+        device="cpu",
+        dtype="float32",
+        unmeasurable=lambda value: "",
+        minutes=minutes,
+        generates=generates,
     )
+
+
+@pytest.mark.parametrize("setting", ["all", ["openvino:*"]])
+def test_weights_alone_are_quantised_for_language_models_or_where_they_are_named(
+    setting: Any,
+) -> None:
+    axis, value = axis_of("runtime"), "openvino:int8_weights"
+    found = axis.survey(setting, context_of())
+    assert value not in [*found["choices"], *found["left_out"]]  # type: ignore[misc]
+    named = axis.survey(["openvino", value], context_of())["choices"]
+    meant = axis.survey(setting, context_of(generates=True))["choices"]
+    assert isinstance(named, list)
+    assert isinstance(meant, list)
+    assert value in named
+    assert value in meant
 
 
 def test_every_precision_of_a_runtime_is_named_by_a_star() -> None:

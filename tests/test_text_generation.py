@@ -33,10 +33,12 @@ from paretoformer.search.errors import StudyError
 from paretoformer.search.results.facts import compared_timing
 from paretoformer.search.results.published import published_table
 from paretoformer.search.results.record import TrialRecord
+from paretoformer.search.study.prepare import _context
 from paretoformer.search.study.spec import load_spec
 from paretoformer.search.study.subject import Subject, load_subject, try_dense
 from paretoformer.spaces import AttentionChoice, Candidate, HeadMask, key_values
-from paretoformer.spaces.axis import Unsuitable
+from paretoformer.spaces.axes import axis_of
+from paretoformer.spaces.axis import Shape, Unsuitable
 from paretoformer.spaces.families import FAMILIES
 from paretoformer.spaces.next_tokens import NextTokens
 from paretoformer.spaces.runtimes import Tools, parse
@@ -320,6 +322,31 @@ def test_mechanism_that_a_graph_with_a_cache_cannot_hold_is_refused(tmp_path: Pa
     candidate = Candidate(HeadMask(((True, True),) * 3), (window,) * 3)
     with pytest.raises(Unsuitable, match="'window' is another computation where there is a key-v"):
         pf.compress(dense, candidate.replaced(runtime="onnxruntime"), tools=Tools(threads=1))
+
+
+def surveyed(study: Path, attention: str) -> dict[str, Any]:
+    """What a study of every runtime tries, and what it leaves out; by axis."""
+    text = study.read_text().replace('runtime = ["torch"]', 'runtime = "all"')
+    study.write_text(text.replace('attention = ["full"]', f"attention = {attention}"))
+    spec = load_spec(study)
+    context = _context(spec, load_subject(spec), Shape(3, 2), lambda *_: None)
+    return {
+        name: axis_of(name).survey(spec.setting(name), context) for name in ("attention", "runtime")
+    }
+
+
+def test_mechanisms_are_not_crossed_with_graphs_that_cannot_hold_them(study: Path) -> None:
+    every = surveyed(study, '"all"')
+    assert [each["name"] for each in every["attention"]["choices"]] == ["full"]
+    assert "name them to try them" in every["attention"]["left_out"]["other than full"]
+    assert {"onnxruntime", "openvino:int8_weights"} <= {*every["runtime"]["choices"]}
+
+
+def test_study_that_names_mechanisms_keeps_to_torch(study: Path) -> None:
+    named = surveyed(study, '["full", "window"]')
+    assert len(named["attention"]["choices"]) > 1
+    assert {each.partition(":")[0] for each in named["runtime"]["choices"]} == {"torch"}
+    assert "with full attention alone" in named["runtime"]["left_out"]["onnxruntime"]
 
 
 def test_cache_of_another_kind_is_refused() -> None:
