@@ -352,7 +352,7 @@ class _Run:
                 )
                 if learns and prepared.predictor is not None:  # goes on by itself, without rounds
                     study.sampler = self._surrogate(prepared.predictor, subject, search)
-                    search.at_once = 2 * workers.slots  # half as many as without what it learns
+                    search.at_once = 2 * workers.slots
                 begun = progress_of(distilling.begun(records), self.folder.models)
                 with self.display.watching("Distilling, seconds", begun):
                     records = search.run(wanted)

@@ -315,6 +315,10 @@ class Axis(ABC, Generic[V]):
         """Whether the setting `all` means this value too. generates: of a language model."""
         return True
 
+    def changes_prompts(self, setting: Any) -> bool:
+        """Whether a language model may compute a prompt in another way than the next tokens."""
+        return False
+
     def without_time(self, names: Sequence[str], minutes: float) -> Mapping[str, str]:
         """Of the values that a user did not name one by one, what so short a study leaves out ->
         why."""

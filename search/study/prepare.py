@@ -32,7 +32,6 @@ from paretoformer.spaces.axes import axes
 from paretoformer.spaces.axis import Context, Evidence, Shape, Stage
 from paretoformer.spaces.block import Block
 from paretoformer.spaces.candidate import Candidate
-from paretoformer.spaces.choice import FULL
 from paretoformer.spaces.damage import MALFORMED, digest_of, json_object, one_line
 from paretoformer.spaces.families import shape_of
 from paretoformer.spaces.prediction import Priced, forecasts, spread
@@ -386,15 +385,14 @@ def _scale(block: Block, dense: Candidate, divergence: StructureDivergence) -> f
 
 def _context(spec: Spec, subject: Subject, shape: Shape, progress: Progress) -> Context:
     target = subject.target
-    attention = spec.setting("attention")
-    mixed = attention != "all" and set(attention) != {FULL.name}
+    mixed = any(axis.changes_prompts(spec.setting(axis.name)) for axis in axes())
 
     def unmeasurable(value: Any) -> str:
         runtime, _ = parse(value)
         if subject.task.generates and not runtime.generates:
             return "it keeps no key-value cache here, without which no text is generated"
         if subject.task.generates and runtime.one_graph and mixed:
-            return "its graph keeps a key-value cache with full attention alone"
+            return "its graph computes prompts and next tokens alike, and this study does not"
         for metric in subject.objectives:
             if reason := metric.untold_by(value):
                 return f"the objective {metric.name} cannot be measured in it: {reason}"

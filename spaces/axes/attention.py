@@ -37,7 +37,10 @@ Choices = tuple[AttentionChoice, ...]
 """One for each layer."""
 
 
-OF_PROMPTS = "in a language model they serve the prompt alone, and in torch; name them to try them"
+OF_PROMPTS = (
+    "in a language model they change the prompt alone, and run in torch alone; "
+    "name them to try them"
+)
 """Why `all` means `full` there."""
 
 
@@ -113,6 +116,10 @@ class LayerAttention(Axis[Choices]):
 
     def is_meant(self, name: str, *, generates: bool) -> bool:
         return not generates or name == FULL.name
+
+    def changes_prompts(self, setting: Any) -> bool:
+        """Tokens that meet a cache attend to it exactly; `all` means `full` in a language model."""
+        return setting != "all" and not self.is_fixed(setting)
 
     def probe(self, setting: Any, facts: Mapping[str, Json], context: Context) -> Probe | None:
         from paretoformer.spaces.sensitivity import SwapProbe

@@ -43,7 +43,6 @@ class CachedGraph(GenerationMixin, nn.Module):
     """
 
     main_input_name = "input_ids"
-    _is_stateful = False
 
     def __init__(self, run: Callable[..., Any], layers: int, model: nn.Module | None) -> None:
         super().__init__()

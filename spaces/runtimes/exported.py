@@ -49,9 +49,10 @@ class Exported(Runnable):
         Raises:
             ValueError: it is no language model that `compress` or `load_compressed` returned.
         """
-        if self.generator is None or self.origin is None:
+        generator = self.generator
+        if generator is None or self.origin is None:
             raise ValueError("this does not generate: it is no compressed language model.")
-        return self.generator.generate(*args, **kwargs)
+        return generator.generate(*args, **kwargs)
 
     @abstractmethod
     def run(self, feed: Mapping[str, np.ndarray]) -> Mapping[str, np.ndarray]:
