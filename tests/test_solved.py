@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -20,10 +22,12 @@ from paretoformer.search.predictor import LATENCY, Predictor
 from paretoformer.search.proposers import Unseen, solved_proposers, standard_proposers
 from paretoformer.search.proposers.bisection import by_bisection
 from paretoformer.search.proposers.solved import REACH, least_of_use
+from paretoformer.search.results.display import Display
 from paretoformer.search.results.front import hypervolume
 from paretoformer.search.results.record import TrialRecord, row, schema
 from paretoformer.search.results.requirement import Requirement
 from paretoformer.search.results.run_folder import RunFolder
+from paretoformer.search.run import _Run
 from paretoformer.search.samplers.choice import check_sampler, uses_surrogate
 from paretoformer.search.samplers.gaussian_process import GaussianProcess
 from paretoformer.search.samplers.surrogate import SurrogateSampler
@@ -155,6 +159,16 @@ def test_run_that_was_begun_with_rounds_goes_on_with_the_surrogate(tmp_path: Pat
     records = search(tmp_path, here, by="surrogate").run(30)
     assert [each.candidate.id for each in records[:14]] == [each.candidate.id for each in before]
     assert share(records, here) > 0.99
+
+
+def test_restarted_surrogate_does_not_draw_again_what_it_drew(tmp_path: Path) -> None:
+    here, spec = predictor(), SimpleNamespace(seed=0)
+    subject: Any = SimpleNamespace(objectives=OBJECTIVES, requirements=[REQUIREMENT])
+    run = _Run(spec, RunFolder(tmp_path), None, Display(quiet=True))  # type: ignore[arg-type]
+    first = run._surrogate(here, subject, search(tmp_path, here))
+    search(tmp_path, here).run(14)
+    second = run._surrogate(here, subject, search(tmp_path, here))
+    assert first._rng.random() != second._rng.random()
 
 
 def test_surrogate_is_used_where_it_is_named_or_has_something_to_learn_from() -> None:
