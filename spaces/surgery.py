@@ -181,14 +181,23 @@ def keep_layers(model: nn.Module, kept: Sequence[bool]) -> None:
     if all(kept):
         return
     _hand_over_norms(blocks_of(model), kept)
-    for index in reversed(range(len(kept))):
-        if not kept[index]:
-            del layers[index]
+    stay = list(itertools.compress(range(len(kept)), kept))
+    set_layers(model, [layers[index] for index in stay], stay)
+
+
+def set_layers(model: nn.Module, layers: Sequence[nn.Module], origins: Sequence[int]) -> None:
+    """Give a model these layers in place of its own, and correct what holds their numbers.
+
+    origins: the layer of the model whose place in its config each one takes.
+    """
+    own = layers_of(model)
+    del own[:]
+    own.extend(layers)
     _renumber(model)
     for config in _configs(model):
         config.num_hidden_layers = len(layers)
         if getattr(config, "layer_types", None):
-            config.layer_types = list(itertools.compress(config.layer_types, kept))
+            config.layer_types = [config.layer_types[index] for index in origins]
 
 
 def _hand_over_norms(blocks: Sequence[Block], kept: Sequence[bool]) -> None:
@@ -231,12 +240,12 @@ def _keep_units(
         rows = _positions(kept, units, len(weight), parts)
         bias = cast(torch.Tensor | None, projection.bias)
         bias = None if bias is None else bias[rows]
-        block.set(path, _resized(projection, weight[rows], bias))
+        replace_projection(block, path, weight[rows], bias)
     projection = block.get(output)
     weight = matrix_of(projection, output)
     columns = _positions(kept, units, weight.shape[1])
     bias = cast(torch.Tensor | None, projection.bias)
-    block.set(output, _resized(projection, weight[:, columns], bias))
+    replace_projection(block, output, weight[:, columns], bias)
     return len(columns)
 
 
@@ -274,6 +283,16 @@ def matrix_of(projection: nn.Module, path: str = "") -> torch.Tensor:
         f"{path} is a {type(projection).__name__}, but surgery cuts plain torch.nn.Linear layers: "
         "merge adapters and compress before quantising."
     )
+
+
+def replace_projection(
+    block: Block, path: str, weight: torch.Tensor, bias: torch.Tensor | None
+) -> None:
+    """Give a block another projection of the same kind.
+
+    weight: (out_features, in_features). bias: (out_features,).
+    """
+    block.set(path, _resized(block.get(path), weight, bias))
 
 
 def _resized(projection: nn.Module, weight: torch.Tensor, bias: torch.Tensor | None) -> nn.Module:

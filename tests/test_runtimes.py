@@ -14,7 +14,16 @@ from torch import nn
 
 from paretoformer.spaces import AttentionChoice, Candidate
 from paretoformer.spaces.build import build
-from paretoformer.spaces.runtimes import Runnable, Tools, canonical, names, parse, runtimes
+from paretoformer.spaces.runtimes import (
+    Runnable,
+    Tools,
+    canonical,
+    names,
+    onnx_export,
+    parse,
+    runtimes,
+)
+from paretoformer.spaces.runtimes.graph_template import Template
 from paretoformer.spaces.runtimes.onnx_export import onnx_model
 from paretoformer.spaces.runtimes.onnxruntime import OnnxRunnable
 from paretoformer.spaces.runtimes.openvino import OpenVinoRunnable, _core
@@ -202,6 +211,11 @@ def exported(rebuilt: nn.Module) -> list[Runnable]:
     ]
 
 
+def template_of_last_graph() -> Template | None:
+    """None: it was traced by itself."""
+    return list(onnx_export._TEMPLATES.values())[-1]
+
+
 def assert_equal_everywhere(rebuilt: nn.Module, longest: int = 77) -> None:
     """At other sizes than those it was traced at, with padding at either end and without."""
     whole = inputs(rebuilt)
@@ -222,6 +236,7 @@ def assert_equal_everywhere(rebuilt: nn.Module, longest: int = 77) -> None:
 @pytest.mark.parametrize("family", FAMILIES)
 def test_every_family_exports_with_cut_heads_and_a_headless_layer(family: str) -> None:
     assert_equal_everywhere(build(Candidate(HEADLESS), tiny(family)).model)
+    assert template_of_last_graph() is not None
 
 
 @pytest.mark.parametrize("family", FAMILIES)

@@ -45,6 +45,7 @@ from paretoformer.spaces.runtimes import Tools, parse
 from paretoformer.spaces.runtimes.torch_runtime import TorchRunnable
 from paretoformer.testing import check_metric
 from tests.conftest import Run
+from tests.test_runtimes import template_of_last_graph
 from tests.tiny import SMALL_SPACE, WORDS, write_model, write_study
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -253,6 +254,7 @@ def test_graph_generates_with_its_cache_what_torch_generates(
 ) -> None:
     dense = AutoModelForCausalLM.from_pretrained(write_language_model(tmp_path / "m", family))
     runnable = served(dense, runtime)
+    assert template_of_last_graph() is not None
     loaded = pf.load_compressed(pf.save_compressed(runnable, tmp_path / "out"))
     wanted: dict[str, Any] = {"max_new_tokens": 12, "do_sample": True, "pad_token_id": 0}
     with torch.inference_mode():

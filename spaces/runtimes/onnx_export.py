@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import logging
 import warnings
+from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import nn
@@ -14,6 +15,8 @@ from transformers import Cache, DynamicCache
 
 from paretoformer.spaces import key_values
 from paretoformer.spaces.attention import Attention
+from paretoformer.spaces.families import blocks_of
+from paretoformer.spaces.runtimes import template_model
 from paretoformer.spaces.runtimes.base import Batch, optional
 from paretoformer.spaces.runtimes.cached_graph import KEPT, PAST, PRESENT, generates, names
 from paretoformer.spaces.runtimes.example import (
@@ -22,6 +25,7 @@ from paretoformer.spaces.runtimes.example import (
     example_for,
     example_of_text,
 )
+from paretoformer.spaces.runtimes.graph_template import Marked, Template
 from paretoformer.spaces.runtimes.torch_runtime import in_float32
 
 OPSET = 23
@@ -60,18 +64,76 @@ def onnx_model(model: nn.Module, example: Batch | None) -> Any:
     """
     for package in ("onnx", "onnxscript"):
         optional(package, "onnx")
+    plain = in_float32(model).cpu().eval()
+    batch = example_of_text(plain) if generates(plain) else example_for(plain, example)
+    template = _template(plain, batch)
+    return _traced(plain, batch) if template is None else template.graph_of(plain)
+
+
+_TEMPLATES: OrderedDict[str, Template | None] = OrderedDict()
+MOST_TEMPLATES = 4
+"""Those of one dense model: with and without a readout, for one and another task."""
+
+
+def _template(model: nn.Module, batch: Batch) -> Template | None:
+    """The template of a model's kind; None: each of its kind is traced by itself."""
+    if template_model.unsuitable(model):
+        return None
+    kind = template_model.kind(model, tuple(batch))
+    if kind not in _TEMPLATES:
+        source = template_model.complete_layer(model)
+        if source is None:  # another of its kind may have one
+            return None
+        try:
+            _TEMPLATES[kind] = _new_template(model, batch, source)
+        except (ValueError, torch.onnx.OnnxExporterError) as error:
+            logging.getLogger(__name__).info("Each graph is traced by itself: %s", error)
+            _TEMPLATES[kind] = None
+    _TEMPLATES.move_to_end(kind)
+    while len(_TEMPLATES) > MOST_TEMPLATES:
+        _TEMPLATES.popitem(last=False)
+    return _TEMPLATES[kind]
+
+
+def _new_template(model: nn.Module, batch: Batch, source: int) -> Template:
+    """Raises ValueError where graphs that are put together answer otherwise than torch."""
+    pattern = template_model.two_layers(model, source)
+    units = template_model.Units.of(cast(Any, model).config, blocks_of(model)[source])
+    template = Template(_traced(pattern, batch, marked=True), pattern, units)
+    other = template_model.other_cuts(model, source)
+    named, inputs = _named(other, batch)
+    with torch.no_grad():
+        expected = named(*inputs.values())
+    arrays = {name: each.numpy() for name, each in inputs.items()}
+    reference = optional("onnx.reference", "onnx")
+    found = reference.ReferenceEvaluator(template.graph_of(other)).run(list(named.outputs), arrays)
+    for name, ours, theirs in zip(named.outputs, found, expected, strict=True):
+        if not torch.allclose(torch.from_numpy(ours), theirs, rtol=1e-3, atol=1e-4):
+            raise ValueError(f"the graph's {name} differs.")
+    return template
+
+
+def _named(model: nn.Module, batch: Batch) -> tuple[_Named, dict[str, torch.Tensor]]:
+    """A model as it is traced, and all of its inputs."""
     kind: type[_Named] = _Generating if generates(model) else _Named
-    batch = example_of_text(model) if generates(model) else example_for(model, example)
-    named = kind(in_float32(model), tuple(batch)).cpu().eval()
+    named = kind(model, tuple(batch)).eval()
+    with torch.no_grad():
+        inputs = {**batch, **named.cache(batch)}
+        named.inputs, named.outputs = tuple(inputs), named.given(inputs)
+    return named, inputs
+
+
+def _traced(model: nn.Module, batch: Batch, *, marked: bool = False) -> Any:
+    """A graph of one model. marked: with the values inside its layers as outputs, too."""
     with torch.no_grad(), _quiet():
-        batch |= named.cache(batch)
-        named.inputs, named.outputs = tuple(batch), named.given(batch)
+        named, inputs = _named(model, batch)
+        marks = Marked(named, model) if marked else None
         program = torch.onnx.export(
-            named,
-            tuple(batch.values()),
-            input_names=list(batch),
-            output_names=list(named.outputs),
-            dynamic_shapes=(tuple(_dynamic(name) for name in batch),),
+            named if marks is None else marks,
+            tuple(inputs.values()),
+            input_names=list(inputs),
+            output_names=[*named.outputs, *(() if marks is None else marks.marks)],
+            dynamic_shapes=(tuple(_dynamic(name) for name in inputs),),
             opset_version=OPSET,
             dynamo=True,
             verbose=False,

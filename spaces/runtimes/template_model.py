@@ -1,0 +1,227 @@
+"""The torch side of a graph template: a model of two layers whose sizes no other part has.
+
+Two layers stand for any number, since all but the last are alike, and the last one differs only
+where it computes the first token alone.
+"""
+
+from __future__ import annotations
+
+import copy
+import itertools
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, cast
+
+import torch
+from torch import nn
+
+from paretoformer.spaces.attention import Attention
+from paretoformer.spaces.families import Block, blocks_of, head_dim_of, neurons_of, shape_of
+from paretoformer.spaces.readout import FirstTokenNorm, read_first
+from paretoformer.spaces.surgery import (
+    ConstantOutput,
+    HeadlessAttention,
+    keep_heads,
+    keep_neurons,
+    matrix_of,
+    replace_projection,
+    set_layers,
+    share,
+)
+
+PRIMES = (17, 19, 23, 29, 31, 37, 41, 43, 47, 53, 59, 61, 67, 71, 73, 79, 83, 89, 97, 101, 103, 107)
+"""Numbers of heads and neurons that models do not have, larger than what counts axes or pads."""
+
+
+@dataclass(frozen=True)
+class Units:
+    """How the numbers of heads and neurons of a layer become the sizes of its parts.
+
+    heads: that share a key and a value, and go together. width: of the outputs of such a group.
+    rows: of each projection in front of the heads, for one group.
+    """
+
+    heads: int
+    width: int
+    rows: tuple[int, ...]
+
+    @classmethod
+    def of(cls, config: Any, block: Block) -> Units:
+        """Of a block that has heads."""
+        heads = int(config.num_attention_heads) // shape_of(config)[1]
+        width = heads * head_dim_of(config)
+        count = matrix_of(block.output, block.family.output).shape[1] // width
+        rows = [len(matrix_of(block.get(path), path)) for path in block.family.inputs]
+        return cls(heads, width, tuple(each // count for each in rows))
+
+    def count(self, block: Block) -> int:
+        """The groups of heads that a block has."""
+        if isinstance(block.attention, HeadlessAttention):
+            return 0
+        return matrix_of(block.output, block.family.output).shape[1] // self.width
+
+    def sizes(self, count: int, neurons: int) -> tuple[int, ...]:
+        """Every number that a graph may have of a layer with so many groups and neurons."""
+        each_group = (1, self.heads, self.width, 2 * self.width, *self.rows)
+        return (*(count * size for size in each_group), neurons)
+
+
+def neurons_in(block: Block) -> int:
+    """The neurons that a block has."""
+    if isinstance(block.feed_forward_output, ConstantOutput):
+        return 0
+    return matrix_of(block.feed_forward_output, block.family.feed_forward.output).shape[1]
+
+
+def reads_first(block: Block) -> bool:
+    """Whether a layer computes the first token alone."""
+    return isinstance(block.get(block.family.attention_norm), FirstTokenNorm)
+
+
+def unsuitable(model: nn.Module) -> str:
+    """Why two layers cannot stand for those of a model; empty when they can."""
+    if any(isinstance(each, Attention) for each in model.modules()):
+        return "it has attention mechanisms of its own"
+    if len({type(block.layer) for block in blocks_of(model)}) > 1:
+        return "its layers are of several kinds"
+    return ""
+
+
+def kind(model: nn.Module, inputs: Sequence[str]) -> str:
+    """Equal texts, equal graphs but for the layers: their number, their cuts and all weights."""
+    config = copy.deepcopy(cast(Any, model).config)
+    config.num_hidden_layers = 1
+    if getattr(config, "layer_types", None):
+        config.layer_types = sorted(set(config.layer_types))
+    blocks = blocks_of(model)
+    layers = {id(each) for block in blocks for each in block.layer.modules()}
+    rest = [
+        (name, type(each).__qualname__, [tuple(p.shape) for p in each.parameters(recurse=False)])
+        for name, each in model.named_modules()
+        if id(each) not in layers
+    ]
+    facts = [type(model).__qualname__, config.to_dict(), list(inputs), reads_first(blocks[-1])]
+    return json.dumps([*facts, rest], sort_keys=True, default=str)
+
+
+def complete_layer(model: nn.Module) -> int | None:
+    """The first layer with heads and neurons that computes every token; None: there is none."""
+    for index, block in enumerate(blocks_of(model)):
+        headless = isinstance(block.attention, HeadlessAttention)
+        if not headless and neurons_in(block) and not reads_first(block):
+            return index
+    return None
+
+
+def two_layers(model: nn.Module, source: int) -> nn.Module:
+    """A copy with random weights and two layers, both like layer `source`, whose sizes no other
+    part of it has.
+
+    Raises:
+        ValueError: there are no such sizes.
+    """
+    config = cast(Any, model).config
+    copied = share(model)
+    pattern = blocks_of(copied)[source]
+    units = Units.of(config, pattern)
+    set_layers(copied, [copy.deepcopy(pattern.layer) for _ in range(2)], [source, source])
+    with _random(0):
+        _randomise(copied)
+        sizes = _free_sizes(_numbers(config), units)
+        for block, (count, neurons) in zip(blocks_of(copied), sizes, strict=True):
+            _resize(block, units, count, neurons)
+    if reads_first(blocks_of(model)[-1]):
+        read_first(copied)
+    return copied.eval()
+
+
+def other_cuts(model: nn.Module, source: int) -> nn.Module:
+    """As `two_layers`, but with five layers of other sizes, of which two lack heads and two
+    neurons: what a template is tested with."""
+    config = cast(Any, model).config
+    copied = share(model)
+    pattern = blocks_of(copied)[source]
+    units = Units.of(config, pattern)
+    cuts = ((2, 5), (0, 3), (3, 0), (0, 0), (4, 6))
+    set_layers(copied, [copy.deepcopy(pattern.layer) for _ in cuts], [source for _ in cuts])
+    with _random(1):
+        _randomise(copied)
+        for block, (count, neurons) in zip(blocks_of(copied), cuts, strict=True):
+            _resize(block, units, max(count, 1), max(neurons, 1))
+            keep_heads(block, tuple(range(count)), max(count, 1))
+            keep_neurons(block, tuple(range(neurons)), max(neurons, 1))
+    if reads_first(blocks_of(model)[-1]):
+        read_first(copied)
+    return copied.eval()
+
+
+@contextmanager
+def _random(seed: int) -> Iterator[None]:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        yield
+
+
+def _randomise(model: nn.Module) -> None:
+    """Give every parameter values that no other has; what was shared stays shared."""
+    new = {id(each): nn.Parameter(torch.rand_like(each) / 8) for each in model.parameters()}
+    for module in model.modules():
+        for name, each in list(module.named_parameters(recurse=False)):
+            setattr(module, name, new[id(each)])
+
+
+def _resize(block: Block, units: Units, count: int, neurons: int) -> None:
+    """Give a complete layer these numbers of groups and neurons, with random weights."""
+    family = block.family
+    for path, rows in zip(family.inputs, units.rows, strict=True):
+        _projection(block, path, out=count * rows)
+    _projection(block, family.output, inside=count * units.width)
+    for path in family.feed_forward.inputs:
+        _projection(block, path, out=neurons)
+    _projection(block, family.feed_forward.output, inside=neurons)
+    for name in family.heads:
+        setattr(block.attention, name, count)
+    for name in family.width:
+        setattr(block.attention, name, count * units.width)
+
+
+def _projection(block: Block, path: str, out: int = 0, inside: int = 0) -> None:
+    projection = block.get(path)
+    rows, columns = matrix_of(projection, path).shape
+    weight = torch.rand(out or rows, inside or columns) / 8
+    bias = None if cast(Any, projection).bias is None else torch.rand(out or rows) / 8
+    replace_projection(block, path, weight, bias)
+
+
+def _free_sizes(taken: set[int], units: Units) -> list[tuple[int, int]]:
+    """(groups, neurons) of two layers, whose sizes all differ, and from those that are taken.
+
+    Raises:
+        ValueError: there are none.
+    """
+    found, taken = list[tuple[int, int]](), set(taken)
+    for pair in itertools.pairwise(PRIMES):
+        sizes = units.sizes(*pair)
+        if taken.isdisjoint(sizes) and pair[1] not in sizes[:-1]:
+            taken.update(sizes)
+            found.append(pair)
+            if len(found) == 2:
+                return found
+    raise ValueError("there are no sizes that no other part of the model has.")
+
+
+def _numbers(config: Any) -> set[int]:
+    """Sizes of the model's other parts."""
+    values = json.loads(json.dumps(config.to_dict(), default=str))
+    return {*_integers(values), head_dim_of(config), neurons_of(config)}
+
+
+def _integers(value: Any) -> Iterator[int]:
+    if isinstance(value, dict):
+        value = list(value.values())
+    if isinstance(value, list):
+        yield from itertools.chain.from_iterable(map(_integers, value))
+    elif isinstance(value, int):
+        yield value
