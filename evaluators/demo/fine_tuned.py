@@ -11,7 +11,7 @@ import torch
 
 from paretoformer.evaluators.data import Examples
 from paretoformer.evaluators.demo.assets import DemoError, Source, minilm, reviews
-from paretoformer.evaluators.demo.recipe import Recipe, split, write_splits
+from paretoformer.evaluators.demo.recipe import TextRecipe, split, write_splits
 from paretoformer.evaluators.demo.training import fine_tune
 from paretoformer.evaluators.progress import Progress
 from paretoformer.evaluators.target import Target, physical_cores
@@ -20,7 +20,7 @@ from paretoformer.evaluators.workload import Workload
 
 
 @dataclass(frozen=True)
-class FineTuned(Recipe):
+class FineTuned(TextRecipe):
     """MiniLM, fine-tuned as a sentiment classifier of reviews."""
 
     source: Source

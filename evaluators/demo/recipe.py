@@ -28,19 +28,23 @@ class Recipe(ABC):
         return hashlib.sha256(json.dumps(asdict(self)).encode()).hexdigest()[:8]
 
     @abstractmethod
-    def parts(self) -> Mapping[str, Examples]:
-        """Disjoint parts of the texts, `SPLITS` among them.
-
-        Raises:
-            DemoError: a package is missing or changed.
-        """
-
-    @abstractmethod
     def make(self, folder: Path, progress: Progress) -> Mapping[str, Any]:
         """Write a model and its splits into a folder; what is worth knowing about it.
 
         Raises:
             DemoError: it cannot be made.
+        """
+
+
+class TextRecipe(Recipe):
+    """Of a demonstration whose data are texts."""
+
+    @abstractmethod
+    def parts(self) -> Mapping[str, Examples]:
+        """Disjoint parts of the texts, `SPLITS` among them.
+
+        Raises:
+            DemoError: a package is missing or changed.
         """
 
 

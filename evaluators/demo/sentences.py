@@ -10,12 +10,12 @@ from typing import Any
 
 from paretoformer.evaluators.data import Examples
 from paretoformer.evaluators.demo.assets import minilm, reviews
-from paretoformer.evaluators.demo.recipe import Recipe, split, write_splits
+from paretoformer.evaluators.demo.recipe import TextRecipe, split, write_splits
 from paretoformer.evaluators.progress import Progress
 
 
 @dataclass(frozen=True)
-class Sentences(Recipe):
+class Sentences(TextRecipe):
     """No training: the model is copied, since its package may be removed or change."""
 
     search: int

@@ -220,7 +220,7 @@ class Spec(_Section):
         return self.model_copy(update=update)
 
 
-BUILTIN = ("embedder", "reviews", "long-reviews")
+BUILTIN = ("embedder", "reviews", "long-reviews", "images", "language")
 DEFAULT_STUDY = BUILTIN[0]
 NO_LIMIT = 1_000_000
 """Trials of a study that has minutes instead."""
