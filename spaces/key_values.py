@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from inspect import signature
 from typing import Any
@@ -36,6 +37,17 @@ def pairs_of(cache: Cache) -> list[Pair]:
     """Keys and values of each layer; none of a cache that is empty."""
     layers: Sequence[Any] = cache.layers
     return [(each.keys, each.values) for each in layers if each.is_initialized]
+
+
+def layers_of(cache: Cache) -> list[Any]:
+    """What `restore` brings back, at next to no cost: tensors of a growing cache are replaced, not
+    written to."""
+    return [copy.copy(each) for each in cache.layers]
+
+
+def restore(cache: Cache, layers: Sequence[Any]) -> None:
+    """Let a cache hold again what it held when `layers_of` was called."""
+    cache.layers[:] = [copy.copy(each) for each in layers]
 
 
 def write(cache: Cache, pairs: Sequence[Pair]) -> None:

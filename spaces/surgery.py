@@ -98,6 +98,8 @@ def swap_attention(model: nn.Module, choices: Sequence[AttentionChoice]) -> None
         if not isinstance(block.attention, HeadlessAttention):
             mechanism = attention.build(choice, head_dim_of(config))
             block.attention.add_module(MECHANISM, mechanism.to(device))
+            if block.family.causal:
+                mechanism.roll(block.attention)
     cast(Any, model).set_attn_implementation(IMPLEMENTATION)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 from dataclasses import replace
@@ -222,6 +223,78 @@ def test_int8_generates_and_a_runtime_without_a_cache_is_left_out(tmp_path: Path
     assert found.shape == (1, 7)
     assert parse("torch:int8")[0].generates
     assert not parse("compile")[0].generates
+
+
+SINKING = AttentionChoice.of("window", window=4, global_tokens=1)
+
+
+def windowed(folder: Path, family: str) -> Any:
+    """With a window in two of three layers."""
+    dense = AutoModelForCausalLM.from_pretrained(write_language_model(folder, family))
+    mask = HeadMask.all(3, 4 if family == "gpt2" else 2)
+    return pf.compress(dense, Candidate(mask, (SINKING, AttentionChoice("full"), SINKING)))
+
+
+def some_texts() -> dict[str, torch.Tensor]:
+    """Two, of which the first one is shorter."""
+    ids = torch.tensor([[0, 0, 0, 7, 8, 5, 4, 9, 9], [9, 10, 11, 12, 13, 9, 14, 15, 16]])
+    return {"input_ids": ids, "attention_mask": (ids > 0).long()}
+
+
+@pytest.mark.parametrize("family", DECODERS)
+def test_rolling_cache_generates_what_is_computed_without_a_cache(
+    family: str, tmp_path: Path
+) -> None:
+    model = windowed(tmp_path, family)
+    wanted: dict[str, Any] = {"max_new_tokens": 16, "do_sample": False, "pad_token_id": 0}
+    for more in ({}, {"num_beams": 3}, {"do_sample": True}, {"num_return_sequences": 2}):
+        if "num_return_sequences" in more:
+            more |= {"do_sample": True}
+        found = []
+        for cached in (True, False):
+            torch.manual_seed(1)
+            found.append(model.generate(**some_texts(), use_cache=cached, **wanted | more))
+        torch.testing.assert_close(*found, atol=0, rtol=0)
+
+
+@pytest.mark.parametrize("cuts", [(9,), (5, 2, 2), (1,) * 9, (2, 7)])
+def test_rolling_cache_has_the_logits_of_the_whole_text(
+    cuts: tuple[int, ...], tmp_path: Path
+) -> None:
+    model, texts, cache = windowed(tmp_path, "llama"), some_texts(), DynamicCache()
+    real = texts["attention_mask"].bool()
+    ends = list(itertools.accumulate(cuts))
+    with torch.inference_mode():
+        whole = model(**texts, use_cache=False).logits
+        parts = [
+            model(
+                texts["input_ids"][:, end - new : end],
+                attention_mask=texts["attention_mask"][:, :end],
+                **{CACHE: cache},
+            ).logits
+            for new, end in zip(cuts, ends, strict=True)
+        ]
+    torch.testing.assert_close(torch.cat(parts, dim=1)[real], whole[real], atol=1e-5, rtol=1e-5)
+    assert [each.keys.shape[2] for each in cache.layers] == [4, 9, 4]  # a sink, and three
+    assert cache.get_seq_length() == 9
+
+
+def test_rolling_cache_takes_less_and_is_not_shortened(tmp_path: Path, study: Path) -> None:
+    model, subject = windowed(tmp_path / "w", "llama"), load_subject(load_spec(study))
+    bench = bench_of(subject, model)
+    found = check_metric(CacheSize(), bench)
+    whole = check_metric(CacheSize(), bench_of(subject))
+    assert found is not None
+    assert whole is not None
+    kept, tokens = 4, bench.target.sequence_length
+    assert found.value == pytest.approx(whole.value * (2 * kept + tokens) / (3 * tokens))
+    reference = {"decode_ms": metric_of("decode_ms").measure(bench_of(subject))}
+    assert check_metric(Decode(), replace(bench, reference=reference)) is not None
+    cache = DynamicCache()
+    with torch.inference_mode():
+        model(**some_texts(), **{CACHE: cache})
+    with pytest.raises(ValueError, match="a rolling cache cannot be shortened"):
+        cache.layers[0].crop(-1)
 
 
 def served(dense: Any, runtime: str) -> Any:

@@ -38,13 +38,13 @@ class Decode(Timing):
         tokens = bench.workload.timing_batch(bench.target)["input_ids"][:, -1:]
         mask = torch.ones(len(tokens), context + 1, dtype=torch.long, device=tokens.device)
 
-        before = key_values.pairs_of(cache)
+        before = key_values.layers_of(cache)
         argument = key_values.argument(generator)
         inputs = {"input_ids": tokens, "attention_mask": mask, argument: cache}
 
         def one() -> None:
             generator(**inputs, use_cache=True)
-            key_values.write(cache, before)
+            key_values.restore(cache, before)
 
         return one
 

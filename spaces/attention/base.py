@@ -131,6 +131,12 @@ class Attention(nn.Module, ABC):
         query, key, value = (rows.compact(each) for each in (query, key, value))
         return rows.restore(self._by_tile(query, key, value, rows.lengths, causal, scale))
 
+    def roll(self, module: nn.Module) -> None:
+        """Let the module of a causal model that has this mechanism keep less in a key-value cache.
+
+        Without it all tokens are kept, and generated ones attend to them exactly.
+        """
+
     def unexportable(self) -> str:
         """Why this does not fit an exported graph that serves every length; empty when it does."""
         return ""

@@ -18,6 +18,7 @@ from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.masking_utils import bidirectional_mask_function, causal_mask_function
 
 from paretoformer.spaces.attention.padding import tracing
+from paretoformer.spaces.attention.rolling import SEEN
 
 IMPLEMENTATION = "paretoformer"
 """The name under which models select this function: `config._attn_implementation`."""
@@ -39,9 +40,10 @@ def attention_forward(
 ) -> tuple[torch.Tensor, None]:
     """What transformers calls; (batch, heads, length, d) becomes (batch, length, heads, d).
 
-    Tokens that meet a key-value cache attend to it exactly, whatever the layer's mechanism: they
-    are few, and no approximation of a whole sequence applies to them. Attention dropout is not
-    applied: the mechanisms never form the matrix that it thins out.
+    Tokens that meet a key-value cache attend to what it keeps exactly, whatever the layer's
+    mechanism: they are few, and no approximation of a whole sequence applies to them. A cache that
+    rolls says what each of them sees. Attention dropout is not applied: the mechanisms never form
+    the matrix that it thins out.
 
     Raises:
         ValueError: the mask is not a padding mask.
@@ -53,7 +55,11 @@ def attention_forward(
         )
     causal = bool(getattr(module, "is_causal", False)) if is_causal is None else is_causal
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
-    if key.shape[-2] != query.shape[-2]:
+    if (seen := kwargs.get(SEEN)) is not None:
+        output = F.scaled_dot_product_attention(
+            query, key, value, attn_mask=seen[:, None], scale=scale, enable_gqa=True
+        )
+    elif key.shape[-2] != query.shape[-2]:
         output = cached_attention(query, key, value, mask=attention_mask, scale=scale)
     else:
         mechanism = getattr(module, MECHANISM)
