@@ -54,6 +54,8 @@ class Family:
     """The LayerNorm that takes the sum behind the attention block."""
     output_norm: str = ""
     """The LayerNorm behind a layer's last sum, in a family that normalises after its sums."""
+    scales: Mapping[str, str] = field(default_factory=dict)
+    """The projection behind a block -> what scales its output by feature (LayerScale)."""
     depth: tuple[str, ...] = ()
     """Attributes of the module with the list of layers that hold its length."""
     reads_first: bool = False
@@ -87,6 +89,14 @@ def _gpt2(config: Any) -> str:
 
 def _gpt2_neurons(config: Any) -> int:
     return int(4 * config.n_embd if config.n_inner is None else config.n_inner)
+
+
+def _dinov2(config: Any) -> str:
+    return "with a gated feed-forward block (`use_swiglu_ffn`)" if config.use_swiglu_ffn else ""
+
+
+def _dinov2_neurons(config: Any) -> int:
+    return int(config.hidden_size * config.mlp_ratio)
 
 
 def _sliding(config: Any) -> str:
@@ -158,6 +168,15 @@ FAMILIES: dict[str, Family] = {
     ),
     "vit": _VIT,
     "deit": replace(_VIT, reads_first=False),  # one of its classifiers reads two tokens
+    "dinov2": replace(
+        _VIT,
+        layers="encoder.layer",
+        attention_norm="norm2",
+        feed_forward=FeedForward(("mlp.fc1",), "mlp.fc2", _dinov2_neurons),
+        reads_first=False,  # its classifier reads the mean of the patches, too
+        scales={"attention.o_proj": "layer_scale1", "mlp.fc2": "layer_scale2"},
+        unsupported=_dinov2,
+    ),
     "gpt2": Family(
         layers="h",
         attention="attn",
@@ -179,14 +198,12 @@ FAMILIES: dict[str, Family] = {
 
 _RELATIVE = "its attention scores depend on relative positions, outside the attention interface"
 _NORMED = "it normalises what a block adds, so a block's projection cannot be repaired by itself"
-_SCALED = "it scales what a block adds (LayerScale), so a projection cannot be repaired by itself"
 UNSUITABLE: dict[str, str] = {
     "albert": "all its layers share one set of weights, so none can be cut by itself",
     "deberta": _RELATIVE,
     "deberta-v2": _RELATIVE,
     "mpnet": _RELATIVE,
     "modernbert": "its layers alternate between local and global attention",
-    "dinov2": f"{_SCALED}; a `vit` with the scale in its weights is supported",
     "gemma2": _NORMED,
     "gemma3_text": _NORMED,
     "phi3": "its fused projections hold queries and keys of different widths",

@@ -271,6 +271,20 @@ def _positions(kept: tuple[int, ...], units: int, width: int, parts: int = 1) ->
     return positions[:, list(kept)].flatten()
 
 
+def fold_scales(model: nn.Module) -> None:
+    """Put what scales the output of a block by feature into its projection's weights, in place.
+
+    The model computes the same; its scales are ones then. A repair of the projection needs that.
+    """
+    with torch.no_grad():
+        for block in blocks_of(model):
+            for path, place in block.family.scales.items():
+                projection, scale = block.get(path), cast(Any, block.get(place)).lambda1
+                matrix_of(projection, path).mul_(scale[:, None])
+                cast(nn.Parameter, projection.bias).mul_(scale)
+                scale.fill_(1.0)
+
+
 def matrix_of(projection: nn.Module, path: str = "") -> torch.Tensor:
     """The weight of a projection as (out_features, in_features).
 

@@ -18,7 +18,7 @@ from paretoformer.spaces.recovery.layerwise import Layerwise, Part
 from paretoformer.spaces.recovery.least_squares import _solve
 from tests.test_cutting import LAYERS, tiny
 from tests.test_recovery import changed, copied, teacher
-from tests.test_surgery import every_family
+from tests.test_surgery import VISION, every_family
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 WINDOW = AttentionChoice.of("window", window=8, global_tokens=1)
@@ -48,7 +48,7 @@ def only(dense: Any, part: Part) -> list[Candidate]:
         return HeadMask(tuple(rows))
 
     found = [whole.replaced(heads=kept(*range(heads - 1))), whole.replaced(heads=kept())]
-    if dense.config.model_type in ("vit", "deit"):  # whose few patches a window covers
+    if dense.config.model_type in VISION:  # whose few patches a window covers
         return found
     swapped = tuple(WINDOW if layer == CHANGED else FULL for layer in range(layers))
     return [*found, *(each.replaced(attention=swapped) for each in (whole, found[0]))]

@@ -16,6 +16,7 @@ from paretoformer.spaces.families import FAMILIES, blocks_of, family_of, layers_
 from paretoformer.spaces.surgery import (
     ConstantOutput,
     count_parameters,
+    fold_scales,
     keep_heads,
     keep_layers,
     keep_neurons,
@@ -61,6 +62,7 @@ def tiny(family: str, head: str = "", **settings: Any) -> Any:
     model = type(model)(model.config)
     for parameter in model.parameters():
         nn.init.normal_(parameter, std=0.2)
+    fold_scales(model)
     return model.eval()
 
 

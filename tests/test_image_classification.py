@@ -1,4 +1,4 @@
-"""Image classification: vit and deit, from folders of images, Parquet and csv files."""
+"""Image classification: vit, deit and dinov2, from folders of images, Parquet and csv files."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def write_image_model(folder: Path, model_type: str = "vit") -> Path:
         hidden_size=32,
         num_hidden_layers=LAYERS,
         num_attention_heads=HEADS,
-        intermediate_size=64,
+        **({"mlp_ratio": 2} if model_type == "dinov2" else {"intermediate_size": 64}),
         image_size=SIZE,
         patch_size=PATCH,
         architectures=["DeiTForImageClassification"] if model_type == "deit" else None,
@@ -112,7 +112,7 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_image_study(tmp_path_factory.mktemp("images") / "study")
 
 
-@pytest.mark.parametrize(("model_type", "more"), [("vit", 1), ("deit", 2)])
+@pytest.mark.parametrize(("model_type", "more"), [("vit", 1), ("deit", 2), ("dinov2", 1)])
 def test_model_is_right_on_its_own_answers(tmp_path: Path, model_type: str, more: int) -> None:
     study = write_image_study(tmp_path / "study", model_type)
     subject = load_subject(load_spec(study))

@@ -23,7 +23,7 @@ from paretoformer.spaces.recovery.teacher import Texts, _weights
 from paretoformer.spaces.runtimes import Tools
 from tests.test_cutting import LAYERS, tiny
 from tests.test_every_axis import changed as every_axis_changed
-from tests.test_surgery import every_family
+from tests.test_surgery import VISION, every_family
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -31,7 +31,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 def batches(model: Any, count: int, seed: int = 0) -> list[dict[str, torch.Tensor]]:
     """Random inputs of eight rows, with padding where there are tokens."""
     random = torch.Generator().manual_seed(seed)
-    if model.config.model_type in ("vit", "deit"):
+    if model.config.model_type in VISION:
         size = (8, 3, model.config.image_size, model.config.image_size)
         return [{"pixel_values": torch.randn(size, generator=random)} for _ in range(count)]
     found = []

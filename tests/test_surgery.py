@@ -19,7 +19,7 @@ from paretoformer.spaces.block import normalised
 from paretoformer.spaces.build import CANDIDATE, build
 from paretoformer.spaces.families import FAMILIES, UNSUITABLE, blocks_of, family_of
 from paretoformer.spaces.sensitivity import OutputProbe, sensitivity
-from paretoformer.spaces.surgery import HeadlessAttention, count_parameters
+from paretoformer.spaces.surgery import HeadlessAttention, count_parameters, fold_scales
 from tests.mechanisms import CHEAP
 from tests.tiny import HEADS, LAYERS
 
@@ -31,7 +31,7 @@ WINDOW = AttentionChoice.of("window", window=6, global_tokens=1)
 STRIDED = AttentionChoice.of("strided", stride=5, window=3, global_tokens=1)
 
 
-VISION = ("vit", "deit")
+VISION = ("vit", "deit", "dinov2")
 GROUPED = ("llama", "qwen2", "qwen3", "gemma", "mistral")
 CAUSAL = tuple(name for name, family in FAMILIES.items() if family.causal)
 
@@ -66,6 +66,8 @@ def tiny(family: str, head: str = "") -> torch.nn.Module:
         sizes |= {"image_size": 30, "patch_size": 6}
         if family == "deit":  # for its two classifiers, the auto class asks the config
             sizes |= {"architectures": ["DeiTForImageClassification"]}
+        if family == "dinov2":
+            sizes |= {"mlp_ratio": 2}
     else:
         sizes |= {"vocab_size": 100, "max_position_embeddings": 80}
     if family in CAUSAL:
@@ -76,6 +78,7 @@ def tiny(family: str, head: str = "") -> torch.nn.Module:
     model = auto.from_config(config, attn_implementation="sdpa")
     for parameter in model.parameters():  # biases start at zero, which would hide a lost one
         torch.nn.init.normal_(parameter, std=0.2)
+    fold_scales(model)
     return model.eval()
 
 
@@ -124,6 +127,19 @@ def test_masked_head_and_pruned_head_give_equal_outputs(family: str, mask: HeadM
     model = tiny(family)
     pruned = build(Candidate(mask), model).model
     torch.testing.assert_close(logits(pruned), masked_logits(model, mask), atol=1e-5, rtol=1e-5)
+
+
+def test_scales_go_into_the_weights_behind_them() -> None:
+    model = tiny("dinov2")
+    blocks = blocks_of(model)
+    with torch.no_grad():
+        for block in blocks:
+            for place in block.family.scales.values():
+                block.get(place).lambda1.uniform_(-2, 2)
+    before = logits(model)
+    fold_scales(model)
+    torch.testing.assert_close(logits(model), before, atol=1e-5, rtol=1e-5)
+    assert bool((blocks[0].get("layer_scale1").lambda1 == 1).all())
 
 
 @every_family

@@ -57,7 +57,7 @@ class ImageClassification(SingleLabel):
     auto = transformers.AutoModelForImageClassification
     architectures: ClassVar[Mapping[str, Any]] = {
         name: modeling_auto.MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING_NAMES[name]
-        for name in ("vit", "deit")
+        for name in ("vit", "deit", "dinov2")
     }
     form: ClassVar[Form] = "image"
 

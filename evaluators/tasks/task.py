@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 import numpy as np
 import torch
@@ -19,6 +19,7 @@ from paretoformer.evaluators.workload import Workload
 from paretoformer.spaces.answers import Answers
 from paretoformer.spaces.families import FAMILIES, Family, family_of, longest
 from paretoformer.spaces.suggestions import did_you_mean
+from paretoformer.spaces.surgery import fold_scales
 from paretoformer.spaces.tokens import Batch
 
 BUFFERS = ("position_ids", "token_type_ids", ".attn.bias", "masked_bias", "rotary_emb.inv_freq")
@@ -264,6 +265,8 @@ def load_model(
         raise ValueError(
             f"it has no weights for {_some(missing)}: fine-tune it for {task.name} first."
         )
+    if cast(Any, model).config.model_type in FAMILIES:
+        fold_scales(model)
     model, remarks = task.adapted(model, path)
     return model.eval(), (*remarks, *_unused(sorted(info["unexpected_keys"])))
 
