@@ -17,7 +17,11 @@ from transformers import Cache
 from transformers.pytorch_utils import Conv1D
 
 from paretoformer.spaces import attention
-from paretoformer.spaces.attention.interface import IMPLEMENTATION, MECHANISM
+from paretoformer.spaces.attention.interface import (
+    IMPLEMENTATION,
+    MECHANISM,
+    before_attention,
+)
 from paretoformer.spaces.choice import FULL, AttentionChoice
 from paretoformer.spaces.families import (
     Block,
@@ -99,7 +103,7 @@ def swap_attention(model: nn.Module, choices: Sequence[AttentionChoice]) -> None
             mechanism = attention.build(choice, head_dim_of(config))
             block.attention.add_module(MECHANISM, mechanism.to(device))
             if block.family.causal:
-                mechanism.roll(block.attention)
+                block.attention.register_forward_pre_hook(before_attention, with_kwargs=True)
     cast(Any, model).set_attn_implementation(IMPLEMENTATION)
 
 

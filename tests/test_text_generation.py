@@ -225,14 +225,15 @@ def test_int8_generates_and_a_runtime_without_a_cache_is_left_out(tmp_path: Path
     assert not parse("compile")[0].generates
 
 
-SINKING = AttentionChoice.of("window", window=4, global_tokens=1)
+WITH_SINKS = AttentionChoice.of("window", window=4, global_tokens=1)
+KERNEL = AttentionChoice("linear")
 
 
-def windowed(folder: Path, family: str) -> Any:
-    """With a window in two of three layers."""
+def with_short_cache(folder: Path, family: str, choice: AttentionChoice) -> Any:
+    """With this mechanism in two of three layers."""
     dense = AutoModelForCausalLM.from_pretrained(write_language_model(folder, family))
     mask = HeadMask.all(3, 4 if family == "gpt2" else 2)
-    return pf.compress(dense, Candidate(mask, (SINKING, AttentionChoice("full"), SINKING)))
+    return pf.compress(dense, Candidate(mask, (choice, AttentionChoice("full"), choice)))
 
 
 def some_texts() -> dict[str, torch.Tensor]:
@@ -241,11 +242,12 @@ def some_texts() -> dict[str, torch.Tensor]:
     return {"input_ids": ids, "attention_mask": (ids > 0).long()}
 
 
+@pytest.mark.parametrize("choice", [WITH_SINKS, KERNEL])
 @pytest.mark.parametrize("family", DECODERS)
-def test_rolling_cache_generates_what_is_computed_without_a_cache(
-    family: str, tmp_path: Path
+def test_short_cache_generates_what_is_computed_without_a_cache(
+    family: str, choice: AttentionChoice, tmp_path: Path
 ) -> None:
-    model = windowed(tmp_path, family)
+    model = with_short_cache(tmp_path, family, choice)
     wanted: dict[str, Any] = {"max_new_tokens": 16, "do_sample": False, "pad_token_id": 0}
     for more in ({}, {"num_beams": 3}, {"do_sample": True}, {"num_return_sequences": 2}):
         if "num_return_sequences" in more:
@@ -257,11 +259,13 @@ def test_rolling_cache_generates_what_is_computed_without_a_cache(
         torch.testing.assert_close(*found, atol=0, rtol=0)
 
 
+@pytest.mark.parametrize(("choice", "kept"), [(WITH_SINKS, 4), (KERNEL, 8)])
 @pytest.mark.parametrize("cuts", [(9,), (5, 2, 2), (1,) * 9, (2, 7)])
-def test_rolling_cache_has_the_logits_of_the_whole_text(
-    cuts: tuple[int, ...], tmp_path: Path
+def test_short_cache_has_the_logits_of_the_whole_text(
+    cuts: tuple[int, ...], choice: AttentionChoice, kept: int, tmp_path: Path
 ) -> None:
-    model, texts, cache = windowed(tmp_path, "llama"), some_texts(), DynamicCache()
+    """kept: a sink and three tokens, or the features of a head."""
+    model, texts, cache = with_short_cache(tmp_path, "llama", choice), some_texts(), DynamicCache()
     real = texts["attention_mask"].bool()
     ends = list(itertools.accumulate(cuts))
     with torch.inference_mode():
@@ -275,12 +279,13 @@ def test_rolling_cache_has_the_logits_of_the_whole_text(
             for new, end in zip(cuts, ends, strict=True)
         ]
     torch.testing.assert_close(torch.cat(parts, dim=1)[real], whole[real], atol=1e-5, rtol=1e-5)
-    assert [each.keys.shape[2] for each in cache.layers] == [4, 9, 4]  # a sink, and three
+    assert [each.keys.shape[2] for each in cache.layers] == [kept, 9, kept]
     assert cache.get_seq_length() == 9
 
 
 def test_rolling_cache_takes_less_and_is_not_shortened(tmp_path: Path, study: Path) -> None:
-    model, subject = windowed(tmp_path / "w", "llama"), load_subject(load_spec(study))
+    model = with_short_cache(tmp_path / "w", "llama", WITH_SINKS)
+    subject = load_subject(load_spec(study))
     bench = bench_of(subject, model)
     found = check_metric(CacheSize(), bench)
     whole = check_metric(CacheSize(), bench_of(subject))
@@ -293,7 +298,7 @@ def test_rolling_cache_takes_less_and_is_not_shortened(tmp_path: Path, study: Pa
     cache = DynamicCache()
     with torch.inference_mode():
         model(**some_texts(), **{CACHE: cache})
-    with pytest.raises(ValueError, match="a rolling cache cannot be shortened"):
+    with pytest.raises(ValueError, match="this cache cannot be shortened"):
         cache.layers[0].crop(-1)
 
 

@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from paretoformer.spaces.attention.padding import compacted, tracing
+from paretoformer.spaces.attention.short_cache import ShortLayer
 from paretoformer.spaces.choice import AttentionChoice
 from paretoformer.spaces.suggestions import did_you_mean
 
@@ -131,11 +132,12 @@ class Attention(nn.Module, ABC):
         query, key, value = (rows.compact(each) for each in (query, key, value))
         return rows.restore(self._by_tile(query, key, value, rows.lengths, causal, scale))
 
-    def roll(self, module: nn.Module) -> None:
-        """Let the module of a causal model that has this mechanism keep less in a key-value cache.
+    def cache_layer(self, scale: float) -> ShortLayer | None:
+        """An empty layer of a key-value cache that keeps less than every token, causal.
 
-        Without it all tokens are kept, and generated ones attend to them exactly.
+        None: every token is kept, and generated ones attend to all of them exactly.
         """
+        return None
 
     def unexportable(self) -> str:
         """Why this does not fit an exported graph that serves every length; empty when it does."""

@@ -14,14 +14,19 @@ from typing import Any
 import torch
 from torch import nn
 from torch.nn import functional as F
-from transformers import AttentionInterface, AttentionMaskInterface
+from transformers import AttentionInterface, AttentionMaskInterface, Cache
+from transformers.cache_utils import DynamicLayer
 from transformers.masking_utils import bidirectional_mask_function, causal_mask_function
 
 from paretoformer.spaces.attention.padding import tracing
-from paretoformer.spaces.attention.rolling import SEEN
+from paretoformer.spaces.attention.short_cache import ShortLayer
 
 IMPLEMENTATION = "paretoformer"
 """The name under which models select this function: `config._attn_implementation`."""
+
+ANSWER = "paretoformer_answer"
+"""Argument of the attention function: how new tokens attend to a layer that keeps less of a text
+than every token, a `short_cache.Answer`."""
 
 MECHANISM = "paretoformer_attention"
 """The submodule of each attention module that holds its mechanism."""
@@ -41,9 +46,9 @@ def attention_forward(
     """What transformers calls; (batch, heads, length, d) becomes (batch, length, heads, d).
 
     Tokens that meet a key-value cache attend to what it keeps exactly, whatever the layer's
-    mechanism: they are few, and no approximation of a whole sequence applies to them. A cache that
-    rolls says what each of them sees. Attention dropout is not applied: the mechanisms never form
-    the matrix that it thins out.
+    mechanism: they are few, and no approximation of a whole sequence applies to them. A mechanism
+    with a cache of its own answers itself. Attention dropout is not applied: the mechanisms never
+    form the matrix that it thins out.
 
     Raises:
         ValueError: the mask is not a padding mask.
@@ -55,16 +60,38 @@ def attention_forward(
         )
     causal = bool(getattr(module, "is_causal", False)) if is_causal is None else is_causal
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
-    if (seen := kwargs.get(SEEN)) is not None:
-        output = F.scaled_dot_product_attention(
-            query, key, value, attn_mask=seen[:, None], scale=scale, enable_gqa=True
-        )
+    if (answer := kwargs.get(ANSWER)) is not None:
+        output = answer(query, key, value, scale)
     elif key.shape[-2] != query.shape[-2]:
         output = cached_attention(query, key, value, mask=attention_mask, scale=scale)
     else:
         mechanism = getattr(module, MECHANISM)
         output = mechanism(query, key, value, mask=attention_mask, causal=causal, scale=scale)
     return output.transpose(1, 2), None
+
+
+def before_attention(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """A forward pre-hook of the attention modules of a causal model: where the mechanism has a
+    cache of its own, put it in place of the layer of a growing cache that is still empty."""
+    cache = next((each for each in (*args, *kwargs.values()) if isinstance(each, Cache)), None)
+    if cache is None:
+        return None
+    hidden = args[0] if args else kwargs["hidden_states"]
+    index, mechanism = module.layer_idx, getattr(module, MECHANISM)
+    while len(cache.layers) <= index:
+        cache.layers.append(DynamicLayer())
+    layer: Any = cache.layers[index]
+    if type(layer) is DynamicLayer and not layer.is_initialized:
+        scale = getattr(module, "scaling", None)
+        scale = mechanism.head_dim**-0.5 if scale is None else scale
+        layer = cache.layers[index] = mechanism.cache_layer(scale) or layer
+    if not isinstance(layer, ShortLayer):
+        return None
+    rows, new = hidden.shape[:2]
+    mask = kwargs.get("attention_mask")
+    real = hidden.new_ones(rows, new) if mask is None else mask[:, -new:]
+    answer = layer.expect(real.to(torch.bool))
+    return None if answer is None else (args, {**kwargs, ANSWER: answer})
 
 
 def cached_attention(

@@ -21,6 +21,7 @@ def kernel_attention(
     *,
     lengths: torch.Tensor | None,
     causal: bool,
+    before: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """Σⱼ (qᵢ · kⱼ) vⱼ / Σⱼ (qᵢ · kⱼ), in time and memory linear in the length.
 
@@ -28,6 +29,7 @@ def kernel_attention(
     value: (batch, heads, length, d).
     lengths: (batch,) real tokens of each row, padded at its end.
     causal: j runs up to i.
+    before: (batch, heads, features, d + 1), what earlier tokens add to the sums; causal alone.
 
     Source: Katharopoulos et al. 2020 (arXiv:2006.16236), eq. 5 and 9. Differs in: the causal sums
     run over chunks, by matrix products, instead of token by token.
@@ -36,6 +38,8 @@ def kernel_attention(
         key = key * real(lengths, key.shape[2])[:, None, :, None]
     value = F.pad(value, (0, 1), value=1.0)  # its last column sums to the denominator
     sums = _causal_sums(query, key, value) if causal else query @ (key.transpose(-1, -2) @ value)
+    if before is not None:
+        sums = sums + query @ before
     weighted, total = sums[..., :-1], sums[..., -1:]
     return weighted / total.clamp(min=torch.finfo(total.dtype).tiny)
 

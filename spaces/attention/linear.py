@@ -10,6 +10,8 @@ from torch.nn import functional as F
 
 from paretoformer.spaces.attention.base import Attention, IntDomain, register
 from paretoformer.spaces.attention.kernelized import kernel_attention
+from paretoformer.spaces.attention.recurrent import RecurrentLayer
+from paretoformer.spaces.attention.short_cache import ShortLayer
 
 
 class Linear(Attention):
@@ -22,6 +24,8 @@ class Linear(Attention):
     trained with softmax keeps its accuracy only where it does not rely on sharp attention.
     Source: Katharopoulos et al. 2020 (arXiv:2006.16236), eq. 7. Differs in: `scale` is applied, its
     root to the queries and its root to the keys, for the weights were trained with it.
+
+    A key-value cache holds sums of one size for every length: see `recurrent`.
     """
 
     name = "linear"
@@ -33,6 +37,9 @@ class Linear(Attention):
     tile = 16384
     domains: ClassVar[Mapping[str, IntDomain]] = {}
 
+    def cache_layer(self, scale: float) -> ShortLayer:
+        return RecurrentLayer(_features, scale)
+
     def attend(
         self,
         query: torch.Tensor,
@@ -43,9 +50,13 @@ class Linear(Attention):
         causal: bool,
         scale: float,
     ) -> torch.Tensor:
-        queries, keys = (F.elu(each.float() * scale**0.5) + 1 for each in (query, key))
+        queries, keys = (_features(each.float() * scale**0.5) for each in (query, key))
         output = kernel_attention(queries, keys, value.float(), lengths=lengths, causal=causal)
         return output.to(value.dtype)
+
+
+def _features(values: torch.Tensor) -> torch.Tensor:
+    return F.elu(values.float()) + 1
 
 
 register(Linear)

@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from typing import ClassVar
 
 import torch
-from torch import nn
 
 from paretoformer.spaces.attention.banded import banded_attention, score_count
 from paretoformer.spaces.attention.base import Attention, IntDomain, register
-from paretoformer.spaces.attention.rolling import roll
+from paretoformer.spaces.attention.rolling import RollingLayer
+from paretoformer.spaces.attention.short_cache import ShortLayer
 
 
 class Window(Attention):
@@ -27,8 +27,7 @@ class Window(Attention):
     Measured: fine-tuned MiniLM on IMDB at 512 tokens without retraining, window 32 in all layers:
     accuracy 0.887 with the first token global, as dense; 0.74 without.
 
-    With a key-value cache, generated tokens see what they see without one, and the cache rolls: see
-    `rolling`.
+    A key-value cache rolls, and generated tokens are what they are without one: see `rolling`.
     """
 
     name = "window"
@@ -49,8 +48,8 @@ class Window(Attention):
     def worthwhile(cls, length: int, **params: int) -> bool:
         return score_count(length, params["window"]) <= length**2
 
-    def roll(self, module: nn.Module) -> None:
-        roll(module, self.window, self.global_tokens)
+    def cache_layer(self, scale: float) -> ShortLayer:
+        return RollingLayer(self.window, self.global_tokens)
 
     def attend(
         self,
