@@ -84,7 +84,8 @@ def unsuitable(model: nn.Module) -> str:
     """Why two layers cannot stand for those of a model; empty when they can."""
     if any(isinstance(each, Attention) for each in model.modules()):
         return "it has attention mechanisms of its own"
-    if len({type(block.layer) for block in blocks_of(model)}) > 1:
+    kinds = {type(block.layer) for block in blocks_of(model)}
+    if len(kinds) > 1 or len(set(getattr(model.config, "layer_types", None) or ())) > 1:
         return "its layers are of several kinds"
     return ""
 
