@@ -197,11 +197,21 @@ def task_of(name: str) -> Task:
     return _REGISTRY[name]
 
 
+HEADS = (
+    "ForSequenceClassification",
+    "ForTokenClassification",
+    "ForQuestionAnswering",
+    "ForCausalLM",
+)
+"""Endings of classes whose weights may have names in common, though they were trained for another
+task. Language models, the last, are what others are fine-tuned from."""
+
+
 def check_family(task: Task, config: Any) -> Family:
     """The family of a config, if this task knows it.
 
     Raises:
-        ValueError: it does not; the message names those it does.
+        ValueError: it does not, or the model was trained for another task.
     """
     family = family_of(config)
     if config.model_type not in task.architectures:
@@ -209,6 +219,9 @@ def check_family(task: Task, config: Any) -> Family:
         raise ValueError(
             f"A {config.model_type!r} model does no {task.name}. Families that do: {known}."
         )
+    wanted, trained = task.architectures[config.model_type], (config.architectures or [""])[0]
+    if trained != wanted and str(wanted).endswith(HEADS) and trained.endswith(HEADS[:-1]):
+        raise ValueError(f"the model is a {trained}, but {task.name} needs a {wanted}.")
     return family
 
 

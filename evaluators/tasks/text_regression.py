@@ -11,6 +11,7 @@ import torch
 from torch.nn import functional as F
 
 from paretoformer.evaluators.data import Examples, Labels, SplitName
+from paretoformer.evaluators.reading import DataError
 from paretoformer.evaluators.remark import Remark
 from paretoformer.evaluators.statistics import rank_correlation
 from paretoformer.evaluators.target import Target
@@ -52,7 +53,10 @@ class TextRegression(TextClassifier):
         return replace(made, remarks=(*made.remarks, Remark(IN_ITS_UNIT)))
 
     def read_labels(self, labels: Sequence[Any], config: Any) -> Labels:
-        return numbers_of(labels, self.name)
+        found = numbers_of(labels, self.name)
+        if len(labels) > 1 and len(set(found.values)) == 1:
+            raise DataError(f"every label is {found.values[0]:g}: a correlation needs others.")
+        return found
 
     def doubts(self, answers: np.ndarray, labels: np.ndarray, config: Any) -> list[Remark]:
         found = rank_correlation(labels, answers)
