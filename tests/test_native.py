@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -74,6 +75,29 @@ def test_what_save_pretrained_writes_loads_again(folder: Path, tmp_path: Path, s
     assert (len(list((tmp_path / "again").glob("*.safetensors"))) > 1) == (size == "20KB")
     again = transformers.AutoModelForSequenceClassification.from_pretrained(tmp_path / "again")
     torch.testing.assert_close(logits(again), logits(model))
+
+
+def test_what_is_pushed_to_a_hub_loads_again(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The hub is a folder: what would be uploaded is copied there."""
+    hub = tmp_path / "hub"
+
+    def upload(self: Any, files: str, repo: str, *args: Any, **kwargs: Any) -> None:
+        shutil.copytree(files, hub)
+
+    made = SimpleNamespace(create_repo=lambda *args, **kwargs: SimpleNamespace(repo_id="me/it"))
+    card = SimpleNamespace(save=lambda path: Path(path).write_text("a card"))
+    monkeypatch.setattr(transformers.utils.hub, "hf_api", lambda: made)
+    monkeypatch.setattr(
+        transformers.utils.hub, "create_and_tag_model_card", lambda *args, **kwargs: card
+    )
+    model = transformers.AutoModelForSequenceClassification.from_pretrained(folder)
+    monkeypatch.setattr(type(model), "_upload_modified_files", upload)
+    model.push_to_hub("me/it")
+    again = transformers.AutoModelForSequenceClassification.from_pretrained(hub)
+    torch.testing.assert_close(logits(again), logits(model))
+    torch.testing.assert_close(logits(pf.load_compressed(hub)), logits(model))
 
 
 def test_it_may_be_trained(folder: Path) -> None:
