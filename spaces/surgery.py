@@ -98,11 +98,12 @@ def swap_attention(model: nn.Module, choices: Sequence[AttentionChoice]) -> None
         return
     config = cast(Any, model).config
     device = next(model.parameters()).device
+    generates = bool(getattr(model, "can_generate", lambda: False)())
     for block, choice in zip(blocks_of(model), choices, strict=True):
         if not isinstance(block.attention, HeadlessAttention):
             mechanism = attention.build(choice, head_dim_of(config))
             block.attention.add_module(MECHANISM, mechanism.to(device))
-            if block.family.causal:
+            if generates:
                 block.attention.register_forward_pre_hook(before_attention, with_kwargs=True)
     cast(Any, model).set_attn_implementation(IMPLEMENTATION)
 

@@ -158,6 +158,46 @@ def _added(tensor: Any) -> Any:
     return numpy_helper.from_array(values + ramp, tensor.name)
 
 
+def test_layers_that_scale_their_scores_differently_are_traced() -> None:
+    """gpt2 may divide them by the number of the layer, which no layer but its own has."""
+    config = tiny("gpt2").config
+    config.scale_attn_by_inverse_layer_idx = True
+    torch.manual_seed(0)
+    dense = transformers.GPT2ForSequenceClassification(config).eval()
+    batch = inputs(dense)
+    for parameter in dense.parameters():
+        nn.init.normal_(parameter, std=0.2)
+    with torch.inference_mode():
+        expected = dense(**batch).logits
+    torch.testing.assert_close(answers(dense, batch)["logits"], expected, atol=1e-4, rtol=1e-4)
+    assert not onnx_export._TEMPLATES
+
+
+@pytest.mark.slow
+def test_images_of_another_size_are_another_kind() -> None:
+    dense = tiny("dinov2")
+    for side in (30, 42):
+        batch = {"pixel_values": torch.randn(2, 3, side, side)}
+        content = onnx_model(dense, batch).SerializeToString()
+        with torch.inference_mode():
+            expected = dense(**batch).logits
+        found = OnnxRunnable(content, Tools(threads=1), couples_rows=False)(**batch).logits
+        torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
+    assert len(onnx_export._TEMPLATES) == 2
+    assert template_is_used()
+
+
+def test_a_template_that_fails_costs_no_conversion(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(self: Any, model: Any) -> Any:
+        raise RuntimeError("it is broken")
+
+    monkeypatch.setattr(graph_template.Template, "graph_of", fails)
+    dense, batch = tiny("bert"), inputs(tiny("bert"))
+    with torch.inference_mode():
+        expected = dense(**batch).logits
+    torch.testing.assert_close(answers(dense, batch)["logits"], expected, atol=1e-5, rtol=1e-4)
+
+
 def test_model_without_a_complete_layer_is_traced() -> None:
     dense, batch = tiny("bert"), inputs(tiny("bert"))
     cut = build(Candidate(HeadMask.none(LAYERS, HEADS)), dense).model

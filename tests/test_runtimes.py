@@ -31,7 +31,7 @@ from paretoformer.spaces.runtimes.torch_runtime import weight_bytes
 from tests.mechanisms import CHEAP
 from tests.test_surgery import HEADLESS, MASK, inputs, tiny
 
-FAMILIES = ("bert", "distilbert", "roberta", "electra", "gpt2", "llama", "vit")
+FAMILIES = ("bert", "distilbert", "roberta", "electra", "gpt2", "llama", "vit", "dinov2")
 TOLERANCES = {"float32": 1e-5, "bfloat16": 0.05, "float16": 0.01, "int8_weights": 0.05, "int8": 0.1}
 GPU_ONLY = "compile:float16"
 ON_CPU = tuple(name for name in names() if name != GPU_ONLY)
@@ -82,6 +82,7 @@ def runnable(value: str) -> Runnable:
 @pytest.fixture(autouse=True)
 def keep_threads() -> Iterator[None]:
     before = torch.get_num_threads()
+    onnx_export._TEMPLATES.clear()  # what is found there is of this test
     yield
     torch.set_num_threads(before)
 

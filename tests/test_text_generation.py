@@ -42,7 +42,7 @@ from paretoformer.spaces.axes import axis_of
 from paretoformer.spaces.axis import Shape, Unsuitable
 from paretoformer.spaces.families import FAMILIES
 from paretoformer.spaces.next_tokens import NextTokens
-from paretoformer.spaces.runtimes import Tools, parse
+from paretoformer.spaces.runtimes import Tools, onnx_export, parse
 from paretoformer.spaces.runtimes.torch_runtime import TorchRunnable
 from paretoformer.testing import check_metric
 from tests.conftest import Run
@@ -283,6 +283,32 @@ def test_short_cache_has_the_logits_of_the_whole_text(
     assert cache.get_seq_length() == 9
 
 
+def test_short_cache_is_as_exact_in_bfloat16(tmp_path: Path) -> None:
+    """Half a bit more or less of the features would show in the state."""
+    model = with_short_cache(tmp_path, "llama", KERNEL).bfloat16()
+    texts, cache = some_texts(), DynamicCache()
+    with torch.inference_mode():
+        whole = model(**texts, use_cache=False).logits.float()
+        first = {name: each[:, :6] for name, each in texts.items()}
+        model(**first, **{CACHE: cache})
+        rest = model(
+            texts["input_ids"][:, 6:], attention_mask=texts["attention_mask"], **{CACHE: cache}
+        )
+    scale = float(whole.std())
+    assert float((rest.logits.float() - whole[:, 6:]).abs().mean()) < 0.01 * scale
+
+
+@pytest.mark.parametrize("choice", [WITH_SINKS, KERNEL])
+def test_cache_is_whole_where_another_attention_is_set(
+    choice: AttentionChoice, tmp_path: Path
+) -> None:
+    model = with_short_cache(tmp_path, "llama", choice)
+    model.set_attn_implementation("sdpa")
+    wanted: dict[str, Any] = {"max_new_tokens": 8, "do_sample": False, "pad_token_id": 0}
+    found = [model.generate(**some_texts(), use_cache=each, **wanted) for each in (True, False)]
+    torch.testing.assert_close(*found, atol=0, rtol=0)
+
+
 def test_rolling_cache_takes_less_and_is_not_shortened(tmp_path: Path, study: Path) -> None:
     model = with_short_cache(tmp_path / "w", "llama", WITH_SINKS)
     subject = load_subject(load_spec(study))
@@ -298,7 +324,7 @@ def test_rolling_cache_takes_less_and_is_not_shortened(tmp_path: Path, study: Pa
     cache = DynamicCache()
     with torch.inference_mode():
         model(**some_texts(), **{CACHE: cache})
-    with pytest.raises(ValueError, match="this cache cannot be shortened"):
+    with pytest.raises(ValueError, match="cannot be shortened, as assisted"):
         cache.layers[0].crop(-1)
 
 
@@ -331,6 +357,7 @@ def test_graph_generates_with_its_cache_what_torch_generates(
     tmp_path: Path, family: str, runtime: str
 ) -> None:
     dense = AutoModelForCausalLM.from_pretrained(write_language_model(tmp_path / "m", family))
+    onnx_export._TEMPLATES.clear()
     runnable = served(dense, runtime)
     assert template_of_last_graph() is not None
     loaded = pf.load_compressed(pf.save_compressed(runnable, tmp_path / "out"))

@@ -197,14 +197,11 @@ def task_of(name: str) -> Task:
     return _REGISTRY[name]
 
 
-HEADS = (
-    "ForSequenceClassification",
-    "ForTokenClassification",
-    "ForQuestionAnswering",
-    "ForCausalLM",
-)
+WRITERS = ("ForCausalLM", "LMHeadModel")
+"""Endings of the classes of language models, from which others are fine-tuned."""
+HEADS = ("ForSequenceClassification", "ForTokenClassification", "ForQuestionAnswering", *WRITERS)
 """Endings of classes whose weights may have names in common, though they were trained for another
-task. Language models, the last, are what others are fine-tuned from."""
+task."""
 
 
 def check_family(task: Task, config: Any) -> Family:
@@ -219,8 +216,10 @@ def check_family(task: Task, config: Any) -> Family:
         raise ValueError(
             f"A {config.model_type!r} model does no {task.name}. Families that do: {known}."
         )
-    wanted, trained = task.architectures[config.model_type], (config.architectures or [""])[0]
-    if trained != wanted and str(wanted).endswith(HEADS) and trained.endswith(HEADS[:-1]):
+    wanted, trained = str(task.architectures[config.model_type]), (config.architectures or [""])[0]
+    heads = [next((end for end in HEADS if each.endswith(end)), "") for each in (wanted, trained)]
+    writes = heads[0] in WRITERS
+    if heads[1] not in ("", *WRITERS) and (writes or heads[0] not in ("", heads[1])):
         raise ValueError(f"the model is a {trained}, but {task.name} needs a {wanted}.")
     return family
 

@@ -74,7 +74,7 @@ def before_attention(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any])
     """A forward pre-hook of the attention modules of a causal model: where the mechanism has a
     cache of its own, put it in place of the layer of a growing cache that is still empty."""
     cache = next((each for each in (*args, *kwargs.values()) if isinstance(each, Cache)), None)
-    if cache is None:
+    if cache is None or module.config._attn_implementation != IMPLEMENTATION:
         return None
     hidden = args[0] if args else kwargs["hidden_states"]
     index, mechanism = module.layer_idx, getattr(module, MECHANISM)

@@ -56,7 +56,7 @@ class Linear(Attention):
 
 
 def _features(values: torch.Tensor) -> torch.Tensor:
-    return F.elu(values.float()) + 1
+    return F.elu(values) + 1
 
 
 register(Linear)

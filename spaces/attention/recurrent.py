@@ -16,7 +16,7 @@ from paretoformer.spaces.attention.kernelized import kernel_attention
 from paretoformer.spaces.attention.short_cache import Answer, ShortLayer
 
 Features = Callable[[torch.Tensor], torch.Tensor]
-"""(batch, heads, length, d) queries or keys, the scale applied -> their features, float32."""
+"""(batch, heads, length, d) queries or keys, float32, the scale applied -> their features."""
 
 
 class RecurrentLayer(ShortLayer):
@@ -48,9 +48,9 @@ class RecurrentLayer(ShortLayer):
         key, value, sums, totals = (
             each.repeat_interleave(groups, dim=1) for each in (key, value, sums, totals)
         )
-        keys = self.features(key * scale**0.5) * real[:, None, :, None]
+        keys = self.features(key.float() * scale**0.5) * real[:, None, :, None]
         output = kernel_attention(
-            self.features(query * scale**0.5),
+            self.features(query.float() * scale**0.5),
             keys,
             value.float(),
             lengths=None,
@@ -63,7 +63,7 @@ class RecurrentLayer(ShortLayer):
         self, key_states: torch.Tensor, value_states: torch.Tensor, *args: Any, **kwargs: Any
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Keys and values of the new tokens."""
-        keys = self.features(key_states * self.scale**0.5) * self._real[:, None, :, None]
+        keys = self.features(key_states.float() * self.scale**0.5) * self._real[:, None, :, None]
         sums, totals = keys.mT @ value_states.float(), keys.sum(dim=2)[..., None]
         if self.keys is not None and self.values is not None:
             sums, totals = sums + self.keys, totals + self.values

@@ -51,7 +51,10 @@ class ShortLayer(DynamicLayer):
     def crop(self, tokens_to_remove: int) -> None:
         """Raises ValueError: what is gone does not come back."""
         if tokens_to_remove:
-            raise ValueError("this cache cannot be shortened, as assisted generation would.")
+            raise ValueError(
+                "a cache that keeps less than every token cannot be shortened, as assisted "
+                "generation does: generate without an assistant, or compress with full attention."
+            )
 
     def reorder_cache(self, beam_idx: torch.LongTensor) -> None:
         self._pick(beam_idx)

@@ -38,8 +38,8 @@ Choices = tuple[AttentionChoice, ...]
 
 
 OF_PROMPTS = (
-    "in a language model they change the prompt alone, and run in torch alone; "
-    "name them to try them"
+    "in a language model they run in torch alone, and all but window and linear change the prompt "
+    "alone; name them to try them"
 )
 """Why `all` means `full` there."""
 

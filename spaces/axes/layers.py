@@ -40,7 +40,8 @@ class Layers(Axis[Stays]):
 
     Layers are removed in the order in which they are missed least: of those that are left, the one
     without which the answers diverge least. Source: the greedy search over blocks of EvoPress
-    (Sieberling et al. 2024, arXiv:2410.14649) takes the same measure. Differs in: whole layers.
+    (Sieberling et al. 2024, arXiv:2410.14649) takes the same measure. Differs in: whole layers go,
+    and not each is tried again at each step.
     """
 
     name = "layers"

@@ -10,6 +10,7 @@ from __future__ import annotations
 import graphlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -32,6 +33,10 @@ CHANGES: Mapping[int, Sequence[Change]] = {
     3: (lambda values: values,),
 }
 """What tracing may do to a parameter of one, two or more axes before it is a constant."""
+
+
+Make = Callable[[], Any]
+"""Makes a constant of a graph, an `onnx.TensorProto`, once it is known that it is read."""
 
 
 class Marked(nn.Module):
@@ -101,18 +106,20 @@ class Template:
         """proto: `Marked(model)`, traced, which becomes the template's own. model: as
         `template_model.two_layers` makes it."""
         _marks_first(proto.graph)
-        self._units, self._proto = units, proto
+        self._units = units
         graph = proto.graph
         if any(each.HasField("g") for node in graph.node for each in node.attribute):
             raise ValueError("the graph has branches.")
-        self._inputs = [each for each in graph.input if not each.name.startswith(PAST)]
-        self._past = [each for each in graph.input if each.name.startswith(f"{PAST}.0.")]
-        outputs = [each for each in graph.output if not each.name.startswith("template.")]
+        inputs = list(map(_fresh, graph.input))
+        self._inputs = [each for each in inputs if not each.name.startswith(PAST)]
+        self._past = [each for each in inputs if each.name.startswith(f"{PAST}.0.")]
+        every = map(_fresh, graph.output)
+        outputs = [each for each in every if not each.name.startswith("template.")]
         self._outputs = [each for each in outputs if not each.name.startswith(PRESENT)]
         self._present = [each for each in outputs if each.name.startswith(f"{PRESENT}.0.")]
         arrays = {each.name: _array(each) for each in graph.initializer}
         sources = _sources(arrays, model)
-        flow = _Flow(graph.node)
+        flow = _Flow(map(_fresh, graph.node))
         self._layers = [
             self._layer(index, block, flow, arrays, _inside(sources, model, index))
             for index, block in enumerate(blocks_of(model))
@@ -122,7 +129,7 @@ class Template:
         wanted |= flow.above({f"{HIDDEN}.0"}, set())
         for layer in self._layers:
             wanted |= flow.above(_read(layer.nodes), {f"{HIDDEN}.{layer.index}"})
-        self._rest = [node for node in graph.node if id(node) in wanted - inside]
+        self._rest = [node for node in flow.nodes if id(node) in wanted - inside]
         self._check_parts()
         read, own = _read(self._rest), {n for each in self._layers for n in _own(each)}
         read |= {name for layer in self._layers for name in _read(layer.nodes)} - own
@@ -130,8 +137,10 @@ class Template:
             raise ValueError("a weight of a layer is read outside of it.")
         self._weights = {name: source for name, source in sources.items() if name in read}
         fixed = read - sources.keys()
-        self._constants = [each for each in graph.initializer if each.name in fixed]
-        del graph.initializer[:], graph.node[:], graph.value_info[:]
+        self._constants = [_fresh(each) for each in graph.initializer if each.name in fixed]
+        for fields in (graph.initializer, graph.node, graph.value_info, graph.input, graph.output):
+            del fields[:]
+        self._proto = _fresh(proto)
 
     def _layer(
         self,
@@ -171,35 +180,39 @@ class Template:
         Raises:
             ValueError: the model is of another kind.
         """
-        onnx = optional("onnx", "onnx")
-        proto = onnx.ModelProto()
-        proto.CopyFrom(self._proto)
-        graph, blocks = proto.graph, blocks_of(model)
-        del graph.input[:], graph.output[:]
+        proto, blocks = _fresh(self._proto), blocks_of(model)
+        graph = proto.graph
         graph.input.extend(self._inputs)
         graph.output.extend(self._outputs)
-        graph.initializer.extend(self._constants)
-        graph.initializer.extend(_weights(self._weights, model, ""))
         nodes, hidden = list[Any](), f"{HIDDEN}.0"
+        constants: dict[str, Make] = {}
+        constants |= {each.name: partial(_fresh, each) for each in self._constants}
+        constants |= _weights(self._weights, model, "")
         for index, block in enumerate(blocks):
             layer = self._layers[index == len(blocks) - 1]
-            hidden = self._append(graph, nodes, layer, block, index, hidden)
+            hidden = self._append(graph, nodes, constants, layer, block, index, hidden)
         names = {f"{HIDDEN}.2": hidden}
         nodes.extend(_copy(node, names, names, {}) for node in self._rest)
         graph.node.extend(_in_order(nodes, {each.name for each in graph.output}))
         read = _read(graph.node)
-        used = [each for each in graph.initializer if each.name in read]
-        del graph.initializer[:]
-        graph.initializer.extend(used)
+        graph.initializer.extend(make() for name, make in constants.items() if name in read)
         read |= {each.name for each in graph.output}
-        if unknown := read - _made(graph.node) - {e.name for e in (*used, *graph.input)}:
+        known = {*constants, *(each.name for each in graph.input)}
+        if unknown := read - _made(graph.node) - known:
             raise ValueError(f"the model is of another kind: it lacks {sorted(unknown)}.")
         return proto
 
     def _append(
-        self, graph: Any, nodes: list[Any], layer: _Layer, block: Block, index: int, hidden: str
+        self,
+        graph: Any,
+        nodes: list[Any],
+        constants: dict[str, Make],
+        layer: _Layer,
+        block: Block,
+        index: int,
+        hidden: str,
     ) -> str:
-        """Add a model's layer: its nodes to `nodes`, all else to `graph`.
+        """Add a model's layer: its inputs and outputs to `graph`, the rest to the other two.
 
         hidden: name of the hidden states in front of it. Returns that of those behind it.
         """
@@ -215,15 +228,14 @@ class Template:
         reads |= {_at(each.name, layer.index): _at(each.name, index) for each in self._past}
         if not count:
             reads[f"{MIXED}.{layer.index}"] = own + "mixed"
-            graph.initializer.append(_constant(own + "mixed", block.output))
+            constants[own + "mixed"] = partial(_constant, own + "mixed", block.output)
         if not neurons:
             reads[f"{FED}.{layer.index}"] = own + "fed"
-            graph.initializer.append(_constant(own + "fed", block.feed_forward_output))
-        graph.initializer.extend(
-            _tensor(own + name, np.array([sizes.get(n, n) for n in each.flat]).reshape(each.shape))
-            for name, each in layer.counts.items()
-        )
-        graph.initializer.extend(_weights(layer.weights, block.layer, own))
+            constants[own + "fed"] = partial(_constant, own + "fed", block.feed_forward_output)
+        for name, each in layer.counts.items():
+            values = np.array([sizes.get(n, n) for n in each.flat]).reshape(each.shape)
+            constants[own + name] = partial(_tensor, own + name, values)
+        constants |= _weights(layer.weights, block.layer, own)
         copies = [_copy(node, reads, writes, sizes) for node in layer.nodes]
         if self._present and not count:
             gone = {_at(each.name, index) for each in self._present}
@@ -393,13 +405,25 @@ def _tensor(name: str, array: np.ndarray) -> Any:
     return optional("onnx.numpy_helper", "onnx").from_array(np.ascontiguousarray(array), name)
 
 
-def _weights(sources: Mapping[str, _Source], module: nn.Module, prefix: str) -> Iterator[Any]:
-    """The constants that come from a module's parameters, but for those that it lacks."""
+def _weights(sources: Mapping[str, _Source], module: nn.Module, prefix: str) -> dict[str, Make]:
+    """What makes the constants that come from a module's parameters, but for those it lacks."""
     parameters = dict(module.named_parameters())
-    for name, source in sources.items():
-        if source.name in parameters:
-            values = source.change(parameters[source.name].detach()).cpu().float()
-            yield _tensor(prefix + name, values.numpy())
+    return {
+        prefix + name: partial(_weight, prefix + name, source.change, parameters[source.name])
+        for name, source in sources.items()
+        if source.name in parameters
+    }
+
+
+def _weight(name: str, change: Change, parameter: torch.Tensor) -> Any:
+    return _tensor(name, change(parameter.detach()).cpu().float().numpy())
+
+
+def _fresh(message: Any) -> Any:
+    """A copy that keeps nothing else in memory: what is taken out of a message keeps all of it."""
+    new = type(message)()
+    new.CopyFrom(message)
+    return new
 
 
 def _constant(name: str, output: nn.Module) -> Any:

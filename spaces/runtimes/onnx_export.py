@@ -54,7 +54,7 @@ def unexportable(model: nn.Module) -> str:
 
 
 def onnx_model(model: nn.Module, example: Batch | None) -> Any:
-    """An `onnx.ModelProto` in float32; equal models give equal bytes.
+    """An `onnx.ModelProto` in float32; in equal processes equal models give equal bytes.
 
     Inputs are named as `example` names them, or else as the model does, outputs as in transformers.
     Of a language model it takes and gives the key-value cache as well: see `cached_graph`.
@@ -66,8 +66,13 @@ def onnx_model(model: nn.Module, example: Batch | None) -> Any:
         optional(package, "onnx")
     plain = in_float32(model).cpu().eval()
     batch = example_of_text(plain) if generates(plain) else example_for(plain, example)
-    template = _template(plain, batch)
-    return _traced(plain, batch) if template is None else template.graph_of(plain)
+    try:
+        template = _template(plain, batch)
+        if template is not None:
+            return template.graph_of(plain)
+    except Exception as error:  # a template saves time, and must not cost a conversion
+        logging.getLogger(__name__).info("A graph is traced by itself: %s", error)
+    return _traced(plain, batch)
 
 
 _TEMPLATES: OrderedDict[str, Template | None] = OrderedDict()
@@ -79,14 +84,14 @@ def _template(model: nn.Module, batch: Batch) -> Template | None:
     """The template of a model's kind; None: each of its kind is traced by itself."""
     if template_model.unsuitable(model):
         return None
-    kind = template_model.kind(model, tuple(batch))
+    kind = template_model.kind(model, batch)
     if kind not in _TEMPLATES:
         source = template_model.complete_layer(model)
         if source is None:  # another of its kind may have one
             return None
         try:
             _TEMPLATES[kind] = _new_template(model, batch, source)
-        except (ValueError, torch.onnx.OnnxExporterError) as error:
+        except Exception as error:  # of torch's exporter, of onnx, or ours
             logging.getLogger(__name__).info("Each graph is traced by itself: %s", error)
             _TEMPLATES[kind] = None
     _TEMPLATES.move_to_end(kind)

@@ -9,8 +9,7 @@ from __future__ import annotations
 import copy
 import itertools
 import json
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -20,6 +19,7 @@ from torch import nn
 from paretoformer.spaces.attention import Attention
 from paretoformer.spaces.families import Block, blocks_of, head_dim_of, neurons_of, shape_of
 from paretoformer.spaces.readout import FirstTokenNorm, read_first
+from paretoformer.spaces.runtimes.base import Batch
 from paretoformer.spaces.surgery import (
     ConstantOutput,
     HeadlessAttention,
@@ -87,10 +87,18 @@ def unsuitable(model: nn.Module) -> str:
     kinds = {type(block.layer) for block in blocks_of(model)}
     if len(kinds) > 1 or len(set(getattr(model.config, "layer_types", None) or ())) > 1:
         return "its layers are of several kinds"
+    if len(scales_of(model)) > 1:
+        return "its layers scale their scores differently"
     return ""
 
 
-def kind(model: nn.Module, inputs: Sequence[str]) -> str:
+def scales_of(model: nn.Module) -> set[float]:
+    """The factors on the scores of attention."""
+    scales = (getattr(block.attention, "scaling", None) for block in blocks_of(model))
+    return {float(each) for each in scales if each is not None}
+
+
+def kind(model: nn.Module, batch: Batch) -> str:
     """Equal texts, equal graphs but for the layers: their number, their cuts and all weights."""
     config = copy.deepcopy(cast(Any, model).config)
     config.num_hidden_layers = 1
@@ -103,7 +111,13 @@ def kind(model: nn.Module, inputs: Sequence[str]) -> str:
         for name, each in model.named_modules()
         if id(each) not in layers
     ]
-    facts = [type(model).__qualname__, config.to_dict(), list(inputs), reads_first(blocks[-1])]
+    inputs = [(name, tuple(each.shape)) for name, each in batch.items()]
+    buffers = [
+        (name, each.shape, each.double().sum().item(), each.flatten()[:8].tolist())
+        for name, each in model.named_buffers()
+    ]
+    facts = [type(model).__qualname__, config.to_dict(), inputs, reads_first(blocks[-1])]
+    facts += [sorted(scales_of(model)), buffers]
     return json.dumps([*facts, rest], sort_keys=True, default=str)
 
 
@@ -128,11 +142,11 @@ def two_layers(model: nn.Module, source: int) -> nn.Module:
     pattern = blocks_of(copied)[source]
     units = Units.of(config, pattern)
     set_layers(copied, [copy.deepcopy(pattern.layer) for _ in range(2)], [source, source])
-    with _random(0):
-        _randomise(copied)
-        sizes = _free_sizes(_numbers(config), units)
-        for block, (count, neurons) in zip(blocks_of(copied), sizes, strict=True):
-            _resize(block, units, count, neurons)
+    random = torch.Generator().manual_seed(0)
+    _randomise(copied, random)
+    sizes = _free_sizes(_numbers(config), units)
+    for block, (count, neurons) in zip(blocks_of(copied), sizes, strict=True):
+        _resize(block, units, count, neurons, random)
     if reads_first(blocks_of(model)[-1]):
         read_first(copied)
     return copied.eval()
@@ -147,52 +161,54 @@ def other_cuts(model: nn.Module, source: int) -> nn.Module:
     units = Units.of(config, pattern)
     cuts = ((2, 5), (0, 3), (3, 0), (0, 0), (4, 6))
     set_layers(copied, [copy.deepcopy(pattern.layer) for _ in cuts], [source for _ in cuts])
-    with _random(1):
-        _randomise(copied)
-        for block, (count, neurons) in zip(blocks_of(copied), cuts, strict=True):
-            _resize(block, units, max(count, 1), max(neurons, 1))
-            keep_heads(block, tuple(range(count)), max(count, 1))
-            keep_neurons(block, tuple(range(neurons)), max(neurons, 1))
+    random = torch.Generator().manual_seed(1)
+    _randomise(copied, random)
+    for block, (count, neurons) in zip(blocks_of(copied), cuts, strict=True):
+        _resize(block, units, max(count, 1), max(neurons, 1), random)
+        keep_heads(block, tuple(range(count)), max(count, 1))
+        keep_neurons(block, tuple(range(neurons)), max(neurons, 1))
     if reads_first(blocks_of(model)[-1]):
         read_first(copied)
     return copied.eval()
 
 
-@contextmanager
-def _random(seed: int) -> Iterator[None]:
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        yield
-
-
-def _randomise(model: nn.Module) -> None:
+def _randomise(model: nn.Module, random: torch.Generator) -> None:
     """Give every parameter values that no other has; what was shared stays shared."""
-    new = {id(each): nn.Parameter(torch.rand_like(each) / 8) for each in model.parameters()}
+    new = {
+        id(each): nn.Parameter(_values(*each.shape, random=random)) for each in model.parameters()
+    }
     for module in model.modules():
         for name, each in list(module.named_parameters(recurse=False)):
             setattr(module, name, new[id(each)])
 
 
-def _resize(block: Block, units: Units, count: int, neurons: int) -> None:
+def _values(*shape: int, random: torch.Generator) -> torch.Tensor:
+    return torch.rand(shape, generator=random) / 8
+
+
+def _resize(block: Block, units: Units, count: int, neurons: int, random: torch.Generator) -> None:
     """Give a complete layer these numbers of groups and neurons, with random weights."""
     family = block.family
     for path, rows in zip(family.inputs, units.rows, strict=True):
-        _projection(block, path, out=count * rows)
-    _projection(block, family.output, inside=count * units.width)
+        _projection(block, path, random, out=count * rows)
+    _projection(block, family.output, random, inside=count * units.width)
     for path in family.feed_forward.inputs:
-        _projection(block, path, out=neurons)
-    _projection(block, family.feed_forward.output, inside=neurons)
+        _projection(block, path, random, out=neurons)
+    _projection(block, family.feed_forward.output, random, inside=neurons)
     for name in family.heads:
         setattr(block.attention, name, count)
     for name in family.width:
         setattr(block.attention, name, count * units.width)
 
 
-def _projection(block: Block, path: str, out: int = 0, inside: int = 0) -> None:
+def _projection(
+    block: Block, path: str, random: torch.Generator, out: int = 0, inside: int = 0
+) -> None:
     projection = block.get(path)
     rows, columns = matrix_of(projection, path).shape
-    weight = torch.rand(out or rows, inside or columns) / 8
-    bias = None if cast(Any, projection).bias is None else torch.rand(out or rows) / 8
+    weight = _values(out or rows, inside or columns, random=random)
+    biased = cast(Any, projection).bias is not None
+    bias = _values(out or rows, random=random) if biased else None
     replace_projection(block, path, weight, bias)
 
 
