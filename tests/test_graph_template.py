@@ -175,6 +175,7 @@ def test_layers_that_scale_their_scores_differently_are_traced() -> None:
 
 @pytest.mark.slow
 def test_images_of_another_size_are_another_kind() -> None:
+    """There positions are interpolated, which tracing does at once: no template can do it later."""
     dense = tiny("dinov2")
     for side in (30, 42):
         batch = {"pixel_values": torch.randn(2, 3, side, side)}
@@ -183,8 +184,7 @@ def test_images_of_another_size_are_another_kind() -> None:
             expected = dense(**batch).logits
         found = OnnxRunnable(content, Tools(threads=1), couples_rows=False)(**batch).logits
         torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
-    assert len(onnx_export._TEMPLATES) == 2
-    assert template_is_used()
+    assert [each is not None for each in onnx_export._TEMPLATES.values()] == [True, False]
 
 
 def test_a_template_that_fails_costs_no_conversion(monkeypatch: pytest.MonkeyPatch) -> None:

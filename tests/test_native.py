@@ -97,7 +97,6 @@ def test_what_is_pushed_to_a_hub_loads_again(
     model.push_to_hub("me/it")
     again = transformers.AutoModelForSequenceClassification.from_pretrained(hub)
     torch.testing.assert_close(logits(again), logits(model))
-    torch.testing.assert_close(logits(pf.load_compressed(hub)), logits(model))
 
 
 def test_it_may_be_trained(folder: Path) -> None:

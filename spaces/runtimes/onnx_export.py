@@ -101,7 +101,10 @@ def _template(model: nn.Module, batch: Batch) -> Template | None:
 
 
 def _new_template(model: nn.Module, batch: Batch, source: int) -> Template:
-    """Raises ValueError where graphs that are put together answer otherwise than torch."""
+    """Raises ValueError where graphs that are put together answer otherwise than torch.
+
+    So it is where tracing computes something from the weights, as positions for another size.
+    """
     pattern = template_model.two_layers(model, source)
     units = template_model.Units.of(cast(Any, model).config, blocks_of(model)[source])
     template = Template(_traced(pattern, batch, marked=True), pattern, units)
@@ -110,8 +113,12 @@ def _new_template(model: nn.Module, batch: Batch, source: int) -> Template:
     with torch.no_grad():
         expected = named(*inputs.values())
     arrays = {name: each.numpy() for name, each in inputs.items()}
-    reference = optional("onnx.reference", "onnx")
-    found = reference.ReferenceEvaluator(template.graph_of(other)).run(list(named.outputs), arrays)
+    content = template.graph_of(other).SerializeToString()
+    runtime = optional("onnxruntime", "onnx")
+    options = runtime.SessionOptions()
+    options.intra_op_num_threads = 1
+    session = runtime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+    found = session.run(list(named.outputs), arrays)
     for name, ours, theirs in zip(named.outputs, found, expected, strict=True):
         if not torch.allclose(torch.from_numpy(ours), theirs, rtol=1e-3, atol=1e-4):
             raise ValueError(f"the graph's {name} differs.")

@@ -87,15 +87,9 @@ def unsuitable(model: nn.Module) -> str:
     kinds = {type(block.layer) for block in blocks_of(model)}
     if len(kinds) > 1 or len(set(getattr(model.config, "layer_types", None) or ())) > 1:
         return "its layers are of several kinds"
-    if len(scales_of(model)) > 1:
-        return "its layers scale their scores differently"
+    if getattr(model.config, "scale_attn_by_inverse_layer_idx", False):
+        return "each of its layers scales its scores by its own number"
     return ""
-
-
-def scales_of(model: nn.Module) -> set[float]:
-    """The factors on the scores of attention."""
-    scales = (getattr(block.attention, "scaling", None) for block in blocks_of(model))
-    return {float(each) for each in scales if each is not None}
 
 
 def kind(model: nn.Module, batch: Batch) -> str:
@@ -117,7 +111,7 @@ def kind(model: nn.Module, batch: Batch) -> str:
         for name, each in model.named_buffers()
     ]
     facts = [type(model).__qualname__, config.to_dict(), inputs, reads_first(blocks[-1])]
-    facts += [sorted(scales_of(model)), buffers]
+    facts.append(buffers)
     return json.dumps([*facts, rest], sort_keys=True, default=str)
 
 
