@@ -183,8 +183,10 @@ def image_bytes(source: str, row: int, value: Any) -> bytes | None:
             image.load()  # a file that was cut off has a good head
     except Exception as error:  # Pillow raises what its decoders raise
         shown = value if isinstance(value, str) else "its cell"
+        unknown = type(error).__name__ == "UnidentifiedImageError"  # whose text names an object
+        why = "no format that Pillow knows" if unknown else reason(error)
         raise DataError(
-            f"{source}: row {row} holds no image that can be opened ({shown}): {reason(error)}"
+            f"{source}: row {row} holds no image that can be opened ({shown}): {why}"
         ) from None
     return bytes(data)
 
