@@ -234,6 +234,11 @@ def test_classifier_of_texts_is_no_tagger(study: Path) -> None:
     loaded.config.id2label, loaded.config.label2id = names, {n: i for i, n in names.items()}
     loaded.save_pretrained(model)
     spec = load_spec(study)
+    with pytest.raises(StudyError, match="token-classification needs a BertForTokenClassification"):
+        load_subject(spec)
+    config = json.loads((model / "config.json").read_text())
+    del config["architectures"]  # then its weights tell
+    (model / "config.json").write_text(json.dumps(config))
     with pytest.raises(StudyError, match="weights that its architecture has no place for"):
         try_dense(load_subject(spec), spec)
 
