@@ -2,8 +2,8 @@
 
 all-MiniLM-L6-v2 computes the same as a distilbert, roberta, xlm-roberta or electra with its weights
 (they differ in names, in the numbering of positions and in segments). Each is cut the same way,
-without repair: two heads and a tenth of the neurons of each layer go, the ones that matter least
-to first order. Printed: the mean cosine to the family's own uncompressed embeddings, Spearman's
+without repair: the two heads and the tenth of the neurons of each layer go whose outputs have the
+smallest weights. Printed: the mean cosine to the family's own uncompressed embeddings, Spearman's
 correlation on SICK, and how many times as fast as torch float32 it is in ONNX Runtime int8.
 
     python benchmarks/families.py [--data ../shared/data] [--pairs 400] [--seconds 3]
