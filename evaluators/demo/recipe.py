@@ -8,12 +8,13 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from paretoformer.evaluators.data import Examples
+from paretoformer.evaluators.demo.assets import Source, reviews
 from paretoformer.evaluators.progress import Progress
 
 SPLITS = ("train", "search", "confirm")
@@ -46,6 +47,23 @@ class TextRecipe(Recipe):
         Raises:
             DemoError: a package is missing or changed.
         """
+
+
+@dataclass(frozen=True)
+class Unlabelled(TextRecipe):
+    """Of a demonstration without labels, on reviews of one source."""
+
+    search: int
+    confirm: int
+    train: int
+    seed: int = 0
+    source: ClassVar[Source]
+
+    def parts(self) -> dict[str, Examples]:
+        found = reviews(self.source, self.seed)
+        without = Examples(found.texts, found.pairs, (None,) * len(found))
+        sizes = {"search": self.search, "confirm": self.confirm, "train": self.train}
+        return split(without, sizes)
 
 
 def split(examples: Examples, sizes: Mapping[str, int]) -> dict[str, Examples]:

@@ -8,27 +8,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from paretoformer.evaluators.data import Examples
-from paretoformer.evaluators.demo.assets import minilm, reviews
-from paretoformer.evaluators.demo.recipe import TextRecipe, split, write_splits
+from paretoformer.evaluators.demo.assets import minilm
+from paretoformer.evaluators.demo.recipe import Unlabelled, write_splits
 from paretoformer.evaluators.progress import Progress
 
 
 @dataclass(frozen=True)
-class Sentences(TextRecipe):
+class Sentences(Unlabelled):
     """No training: the model is copied, since its package may be removed or change."""
 
-    search: int
-    confirm: int
-    train: int
-    seed: int = 0
-
-    def parts(self) -> dict[str, Examples]:
-        """Disjoint parts of the sentences, without labels."""
-        found = reviews("rotten_tomatoes", self.seed)
-        without = Examples(found.texts, found.pairs, (None,) * len(found))
-        sizes = {"search": self.search, "confirm": self.confirm, "train": self.train}
-        return split(without, sizes)
+    source = "rotten_tomatoes"
 
     def make(self, folder: Path, progress: Progress) -> Mapping[str, Any]:
         shutil.copytree(minilm(), folder / "model")
