@@ -316,7 +316,8 @@ class Axis(ABC, Generic[V]):
         return True
 
     def changes_prompts(self, setting: Any) -> bool:
-        """Whether a language model may compute a prompt in another way than the next tokens."""
+        """Whether a language model may fill or read its key-value cache in another way than the
+        one graph of a runtime does."""
         return False
 
     def without_time(self, names: Sequence[str], minutes: float) -> Mapping[str, str]:

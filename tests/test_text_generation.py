@@ -453,7 +453,7 @@ def test_study_that_names_mechanisms_keeps_to_torch(study: Path) -> None:
     named = surveyed(study, '["full", "window"]')
     assert len(named["attention"]["choices"]) > 1
     assert {each.partition(":")[0] for each in named["runtime"]["choices"]} == {"torch"}
-    assert "computes prompts and next tokens alike" in named["runtime"]["left_out"]["onnxruntime"]
+    assert "one way with a key-value cache" in named["runtime"]["left_out"]["onnxruntime"]
 
 
 def test_cache_of_another_kind_is_refused() -> None:

@@ -392,7 +392,7 @@ def _context(spec: Spec, subject: Subject, shape: Shape, progress: Progress) -> 
         if subject.task.generates and not runtime.generates:
             return "it keeps no key-value cache here, without which no text is generated"
         if subject.task.generates and runtime.one_graph and mixed:
-            return "its graph computes prompts and next tokens alike, and this study does not"
+            return "its graph has one way with a key-value cache, and this study tries others"
         for metric in subject.objectives:
             if reason := metric.untold_by(value):
                 return f"the objective {metric.name} cannot be measured in it: {reason}"

@@ -27,36 +27,29 @@ class RecurrentLayer(ShortLayer):
         super().__init__()
         self.features, self.scale = features, scale
         self._real = torch.zeros(0, dtype=torch.bool)
+        self._new = torch.zeros(0)
 
     def expect(self, mask: torch.Tensor) -> Answer | None:
         self._real = mask
         if self.keys is None or self.values is None:
             return None
-        return partial(self._attend, self.keys, self.values, mask)
+        return partial(self._attend, torch.cat((self.keys, self.values), dim=-1))
 
     def _attend(
         self,
-        sums: torch.Tensor,
-        totals: torch.Tensor,
-        real: torch.Tensor,
+        before: torch.Tensor,
         query: torch.Tensor,
         key: torch.Tensor,
         value: torch.Tensor,
         scale: float,
     ) -> torch.Tensor:
+        """before: (batch, heads, features, d + 1), what was kept when these tokens came."""
         groups = query.shape[1] // key.shape[1]
-        key, value, sums, totals = (
-            each.repeat_interleave(groups, dim=1) for each in (key, value, sums, totals)
+        keys, values, before = (
+            each.repeat_interleave(groups, dim=1) for each in (self._new, value.float(), before)
         )
-        keys = self.features(key.float() * scale**0.5) * real[:, None, :, None]
-        output = kernel_attention(
-            self.features(query.float() * scale**0.5),
-            keys,
-            value.float(),
-            lengths=None,
-            causal=True,
-            before=torch.cat((sums, totals), dim=-1),
-        )
+        queries = self.features(query.float() * scale**0.5)
+        output = kernel_attention(queries, keys, values, lengths=None, causal=True, before=before)
         return output.to(value.dtype)
 
     def update(
@@ -64,6 +57,7 @@ class RecurrentLayer(ShortLayer):
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Keys and values of the new tokens."""
         keys = self.features(key_states.float() * self.scale**0.5) * self._real[:, None, :, None]
+        self._new = keys  # the answer that `expect` gave reads them
         sums, totals = keys.mT @ value_states.float(), keys.sum(dim=2)[..., None]
         if self.keys is not None and self.values is not None:
             sums, totals = sums + self.keys, totals + self.values

@@ -33,8 +33,6 @@ CHANGES: Mapping[int, Sequence[Change]] = {
     3: (lambda values: values,),
 }
 """What tracing may do to a parameter of one, two or more axes before it is a constant."""
-
-
 Make = Callable[[], Any]
 """Makes a constant of a graph, an `onnx.TensorProto`, once it is known that it is read."""
 
@@ -168,6 +166,7 @@ class Template:
         )
 
     def _check_parts(self) -> None:
+        """Raises ValueError where more of a layer is read elsewhere than its hidden states."""
         for layer in self._layers:
             made = _made(layer.nodes) - {f"{HIDDEN}.{layer.index + 1}"}
             others = [node for each in self._layers if each is not layer for node in each.nodes]
@@ -353,8 +352,7 @@ def _copy(
     node: Any, reads: Mapping[str, str], writes: Mapping[str, str], sizes: Mapping[int, int]
 ) -> Any:
     """A node with other names of values, and other sizes in its attributes."""
-    new = type(node)()
-    new.CopyFrom(node)
+    new = _fresh(node)
     new.input[:] = [reads.get(name, name) for name in node.input]
     new.output[:] = [writes.get(name, name) for name in node.output]
     new.name = f"{new.op_type}.{new.output[0]}"
@@ -386,8 +384,7 @@ def _value(value: Any, index: int, sizes: Mapping[int, int], count: int) -> Any:
 
     count: its groups of heads; without any, the cache has one, of width 1.
     """
-    new = type(value)()
-    new.CopyFrom(value)
+    new = _fresh(value)
     new.name = _at(value.name, index)
     _, heads, _, width = new.type.tensor_type.shape.dim
     heads.dim_value = sizes[heads.dim_value] if count else 1

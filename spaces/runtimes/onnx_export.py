@@ -82,7 +82,8 @@ MOST_TEMPLATES = 4
 
 def _template(model: nn.Module, batch: Batch) -> Template | None:
     """The template of a model's kind; None: each of its kind is traced by itself."""
-    if template_model.unsuitable(model):
+    if reason := template_model.unsuitable(model):
+        logging.getLogger(__name__).info("A graph is traced by itself: %s", reason)
         return None
     kind = template_model.kind(model, batch)
     if kind not in _TEMPLATES:

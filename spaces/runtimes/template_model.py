@@ -100,19 +100,23 @@ def kind(model: nn.Module, batch: Batch) -> str:
         config.layer_types = sorted(set(config.layer_types))
     blocks = blocks_of(model)
     layers = {id(each) for block in blocks for each in block.layer.modules()}
-    rest = [
-        (name, type(each).__qualname__, [tuple(p.shape) for p in each.parameters(recurse=False)])
-        for name, each in model.named_modules()
-        if id(each) not in layers
+    rest = [(name, each) for name, each in model.named_modules() if id(each) not in layers]
+    facts = [
+        type(model).__qualname__,
+        config.to_dict(),
+        [(name, tuple(each.shape)) for name, each in batch.items()],
+        reads_first(blocks[-1]),
+        [
+            (name, type(each).__qualname__, *(p.shape for p in each.parameters(recurse=False)))
+            for name, each in rest
+        ],
+        [
+            (name, buffer.shape, buffer.double().sum().item(), buffer.flatten()[:8].tolist())
+            for name, each in rest
+            for buffer in each.buffers(recurse=False)
+        ],
     ]
-    inputs = [(name, tuple(each.shape)) for name, each in batch.items()]
-    buffers = [
-        (name, each.shape, each.double().sum().item(), each.flatten()[:8].tolist())
-        for name, each in model.named_buffers()
-    ]
-    facts = [type(model).__qualname__, config.to_dict(), inputs, reads_first(blocks[-1])]
-    facts.append(buffers)
-    return json.dumps([*facts, rest], sort_keys=True, default=str)
+    return json.dumps(facts, sort_keys=True, default=str)
 
 
 def complete_layer(model: nn.Module) -> int | None:
