@@ -73,13 +73,15 @@ def test_one_template_serves_every_cut(family: str, monkeypatch: pytest.MonkeyPa
 
 
 @pytest.mark.slow
-def test_template_of_a_language_model_has_its_cache(tmp_path: Path) -> None:
-    folder = write_language_model(tmp_path, "llama")
+@pytest.mark.parametrize("family", ["llama", "gpt2"])
+def test_template_of_a_language_model_has_its_cache(family: str, tmp_path: Path) -> None:
+    folder = write_language_model(tmp_path, family)
     dense = transformers.AutoModelForCausalLM.from_pretrained(folder)
     rng = np.random.default_rng(1)
+    heads, neurons = (HEADS, 4 * dense.config.hidden_size) if family == "gpt2" else (2, NEURONS)
     ids = torch.tensor([[5, 6, 7, 8], [9, 8, 7, 6]])
     for _ in range(8):
-        cut = build(random_candidate(rng, 3, 2, NEURONS), dense).model
+        cut = build(random_candidate(rng, 3, heads, neurons), dense).model
         with torch.inference_mode():
             expected = cut(input_ids=ids).logits
         found = answers(cut, {"input_ids": ids})
