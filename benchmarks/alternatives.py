@@ -16,24 +16,24 @@ from collections.abc import Iterator
 import torch
 
 from paretoformer.evaluators.builder import Builder
+from paretoformer.evaluators.common.target import cpu_name
+from paretoformer.evaluators.data.workload import Split
 from paretoformer.evaluators.evaluator import failure
 from paretoformer.evaluators.metrics import Bench
 from paretoformer.evaluators.metrics.accuracy import Accuracy
 from paretoformer.evaluators.metrics.disk import Disk
 from paretoformer.evaluators.metrics.latency import Latency
-from paretoformer.evaluators.target import cpu_name
 from paretoformer.evaluators.timing.conditions import set_threads
 from paretoformer.evaluators.timing.protocol import TimingProtocol
-from paretoformer.evaluators.workload import Split
 from paretoformer.search.study.spec import load_spec
 from paretoformer.search.study.subject import Subject, load_subject
 from paretoformer.spaces.axes import axis_of
-from paretoformer.spaces.axis import Evidence, Shape
+from paretoformer.spaces.axes.axis import Evidence, Shape
+from paretoformer.spaces.axes.head_mask import HeadMask
+from paretoformer.spaces.axes.sensitivity import OutputProbe, sensitivity
 from paretoformer.spaces.candidate import Candidate
-from paretoformer.spaces.families import neurons_of, shape_of
-from paretoformer.spaces.heads import HeadMask
+from paretoformer.spaces.models.families import neurons_of, shape_of
 from paretoformer.spaces.runtimes import names, parse
-from paretoformer.spaces.sensitivity import OutputProbe, sensitivity
 
 ROW = "{:<8} {:<20} {:>9} {:>22} {:>9} {:>8} {:>9}"
 

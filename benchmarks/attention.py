@@ -26,7 +26,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from paretoformer.evaluators.target import cpu_name, physical_cores
+from paretoformer.evaluators.common.target import cpu_name, physical_cores
 from paretoformer.spaces import AttentionChoice
 from paretoformer.spaces.attention import attention_class, build, names
 from paretoformer.spaces.runtimes.torch_runtime import peak_of

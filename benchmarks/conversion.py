@@ -21,7 +21,7 @@ import torch
 import transformers
 from torch import nn
 
-from paretoformer.evaluators.target import cpu_name, physical_cores
+from paretoformer.evaluators.common.target import cpu_name, physical_cores
 from paretoformer.spaces.runtimes import Tools, onnx_export
 from paretoformer.spaces.runtimes.cached_graph import generates
 from paretoformer.spaces.runtimes.example import example_for, example_of_text

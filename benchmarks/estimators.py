@@ -30,12 +30,12 @@ import torch
 from scipy.stats import kendalltau, trim_mean
 from timed_space import TimedSpace, build_all, in_a_fresh_process, neighbour, options
 
-from paretoformer.evaluators.target import cpu_name
-from paretoformer.evaluators.timing import statistics
+from paretoformer.evaluators.common.target import cpu_name
+from paretoformer.evaluators.timing import intervals
 from paretoformer.evaluators.timing.clocks import stopwatch
 from paretoformer.evaluators.timing.conditions import Watch
+from paretoformer.evaluators.timing.intervals import ROUNDS, Timed
 from paretoformer.evaluators.timing.protocol import BLOCK_SECONDS, settle, warm_up
-from paretoformer.evaluators.timing.statistics import ROUNDS, Timed
 
 QUIET, LOADED = "quiet", "with a neighbour"
 
@@ -74,7 +74,7 @@ def of_trimmed(share: float, raw: Raw) -> float:
 
 def of_undelayed(factor: float, raw: Raw) -> float:
     """The mean ratio of the rounds without a block above `factor` x its usual time."""
-    with mock.patch.object(statistics, "DELAYED", factor):
+    with mock.patch.object(intervals, "DELAYED", factor):
         return Timed.of_rounds(raw.dense, raw.candidate, 1.0).mean
 
 
@@ -83,7 +83,7 @@ ESTIMATORS: dict[str, Callable[[Raw], float]] = {
     "median of ratios A B B A": lambda raw: float(np.median(raw.ratios)),
     **{
         f"mean of ratios, no block {factor} x"
-        + (" (now)" if factor == statistics.DELAYED else ""): partial(of_undelayed, factor)
+        + (" (now)" if factor == intervals.DELAYED else ""): partial(of_undelayed, factor)
         for factor in (1.15, 1.3, 1.5, 2.0)
     },
     "ratio of minima": lambda raw: float(raw.candidate.min() / raw.dense.min()),

@@ -24,12 +24,12 @@ from scipy.stats import spearmanr
 
 import paretoformer as pf
 from benchmarks.sentence_pairs import sick
+from paretoformer.evaluators.common.target import cpu_name, physical_cores
 from paretoformer.evaluators.demo.assets import minilm
-from paretoformer.evaluators.target import cpu_name, physical_cores
 from paretoformer.spaces import Candidate, HeadMask
-from paretoformer.spaces.embedder import as_embedder
-from paretoformer.spaces.families import blocks_of
-from paretoformer.spaces.neurons import NeuronMask
+from paretoformer.spaces.axes.neuron_mask import NeuronMask
+from paretoformer.spaces.models.embedder import as_embedder
+from paretoformer.spaces.models.families import blocks_of
 from paretoformer.spaces.runtimes import Tools
 
 Tensors = Mapping[str, torch.Tensor]

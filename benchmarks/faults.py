@@ -30,9 +30,9 @@ from paretoformer.search.dispatch.ray_dispatcher import RayDispatcher
 from paretoformer.search.dispatch.ray_session import ray_session
 from paretoformer.search.loop import Search
 from paretoformer.search.proposers import Unseen, standard_proposers
-from paretoformer.search.results.facts import RunFacts
-from paretoformer.search.results.parquet import TrialsFile, read_table
-from paretoformer.search.results.run_folder import RunFolder
+from paretoformer.search.records.facts import RunFacts
+from paretoformer.search.records.parquet import TrialsFile, read_table
+from paretoformer.search.records.run_folder import RunFolder
 from paretoformer.search.study.optuna_study import open_study
 
 FAULTS = ("killed", "hangs", "raises", "asks for too much memory", "kills every worker")

@@ -17,14 +17,14 @@ import numpy as np
 import torch
 from torch import nn
 
-from paretoformer.evaluators.target import cpu_name
-from paretoformer.search.results.best import load_best
+from paretoformer.evaluators.common.target import cpu_name
+from paretoformer.search.publish.best import load_best
 from paretoformer.search.study.spec import Spec
 from paretoformer.search.study.subject import load_subject
 from paretoformer.spaces import AttentionChoice, Candidate, HeadMask
 from paretoformer.spaces.attention.interface import MECHANISM
 from paretoformer.spaces.build import build
-from paretoformer.spaces.families import blocks_of
+from paretoformer.spaces.models.families import blocks_of
 
 
 class Identity(nn.Module):

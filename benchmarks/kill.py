@@ -21,10 +21,10 @@ import pandas as pd
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from paretoformer.search.loop import stored_records
-from paretoformer.search.results.facts import RunFacts
-from paretoformer.search.results.front import clearly_dominated
-from paretoformer.search.results.parquet import read_front, read_table
-from paretoformer.search.results.run_folder import RunFolder
+from paretoformer.search.records.dominance import clearly_dominated
+from paretoformer.search.records.facts import RunFacts
+from paretoformer.search.records.parquet import read_front, read_table
+from paretoformer.search.records.run_folder import RunFolder
 from paretoformer.search.study.optuna_study import open_storage
 from tests.tiny import write_study
 

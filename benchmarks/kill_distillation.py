@@ -22,8 +22,8 @@ import numpy as np
 import psutil
 from safetensors import SafetensorError, safe_open
 
-from paretoformer.evaluators.target import cpu_name
-from paretoformer.search.results.parquet import read_front, read_table
+from paretoformer.evaluators.common.target import cpu_name
+from paretoformer.search.records.parquet import read_front, read_table
 from paretoformer.spaces.candidate import Candidate
 from paretoformer.spaces.recovery.distillation import CHECKPOINT, PROGRESS
 

@@ -26,29 +26,29 @@ import torch
 from recovery import Scores, cell, kept_of, made_teacher
 from torch import nn
 
-from paretoformer.evaluators.block_table import KnownRows, block_table
-from paretoformer.evaluators.recovery_texts import has_own_texts
-from paretoformer.evaluators.screening import Screen, Screening
-from paretoformer.evaluators.target import cpu_name
-from paretoformer.search.study.prepare import FORECASTS, ROUNDS
+from paretoformer.evaluators.common.target import cpu_name
+from paretoformer.evaluators.data.recovery_texts import has_own_texts
+from paretoformer.search.planning import knapsack as solver
+from paretoformer.search.planning.block_repair import BlockRepairs
+from paretoformer.search.planning.block_table import KnownRows, block_table
+from paretoformer.search.planning.knapsack import BUCKETS, Kind, Programme
+from paretoformer.search.planning.prepare import FORECASTS, ROUNDS
+from paretoformer.search.planning.screening import Screen, Screening
 from paretoformer.search.study.spec import load_spec
 from paretoformer.search.study.subject import Subject, load_subject
-from paretoformer.spaces import solver
 from paretoformer.spaces.axes import axis_of
-from paretoformer.spaces.axis import Evidence, Shape
-from paretoformer.spaces.block import Block
+from paretoformer.spaces.axes.axis import Evidence, Shape
+from paretoformer.spaces.axes.block_options import Block
+from paretoformer.spaces.axes.head_mask import HeadMask
+from paretoformer.spaces.axes.neuron_mask import NeuronMask
+from paretoformer.spaces.axes.sensitivity import OutputProbe, sensitivity
 from paretoformer.spaces.build import build
 from paretoformer.spaces.candidate import Candidate
-from paretoformer.spaces.families import blocks_of, neurons_of, shape_of
-from paretoformer.spaces.heads import HeadMask
-from paretoformer.spaces.neurons import NeuronMask
+from paretoformer.spaces.models.families import blocks_of, neurons_of, shape_of
+from paretoformer.spaces.models.surgery import ConstantOutput, matrix_of
 from paretoformer.spaces.recovery import Teacher, repair
-from paretoformer.spaces.recovery.block_repair import BlockRepairs
 from paretoformer.spaces.recovery.layerwise import Layerwise, Part
 from paretoformer.spaces.recovery.least_squares import put
-from paretoformer.spaces.sensitivity import OutputProbe, sensitivity
-from paretoformer.spaces.solver import BUCKETS, Kind, Programme
-from paretoformer.spaces.surgery import ConstantOutput, matrix_of
 
 Floats = npt.NDArray[np.float64]
 Bits = npt.NDArray[np.bool_]
@@ -388,7 +388,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     print(f"{arguments.study}; {cpu_name()}, {torch.get_num_threads()} threads")
     encoder, scores, teacher = encoder_of(here), Scores(here), made_teacher(here)
     tuned = min(arguments.examples, TUNING_TOKENS // here.target.sequence_length)
-    with mock.patch("paretoformer.evaluators.recovery_texts.FIT_TOKENS", 10**9):
+    with mock.patch("paretoformer.evaluators.data.recovery_texts.FIT_TOKENS", 10**9):
         tuning = made_teacher(here, tuned)
     print(f"theirs: masks from {arguments.examples} examples, tuned on {tuned}", flush=True)
     mine = programmes(here, encoder, teacher)

@@ -18,11 +18,11 @@ from typing import Any
 import torch
 from torch import nn
 
-from paretoformer.evaluators.bench import Bench
+from paretoformer.evaluators.common.target import cpu_name, physical_cores
+from paretoformer.evaluators.data.workload import Split
 from paretoformer.evaluators.metrics.accuracy import Accuracy
-from paretoformer.evaluators.target import cpu_name, physical_cores
+from paretoformer.evaluators.metrics.bench import Bench
 from paretoformer.evaluators.timing.protocol import TimingProtocol
-from paretoformer.evaluators.workload import Split
 from paretoformer.search.study.spec import load_spec
 from paretoformer.search.study.subject import load_subject
 from paretoformer.spaces import AttentionChoice, Candidate, HeadMask
@@ -30,7 +30,7 @@ from paretoformer.spaces.attention import attention_class, names
 from paretoformer.spaces.attention import build as build_mechanism
 from paretoformer.spaces.attention.base import Attention
 from paretoformer.spaces.build import build
-from paretoformer.spaces.families import head_dim_of, shape_of
+from paretoformer.spaces.models.families import head_dim_of, shape_of
 from paretoformer.spaces.runtimes.torch_runtime import TorchRunnable
 
 FULL = AttentionChoice("full")

@@ -28,10 +28,10 @@ import numpy as np
 import pandas as pd
 import sqlalchemy
 
-from paretoformer.evaluators.target import cpu_name
-from paretoformer.search.results.confirm import CONFIRMED
-from paretoformer.search.results.parquet import read_front
-from paretoformer.search.results.run_folder import RunFolder
+from paretoformer.evaluators.common.target import cpu_name
+from paretoformer.search.publish.confirm import CONFIRMED
+from paretoformer.search.records.parquet import read_front
+from paretoformer.search.records.run_folder import RunFolder
 
 SPIN = "while True: pass"
 CONFIRMING = "Confirming the front"

@@ -34,13 +34,13 @@ import optuna
 import torch  # noqa: F401  # before the clock starts
 from ranked_space import space_of
 
+from paretoformer.evaluators.common.target import cpu_name, physical_cores
 from paretoformer.evaluators.evaluator import Job
 from paretoformer.evaluators.formula import FormulaEvaluator
 from paretoformer.evaluators.metrics import Metric
 from paretoformer.evaluators.metrics.accuracy import Accuracy
 from paretoformer.evaluators.metrics.latency import Latency
 from paretoformer.evaluators.outcome import Result
-from paretoformer.evaluators.target import cpu_name, physical_cores
 from paretoformer.search.dispatch.dispatcher import Dispatcher
 from paretoformer.search.dispatch.pipeline import Pipeline
 from paretoformer.search.dispatch.placement import places
@@ -48,11 +48,11 @@ from paretoformer.search.dispatch.ray_dispatcher import RayDispatcher
 from paretoformer.search.dispatch.ray_session import ray_session
 from paretoformer.search.loop import Search, stored_records
 from paretoformer.search.proposers import Unseen, standard_proposers
-from paretoformer.search.results.choose import Unchosen
-from paretoformer.search.results.facts import RunFacts
-from paretoformer.search.results.parquet import TrialsFile
-from paretoformer.search.results.record import TrialRecord
-from paretoformer.search.results.run_folder import RunFolder
+from paretoformer.search.publish.choose import Unchosen
+from paretoformer.search.records.facts import RunFacts
+from paretoformer.search.records.parquet import TrialsFile
+from paretoformer.search.records.record import TrialRecord
+from paretoformer.search.records.run_folder import RunFolder
 from paretoformer.search.study.optuna_study import open_study
 from paretoformer.spaces.space import Space
 from tests import postgres

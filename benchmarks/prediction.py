@@ -22,20 +22,20 @@ import numpy as np
 import optuna
 from scipy.stats import kendalltau
 
-from paretoformer.evaluators.data import SplitName
+from paretoformer.evaluators.common.measurement import Measurement
+from paretoformer.evaluators.common.progress import silent
+from paretoformer.evaluators.common.target import cpu_name
+from paretoformer.evaluators.data.examples import SplitName
 from paretoformer.evaluators.evaluator import Evaluator, Job, phases
-from paretoformer.evaluators.measurement import Measurement
 from paretoformer.evaluators.metrics.latency import Latency
 from paretoformer.evaluators.metrics.likeness import Divergence
 from paretoformer.evaluators.outcome import Outcome, Result
-from paretoformer.evaluators.progress import silent
-from paretoformer.evaluators.target import cpu_name
 from paretoformer.evaluators.timing.protocol import TimingProtocol
-from paretoformer.search.predictor import DIVERGENCE, LATENCY, SIZES, Predictor
-from paretoformer.search.results.parquet import read_table
-from paretoformer.search.results.record import TrialRecord
-from paretoformer.search.results.run_folder import RunFolder
-from paretoformer.search.study.prepare import Prepared, prepare
+from paretoformer.search.planning.predictor import DIVERGENCE, LATENCY, SIZES, Predictor
+from paretoformer.search.planning.prepare import Prepared, prepare
+from paretoformer.search.records.parquet import read_table
+from paretoformer.search.records.record import TrialRecord
+from paretoformer.search.records.run_folder import RunFolder
 from paretoformer.search.study.spec import load_spec
 from paretoformer.search.study.subject import Subject, load_subject
 from paretoformer.spaces.candidate import Candidate

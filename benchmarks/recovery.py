@@ -25,22 +25,26 @@ import torch
 import transformers
 from torch import nn
 
-from paretoformer.evaluators.recovery_texts import endless_batches, recovery_pool, recovery_texts
-from paretoformer.evaluators.target import cpu_name
-from paretoformer.evaluators.workload import Workload
+from paretoformer.evaluators.common.target import cpu_name
+from paretoformer.evaluators.data.recovery_texts import (
+    endless_batches,
+    recovery_pool,
+    recovery_texts,
+)
+from paretoformer.evaluators.data.workload import Workload
 from paretoformer.search.study.spec import load_spec
 from paretoformer.search.study.subject import Subject, load_subject
-from paretoformer.spaces.answers import Distributions
 from paretoformer.spaces.attention.menu import menu
 from paretoformer.spaces.axes import axis_of
-from paretoformer.spaces.axis import Evidence, Shape
+from paretoformer.spaces.axes.axis import Evidence, Shape
+from paretoformer.spaces.axes.head_mask import HeadMask
+from paretoformer.spaces.axes.sensitivity import OutputProbe, sensitivity
 from paretoformer.spaces.build import build
 from paretoformer.spaces.candidate import Candidate
-from paretoformer.spaces.families import neurons_of, shape_of
-from paretoformer.spaces.heads import HeadMask
+from paretoformer.spaces.models.divergence import Distributions
+from paretoformer.spaces.models.families import neurons_of, shape_of
 from paretoformer.spaces.recovery import Distillation, Teacher, least_squares, repair
 from paretoformer.spaces.recovery.teacher import Texts
-from paretoformer.spaces.sensitivity import OutputProbe, sensitivity
 
 MECHANISMS = ("linear", "lowrank", "strided", "nystrom", "clustered")
 
@@ -195,7 +199,7 @@ def ablation(here: Subject, arguments: argparse.Namespace) -> None:
     for part in ("attention only", "feed-forward only"):
         row(part, teacher, _solve=only_part(part))
     for examples in (32, 128, 512, 2048):
-        with mock.patch("paretoformer.evaluators.recovery_texts.FIT_TOKENS", 10**9):
+        with mock.patch("paretoformer.evaluators.data.recovery_texts.FIT_TOKENS", 10**9):
             row(f"{examples} examples", made_teacher(here, examples))
 
 

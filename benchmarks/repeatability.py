@@ -24,10 +24,10 @@ import torch
 from scipy.stats import kendalltau
 from timed_space import TimedSpace, build_all, in_a_fresh_process, neighbour, options
 
-from paretoformer.evaluators.bench import Bench
-from paretoformer.evaluators.measurement import Measurement
+from paretoformer.evaluators.common.measurement import Measurement
+from paretoformer.evaluators.common.target import cpu_name
+from paretoformer.evaluators.metrics.bench import Bench
 from paretoformer.evaluators.metrics.latency import Latency
-from paretoformer.evaluators.target import cpu_name
 from paretoformer.evaluators.timing.protocol import TimingProtocol
 from paretoformer.evaluators.timing.quiet import Quiet
 

@@ -19,20 +19,20 @@ import transformers
 from recovery import SHAPES, made_teacher
 from torch import nn
 
+from paretoformer.evaluators.common.target import cpu_name, physical_cores
 from paretoformer.evaluators.evaluator import Evaluates
-from paretoformer.evaluators.screening import Screen, Screening
-from paretoformer.evaluators.target import cpu_name, physical_cores
 from paretoformer.search.dispatch.placement import places
 from paretoformer.search.dispatch.ray_dispatcher import RayDispatcher
 from paretoformer.search.dispatch.ray_session import ray_session
-from paretoformer.search.dispatch.screened import ScreenedByWorkers
+from paretoformer.search.planning.block_repair import BlockRepairs
+from paretoformer.search.planning.screened import ScreenedByWorkers
+from paretoformer.search.planning.screening import Screen, Screening
 from paretoformer.search.study.spec import load_spec
 from paretoformer.search.study.subject import load_subject
 from paretoformer.spaces import Candidate, HeadMask
-from paretoformer.spaces.answers import Distributions
-from paretoformer.spaces.families import neurons_of, shape_of
-from paretoformer.spaces.neurons import NeuronMask
-from paretoformer.spaces.recovery.block_repair import BlockRepairs
+from paretoformer.spaces.axes.neuron_mask import NeuronMask
+from paretoformer.spaces.models.divergence import Distributions
+from paretoformer.spaces.models.families import neurons_of, shape_of
 from paretoformer.spaces.recovery.teacher import Teacher, Texts
 
 TEXTS = 128, 64

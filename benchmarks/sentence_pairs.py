@@ -23,7 +23,7 @@ import transformers
 from scipy.stats import spearmanr
 
 import paretoformer as pf
-from paretoformer.evaluators.target import cpu_name
+from paretoformer.evaluators.common.target import cpu_name
 from paretoformer.search.study.spec import stored_spec
 from paretoformer.search.study.subject import load_dense
 

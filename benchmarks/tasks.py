@@ -30,12 +30,12 @@ import numpy as np
 import torch
 import transformers
 
-from paretoformer.evaluators.data import DataSource, read_splits
+from paretoformer.evaluators.common.target import Target
+from paretoformer.evaluators.data.examples import DataSource, read_splits
 from paretoformer.evaluators.demo.assets import DINO, asset, minilm
 from paretoformer.evaluators.demo.digits import fit_classifier, vit
 from paretoformer.evaluators.demo.passages import write_smollm
 from paretoformer.evaluators.demo.training import fine_tune
-from paretoformer.evaluators.target import Target
 from paretoformer.evaluators.tasks import task_of
 
 STUDY = """\

@@ -21,13 +21,13 @@ from paretoformer.search.study.spec import load_spec
 from paretoformer.search.study.subject import Subject, load_subject
 from paretoformer.spaces.attention.menu import menu
 from paretoformer.spaces.axes.attention import ChoicePerLayer
+from paretoformer.spaces.axes.axis import Domain, Shape
 from paretoformer.spaces.axes.feed_forward import RankedNeurons
 from paretoformer.spaces.axes.heads import RankedHeads
 from paretoformer.spaces.axes.runtime import RuntimeChoice
-from paretoformer.spaces.axis import Domain, Shape
 from paretoformer.spaces.build import Compressed, build, load_built
 from paretoformer.spaces.candidate import Candidate
-from paretoformer.spaces.families import shape_of
+from paretoformer.spaces.models.families import shape_of
 from paretoformer.spaces.runtimes import Tools
 from paretoformer.spaces.space import Space
 

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from paretoformer.search.results.evidence import overlaps, shrinkage, timeline
-from paretoformer.search.results.parquet import read_front, read_table
+from paretoformer.search.records.parquet import read_front, read_table
+from paretoformer.search.report.evidence import overlaps, shrinkage, timeline
 
 
 def main() -> None:

@@ -27,20 +27,22 @@ import optuna
 import torch
 from optuna.samplers import BaseSampler
 
+from paretoformer.evaluators.common.measurement import Measurement
+from paretoformer.evaluators.common.progress import silent
+from paretoformer.evaluators.common.target import cpu_name
+from paretoformer.evaluators.data.recovery_texts import recovery_texts
 from paretoformer.evaluators.evaluator import Job
-from paretoformer.evaluators.measurement import Measurement
 from paretoformer.evaluators.metrics import Metric
 from paretoformer.evaluators.metrics.latency import Latency
 from paretoformer.evaluators.metrics.likeness import Divergence
 from paretoformer.evaluators.outcome import Outcome, Result
-from paretoformer.evaluators.progress import silent
-from paretoformer.evaluators.recovery_texts import recovery_texts
-from paretoformer.evaluators.screening import Screen
-from paretoformer.evaluators.target import cpu_name
 from paretoformer.search.dispatch.dispatcher import InlineDispatcher
 from paretoformer.search.dispatch.pipeline import Pipeline
 from paretoformer.search.loop import Search
-from paretoformer.search.predictor import Predictor
+from paretoformer.search.planning.block_repair import BlockRepairs
+from paretoformer.search.planning.predictor import Predictor
+from paretoformer.search.planning.prepare import Prepared, prepare
+from paretoformer.search.planning.screening import Screen
 from paretoformer.search.proposers import (
     Planted,
     Proposer,
@@ -50,18 +52,16 @@ from paretoformer.search.proposers import (
     standard_proposers,
 )
 from paretoformer.search.proposers.standard import nondominated_records
-from paretoformer.search.results.front import hypervolume
-from paretoformer.search.results.requirement import Requirement
-from paretoformer.search.results.run_folder import RunFolder
-from paretoformer.search.samplers.surrogate import SurrogateSampler
+from paretoformer.search.proposers.surrogate import SurrogateSampler
+from paretoformer.search.records.dominance import hypervolume
+from paretoformer.search.records.requirement import Requirement
+from paretoformer.search.records.run_folder import RunFolder
 from paretoformer.search.study.optuna_study import make_sampler
-from paretoformer.search.study.prepare import Prepared, prepare
 from paretoformer.search.study.spec import Spec, load_spec
 from paretoformer.search.study.subject import Subject, load_subject
 from paretoformer.spaces.build import build
 from paretoformer.spaces.candidate import Candidate
 from paretoformer.spaces.recovery import Teacher
-from paretoformer.spaces.recovery.block_repair import BlockRepairs
 from paretoformer.spaces.space import Space
 
 OBJECTIVES: list[Metric] = [Divergence(), Latency()]

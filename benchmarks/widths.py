@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from paretoformer.evaluators.target import cpu_name, physical_cores
+from paretoformer.evaluators.common.target import cpu_name, physical_cores
 
 DEPTH = 6
 KINDS: dict[str, Callable[[int], bool]] = {

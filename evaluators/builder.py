@@ -12,10 +12,10 @@ from tempfile import TemporaryDirectory, mkdtemp
 from torch import nn
 
 from paretoformer.evaluators.artifact import Artifact, workspace
-from paretoformer.evaluators.recovery_texts import endless_batches, recovery_texts
-from paretoformer.evaluators.target import Target
+from paretoformer.evaluators.common.target import Target
+from paretoformer.evaluators.data.recovery_texts import endless_batches, recovery_texts
+from paretoformer.evaluators.data.workload import Workload
 from paretoformer.evaluators.tasks import Task
-from paretoformer.evaluators.workload import Workload
 from paretoformer.spaces.build import build, load_built
 from paretoformer.spaces.candidate import Candidate
 from paretoformer.spaces.recovery import Teacher

@@ -8,11 +8,11 @@ import numpy as np
 import torch
 from torch import nn
 
-from paretoformer.evaluators.progress import Progress, silent
-from paretoformer.evaluators.reading import DataError
-from paretoformer.evaluators.remark import Remark
+from paretoformer.evaluators.common.progress import Progress, silent
+from paretoformer.evaluators.common.remark import Remark
+from paretoformer.evaluators.data.reading import DataError
+from paretoformer.evaluators.data.workload import Workload, in_order
 from paretoformer.evaluators.tasks.task import Task
-from paretoformer.evaluators.workload import Workload, in_order
 
 
 def check_dense(

@@ -15,17 +15,17 @@ from torch import nn
 
 from paretoformer.evaluators.artifact import Artifact, needs_artifact
 from paretoformer.evaluators.builder import Builder
-from paretoformer.evaluators.data import SplitName
-from paretoformer.evaluators.measurement import Measurement, Measurements
+from paretoformer.evaluators.common.measurement import Measurement, Measurements
+from paretoformer.evaluators.common.target import Target
+from paretoformer.evaluators.data.examples import SplitName
+from paretoformer.evaluators.data.workload import Workload
 from paretoformer.evaluators.metrics import Bench, Metric
 from paretoformer.evaluators.outcome import Outcome, Phase, Result, Span
-from paretoformer.evaluators.target import Target
 from paretoformer.evaluators.tasks import Task
 from paretoformer.evaluators.timing.conditions import set_threads
 from paretoformer.evaluators.timing.protocol import TimingProtocol
 from paretoformer.evaluators.timing.quiet import Waiting
-from paretoformer.evaluators.workload import Workload
-from paretoformer.spaces.axis import Unsuitable
+from paretoformer.spaces.axes.axis import Unsuitable
 from paretoformer.spaces.candidate import Candidate
 from paretoformer.spaces.recovery import Teacher
 

@@ -7,8 +7,8 @@ import platform
 import time
 from dataclasses import dataclass, field
 
+from paretoformer.evaluators.common.measurement import Measurement
 from paretoformer.evaluators.evaluator import Job
-from paretoformer.evaluators.measurement import Measurement
 from paretoformer.evaluators.outcome import Outcome, Result, Span
 from paretoformer.spaces.candidate import Candidate
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 
 from paretoformer.evaluators.artifact import Artifact
-from paretoformer.evaluators.measurement import Measurements
+from paretoformer.evaluators.common.measurement import Measurements
 
 
 class Outcome(Enum):

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 import typer
 from rich.markup import escape
 
-from paretoformer.search.disk import room_on
-from paretoformer.search.errors import (
+from paretoformer.search.records.disk import room_on
+from paretoformer.search.records.errors import (
     Interrupted,
     OtherMachineWarning,
     ParetoformerError,
@@ -26,7 +26,7 @@ from paretoformer.search.errors import (
 )
 
 if TYPE_CHECKING:
-    from paretoformer.search.results.best import Best
+    from paretoformer.search.publish.best import Best
 
 # Imports of torch, Ray and pandas stand inside the commands: `--help` answers at once.
 
@@ -142,7 +142,7 @@ def search(
     from paretoformer.search.run import search as run_search
 
     if dry_run:
-        from paretoformer.search.plan import planned
+        from paretoformer.search.study.first_screen import planned
 
         typer.echo(planned(study, out, trials, seed, require or (), minutes))
         return
@@ -187,7 +187,7 @@ def init(
 
     Columns that are not given are guessed from the names in the head of the file.
     """
-    from paretoformer.search.init import init as write
+    from paretoformer.search.study.template import init as write
 
     file, columns = write(
         model, data, out, text=text, text_pair=text_pair, label=label, encoding=encoding
@@ -204,7 +204,7 @@ def front(
     plot: Annotated[bool, typer.Option("--plot", help="Also draw it.")] = False,
 ) -> None:
     """Print the front of a finished run: the uncompressed model (dense), then every point."""
-    from paretoformer.search.results.parquet import read_front
+    from paretoformer.search.records.parquet import read_front
 
     frame, facts = read_front(run)
     if as_json:
@@ -213,8 +213,8 @@ def front(
             row["candidate"] = json.loads(row["candidate"])
         typer.echo(json.dumps(rows, indent=2))
         return
-    from paretoformer.search.results.tables import print_front
-    from paretoformer.search.results.terminal_plot import terminal_plot
+    from paretoformer.search.report.cells import print_front
+    from paretoformer.search.report.terminal_plot import terminal_plot
 
     print_front(frame, facts)
     if plot:
@@ -229,7 +229,7 @@ def best(
     as_json: JsonOption = False,
 ) -> None:
     """Print the point that is best in one metric among those that satisfy every requirement."""
-    from paretoformer.search.results.best import load_best
+    from paretoformer.search.publish.best import load_best
 
     found = load_best(run, minimize, require)
     if as_json:
@@ -250,8 +250,8 @@ def export(
     The folder holds config, weights (safetensors), the files of its runtime (such as
     onnx/model.onnx), the candidate, the tokenizer, and a card with what was measured.
     """
-    from paretoformer.search.results.best import load_best
-    from paretoformer.search.results.export import export_best
+    from paretoformer.search.publish.best import load_best
+    from paretoformer.search.publish.export import export_best
 
     if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
         raise UserError(f"{directory} is not an empty folder: choose another.")
@@ -272,9 +272,9 @@ def verify(
 
     Needs the study's model and data where they were.
     """
-    from paretoformer.search.results.display import Display
-    from paretoformer.search.results.tables import print_table, verified_table
-    from paretoformer.search.results.verify import verify as measure_again
+    from paretoformer.search.publish.verify import verify as measure_again
+    from paretoformer.search.report.cells import print_table, verified_table
+    from paretoformer.search.report.display import Display
 
     with Display() as display:
         found = measure_again(directory, display.progress)
@@ -289,8 +289,8 @@ def verify(
 @_command
 def report(run: RunArgument) -> None:
     """Write RUN/report.html: plots of the front, and what each point keeps and gains."""
-    from paretoformer.search.results.report import write_report
-    from paretoformer.search.results.run_folder import RunFolder
+    from paretoformer.search.records.run_folder import RunFolder
+    from paretoformer.search.report.page import write_report
 
     typer.echo(f"Written: {write_report(RunFolder(run))}")
 
@@ -298,7 +298,7 @@ def report(run: RunArgument) -> None:
 @_command
 def techniques(as_json: JsonOption = False) -> None:
     """List the attention mechanisms, runtimes and other techniques available on this machine."""
-    from paretoformer.search.results.tables import catalogue_table, print_table
+    from paretoformer.search.report.cells import catalogue_table, print_table
     from paretoformer.spaces.axes import axes
 
     catalogues = {axis.name: axis.catalogue() for axis in axes()}
@@ -322,7 +322,7 @@ def dashboard(
     port: Annotated[int, typer.Option(help="Port to listen on.", min=0, max=65535)] = 8080,
 ) -> None:
     """Open optuna-dashboard on this run; works during a search, too."""
-    from paretoformer.search.dashboard import serve
+    from paretoformer.search.report.dashboard import serve
 
     serve(run, host, port)
 
@@ -349,10 +349,10 @@ def main() -> None:
 
 def _print_result(folder: Path) -> None:
     """What `search` ends with: the front, what to know of it, and last the answer."""
-    from paretoformer.search.results.answer import answer
-    from paretoformer.search.results.evidence import shrinkage
-    from paretoformer.search.results.parquet import read_front
-    from paretoformer.search.results.tables import optimism, print_front
+    from paretoformer.search.publish.summary import answer
+    from paretoformer.search.records.parquet import read_front
+    from paretoformer.search.report.cells import optimism, print_front
+    from paretoformer.search.report.evidence import shrinkage
 
     frame, facts = read_front(folder)
     print_front(frame, facts)
@@ -401,7 +401,7 @@ def _finite(value: float) -> float | None:
 def _print_best(found: Best) -> None:
     from rich.table import Table
 
-    from paretoformer.search.results.tables import described, number, print_table
+    from paretoformer.search.report.cells import described, number, print_table
 
     name = "the uncompressed model" if found.candidate.is_dense else f"trial {found.trial}"
     table = Table(title=f"best: {name}, {found.speedup:.2f}x", title_justify="left")

@@ -12,12 +12,12 @@ from optuna.trial import FrozenTrial, TrialState
 
 from paretoformer.evaluators.outcome import Outcome, Result
 from paretoformer.search.dispatch.pipeline import Pipeline
-from paretoformer.search.errors import StudyFailed
 from paretoformer.search.proposers import Proposer, Records
-from paretoformer.search.results.record import RECORD, TrialRecord
-from paretoformer.search.results.requirement import Requirement
+from paretoformer.search.records.errors import StudyFailed
+from paretoformer.search.records.record import RECORD, TrialRecord
+from paretoformer.search.records.requirement import Requirement
+from paretoformer.search.report.pictures import attach_picture
 from paretoformer.search.study.optuna_study import belongs_to_population, keep, unfinished
-from paretoformer.search.study.pictures import attach_picture
 from paretoformer.spaces.candidate import Candidate
 from paretoformer.spaces.space import Space
 

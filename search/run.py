@@ -12,51 +12,50 @@ import optuna
 import torch
 from optuna.trial import TrialState
 
+from paretoformer.evaluators.common.target import physical_cores
+from paretoformer.evaluators.data.recovery_texts import has_own_texts
 from paretoformer.evaluators.evaluator import Evaluator
-from paretoformer.evaluators.recovery_texts import has_own_texts
-from paretoformer.evaluators.target import physical_cores
 from paretoformer.evaluators.timing.protocol import (
     FEWER_TIMES,
     REFERENCE_TIMES,
     TimingProtocol,
 )
-from paretoformer.search.budget import Budget, is_short
-from paretoformer.search.disk import room_on
 from paretoformer.search.dispatch.artifacts import ArtifactFolder
 from paretoformer.search.dispatch.dispatcher import Dispatcher
 from paretoformer.search.dispatch.memory import room_beside
 from paretoformer.search.dispatch.pipeline import Pipeline
 from paretoformer.search.dispatch.signals import interruptible
-from paretoformer.search.distilling import Distilling, progress_of
-from paretoformer.search.errors import RunError, StudyError
 from paretoformer.search.loop import Search, stored_records
-from paretoformer.search.plan import first_screen
-from paretoformer.search.predictor import PREDICTED, Predictor
+from paretoformer.search.planning.predictor import PREDICTED, Predictor
+from paretoformer.search.planning.prepare import Prepared, prepare
 from paretoformer.search.proposers import (
     Proposer,
     Unseen,
     alternatives,
     is_distilled,
-    predicts,
     solved_proposers,
     standard_proposers,
 )
-from paretoformer.search.results.choose import Unchosen, by_importance, chosen, unchosen
-from paretoformer.search.results.confirm import confirm, confirmations
-from paretoformer.search.results.display import Display
-from paretoformer.search.results.facts import MetricFacts, RunFacts
-from paretoformer.search.results.parquet import TrialsFile, write_table
-from paretoformer.search.results.published import published_table
-from paretoformer.search.results.record import TrialRecord
-from paretoformer.search.results.report import write_report
-from paretoformer.search.results.run_folder import RunFolder
-from paretoformer.search.results.scores import Scores
-from paretoformer.search.results.seldom import Seldom
-from paretoformer.search.results.tracking import Tracker
-from paretoformer.search.samplers.choice import uses_surrogate
-from paretoformer.search.samplers.surrogate import SurrogateSampler
+from paretoformer.search.proposers.distilling import Distilling, progress_of
+from paretoformer.search.proposers.surrogate import SurrogateSampler
+from paretoformer.search.publish.choose import Unchosen, by_importance, chosen, unchosen
+from paretoformer.search.publish.confirm import confirm, confirmations
+from paretoformer.search.publish.front import published_table
+from paretoformer.search.records.disk import room_on
+from paretoformer.search.records.errors import RunError, StudyError
+from paretoformer.search.records.facts import MetricFacts, RunFacts
+from paretoformer.search.records.parquet import TrialsFile, write_table
+from paretoformer.search.records.record import TrialRecord
+from paretoformer.search.records.run_folder import RunFolder
+from paretoformer.search.records.scores import Scores
+from paretoformer.search.records.throttle import Seldom
+from paretoformer.search.report.display import Display
+from paretoformer.search.report.page import write_report
+from paretoformer.search.report.tracking import Tracker
+from paretoformer.search.study.budget import Budget, is_short
+from paretoformer.search.study.first_screen import first_screen
 from paretoformer.search.study.optuna_study import check_storage, open_study
-from paretoformer.search.study.prepare import Prepared, prepare
+from paretoformer.search.study.sampler_choice import predicts, uses_surrogate
 from paretoformer.search.study.spec import DEFAULT_STUDY, Spec, check_varies, load_spec, read_spec
 from paretoformer.search.study.subject import Subject, load_subject, try_dense
 from paretoformer.search.workers import Workers
@@ -320,7 +319,9 @@ class _Run:
             published = confirmations(study).keys()  # which stays whole until the next one is
 
             lost = Unchosen(objectives, alternatives(space))
-            learns = uses_surrogate(self.spec.search.sampler, prepared.predictor, objectives)
+            learns = uses_surrogate(
+                self.spec.search.sampler, objectives, has_table=prepared.predictor is not None
+            )
 
             def on_record(so_far: Sequence[TrialRecord]) -> None:
                 nonlocal records

@@ -8,14 +8,13 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from typing import Any
 
-from paretoformer.evaluators.evaluator import Evaluates
-from paretoformer.evaluators.target import (
+from paretoformer.evaluators.common.target import (
     Target,
     accelerators,
     machine_facts,
     physical_cores,
 )
-from paretoformer.search.budget import patience_seconds
+from paretoformer.evaluators.evaluator import Evaluates
 from paretoformer.search.dispatch.dispatcher import Dispatcher
 from paretoformer.search.dispatch.placement import (
     Places,
@@ -26,8 +25,9 @@ from paretoformer.search.dispatch.placement import (
 )
 from paretoformer.search.dispatch.ray_dispatcher import RayDispatcher
 from paretoformer.search.dispatch.ray_session import import_ray, ray_session
-from paretoformer.search.results.display import Display
-from paretoformer.search.results.run_folder import RunFolder
+from paretoformer.search.records.run_folder import RunFolder
+from paretoformer.search.report.display import Display
+from paretoformer.search.study.budget import patience_seconds
 from paretoformer.search.study.spec import Spec
 
 PATIENCE_SECONDS = 60

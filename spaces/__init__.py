@@ -3,7 +3,7 @@
 Knows torch and transformers, nothing of Ray, Optuna or storage.
 """
 
+from paretoformer.spaces.axes.head_mask import HeadMask
 from paretoformer.spaces.candidate import AttentionChoice, Candidate
-from paretoformer.spaces.heads import HeadMask
 
 __all__ = ["AttentionChoice", "Candidate", "HeadMask"]

@@ -10,12 +10,12 @@ import torch
 from torch import nn
 
 from paretoformer.spaces.axes import axes
-from paretoformer.spaces.axis import Built, Shape, Stage
+from paretoformer.spaces.axes.axis import Built, Shape, Stage
 from paretoformer.spaces.candidate import Candidate
-from paretoformer.spaces.families import blocks_of, shape_of
+from paretoformer.spaces.models.families import blocks_of, shape_of
+from paretoformer.spaces.models.surgery import share
 from paretoformer.spaces.runtimes import Runnable, Tools
 from paretoformer.spaces.runtimes.torch_runtime import TorchRunnable
-from paretoformer.spaces.surgery import share
 
 CANDIDATE = "paretoformer_candidate"
 """The attribute of a rebuilt model that says what it was rebuilt as."""

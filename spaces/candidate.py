@@ -13,12 +13,12 @@ from functools import cached_property
 from types import MappingProxyType
 from typing import Any
 
+from paretoformer.spaces.attention.choice import FULL, AttentionChoice
 from paretoformer.spaces.axes import axes, axis_of
-from paretoformer.spaces.axis import Shape, Stage
-from paretoformer.spaces.choice import FULL, AttentionChoice
-from paretoformer.spaces.damage import MALFORMED, json_object
-from paretoformer.spaces.heads import HeadMask
-from paretoformer.spaces.suggestions import did_you_mean
+from paretoformer.spaces.axes.axis import Shape, Stage
+from paretoformer.spaces.axes.head_mask import HeadMask
+from paretoformer.spaces.common.malformed import MALFORMED, json_object
+from paretoformer.spaces.common.suggestions import did_you_mean
 
 __all__ = ["FULL", "AttentionChoice", "Candidate"]
 

@@ -15,11 +15,12 @@ from safetensors.torch import load_model, save_model
 from torch import nn
 from transformers import GenerationConfig
 
-from paretoformer.spaces.axis import Stage
+from paretoformer.spaces.axes.axis import Stage
 from paretoformer.spaces.build import CANDIDATE, DENSE_CONFIG, Compressed, build, here, serve_saved
 from paretoformer.spaces.candidate import Candidate
-from paretoformer.spaces.damage import one_line
-from paretoformer.spaces.embedder import POOLING, architecture_of, as_its_config_says
+from paretoformer.spaces.common.malformed import one_line
+from paretoformer.spaces.models.embedder import POOLING, architecture_of, as_its_config_says
+from paretoformer.spaces.models.surgery import ConstantOutput
 from paretoformer.spaces.runtimes import Runnable, Tools
 from paretoformer.spaces.saved import (
     Saved,
@@ -31,7 +32,6 @@ from paretoformer.spaces.saved import (
     write_config,
     write_facts,
 )
-from paretoformer.spaces.surgery import ConstantOutput
 
 GENERATION = "generation_config"
 """The attribute of a language model, and the file, that says how it generates by default."""

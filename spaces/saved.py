@@ -26,12 +26,12 @@ from torch import nn
 
 from paretoformer.spaces.attention.interface import MECHANISM
 from paretoformer.spaces.axes import axes
-from paretoformer.spaces.axis import Built, Stage
+from paretoformer.spaces.axes.axis import Built, Stage
 from paretoformer.spaces.build import shaped
 from paretoformer.spaces.candidate import Candidate
-from paretoformer.spaces.damage import MALFORMED, digest_of, json_object, one_line
-from paretoformer.spaces.embedder import as_its_config_says
-from paretoformer.spaces.families import shape_of
+from paretoformer.spaces.common.malformed import MALFORMED, digest_of, json_object, one_line
+from paretoformer.spaces.models.embedder import as_its_config_says
+from paretoformer.spaces.models.families import shape_of
 from paretoformer.spaces.runtimes import Tools
 
 VERSION = 3

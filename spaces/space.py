@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from paretoformer.spaces.axes import axis_of
-from paretoformer.spaces.axis import Domain, Fixed, Params, Shape, Stage, Suggests
+from paretoformer.spaces.axes.axis import Domain, Fixed, Params, Shape, Stage, Suggests
 from paretoformer.spaces.candidate import Candidate
 
 ENUMERATED = 5000

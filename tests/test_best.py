@@ -9,13 +9,13 @@ import pyarrow as pa
 import pytest
 
 import paretoformer as pf
-from paretoformer.evaluators.target import Target, machine_facts
-from paretoformer.search.errors import NoAnswer, RunError, UserError
-from paretoformer.search.results.best import load_best
-from paretoformer.search.results.evidence import rank_agreement, shrinkage
-from paretoformer.search.results.facts import MetricFacts, RunFacts
-from paretoformer.search.results.parquet import read_front, write_table
-from paretoformer.search.results.requirement import Requirement
+from paretoformer.evaluators.common.target import Target, machine_facts
+from paretoformer.search.publish.best import load_best
+from paretoformer.search.records.errors import NoAnswer, RunError, UserError
+from paretoformer.search.records.facts import MetricFacts, RunFacts
+from paretoformer.search.records.parquet import read_front, write_table
+from paretoformer.search.records.requirement import Requirement
+from paretoformer.search.report.evidence import rank_agreement, shrinkage
 from paretoformer.search.study.spec import parse_spec
 from paretoformer.spaces import Candidate, HeadMask
 

@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 import torch
 
+from paretoformer.search.planning.block_repair import BlockRepairs
 from paretoformer.spaces import AttentionChoice, Candidate, HeadMask
+from paretoformer.spaces.attention.choice import FULL
+from paretoformer.spaces.axes.neuron_mask import NeuronMask
 from paretoformer.spaces.build import build
-from paretoformer.spaces.choice import FULL
-from paretoformer.spaces.families import blocks_of, neurons_of, shape_of
-from paretoformer.spaces.neurons import NeuronMask
-from paretoformer.spaces.recovery.block_repair import BlockRepairs
+from paretoformer.spaces.models.families import blocks_of, neurons_of, shape_of
 from paretoformer.spaces.recovery.layerwise import Layerwise, Part
 from paretoformer.spaces.recovery.least_squares import _solve
 from tests.test_cutting import LAYERS, tiny

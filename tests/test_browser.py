@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from paretoformer.search.results.report import write_report
-from paretoformer.search.results.run_folder import RunFolder
+from paretoformer.search.records.run_folder import RunFolder
+from paretoformer.search.report.page import write_report
 from paretoformer.search.study.optuna_study import open_study
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")

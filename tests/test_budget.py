@@ -9,8 +9,8 @@ import optuna
 import pytest
 
 import paretoformer as pf
-from paretoformer.search.budget import SPENT, Budget, distill_minutes, is_short, plan
-from paretoformer.search.results.parquet import read_front, read_table
+from paretoformer.search.records.parquet import read_front, read_table
+from paretoformer.search.study.budget import SPENT, Budget, distill_minutes, is_short, plan
 from paretoformer.search.study.spec import NO_LIMIT, Spec, load_spec, parse_spec
 from tests.tiny import SMALL_SPACE, write_study
 

@@ -12,11 +12,11 @@ from pathlib import Path
 
 import pytest
 
-from paretoformer.evaluators.target import physical_cores
+from paretoformer.evaluators.common.target import physical_cores
 from paretoformer.search import cli
 from paretoformer.search import run as search_run
-from paretoformer.search.results.answer import answer
-from paretoformer.search.results.best import load_best
+from paretoformer.search.publish.best import load_best
+from paretoformer.search.publish.summary import answer
 from paretoformer.search.study.spec import DEFAULT_STUDY, parse_spec
 from paretoformer.spaces.attention import names
 from tests.conftest import Run
@@ -299,7 +299,7 @@ def test_families_load_from_a_folder(family: str, tmp_path: Path) -> None:
 
 
 def test_splits_of_one_file_share_no_text(tmp_path: Path) -> None:
-    from paretoformer.evaluators.data import DataSource, read_splits
+    from paretoformer.evaluators.data.examples import DataSource, read_splits
 
     rows = write_data(tmp_path / "data.csv").read_text().splitlines()
     doubled = [rows[0], *rows[1:], *(row.upper().replace(" ", "  ") for row in rows[1:])]

@@ -25,7 +25,7 @@ from paretoformer.search.dispatch.placement import (
 )
 from paretoformer.search.dispatch.ray_dispatcher import RayDispatcher
 from paretoformer.search.dispatch.ray_session import import_ray
-from paretoformer.search.errors import StudyFailed, UserError
+from paretoformer.search.records.errors import StudyFailed, UserError
 from tests.test_ray import CANDIDATES, run
 
 pytestmark = [pytest.mark.slow, pytest.mark.alone]

@@ -12,8 +12,8 @@ import torch
 from paretoformer.evaluators.tasks import task_names, task_of
 from paretoformer.spaces import AttentionChoice, HeadMask
 from paretoformer.spaces.axes import axes, axis_of
-from paretoformer.spaces.axis import Evidence, Shape
-from paretoformer.spaces.neurons import NeuronMask
+from paretoformer.spaces.axes.axis import Evidence, Shape
+from paretoformer.spaces.axes.neuron_mask import NeuronMask
 from paretoformer.testing import check_axis, check_domain, check_task
 
 SHAPE = Shape(layers=3, heads=4)

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from paretoformer.evaluators.bench import Bench
+from paretoformer.evaluators.metrics.bench import Bench
 from paretoformer.evaluators.metrics.counts import _FORMULAS, Flops
 from paretoformer.evaluators.timing.protocol import TimingProtocol
 from paretoformer.search.study.spec import load_spec

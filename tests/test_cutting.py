@@ -12,8 +12,14 @@ import transformers
 from safetensors.torch import load_model, save_model
 from torch import nn
 
-from paretoformer.spaces.families import FAMILIES, blocks_of, family_of, layers_of, neurons_of
-from paretoformer.spaces.surgery import (
+from paretoformer.spaces.models.families import (
+    FAMILIES,
+    blocks_of,
+    family_of,
+    layers_of,
+    neurons_of,
+)
+from paretoformer.spaces.models.surgery import (
     ConstantOutput,
     count_parameters,
     fold_scales,

@@ -13,12 +13,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from paretoformer.evaluators.progress import silent
-from paretoformer.search.errors import RunError, StudyError
-from paretoformer.search.results.parquet import METADATA, read_front
-from paretoformer.search.results.run_folder import RunFolder
+from paretoformer.evaluators.common.progress import silent
+from paretoformer.search.planning.prepare import prepare
+from paretoformer.search.records.errors import RunError, StudyError
+from paretoformer.search.records.parquet import METADATA, read_front
+from paretoformer.search.records.run_folder import RunFolder
 from paretoformer.search.study.optuna_study import check_storage, open_study
-from paretoformer.search.study.prepare import prepare
 from paretoformer.search.study.spec import load_spec
 from paretoformer.search.study.subject import load_subject
 from tests.conftest import Run

@@ -17,7 +17,7 @@ from PIL import Image
 
 import paretoformer as pf
 from paretoformer.evaluators import demo
-from paretoformer.evaluators.data import DataSource
+from paretoformer.evaluators.data.examples import DataSource
 from paretoformer.evaluators.demo import FineTuned, assets, fine_tuned
 from paretoformer.evaluators.tasks import task_of
 from paretoformer.evaluators.tasks.feature_extraction import pooling_of

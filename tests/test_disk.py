@@ -19,11 +19,11 @@ import paretoformer as pf
 from paretoformer.evaluators.artifact import Artifact
 from paretoformer.evaluators.evaluator import failure
 from paretoformer.evaluators.outcome import Outcome, Result
-from paretoformer.search.disk import room_on
 from paretoformer.search.dispatch.artifacts import ArtifactFolder
 from paretoformer.search.dispatch.pipeline import Pipeline
-from paretoformer.search.errors import DiskFull, StudyError
-from paretoformer.search.results.whole import replace_whole, write_whole
+from paretoformer.search.records.atomic import replace_whole, write_whole
+from paretoformer.search.records.disk import room_on
+from paretoformer.search.records.errors import DiskFull, StudyError
 from tests.conftest import Run
 from tests.tiny import write_study
 

@@ -14,19 +14,19 @@ from paretoformer.evaluators.evaluator import Job
 from paretoformer.evaluators.outcome import Outcome, Phase, Result
 from paretoformer.search.dispatch.dispatcher import InlineDispatcher
 from paretoformer.search.dispatch.pipeline import Pipeline
-from paretoformer.search.results.answer import answer
-from paretoformer.search.results.best import load_best
-from paretoformer.search.results.choose import chosen
-from paretoformer.search.results.confirm import confirm, confirmations
-from paretoformer.search.results.disturbance import undisturbed
-from paretoformer.search.results.evidence import shrinkage
-from paretoformer.search.results.parquet import read_front, write_table
-from paretoformer.search.results.published import published_table
-from paretoformer.search.results.record import TrialRecord
-from paretoformer.search.results.report import write_report
-from paretoformer.search.results.run_folder import RunFolder
-from paretoformer.search.results.scores import Scores
-from paretoformer.search.results.tables import front_table, print_table
+from paretoformer.search.publish.best import load_best
+from paretoformer.search.publish.choose import chosen
+from paretoformer.search.publish.confirm import confirm, confirmations
+from paretoformer.search.publish.front import published_table
+from paretoformer.search.publish.summary import answer
+from paretoformer.search.records.disturbance import undisturbed
+from paretoformer.search.records.parquet import read_front, write_table
+from paretoformer.search.records.record import TrialRecord
+from paretoformer.search.records.run_folder import RunFolder
+from paretoformer.search.records.scores import Scores
+from paretoformer.search.report.cells import front_table, print_table
+from paretoformer.search.report.evidence import shrinkage
+from paretoformer.search.report.page import write_report
 from tests.test_loop import NAMES, OBJECTIVES, new_search
 from tests.test_scores import ScoringEvaluator
 

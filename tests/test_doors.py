@@ -12,8 +12,8 @@ from wsgiref.simple_server import WSGIRequestHandler, make_server
 
 import pytest
 
-from paretoformer.search.dashboard import _server, is_asked_for, only_for
 from paretoformer.search.dispatch.ray_session import _keep_token_to_its_owner
+from paretoformer.search.report.dashboard import _server, is_asked_for, only_for
 
 
 @pytest.fixture

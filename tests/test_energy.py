@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
+from paretoformer.evaluators.common.target import Target
 from paretoformer.evaluators.metrics import energy
 from paretoformer.evaluators.metrics.energy import Energy
-from paretoformer.evaluators.target import Target
 from tests.test_cost import bench, subject
 
 

@@ -14,7 +14,7 @@ import torch
 import paretoformer as pf
 from paretoformer.spaces import AttentionChoice, Candidate, HeadMask
 from paretoformer.spaces.axes import axes
-from paretoformer.spaces.neurons import NeuronMask
+from paretoformer.spaces.axes.neuron_mask import NeuronMask
 from paretoformer.spaces.runtimes import Tools
 from tests.test_cutting import NEURONS, tiny
 from tests.test_surgery import inputs

@@ -6,7 +6,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from paretoformer.search.results.evidence import (
+from paretoformer.search.records.facts import MetricFacts, RunFacts
+from paretoformer.search.report.evidence import (
     contributions,
     misled_by_flops,
     overlaps,
@@ -14,7 +15,6 @@ from paretoformer.search.results.evidence import (
     shrinkage,
     timeline,
 )
-from paretoformer.search.results.facts import MetricFacts, RunFacts
 from paretoformer.spaces import AttentionChoice, Candidate, HeadMask
 
 WINDOW = AttentionChoice.of("window", window=8, global_tokens=1)

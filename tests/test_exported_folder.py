@@ -18,9 +18,9 @@ from safetensors.torch import load_file, save_file
 
 import paretoformer as pf
 from paretoformer.spaces import Candidate, HeadMask
-from paretoformer.spaces.damage import digest_of
-from paretoformer.spaces.families import FAMILIES
-from paretoformer.spaces.neurons import NeuronMask
+from paretoformer.spaces.axes.neuron_mask import NeuronMask
+from paretoformer.spaces.common.malformed import digest_of
+from paretoformer.spaces.models.families import FAMILIES
 from tests.test_cutting import tiny as deep
 from tests.test_surgery import MASK, WINDOW, inputs, logits, tiny
 

@@ -16,8 +16,8 @@ from paretoformer.evaluators.tasks import task_names, task_of
 from paretoformer.search.study.spec import load_spec
 from paretoformer.search.study.subject import load_subject
 from paretoformer.spaces import Candidate, HeadMask
-from paretoformer.spaces.answers import Answers
-from paretoformer.spaces.families import FAMILIES
+from paretoformer.spaces.models.divergence import Answers
+from paretoformer.spaces.models.families import FAMILIES
 from tests.test_image_classification import write_image_model
 from tests.tiny import HEADS, LAYERS, WORDS, write_model, write_study
 

@@ -16,19 +16,19 @@ import transformers
 from scipy.stats import spearmanr
 
 import paretoformer as pf
-from paretoformer.evaluators.data import Examples
+from paretoformer.evaluators.data.examples import Examples
 from paretoformer.evaluators.metrics import metric_of
 from paretoformer.evaluators.tasks import task_of
 from paretoformer.evaluators.tasks.feature_extraction import pooling_of
-from paretoformer.search.errors import StudyError
-from paretoformer.search.results.export import export_best
-from paretoformer.search.results.parquet import read_front
+from paretoformer.search.publish.export import export_best
+from paretoformer.search.records.errors import StudyError
+from paretoformer.search.records.parquet import read_front
 from paretoformer.search.study.spec import load_spec
 from paretoformer.search.study.subject import load_subject, try_dense
 from paretoformer.spaces import Candidate, HeadMask
-from paretoformer.spaces.answers import Directions
-from paretoformer.spaces.embedder import as_embedder
-from paretoformer.spaces.surgery import share
+from paretoformer.spaces.models.divergence import Directions
+from paretoformer.spaces.models.embedder import as_embedder
+from paretoformer.spaces.models.surgery import share
 from paretoformer.testing import check_task
 from tests.tiny import HEADS, LAYERS, SMALL_SPACE, write_model, write_study
 

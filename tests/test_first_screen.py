@@ -9,11 +9,11 @@ import pytest
 import torch
 from rich.console import Console
 
-from paretoformer.search.estimate import START_SECONDS, about, estimate, forward_ms
-from paretoformer.search.plan import first_screen
-from paretoformer.search.results.display import Display, Tenths
-from paretoformer.search.results.run_folder import RunFolder
-from paretoformer.search.results.tables import catalogue_table
+from paretoformer.search.records.run_folder import RunFolder
+from paretoformer.search.report.cells import catalogue_table
+from paretoformer.search.report.display import Display, Tenths
+from paretoformer.search.study.estimate import START_SECONDS, about, estimate, forward_ms
+from paretoformer.search.study.first_screen import first_screen
 from paretoformer.search.study.spec import load_spec
 from paretoformer.search.study.subject import Subject, load_subject
 from tests.tiny import write_study
@@ -54,7 +54,7 @@ def test_first_screen_of_a_budget_says_how_it_is_shared_out(
 def test_estimate_grows_with_what_there_is_to_do(
     study: Path, subject: Subject, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("paretoformer.search.estimate.forward_ms", lambda subject: 10.0)
+    monkeypatch.setattr("paretoformer.search.study.estimate.forward_ms", lambda subject: 10.0)
     few, many = (estimate(load_spec(study, trials=n), subject) for n in (10, 400))
     assert many.search - START_SECONDS == pytest.approx(40 * (few.search - START_SECONDS))
     assert many.distil == few.distil == 0

@@ -17,27 +17,27 @@ import transformers
 from hypothesis import given
 from hypothesis import strategies as st
 
-from paretoformer.evaluators import block_costs as block_costs_of
-from paretoformer.evaluators.block_costs import block_costs
-from paretoformer.evaluators.progress import silent
-from paretoformer.evaluators.target import Target
-from paretoformer.search.errors import RunError
+from paretoformer.evaluators.common.progress import silent
+from paretoformer.evaluators.common.target import Target
+from paretoformer.search.planning import block_costs as block_costs_of
+from paretoformer.search.planning.block_costs import block_costs
+from paretoformer.search.planning.prediction import Forecast, Priced, forecasts, spread
+from paretoformer.search.planning.prepare import prepare
 from paretoformer.search.proposers.standard import structures
-from paretoformer.search.results.run_folder import RunFolder
-from paretoformer.search.study.prepare import prepare
+from paretoformer.search.records.errors import RunError
+from paretoformer.search.records.run_folder import RunFolder
 from paretoformer.search.study.spec import load_spec
 from paretoformer.search.study.subject import Subject, load_subject
 from paretoformer.spaces import AttentionChoice, Candidate, HeadMask
 from paretoformer.spaces.attention import build as build_mechanism
-from paretoformer.spaces.attention.block import AttentionBlock
 from paretoformer.spaces.attention.interface import MECHANISM
+from paretoformer.spaces.axes.attention_options import AttentionBlock
+from paretoformer.spaces.axes.axis import Probe
+from paretoformer.spaces.axes.block_options import normalised
 from paretoformer.spaces.axes.feed_forward import NeuronBlock
-from paretoformer.spaces.axis import Probe
-from paretoformer.spaces.block import normalised
+from paretoformer.spaces.axes.sensitivity import OutputProbe, SwapProbe, sensitivity
 from paretoformer.spaces.build import build
-from paretoformer.spaces.families import blocks_of
-from paretoformer.spaces.prediction import Forecast, Priced, forecasts, spread
-from paretoformer.spaces.sensitivity import OutputProbe, SwapProbe, sensitivity
+from paretoformer.spaces.models.families import blocks_of
 from tests.test_surgery import inputs, tiny
 from tests.tiny import write_study
 

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from paretoformer.search.results.front import (
+from paretoformer.search.records.dominance import (
     AT_ONCE,
     Standing,
     clearly_dominated,

@@ -17,17 +17,17 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import paretoformer as pf
-from paretoformer.search.errors import ParetoformerError, StudyError
-from paretoformer.search.results.best import load_best
-from paretoformer.search.results.evidence import shrinkage
-from paretoformer.search.results.parquet import METADATA, read_front
-from paretoformer.search.results.report import write_report
-from paretoformer.search.results.run_folder import RunFolder
-from paretoformer.search.results.tables import front_table, optimism
+from paretoformer.search.publish.best import load_best
+from paretoformer.search.records.errors import ParetoformerError, StudyError
+from paretoformer.search.records.parquet import METADATA, read_front
+from paretoformer.search.records.run_folder import RunFolder
+from paretoformer.search.report.cells import front_table, optimism
+from paretoformer.search.report.evidence import shrinkage
+from paretoformer.search.report.page import write_report
 from paretoformer.search.study.spec import check_varies, parse_spec
 from paretoformer.spaces import Candidate
-from paretoformer.spaces.damage import digest_of
-from paretoformer.spaces.neurons import NeuronMask
+from paretoformer.spaces.axes.neuron_mask import NeuronMask
+from paretoformer.spaces.common.malformed import digest_of
 from tests.conftest import EXAMPLE
 from tests.test_exported_folder import as_version
 from tests.test_surgery import MASK, WINDOW, tiny

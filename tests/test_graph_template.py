@@ -16,8 +16,8 @@ from onnx import numpy_helper
 from torch import nn
 
 from paretoformer.spaces import Candidate, HeadMask
+from paretoformer.spaces.axes.neuron_mask import NeuronMask
 from paretoformer.spaces.build import build
-from paretoformer.spaces.neurons import NeuronMask
 from paretoformer.spaces.runtimes import Tools, graph_template, onnx_export
 from paretoformer.spaces.runtimes.example import example_for
 from paretoformer.spaces.runtimes.onnx_export import onnx_model

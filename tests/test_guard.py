@@ -15,12 +15,12 @@ import safetensors.torch as st
 import torch
 import transformers
 
-from paretoformer.evaluators.data import Examples
-from paretoformer.evaluators.target import Target
+from paretoformer.evaluators.common.target import Target
+from paretoformer.evaluators.data.examples import Examples
+from paretoformer.evaluators.data.workload import Workload
 from paretoformer.evaluators.tasks.task import load_config
 from paretoformer.evaluators.tasks.text import tokenize
-from paretoformer.evaluators.workload import Workload
-from paretoformer.search.errors import StudyError
+from paretoformer.search.records.errors import StudyError
 from paretoformer.search.study.spec import load_spec
 from paretoformer.search.study.subject import Subject, load_subject, try_dense
 from tests.tiny import write_knowing_study, write_model

@@ -16,13 +16,13 @@ import transformers
 from PIL import Image
 
 import paretoformer as pf
-from paretoformer.evaluators.data import Examples
-from paretoformer.evaluators.target import Target
+from paretoformer.evaluators.common.target import Target
+from paretoformer.evaluators.data.examples import Examples
 from paretoformer.evaluators.tasks import image_classification, task_of
-from paretoformer.search.errors import StudyError
-from paretoformer.search.init import init
+from paretoformer.search.records.errors import StudyError
 from paretoformer.search.study.spec import load_spec
 from paretoformer.search.study.subject import load_subject, try_dense
+from paretoformer.search.study.template import init
 from paretoformer.spaces import Candidate, HeadMask
 from tests.tiny import HEADS, LAYERS, SMALL_SPACE
 

@@ -12,10 +12,10 @@ import pyarrow.parquet as pq
 import pytest
 from pydantic import BaseModel
 
-from paretoformer.search.columns import Columns, Head, columns_of, read_head
-from paretoformer.search.errors import StudyError
-from paretoformer.search.init import init, study_text
+from paretoformer.search.records.errors import StudyError
+from paretoformer.search.study.columns import Columns, Head, columns_of, read_head
 from paretoformer.search.study.spec import Spec, parse_spec
+from paretoformer.search.study.template import init, study_text
 from tests.conftest import Run
 from tests.tiny import write_data, write_model
 

@@ -14,16 +14,16 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from paretoformer.evaluators.measurement import Measurement, samples_for
-from paretoformer.evaluators.timing import conditions, protocol, statistics
+from paretoformer.evaluators.common.measurement import Measurement, samples_for
+from paretoformer.evaluators.timing import conditions, intervals, protocol
 from paretoformer.evaluators.timing.conditions import Watch, set_threads, threads_in_use
+from paretoformer.evaluators.timing.intervals import Timed, summary, undelayed
 from paretoformer.evaluators.timing.protocol import (
     TimingProtocol,
     time_alone,
     time_interleaved,
     warm_up,
 )
-from paretoformer.evaluators.timing.statistics import Timed, summary, undelayed
 
 
 @pytest.fixture
@@ -48,7 +48,7 @@ def test_drift_of_the_machine_cancels() -> None:
         TimingProtocol(width=1e-9, seconds=0.01),
         reference=20.0,
     )
-    assert len(timed.samples) >= statistics.ROUNDS
+    assert len(timed.samples) >= intervals.ROUNDS
     np.testing.assert_allclose(timed.samples, 10.0, rtol=1e-3)
 
 
@@ -136,7 +136,7 @@ def test_timing_ends_when_its_interval_is_narrow() -> None:
     timed = time_interleaved(
         lambda: 1.0, lambda: next(steady), TimingProtocol(0.02, 60.0), reference=1.0
     )
-    assert len(timed.samples) == statistics.ROUNDS
+    assert len(timed.samples) == intervals.ROUNDS
 
 
 @pytest.mark.usefixtures("quick")
@@ -150,7 +150,7 @@ def test_timing_ends_when_its_time_is_spent() -> None:
     start = time.monotonic()
     timed = time_interleaved(lambda: 1.0, noisy, TimingProtocol(0.001, 0.2), reference=1.0)
     assert time.monotonic() - start < 5
-    assert len(timed.samples) > statistics.ROUNDS
+    assert len(timed.samples) > intervals.ROUNDS
 
 
 def test_warm_up_is_ten_runs_and_a_second(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -172,7 +172,7 @@ def test_interval_holds_what_a_second_timing_gives_in_95_of_100() -> None:
     rng = np.random.default_rng(0)
     held = 0
     for _ in range(1000):
-        sessions = 10.0 * rng.normal(1.0, statistics.SESSION / 2**0.5, size=2)
+        sessions = 10.0 * rng.normal(1.0, intervals.SESSION / 2**0.5, size=2)
         one, other = (Timed(each * rng.lognormal(0.0, 0.05, size=15)) for each in sessions)
         held += summary(one).low <= other.mean <= summary(one).high
     assert 930 <= held <= 970
@@ -188,8 +188,8 @@ def test_stable_timing_is_told_from_a_scattered_one() -> None:
 
 def test_interval_holds_what_no_number_of_rounds_shows() -> None:
     measured = summary(Timed(np.full(100, 10.0)))
-    assert measured.low == pytest.approx(10.0 * (1 - 1.96 * statistics.SESSION))
-    assert measured.high == pytest.approx(10.0 * (1 + 1.96 * statistics.SESSION))
+    assert measured.low == pytest.approx(10.0 * (1 - 1.96 * intervals.SESSION))
+    assert measured.high == pytest.approx(10.0 * (1 + 1.96 * intervals.SESSION))
 
 
 def test_99th_percentile_needs_662_samples() -> None:

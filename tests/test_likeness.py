@@ -10,17 +10,17 @@ import pytest
 import torch
 
 import paretoformer as pf
-from paretoformer.evaluators.data import DataSource, read_splits
+from paretoformer.evaluators.data.examples import DataSource, read_splits
 from paretoformer.evaluators.metrics import Bench
 from paretoformer.evaluators.metrics.likeness import Divergence, Fidelity
 from paretoformer.evaluators.timing.protocol import TimingProtocol
-from paretoformer.search.errors import StudyError
-from paretoformer.search.results.parquet import read_front, read_table
+from paretoformer.search.records.errors import StudyError
+from paretoformer.search.records.parquet import read_front, read_table
 from paretoformer.search.study.spec import load_spec
 from paretoformer.search.study.subject import Subject, load_subject
+from paretoformer.spaces.axes.head_mask import HeadMask
 from paretoformer.spaces.build import build
 from paretoformer.spaces.candidate import Candidate
-from paretoformer.spaces.heads import HeadMask
 from paretoformer.spaces.runtimes.torch_runtime import TorchRunnable
 from paretoformer.testing import check_metric
 from tests.tiny import HEADS, LAYERS, SMALL_SPACE, write_data, write_study

@@ -16,30 +16,30 @@ import pytest
 from optuna.trial import TrialState
 
 from paretoformer.evaluators.artifact import workspace
+from paretoformer.evaluators.common.measurement import Measurement
 from paretoformer.evaluators.formula import FormulaEvaluator, formula
-from paretoformer.evaluators.measurement import Measurement
 from paretoformer.evaluators.metrics.accuracy import Accuracy
 from paretoformer.evaluators.metrics.latency import Latency
 from paretoformer.evaluators.outcome import Outcome, Result
 from paretoformer.search.dispatch.dispatcher import InlineDispatcher
 from paretoformer.search.dispatch.pipeline import Pipeline
-from paretoformer.search.distilling import Distilling, progress_of
-from paretoformer.search.errors import StudyFailed
 from paretoformer.search.loop import DUPLICATE, PLANTED, Search, stored_records
 from paretoformer.search.proposers import Planted, Unseen, standard_proposers, to_distil
+from paretoformer.search.proposers.distilling import Distilling, progress_of
 from paretoformer.search.proposers.standard import structures
-from paretoformer.search.results.choose import Unchosen, by_importance, chosen, unchosen
-from paretoformer.search.results.confirm import ALWAYS, confirm
-from paretoformer.search.results.front import nondominated
-from paretoformer.search.results.published import published_table
-from paretoformer.search.results.record import New, Records, TrialRecord
-from paretoformer.search.results.requirement import Requirement
-from paretoformer.search.results.seldom import Seldom
+from paretoformer.search.publish.choose import Unchosen, by_importance, chosen, unchosen
+from paretoformer.search.publish.confirm import ALWAYS, confirm
+from paretoformer.search.publish.front import published_table
+from paretoformer.search.records.dominance import nondominated
+from paretoformer.search.records.errors import StudyFailed
+from paretoformer.search.records.record import New, Records, TrialRecord
+from paretoformer.search.records.requirement import Requirement
+from paretoformer.search.records.throttle import Seldom
 from paretoformer.search.study.optuna_study import open_study
 from paretoformer.spaces import AttentionChoice, Candidate, HeadMask
 from paretoformer.spaces.axes.attention import ChoicePerLayer
+from paretoformer.spaces.axes.axis import Fixed, Shape
 from paretoformer.spaces.axes.heads import RankedHeads
-from paretoformer.spaces.axis import Fixed, Shape
 from paretoformer.spaces.space import Space
 
 OBJECTIVES = [Accuracy(), Latency()]
@@ -544,7 +544,7 @@ def test_progress_of_distillation_counts_what_is_finished(
     picks = [Candidate(HeadMask.none(3, 4), recovery=f"distilled:{n}") for n in (1, 2)]
     states = [{"seconds": 30.0, "divergence": 0.2}, {"seconds": 12.0, "divergence": 0.1}]
     there = {workspace(tmp_path, pick): state for pick, state in zip(picks, states, strict=True)}
-    monkeypatch.setattr("paretoformer.search.distilling.read_progress", there.get)
+    monkeypatch.setattr("paretoformer.search.proposers.distilling.read_progress", there.get)
     look = progress_of(picks, tmp_path)
     assert look() == (42, 180, "0.200, 0.100 nats")
     del there[workspace(tmp_path, picks[0])]

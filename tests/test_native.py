@@ -18,8 +18,8 @@ import transformers
 import paretoformer as pf
 from paretoformer.spaces import Candidate, HeadMask
 from paretoformer.spaces.attention.menu import menu
-from paretoformer.spaces.families import FAMILIES
-from paretoformer.spaces.neurons import NeuronMask
+from paretoformer.spaces.axes.neuron_mask import NeuronMask
+from paretoformer.spaces.models.families import FAMILIES
 from tests.test_cutting import tiny as deep
 from tests.test_exported_folder import CUT
 from tests.test_surgery import inputs, logits

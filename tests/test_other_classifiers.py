@@ -19,11 +19,11 @@ from sklearn.metrics import f1_score, mean_squared_error
 
 from paretoformer.evaluators.metrics import metric_of
 from paretoformer.evaluators.tasks import task_of
-from paretoformer.search.errors import StudyError
-from paretoformer.search.init import init
+from paretoformer.search.records.errors import StudyError
 from paretoformer.search.study.spec import load_spec
 from paretoformer.search.study.subject import load_subject, try_dense
-from paretoformer.spaces.answers import Answers, MultiLabel, Numbers
+from paretoformer.search.study.template import init
+from paretoformer.spaces.models.divergence import Answers, MultiLabel, Numbers
 from paretoformer.testing import check_metric, check_task
 from tests.tiny import SMALL_SPACE, WORDS, write_model, write_study
 
@@ -233,7 +233,9 @@ def test_scores_are_those_of_the_libraries(seed: int) -> None:
         ),
     }
     for name, (task, truth, said, value) in wanted.items():
-        with mock.patch("paretoformer.evaluators.statistics.RESAMPLES", 19):  # 199 take minutes
+        with mock.patch(
+            "paretoformer.evaluators.common.statistics.RESAMPLES", 19
+        ):  # 199 take minutes
             found = check_metric(metric_of(name), bench_of(task, truth, said))
         assert found is not None
         assert found.value == pytest.approx(float(value))

@@ -11,12 +11,12 @@ from optuna.artifacts import get_all_artifact_meta
 from optuna.artifacts.exceptions import ArtifactNotFound
 
 from paretoformer.evaluators.outcome import Outcome, Result
-from paretoformer.search.results.layers import layer_rows, picture
-from paretoformer.search.results.record import RECORD, TrialRecord
-from paretoformer.search.study.pictures import NAME, Pictures, attach_picture
+from paretoformer.search.records.record import RECORD, TrialRecord
+from paretoformer.search.report.layers import layer_rows, picture
+from paretoformer.search.report.pictures import NAME, Pictures, attach_picture
+from paretoformer.spaces.attention.choice import AttentionChoice
+from paretoformer.spaces.axes.head_mask import HeadMask
 from paretoformer.spaces.candidate import Candidate
-from paretoformer.spaces.choice import AttentionChoice
-from paretoformer.spaces.heads import HeadMask
 
 SVG = "{http://www.w3.org/2000/svg}"
 WINDOW = AttentionChoice.of("window", window=8)

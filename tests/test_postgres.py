@@ -16,9 +16,9 @@ from optuna.trial import TrialState
 
 import paretoformer as pf
 from paretoformer.evaluators.formula import FormulaEvaluator
-from paretoformer.search.errors import StudyError
 from paretoformer.search.loop import stored_records
-from paretoformer.search.results.parquet import read_front, read_table
+from paretoformer.search.records.errors import StudyError
+from paretoformer.search.records.parquet import read_front, read_table
 from paretoformer.search.study.optuna_study import check_storage, open_study
 from tests import postgres
 from tests.test_loop import OBJECTIVES, search_of, small_space

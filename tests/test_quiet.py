@@ -13,12 +13,19 @@ from pathlib import Path
 import psutil
 import pytest
 
-from paretoformer.evaluators.measurement import Measurement
+from paretoformer.evaluators.common.measurement import Measurement
+from paretoformer.evaluators.common.target import check_threads, physical_cores
 from paretoformer.evaluators.metrics.latency import Latency
 from paretoformer.evaluators.outcome import Outcome, Result
-from paretoformer.evaluators.target import check_threads, physical_cores
-from paretoformer.evaluators.timing import conditions, load
-from paretoformer.evaluators.timing.load import Load, Use, descendants, load_between, look_around
+from paretoformer.evaluators.timing import conditions
+from paretoformer.evaluators.timing import foreign_load as load
+from paretoformer.evaluators.timing.foreign_load import (
+    Load,
+    Use,
+    descendants,
+    load_between,
+    look_around,
+)
 from paretoformer.evaluators.timing.protocol import TimingProtocol
 from paretoformer.evaluators.timing.quiet import (
     ATTEMPTS,
@@ -27,9 +34,9 @@ from paretoformer.evaluators.timing.quiet import (
     measure_in_quiet,
     read_notice,
 )
-from paretoformer.search.budget import patience_seconds
 from paretoformer.search.dispatch.patience import Patience
-from paretoformer.search.results.display import Display
+from paretoformer.search.report.display import Display
+from paretoformer.search.study.budget import patience_seconds
 from paretoformer.search.study.spec import parse_spec
 from tests.test_cost import bench, subject
 

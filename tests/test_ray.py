@@ -17,14 +17,14 @@ import pytest
 from paretoformer.evaluators.evaluator import Evaluates, Job
 from paretoformer.evaluators.formula import FormulaEvaluator
 from paretoformer.evaluators.outcome import Outcome, Phase, Result
-from paretoformer.evaluators.timing.load import Load
+from paretoformer.evaluators.timing.foreign_load import Load
 from paretoformer.search.dispatch.patience import SHARE
 from paretoformer.search.dispatch.placement import places
 from paretoformer.search.dispatch.ray_dispatcher import RayDispatcher
 from paretoformer.search.dispatch.ray_session import ray_session
-from paretoformer.search.dispatch.screened import ScreenedByWorkers
 from paretoformer.search.dispatch.signals import interruptible
-from paretoformer.search.errors import Interrupted
+from paretoformer.search.planning.screened import ScreenedByWorkers
+from paretoformer.search.records.errors import Interrupted
 from paretoformer.spaces import Candidate, HeadMask
 from tests.test_screening import candidates, screen
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from paretoformer.search.dispatch.ray_session import _start
-from paretoformer.search.errors import StudyFailed
+from paretoformer.search.records.errors import StudyFailed
 
 
 class ColdRay:

@@ -9,8 +9,8 @@ from pathlib import Path
 import datasets
 import pytest
 
-from paretoformer.evaluators.data import DataSource, read_splits
-from paretoformer.evaluators.reading import ClassLabel, DataError, read_columns
+from paretoformer.evaluators.data.examples import DataSource, read_splits
+from paretoformer.evaluators.data.reading import ClassLabel, DataError, read_columns
 
 ROWS = 80
 

@@ -9,9 +9,9 @@ import torch
 
 import paretoformer as pf
 from paretoformer.spaces import AttentionChoice, Candidate
-from paretoformer.spaces.axis import Unsuitable
+from paretoformer.spaces.axes.axis import Unsuitable
 from paretoformer.spaces.build import build
-from paretoformer.spaces.families import FAMILIES, blocks_of
+from paretoformer.spaces.models.families import FAMILIES, blocks_of
 from tests.test_cutting import LAYERS, tiny
 from tests.test_every_axis import READS_FIRST, changed
 from tests.test_recovery import batches

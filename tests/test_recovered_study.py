@@ -9,9 +9,9 @@ import torch
 
 import paretoformer as pf
 from paretoformer.evaluators.artifact import workspace
-from paretoformer.search.results.export import export_best
-from paretoformer.search.results.parquet import read_front, read_table
-from paretoformer.spaces.recovery.report import Recovered
+from paretoformer.search.publish.export import export_best
+from paretoformer.search.records.parquet import read_front, read_table
+from paretoformer.spaces.recovery.repair_report import Recovered
 from tests.tiny import write_study
 
 pytestmark = [pytest.mark.slow, pytest.mark.alone]

@@ -13,9 +13,9 @@ import torch
 
 import paretoformer as pf
 from paretoformer.spaces import AttentionChoice, Candidate, HeadMask
-from paretoformer.spaces.answers import Distributions
 from paretoformer.spaces.build import build, load_built
-from paretoformer.spaces.families import blocks_of
+from paretoformer.spaces.models.divergence import Distributions
+from paretoformer.spaces.models.families import blocks_of
 from paretoformer.spaces.recovery import Distillation, Teacher, repair
 from paretoformer.spaces.recovery.distillation import read_progress
 from paretoformer.spaces.recovery.least_squares import STRIP, Moments, best_change

@@ -15,16 +15,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from paretoformer.search.results.chart import CSS, LIGHT, Layer, Mark, scatter, standalone
-from paretoformer.search.results.facts import MetricFacts, RunFacts
-from paretoformer.search.results.front_chart import front_charts
-from paretoformer.search.results.parquet import read_front, read_table
-from paretoformer.search.results.report import write_report
-from paretoformer.search.results.run_folder import RunFolder
-from paretoformer.search.results.scale import Scale
-from paretoformer.search.results.terminal_plot import HEIGHT, terminal_plot
-from paretoformer.search.results.timeline import jobs, spent, timeline_chart
-from paretoformer.search.results.trade import trade
+from paretoformer.search.records.facts import MetricFacts, RunFacts
+from paretoformer.search.records.parquet import read_front, read_table
+from paretoformer.search.records.run_folder import RunFolder
+from paretoformer.search.report.chart import CSS, LIGHT, Layer, Mark, scatter, standalone
+from paretoformer.search.report.front_chart import front_charts
+from paretoformer.search.report.page import write_report
+from paretoformer.search.report.scale import Scale
+from paretoformer.search.report.terminal_plot import HEIGHT, terminal_plot
+from paretoformer.search.report.timeline import jobs, spent, timeline_chart
+from paretoformer.search.report.trade import trade
 from tests.conftest import Run
 
 SVG = "{http://www.w3.org/2000/svg}"
@@ -89,7 +89,7 @@ def test_front_lies_beside_the_report_as_png_where_matplotlib_is_installed(copy:
 def test_without_matplotlib_there_is_a_report_and_no_png(
     copy: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("paretoformer.search.results.front_chart.find_spec", lambda name: None)
+    monkeypatch.setattr("paretoformer.search.report.front_chart.find_spec", lambda name: None)
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     assert write_report(RunFolder(copy)).exists()
     assert not (copy / "front.png").exists()

@@ -15,12 +15,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics import ndcg_score
 
-from paretoformer.evaluators.data import DataSource, read_splits
+from paretoformer.evaluators.common.statistics import ndcg_of_queries, reciprocal_ranks
+from paretoformer.evaluators.data.examples import DataSource, read_splits
+from paretoformer.evaluators.data.reading import DataError
 from paretoformer.evaluators.metrics import metric_of
-from paretoformer.evaluators.reading import DataError
-from paretoformer.evaluators.statistics import ndcg_of_queries, reciprocal_ranks
 from paretoformer.evaluators.tasks import task_of
-from paretoformer.search.errors import StudyError
+from paretoformer.search.records.errors import StudyError
 from paretoformer.search.study.spec import load_spec
 from paretoformer.search.study.subject import load_subject, try_dense
 from paretoformer.testing import check_metric

@@ -12,11 +12,11 @@ from paretoformer.evaluators.formula import FormulaEvaluator
 from paretoformer.evaluators.outcome import Result
 from paretoformer.search.dispatch.dispatcher import InlineDispatcher
 from paretoformer.search.dispatch.pipeline import Pipeline
-from paretoformer.search.results.choose import chosen
-from paretoformer.search.results.confirm import CONFIRMED, confirm, confirmations
-from paretoformer.search.results.published import published_table
-from paretoformer.search.results.record import RECORD, TrialRecord
-from paretoformer.search.results.scores import PART, Scores
+from paretoformer.search.publish.choose import chosen
+from paretoformer.search.publish.confirm import CONFIRMED, confirm, confirmations
+from paretoformer.search.publish.front import published_table
+from paretoformer.search.records.record import RECORD, TrialRecord
+from paretoformer.search.records.scores import PART, Scores
 from tests.test_loop import NAMES, OBJECTIVES, new_search, recovered
 
 TEXT_OF_MYSQL = 65_535

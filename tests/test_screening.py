@@ -10,26 +10,26 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from paretoformer.evaluators import screening
+from paretoformer.evaluators.common.progress import silent
+from paretoformer.evaluators.common.target import Target
 from paretoformer.evaluators.evaluator import Evaluates, Job
 from paretoformer.evaluators.outcome import Outcome, Result
-from paretoformer.evaluators.progress import silent
-from paretoformer.evaluators.screening import Screen, ScreenEvaluator, Screening
-from paretoformer.evaluators.target import Target
 from paretoformer.search import workers as workers_of
 from paretoformer.search.dispatch import memory
 from paretoformer.search.dispatch.dispatcher import Dispatcher, InlineDispatcher
-from paretoformer.search.dispatch.screened import ScreenedByWorkers
-from paretoformer.search.errors import StudyFailed
-from paretoformer.search.results.display import Display
-from paretoformer.search.results.run_folder import RunFolder
-from paretoformer.search.study.prepare import prepare
+from paretoformer.search.planning import screening
+from paretoformer.search.planning.block_repair import BlockRepairs
+from paretoformer.search.planning.prepare import prepare
+from paretoformer.search.planning.screened import ScreenedByWorkers
+from paretoformer.search.planning.screening import Screen, ScreenEvaluator, Screening
+from paretoformer.search.records.errors import StudyFailed
+from paretoformer.search.records.run_folder import RunFolder
+from paretoformer.search.report.display import Display
 from paretoformer.search.study.spec import load_spec
 from paretoformer.search.study.subject import load_subject
 from paretoformer.search.workers import Workers
 from paretoformer.spaces import Candidate
-from paretoformer.spaces.families import shape_of
-from paretoformer.spaces.recovery.block_repair import BlockRepairs
+from paretoformer.spaces.models.families import shape_of
 from paretoformer.spaces.recovery.layerwise import Part
 from tests.test_block_repair import WINDOW, only
 from tests.test_cutting import tiny

@@ -12,10 +12,10 @@ import pytest
 import torch
 
 import paretoformer as pf
-from paretoformer.search.errors import RunError, StudyError
-from paretoformer.search.results.export import export_best
-from paretoformer.search.results.parquet import read_front, read_table
-from paretoformer.search.results.verify import verify
+from paretoformer.search.publish.export import export_best
+from paretoformer.search.publish.verify import verify
+from paretoformer.search.records.errors import RunError, StudyError
+from paretoformer.search.records.parquet import read_front, read_table
 from tests.tiny import write_study
 
 pytestmark = [pytest.mark.slow, pytest.mark.alone]

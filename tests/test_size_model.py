@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from paretoformer.search.planning.size_model import SizeModel, kept
 from paretoformer.spaces import Candidate, HeadMask
-from paretoformer.spaces.neurons import NeuronMask
-from paretoformer.spaces.size_model import SizeModel, kept
+from paretoformer.spaces.axes.neuron_mask import NeuronMask
 
 SHARES = np.array([0.5, 0.15, 0.3, 0.05])
 WHOLE = 90.0

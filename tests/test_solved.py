@@ -16,25 +16,25 @@ from paretoformer.evaluators.metrics.counts import Parameters
 from paretoformer.evaluators.outcome import Outcome
 from paretoformer.search.dispatch.dispatcher import InlineDispatcher
 from paretoformer.search.dispatch.pipeline import Pipeline
-from paretoformer.search.errors import StudyError
 from paretoformer.search.loop import Search, stored_records
-from paretoformer.search.predictor import LATENCY, Predictor
+from paretoformer.search.planning.knapsack import Kind, Programme
+from paretoformer.search.planning.predictor import LATENCY, Predictor
 from paretoformer.search.proposers import Unseen, solved_proposers, standard_proposers
 from paretoformer.search.proposers.bisection import by_bisection
+from paretoformer.search.proposers.gaussian_process import GaussianProcess
 from paretoformer.search.proposers.solved import REACH, least_of_use
-from paretoformer.search.results.display import Display
-from paretoformer.search.results.front import hypervolume
-from paretoformer.search.results.record import TrialRecord, row, schema
-from paretoformer.search.results.requirement import Requirement
-from paretoformer.search.results.run_folder import RunFolder
+from paretoformer.search.proposers.surrogate import SurrogateSampler
+from paretoformer.search.records.dominance import hypervolume
+from paretoformer.search.records.errors import StudyError
+from paretoformer.search.records.record import TrialRecord, row, schema
+from paretoformer.search.records.requirement import Requirement
+from paretoformer.search.records.run_folder import RunFolder
+from paretoformer.search.report.display import Display
 from paretoformer.search.run import _Run
-from paretoformer.search.samplers.choice import check_sampler, uses_surrogate
-from paretoformer.search.samplers.gaussian_process import GaussianProcess
-from paretoformer.search.samplers.surrogate import SurrogateSampler
 from paretoformer.search.study.optuna_study import open_study
+from paretoformer.search.study.sampler_choice import check_sampler, uses_surrogate
 from paretoformer.spaces import AttentionChoice, Candidate
-from paretoformer.spaces.attention.block import AttentionBlock
-from paretoformer.spaces.solver import Kind, Programme
+from paretoformer.spaces.axes.attention_options import AttentionBlock
 from tests.test_loop import NAMES, OBJECTIVES, REQUIREMENT, SCORES, WINDOW, small_space, storage
 
 LAYERS, HEADS = 3, 4
@@ -172,15 +172,17 @@ def test_restarted_surrogate_does_not_draw_again_what_it_drew(tmp_path: Path) ->
 
 
 def test_surrogate_is_used_where_it_is_named_or_has_something_to_learn_from() -> None:
-    here, quality = predictor(), OBJECTIVES[0]
-    assert uses_surrogate("auto", here, OBJECTIVES)
-    assert uses_surrogate("surrogate", here, OBJECTIVES)
-    assert not uses_surrogate("nsga2", here, OBJECTIVES)
-    assert not uses_surrogate("auto", None, OBJECTIVES)
-    assert not uses_surrogate("auto", here, [quality, Parameters()])
-    assert not uses_surrogate("auto", here, [*OBJECTIVES, Parameters()])  # it models two of them
+    quality = OBJECTIVES[0]
+    assert uses_surrogate("auto", OBJECTIVES, has_table=True)
+    assert uses_surrogate("surrogate", OBJECTIVES, has_table=True)
+    assert not uses_surrogate("nsga2", OBJECTIVES, has_table=True)
+    assert not uses_surrogate("auto", OBJECTIVES, has_table=False)
+    assert not uses_surrogate("auto", [quality, Parameters()], has_table=True)
+    assert not uses_surrogate(
+        "auto", [*OBJECTIVES, Parameters()], has_table=True
+    )  # it models two of them
     with pytest.raises(StudyError, match="needs a table of blocks"):
-        uses_surrogate("surrogate", None, OBJECTIVES)
+        uses_surrogate("surrogate", OBJECTIVES, has_table=False)
     check_sampler("auto", [quality, Parameters()])
     check_sampler("surrogate", [*OBJECTIVES, Parameters()])
     with pytest.raises(ValueError, match="have both among the objectives, or write 'auto'"):

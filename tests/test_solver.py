@@ -14,14 +14,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from paretoformer.evaluators.block_table import KnownRows, Row, TooLate, block_table
-from paretoformer.evaluators.screening import Screen, Screening
-from paretoformer.spaces import AttentionChoice, Candidate, HeadMask
-from paretoformer.spaces.attention.block import AttentionBlock
-from paretoformer.spaces.axes.feed_forward import NeuronBlock
-from paretoformer.spaces.axis import Shape
-from paretoformer.spaces.latency_model import LatencyModel
-from paretoformer.spaces.solver import (
+from paretoformer.search.planning.block_table import KnownRows, Row, TooLate, block_table
+from paretoformer.search.planning.knapsack import (
     BUCKETS,
     Kind,
     Programme,
@@ -31,6 +25,12 @@ from paretoformer.spaces.solver import (
     coefficients,
     learn,
 )
+from paretoformer.search.planning.latency_model import LatencyModel
+from paretoformer.search.planning.screening import Screen, Screening
+from paretoformer.spaces import AttentionChoice, Candidate, HeadMask
+from paretoformer.spaces.axes.attention_options import AttentionBlock
+from paretoformer.spaces.axes.axis import Shape
+from paretoformer.spaces.axes.feed_forward import NeuronBlock
 from tests.test_cutting import tiny
 
 LAYERS, HEADS, NEURONS = 2, 3, 96

@@ -11,20 +11,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from paretoformer.evaluators.measurement import Measurement
+from paretoformer.evaluators.common.measurement import Measurement
 from paretoformer.evaluators.metrics.accuracy import Accuracy
 from paretoformer.evaluators.metrics.latency import Latency
 from paretoformer.evaluators.outcome import Outcome, Result
 from paretoformer.search.proposers import alternatives, standard_proposers
 from paretoformer.search.proposers.standard import structures
-from paretoformer.search.results.record import TrialRecord
-from paretoformer.search.results.requirement import Requirement
+from paretoformer.search.records.record import TrialRecord
+from paretoformer.search.records.requirement import Requirement
 from paretoformer.spaces import AttentionChoice, Candidate, HeadMask
 from paretoformer.spaces.attention.menu import left_out, menu
 from paretoformer.spaces.axes import heads
 from paretoformer.spaces.axes.attention import ChoicePerLayer
+from paretoformer.spaces.axes.axis import Domain, Fixed, Shape
 from paretoformer.spaces.axes.heads import HeadBits, RankedHeads
-from paretoformer.spaces.axis import Domain, Fixed, Shape
 from paretoformer.spaces.space import Space
 
 SCORES = np.random.default_rng(0).random((2, 3))

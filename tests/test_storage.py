@@ -11,7 +11,7 @@ import sqlalchemy
 from optuna.trial import FrozenTrial, TrialState
 
 from paretoformer.evaluators.formula import formula
-from paretoformer.search.results.requirement import Requirement
+from paretoformer.search.records.requirement import Requirement
 from paretoformer.search.study.generations import Generations
 from paretoformer.search.study.optuna_study import POPULATION, keep, open_storage, open_study
 from tests.test_loop import (

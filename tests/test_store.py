@@ -13,12 +13,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from paretoformer.search.errors import RunError
-from paretoformer.search.results.facts import RunFacts
-from paretoformer.search.results.front import clearly_dominated, nondominated
-from paretoformer.search.results.parquet import METADATA, read_front, read_table
-from paretoformer.search.results.run_folder import RunFolder
-from paretoformer.search.results.whole import write_whole
+from paretoformer.search.records.atomic import write_whole
+from paretoformer.search.records.dominance import clearly_dominated, nondominated
+from paretoformer.search.records.errors import RunError
+from paretoformer.search.records.facts import RunFacts
+from paretoformer.search.records.parquet import METADATA, read_front, read_table
+from paretoformer.search.records.run_folder import RunFolder
 from paretoformer.spaces import Candidate
 
 

@@ -21,11 +21,11 @@ import torch
 import paretoformer as pf
 from paretoformer.evaluators.metrics.accuracy import Accuracy
 from paretoformer.evaluators.metrics.latency import Latency
-from paretoformer.search.results.evidence import overlaps, timeline
-from paretoformer.search.results.parquet import read_front, read_table
-from paretoformer.search.results.run_folder import RunFolder
+from paretoformer.search.records.parquet import read_front, read_table
+from paretoformer.search.records.run_folder import RunFolder
+from paretoformer.search.report.evidence import overlaps, timeline
 from paretoformer.search.study.optuna_study import open_study
-from paretoformer.spaces.surgery import count_parameters
+from paretoformer.spaces.models.surgery import count_parameters
 from tests.tiny import write_study
 
 pytestmark = [pytest.mark.slow, pytest.mark.alone]

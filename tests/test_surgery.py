@@ -14,12 +14,12 @@ import transformers
 import paretoformer as pf
 from paretoformer.spaces import AttentionChoice, Candidate, HeadMask
 from paretoformer.spaces.attention import Attention, names
-from paretoformer.spaces.axis import Probe
-from paretoformer.spaces.block import normalised
+from paretoformer.spaces.axes.axis import Probe
+from paretoformer.spaces.axes.block_options import normalised
+from paretoformer.spaces.axes.sensitivity import OutputProbe, sensitivity
 from paretoformer.spaces.build import CANDIDATE, build
-from paretoformer.spaces.families import FAMILIES, UNSUITABLE, blocks_of, family_of
-from paretoformer.spaces.sensitivity import OutputProbe, sensitivity
-from paretoformer.spaces.surgery import HeadlessAttention, count_parameters, fold_scales
+from paretoformer.spaces.models.families import FAMILIES, UNSUITABLE, blocks_of, family_of
+from paretoformer.spaces.models.surgery import HeadlessAttention, count_parameters, fold_scales
 from tests.mechanisms import CHEAP
 from tests.tiny import HEADS, LAYERS
 

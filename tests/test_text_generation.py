@@ -20,28 +20,29 @@ from transformers import AutoModelForCausalLM, DynamicCache
 from transformers.cache_utils import DynamicSlidingWindowLayer
 
 import paretoformer as pf
-from paretoformer.evaluators.bench import Bench
-from paretoformer.evaluators.measurement import Measurement
+from paretoformer.evaluators.common.measurement import Measurement
+from paretoformer.evaluators.data.recovery_texts import TRAINING_BATCH, endless_batches
+from paretoformer.evaluators.data.workload import IGNORED
 from paretoformer.evaluators.metrics import metric_of
+from paretoformer.evaluators.metrics.bench import Bench
 from paretoformer.evaluators.metrics.generation import CacheSize, Decode
 from paretoformer.evaluators.metrics.perplexity import Perplexity
 from paretoformer.evaluators.outcome import Outcome, Result
-from paretoformer.evaluators.recovery_texts import TRAINING_BATCH, endless_batches
 from paretoformer.evaluators.tasks import task_of
 from paretoformer.evaluators.timing.protocol import TimingProtocol
-from paretoformer.evaluators.workload import IGNORED
-from paretoformer.search.errors import StudyError
-from paretoformer.search.results.facts import compared_timing
-from paretoformer.search.results.published import published_table
-from paretoformer.search.results.record import TrialRecord
-from paretoformer.search.study.prepare import _context
+from paretoformer.search.planning.prepare import _context
+from paretoformer.search.publish.front import published_table
+from paretoformer.search.records.errors import StudyError
+from paretoformer.search.records.facts import compared_timing
+from paretoformer.search.records.record import TrialRecord
 from paretoformer.search.study.spec import load_spec
 from paretoformer.search.study.subject import Subject, load_subject, try_dense
-from paretoformer.spaces import AttentionChoice, Candidate, HeadMask, key_values
+from paretoformer.spaces import AttentionChoice, Candidate, HeadMask
 from paretoformer.spaces.axes import axis_of
-from paretoformer.spaces.axis import Shape, Unsuitable
-from paretoformer.spaces.families import FAMILIES
-from paretoformer.spaces.next_tokens import NextTokens
+from paretoformer.spaces.axes.axis import Shape, Unsuitable
+from paretoformer.spaces.models import key_values
+from paretoformer.spaces.models.families import FAMILIES
+from paretoformer.spaces.models.next_tokens import NextTokens
 from paretoformer.spaces.runtimes import Tools, onnx_export, parse
 from paretoformer.spaces.runtimes.torch_runtime import TorchRunnable
 from paretoformer.testing import check_metric

@@ -16,17 +16,17 @@ import transformers
 from seqeval.metrics import f1_score
 
 import paretoformer as pf
-from paretoformer.evaluators.data import DataSource, read_splits
+from paretoformer.evaluators.data.examples import DataSource, read_splits
+from paretoformer.evaluators.data.reading import DataError, read_columns
+from paretoformer.evaluators.data.workload import IGNORED
 from paretoformer.evaluators.metrics import metric_of
 from paretoformer.evaluators.metrics.f1 import entity_counts
-from paretoformer.evaluators.reading import DataError, read_columns
 from paretoformer.evaluators.tasks import task_of
-from paretoformer.evaluators.workload import IGNORED
-from paretoformer.search.errors import StudyError
+from paretoformer.search.records.errors import StudyError
 from paretoformer.search.study.spec import load_spec
 from paretoformer.search.study.subject import load_subject, try_dense
 from paretoformer.spaces import Candidate, HeadMask
-from paretoformer.spaces.answers import TokenDistributions
+from paretoformer.spaces.models.divergence import TokenDistributions
 from paretoformer.testing import check_metric, check_task
 from tests.tiny import HEADS, LAYERS, SMALL_SPACE, WORDS, write_model, write_study
 

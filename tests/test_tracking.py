@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
-from paretoformer.search.errors import UserError
-from paretoformer.search.results.parquet import read_front
-from paretoformer.search.results.run_folder import RunFolder
-from paretoformer.search.results.tracking import POINT, TAG, Tracker
+from paretoformer.search.records.errors import UserError
+from paretoformer.search.records.parquet import read_front
+from paretoformer.search.records.run_folder import RunFolder
+from paretoformer.search.report.tracking import POINT, TAG, Tracker
 from tests.conftest import Run
 
 

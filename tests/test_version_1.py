@@ -10,9 +10,9 @@ import pyarrow.parquet as pq
 import pytest
 
 import paretoformer as pf
-from paretoformer.evaluators.target import Target, machine_facts
-from paretoformer.search.errors import UncheckedWarning
-from paretoformer.search.results.parquet import METADATA, read_front, read_table
+from paretoformer.evaluators.common.target import Target, machine_facts
+from paretoformer.search.records.errors import UncheckedWarning
+from paretoformer.search.records.parquet import METADATA, read_front, read_table
 from paretoformer.spaces import Candidate
 
 FROZEN = Path(__file__).parent / "data" / "v1"

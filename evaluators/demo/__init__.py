@@ -14,15 +14,15 @@ from pathlib import Path
 import platformdirs
 from filelock import FileLock
 
-from paretoformer.evaluators.data import DataSource
+from paretoformer.evaluators.common.progress import Progress, silent
+from paretoformer.evaluators.data.examples import DataSource
 from paretoformer.evaluators.demo.assets import DemoError
 from paretoformer.evaluators.demo.digits import Digits
 from paretoformer.evaluators.demo.fine_tuned import FineTuned
 from paretoformer.evaluators.demo.passages import Passages
 from paretoformer.evaluators.demo.recipe import SPLITS, Recipe
 from paretoformer.evaluators.demo.sentences import Sentences
-from paretoformer.evaluators.progress import Progress, silent
-from paretoformer.spaces.suggestions import did_you_mean
+from paretoformer.spaces.common.suggestions import did_you_mean
 
 __all__ = [
     "RECIPES",

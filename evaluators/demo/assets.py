@@ -9,7 +9,7 @@ from typing import Literal
 
 import numpy as np
 
-from paretoformer.evaluators.data import Examples
+from paretoformer.evaluators.data.examples import Examples
 
 Source = Literal["rotten_tomatoes", "imdb"]
 """Which reviews: sentences, or pages."""

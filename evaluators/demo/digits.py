@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 import torch
 
+from paretoformer.evaluators.common.progress import Progress
+from paretoformer.evaluators.common.target import physical_cores
 from paretoformer.evaluators.demo.assets import DINO, DemoError, asset
 from paretoformer.evaluators.demo.recipe import SPLITS, Recipe
-from paretoformer.evaluators.progress import Progress
-from paretoformer.evaluators.target import physical_cores
 from paretoformer.spaces.runtimes.base import missing
 
 NAMES = tuple("0123456789")

@@ -9,14 +9,14 @@ from typing import Any
 
 import torch
 
-from paretoformer.evaluators.data import Examples
+from paretoformer.evaluators.common.progress import Progress
+from paretoformer.evaluators.common.target import Target, physical_cores
+from paretoformer.evaluators.data.examples import Examples
+from paretoformer.evaluators.data.workload import Workload
 from paretoformer.evaluators.demo.assets import DemoError, Source, minilm, reviews
 from paretoformer.evaluators.demo.recipe import TextRecipe, split, write_splits
 from paretoformer.evaluators.demo.training import fine_tune
-from paretoformer.evaluators.progress import Progress
-from paretoformer.evaluators.target import Target, physical_cores
 from paretoformer.evaluators.tasks import task_of
-from paretoformer.evaluators.workload import Workload
 
 
 @dataclass(frozen=True)

@@ -11,9 +11,9 @@ from typing import Any
 
 import torch
 
+from paretoformer.evaluators.common.progress import Progress
 from paretoformer.evaluators.demo.assets import SMOLLM, DemoError, asset
 from paretoformer.evaluators.demo.recipe import Unlabelled, write_splits
-from paretoformer.evaluators.progress import Progress
 from paretoformer.spaces.runtimes.base import missing
 
 

@@ -13,9 +13,9 @@ from typing import Any, ClassVar
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from paretoformer.evaluators.data import Examples
+from paretoformer.evaluators.common.progress import Progress
+from paretoformer.evaluators.data.examples import Examples
 from paretoformer.evaluators.demo.assets import Source, reviews
-from paretoformer.evaluators.progress import Progress
 
 SPLITS = ("train", "search", "confirm")
 

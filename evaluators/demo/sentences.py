@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from paretoformer.evaluators.common.progress import Progress
 from paretoformer.evaluators.demo.assets import minilm
 from paretoformer.evaluators.demo.recipe import Unlabelled, write_splits
-from paretoformer.evaluators.progress import Progress
 
 
 @dataclass(frozen=True)

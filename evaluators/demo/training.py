@@ -9,9 +9,9 @@ import numpy as np
 import torch
 import transformers
 
-from paretoformer.evaluators.progress import Progress, silent
+from paretoformer.evaluators.common.progress import Progress, silent
+from paretoformer.evaluators.data.workload import Split, Workload
 from paretoformer.evaluators.tasks import Task
-from paretoformer.evaluators.workload import Split, Workload
 
 
 def fine_tune(

@@ -1,7 +1,6 @@
 """Metrics, one file each; importing this package registers them all."""
 
-from paretoformer.evaluators.bench import Bench
-from paretoformer.evaluators.directions import Direction, Role
+from paretoformer.evaluators.common.directions import Direction, Role
 from paretoformer.evaluators.metrics import (
     accuracy,
     counts,
@@ -20,6 +19,7 @@ from paretoformer.evaluators.metrics import (
     regression,
     spearman,
 )
+from paretoformer.evaluators.metrics.bench import Bench
 from paretoformer.evaluators.metrics.metric import Metric
 from paretoformer.evaluators.metrics.registry import available, metric_of, metrics_of, register
 

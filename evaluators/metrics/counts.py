@@ -8,12 +8,12 @@ from typing import Any, ClassVar
 import torch
 from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
-from paretoformer.evaluators.bench import Bench
-from paretoformer.evaluators.directions import Direction, Role
-from paretoformer.evaluators.measurement import Measurement
+from paretoformer.evaluators.common.directions import Direction, Role
+from paretoformer.evaluators.common.measurement import Measurement
+from paretoformer.evaluators.metrics.bench import Bench
 from paretoformer.evaluators.metrics.metric import Metric
 from paretoformer.evaluators.metrics.registry import register
-from paretoformer.spaces.surgery import count_parameters
+from paretoformer.spaces.models.surgery import count_parameters
 
 
 class Parameters(Metric):

@@ -9,12 +9,12 @@ from typing import Any, ClassVar
 
 import torch
 
-from paretoformer.evaluators.bench import Bench
-from paretoformer.evaluators.directions import Direction, Role
-from paretoformer.evaluators.measurement import Measurement
+from paretoformer.evaluators.common.directions import Direction, Role
+from paretoformer.evaluators.common.measurement import Measurement
+from paretoformer.evaluators.common.target import Target
+from paretoformer.evaluators.metrics.bench import Bench
 from paretoformer.evaluators.metrics.metric import Metric
 from paretoformer.evaluators.metrics.registry import register
-from paretoformer.evaluators.target import Target
 from paretoformer.evaluators.timing.clocks import synchronizer
 from paretoformer.evaluators.timing.conditions import Watch
 from paretoformer.evaluators.timing.quiet import measure_in_quiet

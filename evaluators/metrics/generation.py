@@ -9,14 +9,14 @@ import torch
 from torch import nn
 from transformers import DynamicCache
 
-from paretoformer.evaluators.bench import Bench
-from paretoformer.evaluators.directions import Direction, Role
-from paretoformer.evaluators.measurement import Measurement
+from paretoformer.evaluators.common.directions import Direction, Role
+from paretoformer.evaluators.common.measurement import Measurement
+from paretoformer.evaluators.metrics.bench import Bench
 from paretoformer.evaluators.metrics.memory import MEGABYTE
 from paretoformer.evaluators.metrics.metric import Metric
 from paretoformer.evaluators.metrics.registry import register
 from paretoformer.evaluators.metrics.timing import Timing
-from paretoformer.spaces import key_values
+from paretoformer.spaces.models import key_values
 
 
 class Decode(Timing):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from paretoformer.evaluators.bench import Bench
+from paretoformer.evaluators.metrics.bench import Bench
 from paretoformer.evaluators.metrics.registry import register
 from paretoformer.evaluators.metrics.timing import Timing
 

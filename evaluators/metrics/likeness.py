@@ -7,11 +7,11 @@ from typing import ClassVar
 import numpy as np
 from scipy.stats import binomtest
 
-from paretoformer.evaluators.answers import compared
-from paretoformer.evaluators.bench import Bench
-from paretoformer.evaluators.directions import Direction, Role
-from paretoformer.evaluators.measurement import Measurement
+from paretoformer.evaluators.common.directions import Direction, Role
+from paretoformer.evaluators.common.measurement import Measurement
+from paretoformer.evaluators.metrics.bench import Bench
 from paretoformer.evaluators.metrics.metric import Metric
+from paretoformer.evaluators.metrics.predictions import compared
 from paretoformer.evaluators.metrics.registry import register
 
 

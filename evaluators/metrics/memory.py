@@ -6,9 +6,9 @@ from typing import ClassVar
 
 import torch
 
-from paretoformer.evaluators.bench import Bench
-from paretoformer.evaluators.directions import Direction, Role
-from paretoformer.evaluators.measurement import Measurement
+from paretoformer.evaluators.common.directions import Direction, Role
+from paretoformer.evaluators.common.measurement import Measurement
+from paretoformer.evaluators.metrics.bench import Bench
 from paretoformer.evaluators.metrics.metric import Metric
 from paretoformer.evaluators.metrics.registry import register
 from paretoformer.spaces.runtimes import parse

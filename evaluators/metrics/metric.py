@@ -5,10 +5,10 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from typing import Any, ClassVar
 
-from paretoformer.evaluators.bench import Bench
-from paretoformer.evaluators.directions import Direction, Role
-from paretoformer.evaluators.measurement import Measurement
-from paretoformer.evaluators.target import Target
+from paretoformer.evaluators.common.directions import Direction, Role
+from paretoformer.evaluators.common.measurement import Measurement
+from paretoformer.evaluators.common.target import Target
+from paretoformer.evaluators.metrics.bench import Bench
 
 
 class Metric(ABC):

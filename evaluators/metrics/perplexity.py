@@ -8,14 +8,14 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from paretoformer.evaluators.answers import batches
-from paretoformer.evaluators.bench import Bench
-from paretoformer.evaluators.directions import Direction, Role
-from paretoformer.evaluators.measurement import Measurement
+from paretoformer.evaluators.common.directions import Direction, Role
+from paretoformer.evaluators.common.measurement import Measurement
+from paretoformer.evaluators.common.statistics import bootstrap_interval
+from paretoformer.evaluators.data.workload import IGNORED
+from paretoformer.evaluators.metrics.bench import Bench
 from paretoformer.evaluators.metrics.metric import Metric
+from paretoformer.evaluators.metrics.predictions import batches
 from paretoformer.evaluators.metrics.registry import register
-from paretoformer.evaluators.statistics import bootstrap_interval
-from paretoformer.evaluators.workload import IGNORED
 
 
 class Perplexity(Metric):

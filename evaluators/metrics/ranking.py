@@ -7,17 +7,17 @@ from typing import ClassVar
 
 import numpy as np
 
-from paretoformer.evaluators.answers import predictions
-from paretoformer.evaluators.bench import Bench
-from paretoformer.evaluators.directions import Direction, Role
-from paretoformer.evaluators.measurement import Measurement
-from paretoformer.evaluators.metrics.metric import Metric
-from paretoformer.evaluators.metrics.registry import register
-from paretoformer.evaluators.statistics import (
+from paretoformer.evaluators.common.directions import Direction, Role
+from paretoformer.evaluators.common.measurement import Measurement
+from paretoformer.evaluators.common.statistics import (
     bootstrap_interval,
     ndcg_of_queries,
     reciprocal_ranks,
 )
+from paretoformer.evaluators.metrics.bench import Bench
+from paretoformer.evaluators.metrics.metric import Metric
+from paretoformer.evaluators.metrics.predictions import predictions
+from paretoformer.evaluators.metrics.registry import register
 
 
 class _OfQueries(Metric):

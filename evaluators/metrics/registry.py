@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
+from paretoformer.evaluators.common.target import Target
 from paretoformer.evaluators.metrics.metric import Metric
-from paretoformer.evaluators.target import Target
 from paretoformer.evaluators.tasks.task import Task
 
 _REGISTRY: dict[str, Metric] = {}

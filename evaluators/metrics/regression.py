@@ -7,7 +7,7 @@ from typing import ClassVar
 import numpy as np
 from scipy.stats import pearsonr
 
-from paretoformer.evaluators.directions import Direction
+from paretoformer.evaluators.common.directions import Direction
 from paretoformer.evaluators.metrics.registry import register
 from paretoformer.evaluators.metrics.score import Score
 

@@ -7,12 +7,12 @@ from typing import ClassVar
 
 import numpy as np
 
-from paretoformer.evaluators.answers import predictions
-from paretoformer.evaluators.bench import Bench
-from paretoformer.evaluators.directions import Direction, Role
-from paretoformer.evaluators.measurement import Measurement
+from paretoformer.evaluators.common.directions import Direction, Role
+from paretoformer.evaluators.common.measurement import Measurement
+from paretoformer.evaluators.common.statistics import bootstrap_interval
+from paretoformer.evaluators.metrics.bench import Bench
 from paretoformer.evaluators.metrics.metric import Metric
-from paretoformer.evaluators.statistics import bootstrap_interval
+from paretoformer.evaluators.metrics.predictions import predictions
 
 
 class Score(Metric):

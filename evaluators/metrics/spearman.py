@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
+from paretoformer.evaluators.common.statistics import rank_correlation
 from paretoformer.evaluators.metrics.registry import register
 from paretoformer.evaluators.metrics.score import Score
-from paretoformer.evaluators.statistics import rank_correlation
 
 
 class Spearman(Score):

@@ -10,15 +10,15 @@ from typing import Any, ClassVar
 
 import torch
 
-from paretoformer.evaluators.bench import Bench
-from paretoformer.evaluators.directions import Direction, Role
-from paretoformer.evaluators.measurement import Measurement
+from paretoformer.evaluators.common.directions import Direction, Role
+from paretoformer.evaluators.common.measurement import Measurement
+from paretoformer.evaluators.metrics.bench import Bench
 from paretoformer.evaluators.metrics.metric import Metric
 from paretoformer.evaluators.timing.clocks import stopwatch
 from paretoformer.evaluators.timing.conditions import Watch
+from paretoformer.evaluators.timing.intervals import summary
 from paretoformer.evaluators.timing.protocol import time_alone, time_interleaved
 from paretoformer.evaluators.timing.quiet import measure_in_quiet
-from paretoformer.evaluators.timing.statistics import summary
 
 
 class Timing(Metric):

@@ -11,9 +11,10 @@ import transformers
 from torch.nn import functional as F
 from transformers.models.auto import modeling_auto
 
-from paretoformer.evaluators.data import Examples, Labels, SplitName
-from paretoformer.evaluators.remark import Remark
-from paretoformer.evaluators.target import Target
+from paretoformer.evaluators.common.remark import Remark
+from paretoformer.evaluators.common.target import Target
+from paretoformer.evaluators.data.examples import Examples, Labels, SplitName
+from paretoformer.evaluators.data.workload import Workload
 from paretoformer.evaluators.tasks.labels import (
     Problem,
     another_problem,
@@ -24,8 +25,7 @@ from paretoformer.evaluators.tasks.labels import (
 )
 from paretoformer.evaluators.tasks.task import Task
 from paretoformer.evaluators.tasks.text import tokenize
-from paretoformer.evaluators.workload import Workload
-from paretoformer.spaces.answers import Distributions
+from paretoformer.spaces.models.divergence import Distributions
 
 
 class TextClassifier(Task):

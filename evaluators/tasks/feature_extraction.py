@@ -20,18 +20,18 @@ from huggingface_hub.errors import EntryNotFoundError
 from torch import nn
 from transformers.models.auto import modeling_auto
 
-from paretoformer.evaluators.data import Examples, Labels, SplitName
-from paretoformer.evaluators.reading import DataError
-from paretoformer.evaluators.remark import Remark
-from paretoformer.evaluators.statistics import rank_correlation
-from paretoformer.evaluators.target import Target
+from paretoformer.evaluators.common.remark import Remark
+from paretoformer.evaluators.common.statistics import rank_correlation
+from paretoformer.evaluators.common.target import Target
+from paretoformer.evaluators.data.examples import Examples, Labels, SplitName
+from paretoformer.evaluators.data.reading import DataError
+from paretoformer.evaluators.data.workload import Encoded, Workload
 from paretoformer.evaluators.tasks.labels import numbers_of
 from paretoformer.evaluators.tasks.task import Task, register
 from paretoformer.evaluators.tasks.text import plainly, tokenize
-from paretoformer.evaluators.workload import Encoded, Workload
-from paretoformer.spaces.answers import Directions, cosines
-from paretoformer.spaces.embedder import Pooling, as_embedder
-from paretoformer.spaces.tokens import Batch
+from paretoformer.spaces.models.divergence import Directions, cosines
+from paretoformer.spaces.models.embedder import Pooling, as_embedder
+from paretoformer.spaces.models.tokens import Batch
 
 FAMILIES = ("bert", "roberta", "xlm-roberta", "camembert", "electra", "distilbert")
 UNRELATED = 0.2

@@ -12,14 +12,14 @@ import torch
 import transformers
 from transformers.models.auto import modeling_auto
 
-from paretoformer.evaluators.data import Examples, Form, SplitName
-from paretoformer.evaluators.remark import Remark
-from paretoformer.evaluators.target import Target
+from paretoformer.evaluators.common.remark import Remark
+from paretoformer.evaluators.common.target import Target
+from paretoformer.evaluators.data.examples import Examples, Form, SplitName
+from paretoformer.evaluators.data.workload import Encoded, Inputs, Split, Workload
 from paretoformer.evaluators.tasks.classifier import SingleLabel
 from paretoformer.evaluators.tasks.labels import not_single_label
 from paretoformer.evaluators.tasks.task import register
 from paretoformer.evaluators.tasks.text import labels_of
-from paretoformer.evaluators.workload import Encoded, Inputs, Split, Workload
 
 PIXELS = "pixel_values"
 MOST_BYTES = 2 * 10**9

@@ -15,9 +15,9 @@ from typing import Any, Literal
 import numpy as np
 from scipy.optimize import linear_sum_assignment
 
-from paretoformer.evaluators.data import Labels
-from paretoformer.evaluators.reading import ClassLabel, DataError
-from paretoformer.evaluators.remark import Remark
+from paretoformer.evaluators.common.remark import Remark
+from paretoformer.evaluators.data.examples import Labels
+from paretoformer.evaluators.data.reading import ClassLabel, DataError
 
 WHOLE = re.compile(r"[+-]?[0-9]+(\.0*)?")
 NO_LABEL = frozenset({-1, -100})

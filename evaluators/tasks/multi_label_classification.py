@@ -10,17 +10,17 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from paretoformer.evaluators.data import Labels
-from paretoformer.evaluators.reading import DataError
-from paretoformer.evaluators.remark import Remark
+from paretoformer.evaluators.common.remark import Remark
+from paretoformer.evaluators.data.examples import Labels
+from paretoformer.evaluators.data.reading import DataError
 from paretoformer.evaluators.tasks.classifier import TextClassifier
 from paretoformer.evaluators.tasks.labels import (
     class_names,
     class_numbers,
 )
 from paretoformer.evaluators.tasks.task import register
-from paretoformer.spaces.answers import MultiLabel
-from paretoformer.spaces.tokens import Batch
+from paretoformer.spaces.models.divergence import MultiLabel
+from paretoformer.spaces.models.tokens import Batch
 
 
 class MultiLabelClassification(TextClassifier):

@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from paretoformer.evaluators.data import Examples, Labels, SplitName
-from paretoformer.evaluators.reading import DataError
-from paretoformer.evaluators.remark import Remark
-from paretoformer.evaluators.statistics import ndcg_of_queries
+from paretoformer.evaluators.common.remark import Remark
+from paretoformer.evaluators.common.statistics import ndcg_of_queries
+from paretoformer.evaluators.data.examples import Examples, Labels, SplitName
+from paretoformer.evaluators.data.reading import DataError
 from paretoformer.evaluators.tasks.labels import numbers_of
 
 LEAST_QUERIES = 2

@@ -8,9 +8,10 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 
-from paretoformer.evaluators.data import Examples, Form, Labels, SplitName
-from paretoformer.evaluators.remark import Remark
-from paretoformer.evaluators.target import Target
+from paretoformer.evaluators.common.remark import Remark
+from paretoformer.evaluators.common.target import Target
+from paretoformer.evaluators.data.examples import Examples, Form, Labels, SplitName
+from paretoformer.evaluators.data.workload import Encoded, Workload
 from paretoformer.evaluators.tasks.queries import (
     check_order,
     doubts_about_order,
@@ -20,7 +21,6 @@ from paretoformer.evaluators.tasks.queries import (
 from paretoformer.evaluators.tasks.task import register
 from paretoformer.evaluators.tasks.text import plainly, tokenize
 from paretoformer.evaluators.tasks.text_regression import TextRegression
-from paretoformer.evaluators.workload import Encoded, Workload
 
 
 class Reranking(TextRegression):

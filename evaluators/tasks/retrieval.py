@@ -8,9 +8,10 @@ from typing import Any, ClassVar
 import numpy as np
 from torch import nn
 
-from paretoformer.evaluators.data import Examples, Form, Labels, SplitName
-from paretoformer.evaluators.remark import Remark
-from paretoformer.evaluators.target import Target
+from paretoformer.evaluators.common.remark import Remark
+from paretoformer.evaluators.common.target import Target
+from paretoformer.evaluators.data.examples import Examples, Form, Labels, SplitName
+from paretoformer.evaluators.data.workload import Encoded, Workload
 from paretoformer.evaluators.tasks.feature_extraction import FeatureExtraction, prompts_of
 from paretoformer.evaluators.tasks.queries import (
     check_order,
@@ -20,7 +21,6 @@ from paretoformer.evaluators.tasks.queries import (
 )
 from paretoformer.evaluators.tasks.task import register
 from paretoformer.evaluators.tasks.text import plainly
-from paretoformer.evaluators.workload import Encoded, Workload
 
 PROMPTS = ("query", "document", "passage", "corpus")
 """Names that sentence-transformers' `encode_query` and `encode_document` look for."""

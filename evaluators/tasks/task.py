@@ -12,15 +12,15 @@ import transformers
 from torch import nn
 from transformers import CONFIG_MAPPING
 
-from paretoformer.evaluators.data import Examples, Form, Labels, SplitName
-from paretoformer.evaluators.remark import Remark
-from paretoformer.evaluators.target import Target
-from paretoformer.evaluators.workload import Workload
-from paretoformer.spaces.answers import Answers
-from paretoformer.spaces.families import FAMILIES, Family, family_of, longest
-from paretoformer.spaces.suggestions import did_you_mean
-from paretoformer.spaces.surgery import fold_scales
-from paretoformer.spaces.tokens import Batch
+from paretoformer.evaluators.common.remark import Remark
+from paretoformer.evaluators.common.target import Target
+from paretoformer.evaluators.data.examples import Examples, Form, Labels, SplitName
+from paretoformer.evaluators.data.workload import Workload
+from paretoformer.spaces.common.suggestions import did_you_mean
+from paretoformer.spaces.models.divergence import Answers
+from paretoformer.spaces.models.families import FAMILIES, Family, family_of, longest
+from paretoformer.spaces.models.surgery import fold_scales
+from paretoformer.spaces.models.tokens import Batch
 
 BUFFERS = ("position_ids", "token_type_ids", ".attn.bias", "masked_bias", "rotary_emb.inv_freq")
 """Endings of what older versions of transformers saved along with the weights."""

@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from paretoformer.evaluators.data import Examples, SplitName
-from paretoformer.evaluators.reading import DataError
-from paretoformer.evaluators.remark import Remark
-from paretoformer.evaluators.target import Target
-from paretoformer.evaluators.workload import Encoded, Inputs, Split, Workload
+from paretoformer.evaluators.common.remark import Remark
+from paretoformer.evaluators.common.target import Target
+from paretoformer.evaluators.data.examples import Examples, SplitName
+from paretoformer.evaluators.data.reading import DataError
+from paretoformer.evaluators.data.workload import Encoded, Inputs, Split, Workload
 
 
 @dataclass(frozen=True)

@@ -11,16 +11,16 @@ import torch
 import transformers
 from transformers.models.auto import modeling_auto
 
-from paretoformer.evaluators.data import Examples, Form, Labels, SplitName
-from paretoformer.evaluators.remark import Remark
-from paretoformer.evaluators.target import Target
+from paretoformer.evaluators.common.remark import Remark
+from paretoformer.evaluators.common.target import Target
+from paretoformer.evaluators.data.examples import Examples, Form, Labels, SplitName
+from paretoformer.evaluators.data.workload import IGNORED, SCORING_BATCH, Encoded, Workload
 from paretoformer.evaluators.tasks.task import register
 from paretoformer.evaluators.tasks.text import TextInputs, plainly, tokenize
 from paretoformer.evaluators.tasks.token_labels import TokenLabels
-from paretoformer.evaluators.workload import IGNORED, SCORING_BATCH, Encoded, Workload
-from paretoformer.spaces.families import FAMILIES
-from paretoformer.spaces.next_tokens import NextTokens
-from paretoformer.spaces.tokens import Batch, token_mask
+from paretoformer.spaces.models.families import FAMILIES
+from paretoformer.spaces.models.next_tokens import NextTokens
+from paretoformer.spaces.models.tokens import Batch, token_mask
 
 LOGITS = 2**25
 """Numbers of the logits of a batch, at most: 128 MiB in float32."""

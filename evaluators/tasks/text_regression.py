@@ -10,17 +10,17 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from paretoformer.evaluators.data import Examples, Labels, SplitName
-from paretoformer.evaluators.reading import DataError
-from paretoformer.evaluators.remark import Remark
-from paretoformer.evaluators.statistics import rank_correlation
-from paretoformer.evaluators.target import Target
+from paretoformer.evaluators.common.remark import Remark
+from paretoformer.evaluators.common.statistics import rank_correlation
+from paretoformer.evaluators.common.target import Target
+from paretoformer.evaluators.data.examples import Examples, Labels, SplitName
+from paretoformer.evaluators.data.reading import DataError
+from paretoformer.evaluators.data.workload import Workload
 from paretoformer.evaluators.tasks.classifier import TextClassifier
 from paretoformer.evaluators.tasks.labels import numbers_of
 from paretoformer.evaluators.tasks.task import register
-from paretoformer.evaluators.workload import Workload
-from paretoformer.spaces.answers import Numbers
-from paretoformer.spaces.tokens import Batch
+from paretoformer.spaces.models.divergence import Numbers
+from paretoformer.spaces.models.tokens import Batch
 
 IN_ITS_UNIT = (
     "Without labels, fidelity is exp(-d²/2) of the difference d from the uncompressed model's "

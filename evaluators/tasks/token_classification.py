@@ -10,10 +10,11 @@ import numpy as np
 import transformers
 from transformers.models.auto import modeling_auto
 
-from paretoformer.evaluators.data import Examples, Form, Labels, SplitName
-from paretoformer.evaluators.reading import DataError
-from paretoformer.evaluators.remark import Remark
-from paretoformer.evaluators.target import Target
+from paretoformer.evaluators.common.remark import Remark
+from paretoformer.evaluators.common.target import Target
+from paretoformer.evaluators.data.examples import Examples, Form, Labels, SplitName
+from paretoformer.evaluators.data.reading import DataError
+from paretoformer.evaluators.data.workload import IGNORED, Encoded, Workload
 from paretoformer.evaluators.tasks.labels import (
     class_names,
     class_numbers,
@@ -24,9 +25,8 @@ from paretoformer.evaluators.tasks.labels import (
 from paretoformer.evaluators.tasks.task import register
 from paretoformer.evaluators.tasks.text import rows_of, tokenize
 from paretoformer.evaluators.tasks.token_labels import TokenLabels
-from paretoformer.evaluators.workload import IGNORED, Encoded, Workload
-from paretoformer.spaces.answers import TokenDistributions
-from paretoformer.spaces.tokens import Batch, token_mask
+from paretoformer.spaces.models.divergence import TokenDistributions
+from paretoformer.spaces.models.tokens import Batch, token_mask
 
 
 class TokenClassification(TokenLabels):

@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
+from paretoformer.evaluators.data.workload import IGNORED
 from paretoformer.evaluators.tasks.task import Task
-from paretoformer.evaluators.workload import IGNORED
 
 
 class TokenLabels(Task):

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from paretoformer.evaluators.timing.statistics import ROUNDS, Timed, undelayed
+from paretoformer.evaluators.timing.intervals import ROUNDS, Timed, undelayed
 
 WARM_UP_RUNS = 10
 WARM_UP_SECONDS = 1.0

@@ -10,8 +10,8 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
-from paretoformer.evaluators.measurement import Measurement
-from paretoformer.evaluators.timing.load import FOREIGN_CORES, Load, Process, look_around
+from paretoformer.evaluators.common.measurement import Measurement
+from paretoformer.evaluators.timing.foreign_load import FOREIGN_CORES, Load, Process, look_around
 
 WAITING = "waiting for a quiet machine"
 ATTEMPTS = 2

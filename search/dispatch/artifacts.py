@@ -9,9 +9,9 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from paretoformer.evaluators.artifact import Artifact, needs_artifact, workspace
-from paretoformer.search.errors import RunError
+from paretoformer.search.records.errors import RunError
 from paretoformer.spaces.candidate import Candidate
-from paretoformer.spaces.damage import json_object
+from paretoformer.spaces.common.malformed import json_object
 
 DIGEST = "artifact.json"
 

@@ -6,14 +6,14 @@ from collections.abc import Collection
 from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
 
-from paretoformer.evaluators.data import SplitName
+from paretoformer.evaluators.common.measurement import Measurements
+from paretoformer.evaluators.data.examples import SplitName
 from paretoformer.evaluators.evaluator import Job, phases
-from paretoformer.evaluators.measurement import Measurements
 from paretoformer.evaluators.outcome import Outcome, Phase, Result
-from paretoformer.search.disk import MEND, says_full
 from paretoformer.search.dispatch.artifacts import Artifacts, MemoryArtifacts
 from paretoformer.search.dispatch.dispatcher import Dispatcher
-from paretoformer.search.errors import DiskFull
+from paretoformer.search.records.disk import MEND, says_full
+from paretoformer.search.records.errors import DiskFull
 from paretoformer.spaces.candidate import Candidate
 
 

@@ -6,9 +6,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from paretoformer.evaluators.device import cuda_index
+from paretoformer.evaluators.common.device import cuda_index
 from paretoformer.search.dispatch.ray_session import import_ray
-from paretoformer.search.errors import UserError
+from paretoformer.search.records.errors import UserError
 
 
 @dataclass(frozen=True)

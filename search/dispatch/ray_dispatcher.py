@@ -17,7 +17,7 @@ import psutil
 
 from paretoformer.evaluators.evaluator import Evaluates, Job
 from paretoformer.evaluators.outcome import Outcome, Result
-from paretoformer.evaluators.timing.load import Process
+from paretoformer.evaluators.timing.foreign_load import Process
 from paretoformer.evaluators.timing.quiet import Waiting, read_notice
 from paretoformer.search.dispatch.dispatcher import Dispatcher
 from paretoformer.search.dispatch.patience import Patience
@@ -25,7 +25,7 @@ from paretoformer.search.dispatch.placement import Places, places
 from paretoformer.search.dispatch.ray_session import import_ray
 from paretoformer.search.dispatch.signals import INTERRUPTS
 from paretoformer.search.dispatch.worker import Actor, Worker, models_code
-from paretoformer.search.errors import StudyFailed, UserError
+from paretoformer.search.records.errors import StudyFailed, UserError
 
 ATTEMPTS = 3
 """How often a job is tried whose worker dies."""

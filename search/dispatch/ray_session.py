@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from paretoformer.search.dispatch.signals import ignore_signals, interruptible
-from paretoformer.search.errors import Interrupted, StudyFailed, UserError
+from paretoformer.search.records.errors import Interrupted, StudyFailed, UserError
 
 STARTS = 2
 """Ray waits 30 seconds for its processes: too short for the first start from a cold disk."""

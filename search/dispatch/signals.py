@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from paretoformer.search.errors import Interrupted
+from paretoformer.search.records.errors import Interrupted
 
 
 @dataclass

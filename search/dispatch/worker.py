@@ -13,7 +13,7 @@ import psutil
 
 from paretoformer.evaluators.evaluator import Evaluates, Job
 from paretoformer.evaluators.outcome import Result
-from paretoformer.evaluators.timing.load import Process
+from paretoformer.evaluators.timing.foreign_load import Process
 
 NOTICE = "waiting"
 """The file among a worker's temporary ones that says what its timing waits for."""

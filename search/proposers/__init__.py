@@ -3,7 +3,7 @@
 from paretoformer.search.proposers.distilled import is_distilled, to_distil
 from paretoformer.search.proposers.planted import Planted
 from paretoformer.search.proposers.proposer import Proposer, Records
-from paretoformer.search.proposers.solved import predicts, solved_proposers
+from paretoformer.search.proposers.solved import solved_proposers
 from paretoformer.search.proposers.standard import alternatives, standard_proposers
 from paretoformer.search.proposers.unseen import Unseen
 
@@ -14,7 +14,6 @@ __all__ = [
     "Unseen",
     "alternatives",
     "is_distilled",
-    "predicts",
     "solved_proposers",
     "standard_proposers",
     "to_distil",

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from paretoformer.search.proposers.proposer import Proposer, Records
-from paretoformer.search.results.record import TrialRecord
+from paretoformer.search.records.record import TrialRecord
 from paretoformer.spaces.candidate import Candidate
 
 

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 from paretoformer.evaluators.metrics import Metric
 from paretoformer.search.proposers.standard import nondominated_records
-from paretoformer.search.results.record import TrialRecord
-from paretoformer.search.results.requirement import Requirement
+from paretoformer.search.records.record import TrialRecord
+from paretoformer.search.records.requirement import Requirement
 from paretoformer.spaces.candidate import Candidate
 
 LEFT = (0.25, 0.4, 0.15, 0.6)

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from paretoformer.evaluators.directions import Direction
+from paretoformer.evaluators.common.directions import Direction
 from paretoformer.evaluators.metrics import Metric
-from paretoformer.search.results.front import as_costs, hypervolume
+from paretoformer.search.records.dominance import as_costs, hypervolume
 
 
 class Gain:

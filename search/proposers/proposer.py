@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
-from paretoformer.search.results.record import Records
+from paretoformer.search.records.record import Records
 from paretoformer.spaces.candidate import Candidate
 
 __all__ = ["Proposer", "Records"]

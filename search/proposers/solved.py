@@ -11,7 +11,8 @@ import numpy as np
 from scipy.optimize import isotonic_regression
 
 from paretoformer.evaluators.metrics import Metric
-from paretoformer.search.predictor import LATENCY, Predictor
+from paretoformer.search.planning.knapsack import Programme
+from paretoformer.search.planning.predictor import Predictor
 from paretoformer.search.proposers.bisection import by_bisection
 from paretoformer.search.proposers.crossed import Crossed
 from paretoformer.search.proposers.gain import Gain
@@ -23,10 +24,10 @@ from paretoformer.search.proposers.standard import (
     fastest,
     served,
 )
-from paretoformer.search.results.record import TrialRecord
-from paretoformer.search.results.requirement import Requirement
+from paretoformer.search.records.record import TrialRecord
+from paretoformer.search.records.requirement import Requirement
+from paretoformer.search.study.sampler_choice import quality_and_latency
 from paretoformer.spaces.candidate import Candidate
-from paretoformer.spaces.solver import Programme
 from paretoformer.spaces.space import Space, spread_evenly
 
 SECOND = 4
@@ -125,7 +126,7 @@ class Solved(Proposer):
         return self._asked
 
     def _round(self, records: Records) -> list[Candidate]:
-        quality, latency = pair(self.objectives)
+        quality, latency = quality_and_latency(self.objectives)
         if quality is None or latency is None or self.space.dense.id not in records:
             return []
         options: list[tuple[Candidate, float, float]] = []
@@ -165,12 +166,6 @@ class Solved(Proposer):
                 yield candidate, curve(solution.nats), model.predict(candidate)
 
 
-def pair(objectives: Sequence[Metric]) -> tuple[Metric | None, Metric | None]:
-    """The quality and the cost that the sums predict, where they are objectives."""
-    quality = next((m for m in objectives if m.role == "quality"), None)
-    return quality, next((m for m in objectives if m.name == LATENCY), None)
-
-
 def satisfies(
     candidate: Candidate,
     dense: Candidate,
@@ -179,17 +174,12 @@ def satisfies(
     requirements: Sequence[Requirement],
 ) -> bool | None:
     """Whether it may have the quality that is required; None: not measured, or none is required."""
-    quality, _ = pair(objectives)
+    quality, _ = quality_and_latency(objectives)
     wanted = [each for each in requirements if quality and each.metric == quality.name]
     found, reference = (records.get(each.id) for each in (candidate, dense))
     if not wanted or found is None or reference is None or not (found.ok and reference.ok):
         return None
     return all(each.may_hold(found.measurements, reference.measurements) for each in wanted)
-
-
-def predicts(objectives: Sequence[Metric]) -> bool:
-    """Whether candidates can be solved for these objectives."""
-    return None not in pair(objectives)
 
 
 def least_of_use(

@@ -12,10 +12,10 @@ from paretoformer.evaluators.metrics import Metric
 from paretoformer.search.proposers.crossed import Crossed
 from paretoformer.search.proposers.planted import Planted
 from paretoformer.search.proposers.proposer import Proposer, Records
-from paretoformer.search.results.front import as_costs, nondominated
-from paretoformer.search.results.record import TrialRecord
-from paretoformer.search.results.requirement import Requirement
-from paretoformer.spaces.axis import Stage
+from paretoformer.search.records.dominance import as_costs, nondominated
+from paretoformer.search.records.record import TrialRecord
+from paretoformer.search.records.requirement import Requirement
+from paretoformer.spaces.axes.axis import Stage
 from paretoformer.spaces.candidate import Candidate
 from paretoformer.spaces.space import Space, spread_evenly
 

@@ -1,0 +1,1 @@
+"""The study file, its subject, its budget, and the Optuna study."""

@@ -14,11 +14,11 @@ from optuna.samplers import BaseSampler
 from optuna.trial import TrialState
 
 from paretoformer.evaluators.metrics import Metric
-from paretoformer.search.disk import is_full
-from paretoformer.search.errors import StudyError
+from paretoformer.search.records.disk import is_full
+from paretoformer.search.records.errors import StudyError
 from paretoformer.search.study.generations import Generations
 from paretoformer.search.study.storage import StudyStorage
-from paretoformer.spaces.damage import one_line
+from paretoformer.spaces.common.malformed import one_line
 
 SURROGATE = "surrogate"
 """The sampler of ours, which a study gets once its block table is there."""

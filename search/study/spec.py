@@ -20,16 +20,16 @@ from pydantic import (
     model_validator,
 )
 
-from paretoformer.evaluators.data import DataSource
+from paretoformer.evaluators.common.device import cuda_index
+from paretoformer.evaluators.data.examples import DataSource
+from paretoformer.evaluators.data.reading import is_data_file
 from paretoformer.evaluators.demo import is_demo
-from paretoformer.evaluators.device import cuda_index
-from paretoformer.evaluators.reading import is_data_file
 from paretoformer.evaluators.tasks import task_names, task_of
-from paretoformer.search.errors import StudyError
+from paretoformer.search.records.errors import StudyError
 from paretoformer.spaces.axes import axes, axis_of
-from paretoformer.spaces.axis import Axis
-from paretoformer.spaces.damage import one_line
-from paretoformer.spaces.suggestions import did_you_mean
+from paretoformer.spaces.axes.axis import Axis
+from paretoformer.spaces.common.malformed import one_line
+from paretoformer.spaces.common.suggestions import did_you_mean
 
 
 class _Section(BaseModel):

@@ -13,14 +13,20 @@ import transformers
 from torch import nn
 
 from paretoformer.evaluators import demo
-from paretoformer.evaluators.data import DataSource, read_splits
+from paretoformer.evaluators.common.progress import Progress, silent
+from paretoformer.evaluators.common.remark import Remark
+from paretoformer.evaluators.common.target import (
+    Target,
+    check_device,
+    check_threads,
+    physical_cores,
+)
+from paretoformer.evaluators.data.examples import DataSource, read_splits
+from paretoformer.evaluators.data.reading import DataError
+from paretoformer.evaluators.data.recovery_texts import recovery_texts
+from paretoformer.evaluators.data.workload import Workload
 from paretoformer.evaluators.dense_check import check_dense
 from paretoformer.evaluators.metrics import Metric, available, metrics_of
-from paretoformer.evaluators.progress import Progress, silent
-from paretoformer.evaluators.reading import DataError
-from paretoformer.evaluators.recovery_texts import recovery_texts
-from paretoformer.evaluators.remark import Remark
-from paretoformer.evaluators.target import Target, check_device, check_threads, physical_cores
 from paretoformer.evaluators.tasks import (
     Task,
     check_family,
@@ -28,14 +34,13 @@ from paretoformer.evaluators.tasks import (
     load_model,
     task_of,
 )
-from paretoformer.evaluators.workload import Workload
-from paretoformer.search.errors import StudyError, UserError
-from paretoformer.search.results.requirement import Requirement
-from paretoformer.search.samplers.choice import check_sampler
+from paretoformer.search.records.errors import StudyError, UserError
+from paretoformer.search.records.requirement import Requirement
+from paretoformer.search.study.sampler_choice import check_sampler
 from paretoformer.search.study.spec import Spec
 from paretoformer.spaces.axes import axes
+from paretoformer.spaces.common.suggestions import did_you_mean
 from paretoformer.spaces.recovery import Teacher
-from paretoformer.spaces.suggestions import did_you_mean
 
 FIDELITY = "fidelity"
 CHARACTERS = 4

@@ -11,10 +11,10 @@ from typing import Any, ClassVar, TypeVar
 import torch
 from torch import nn
 
+from paretoformer.spaces.attention.choice import AttentionChoice
 from paretoformer.spaces.attention.padding import compacted, tracing
 from paretoformer.spaces.attention.short_cache import ShortLayer
-from paretoformer.spaces.choice import AttentionChoice
-from paretoformer.spaces.suggestions import did_you_mean
+from paretoformer.spaces.common.suggestions import did_you_mean
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from paretoformer.spaces.axes import (
     recovery,
     runtime,
 )
-from paretoformer.spaces.axis import axes, axis_of
+from paretoformer.spaces.axes.axis import axes, axis_of
 
 __all__ = [
     "attention",

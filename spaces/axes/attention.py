@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 
 import numpy as np
 
-from paretoformer.spaces.axis import (
+from paretoformer.spaces.attention.choice import FULL, AttentionChoice
+from paretoformer.spaces.axes.axis import (
     Axis,
     Built,
     Cell,
@@ -27,10 +28,9 @@ from paretoformer.spaces.axis import (
     Values,
     register,
 )
-from paretoformer.spaces.choice import FULL, AttentionChoice
 
 if TYPE_CHECKING:
-    from paretoformer.spaces.block import Block
+    from paretoformer.spaces.axes.block_options import Block
     from paretoformer.spaces.runtimes import Tools
 
 Choices = tuple[AttentionChoice, ...]
@@ -101,7 +101,7 @@ class LayerAttention(Axis[Choices]):
 
     def survey(self, setting: Any, context: Context) -> dict[str, Json]:
         from paretoformer.spaces.attention.menu import left_out, menu
-        from paretoformer.spaces.families import family_of
+        from paretoformer.spaces.models.families import family_of
 
         causal = family_of(cast(Any, context.model).config).causal
         names, length = _names(setting), context.sequence_length
@@ -122,7 +122,7 @@ class LayerAttention(Axis[Choices]):
         return setting != "all" and not self.is_fixed(setting)
 
     def probe(self, setting: Any, facts: Mapping[str, Json], context: Context) -> Probe | None:
-        from paretoformer.spaces.sensitivity import SwapProbe
+        from paretoformer.spaces.axes.sensitivity import SwapProbe
 
         choices = self.decode(facts["choices"])
         return SwapProbe(choices, context.shape.heads) if len(choices) > 1 else None
@@ -136,7 +136,7 @@ class LayerAttention(Axis[Choices]):
 
     def block(self, evidence: Evidence) -> Block | None:
         """Mechanisms and numbers of heads; they share the attention block."""
-        from paretoformer.spaces.attention.block import AttentionBlock
+        from paretoformer.spaces.axes.attention_options import AttentionBlock
 
         own, heads = evidence.of(self.name), evidence.of("heads")
         choices = self.decode(own.get("choices", [FULL.to_dict()]))
@@ -153,7 +153,7 @@ class LayerAttention(Axis[Choices]):
         return [card(name) for name in names()]
 
     def apply(self, built: Built, value: Choices, tools: Tools) -> Built:
-        from paretoformer.spaces.surgery import swap_attention
+        from paretoformer.spaces.models.surgery import swap_attention
 
         swap_attention(built.model, value)
         return built

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 import numpy as np
 import numpy.typing as npt
 
-from paretoformer.spaces.axis import (
+from paretoformer.spaces.axes.axis import (
     Axis,
     Built,
     Cell,
@@ -28,8 +28,8 @@ from paretoformer.spaces.axis import (
     Values,
     register,
 )
-from paretoformer.spaces.block import Block, Costs, Damage, between, normalised, rising
-from paretoformer.spaces.neurons import ALL, NeuronMask, NeuronScores
+from paretoformer.spaces.axes.block_options import Block, Costs, Damage, between, normalised, rising
+from paretoformer.spaces.axes.neuron_mask import ALL, NeuronMask, NeuronScores
 
 if TYPE_CHECKING:
     from paretoformer.spaces.runtimes import Tools
@@ -85,8 +85,8 @@ class FeedForward(Axis[NeuronMask]):
         return NeuronMask.from_dict(data)
 
     def probe(self, setting: Any, facts: Mapping[str, Json], context: Context) -> Probe | None:
-        from paretoformer.spaces.families import neurons_of
-        from paretoformer.spaces.sensitivity import OutputProbe
+        from paretoformer.spaces.axes.sensitivity import OutputProbe
+        from paretoformer.spaces.models.families import neurons_of
 
         if setting == "off":
             return None
@@ -104,8 +104,8 @@ class FeedForward(Axis[NeuronMask]):
         return NeuronBlock.of(np.asarray(facts["removed"])) if "removed" in facts else None
 
     def apply(self, built: Built, value: NeuronMask, tools: Tools) -> Built:
-        from paretoformer.spaces.families import blocks_of, neurons_of
-        from paretoformer.spaces.surgery import keep_neurons
+        from paretoformer.spaces.models.families import blocks_of, neurons_of
+        from paretoformer.spaces.models.surgery import keep_neurons
 
         neurons = neurons_of(cast(Any, built.model).config)
         for layer, block in enumerate(blocks_of(built.model)):

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from paretoformer.spaces.axis import (
+from paretoformer.spaces.axes.axis import (
     Axis,
     Built,
     Cell,
@@ -26,8 +26,8 @@ from paretoformer.spaces.axis import (
     Values,
     register,
 )
-from paretoformer.spaces.block import normalised
-from paretoformer.spaces.heads import HeadMask, Scores
+from paretoformer.spaces.axes.block_options import normalised
+from paretoformer.spaces.axes.head_mask import HeadMask, Scores
 
 if TYPE_CHECKING:
     from paretoformer.spaces.runtimes import Tools
@@ -79,7 +79,7 @@ class Heads(Axis[HeadMask]):
         return HeadMask(tuple(tuple(bit == "1" for bit in row) for row in data))
 
     def probe(self, setting: Any, facts: Mapping[str, Json], context: Context) -> Probe | None:
-        from paretoformer.spaces.sensitivity import OutputProbe
+        from paretoformer.spaces.axes.sensitivity import OutputProbe
 
         if setting == "off":
             return None
@@ -93,8 +93,8 @@ class Heads(Axis[HeadMask]):
         return HeadBits(scores) if setting == "mask" else RankedHeads(scores)
 
     def apply(self, built: Built, value: HeadMask, tools: Tools) -> Built:
-        from paretoformer.spaces.families import blocks_of
-        from paretoformer.spaces.surgery import keep_heads
+        from paretoformer.spaces.models.families import blocks_of
+        from paretoformer.spaces.models.surgery import keep_heads
 
         for layer, block in enumerate(blocks_of(built.model)):
             keep_heads(block, value.indices(layer), value.heads)

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
-from paretoformer.spaces.axis import (
+from paretoformer.spaces.axes.axis import (
     Axis,
     Built,
     Cell,
@@ -93,7 +93,7 @@ class Layers(Axis[Stays]):
         return bool(evidence.of(self.name).get("removal"))
 
     def apply(self, built: Built, value: Stays, tools: Tools) -> Built:
-        from paretoformer.spaces.surgery import keep_layers
+        from paretoformer.spaces.models.surgery import keep_layers
 
         keep_layers(built.model, value)
         return replace(built, kept=tuple(layer for layer, stays in enumerate(value) if stays))
@@ -158,7 +158,7 @@ def _missed(
     """The divergence of the model without some layers."""
     import torch
 
-    from paretoformer.spaces.surgery import keep_layers, share
+    from paretoformer.spaces.models.surgery import keep_layers, share
 
     model = share(context.model).eval()
     keep_layers(model, _without(removed, context.shape.layers))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
-from paretoformer.spaces.axis import (
+from paretoformer.spaces.axes.axis import (
     Axis,
     Built,
     Context,
@@ -73,7 +73,7 @@ class Readout(Axis[str]):
         return Fixed(evidence.of(self.name).get("value", ALL))
 
     def apply(self, built: Built, value: str, tools: Tools) -> Built:
-        from paretoformer.spaces.readout import read_first, unsuitable
+        from paretoformer.spaces.models.pooled_head import read_first, unsuitable
 
         if value == FIRST:
             if reason := unsuitable(built.model):
@@ -96,7 +96,7 @@ class Readout(Axis[str]):
         return f"{'every token' if value == ALL else 'the first token alone'} in the last layer"
 
     def catalogue(self) -> list[dict[str, Json]]:
-        from paretoformer.spaces.families import FAMILIES
+        from paretoformer.spaces.models.families import FAMILIES
 
         legal = [name for name, family in FAMILIES.items() if family.reads_first]
         return [
@@ -116,8 +116,8 @@ def _reason(context: Context) -> str:
     """Why the last layer has to compute every token; empty when it has not."""
     import torch
 
-    from paretoformer.spaces.readout import read_first, unsuitable
-    from paretoformer.spaces.surgery import share
+    from paretoformer.spaces.models.pooled_head import read_first, unsuitable
+    from paretoformer.spaces.models.surgery import share
 
     if reason := unsuitable(context.model):
         return reason

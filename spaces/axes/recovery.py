@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from paretoformer.spaces.axis import (
+from paretoformer.spaces.axes.axis import (
     Axis,
     Built,
     Context,
@@ -85,7 +85,7 @@ class Recovery(Axis[str]):
         return bool(evidence.of(self.name).get("method", NONE) != NONE)
 
     def apply(self, built: Built, value: str, tools: Tools) -> Built:
-        from paretoformer.spaces.families import layers_of
+        from paretoformer.spaces.models.families import layers_of
         from paretoformer.spaces.recovery import Distillation, repair
 
         if value == NONE:
@@ -122,7 +122,7 @@ class Recovery(Axis[str]):
         from safetensors.torch import load_file
 
         from paretoformer.spaces.recovery.least_squares import put
-        from paretoformer.spaces.recovery.report import Recovered
+        from paretoformer.spaces.recovery.repair_report import Recovered
 
         if value == NONE:
             return built
@@ -159,7 +159,7 @@ class Recovery(Axis[str]):
         return "not repaired" if value == NONE else f"repaired by {self.cell(value)}"
 
     def told(self, value: str, folder: Path) -> str:
-        from paretoformer.spaces.recovery.report import Recovered
+        from paretoformer.spaces.recovery.repair_report import Recovered
 
         found = None if value == NONE else Recovered.read(folder)
         if found is None:

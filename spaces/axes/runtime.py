@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from paretoformer.spaces.axis import (
+from paretoformer.spaces.axes.axis import (
     Axis,
     Built,
     Context,

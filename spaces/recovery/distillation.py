@@ -27,13 +27,13 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import nn
 
-from paretoformer.spaces.families import layers_of
+from paretoformer.spaces.models.families import layers_of
+from paretoformer.spaces.models.tokens import Batch, token_mask
 from paretoformer.spaces.recovery.layerwise import without_cache
 from paretoformer.spaces.recovery.least_squares import put
-from paretoformer.spaces.recovery.report import Recovered
+from paretoformer.spaces.recovery.repair_report import Recovered
 from paretoformer.spaces.recovery.teacher import Teacher
 from paretoformer.spaces.runtimes.torch_runtime import slow_precision
-from paretoformer.spaces.tokens import Batch, token_mask
 
 LEARNING_RATE = 2e-4
 WARM_UP = 0.05

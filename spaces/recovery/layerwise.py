@@ -16,8 +16,8 @@ from typing import Any, cast
 import torch
 from torch import nn
 
-from paretoformer.spaces.families import Block, blocks_of, family_of, layers_of
-from paretoformer.spaces.tokens import Batch
+from paretoformer.spaces.models.families import Block, blocks_of, family_of, layers_of
+from paretoformer.spaces.models.tokens import Batch
 
 
 class Part(IntEnum):

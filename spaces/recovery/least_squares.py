@@ -22,11 +22,11 @@ import torch
 from torch import nn
 from transformers.pytorch_utils import Conv1D
 
-from paretoformer.spaces.families import Block, blocks_of
+from paretoformer.spaces.models.families import Block, blocks_of
+from paretoformer.spaces.models.surgery import ConstantOutput, matrix_of
 from paretoformer.spaces.recovery.layerwise import Layerwise, Part
-from paretoformer.spaces.recovery.report import Recovered
+from paretoformer.spaces.recovery.repair_report import Recovered
 from paretoformer.spaces.recovery.teacher import Teacher
-from paretoformer.spaces.surgery import ConstantOutput, matrix_of
 
 RIDGES = (1e-3, 1e-2, 1e-1, 1.0, 10.0)
 """How strongly a solution is drawn to the weights that are there, in units of the mean square of

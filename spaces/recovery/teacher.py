@@ -13,10 +13,10 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
-from paretoformer.spaces.answers import Answers
-from paretoformer.spaces.recovery.dense_answers import DenseAnswers, answer_of
+from paretoformer.spaces.models.divergence import Answers
+from paretoformer.spaces.models.tokens import Batch, token_mask
+from paretoformer.spaces.recovery.dense_outputs import DenseAnswers, answer_of
 from paretoformer.spaces.recovery.layerwise import Part, watched_sums
-from paretoformer.spaces.tokens import Batch, token_mask
 
 Key = tuple[int, Part]
 Floats = npt.NDArray[np.float32]

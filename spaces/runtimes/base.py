@@ -13,7 +13,7 @@ from typing import Any, ClassVar, TypeVar
 import torch
 from torch import nn
 
-from paretoformer.spaces.suggestions import did_you_mean
+from paretoformer.spaces.common.suggestions import did_you_mean
 
 Batch = Mapping[str, torch.Tensor]
 """Inputs of a model by name, as transformers names them; each (batch, ...)."""

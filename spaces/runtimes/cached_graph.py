@@ -17,7 +17,7 @@ from torch import nn
 from transformers import Cache, GenerationMixin
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
-from paretoformer.spaces import key_values
+from paretoformer.spaces.models import key_values
 
 PAST, PRESENT = "past_key_values", "present"
 POSITIONS = "position_ids"

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from paretoformer.spaces.families import Block, blocks_of, layers_of
+from paretoformer.spaces.models.families import Block, blocks_of, layers_of
 from paretoformer.spaces.runtimes.base import optional
 from paretoformer.spaces.runtimes.cached_graph import PAST, PRESENT
 from paretoformer.spaces.runtimes.template_model import Units, neurons_in

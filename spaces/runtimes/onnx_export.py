@@ -13,9 +13,9 @@ import torch
 from torch import nn
 from transformers import Cache, DynamicCache
 
-from paretoformer.spaces import key_values
 from paretoformer.spaces.attention import Attention
-from paretoformer.spaces.families import blocks_of
+from paretoformer.spaces.models import key_values
+from paretoformer.spaces.models.families import blocks_of
 from paretoformer.spaces.runtimes import template_model
 from paretoformer.spaces.runtimes.base import Batch, optional
 from paretoformer.spaces.runtimes.cached_graph import KEPT, PAST, PRESENT, generates, names

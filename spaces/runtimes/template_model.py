@@ -17,10 +17,9 @@ import torch
 from torch import nn
 
 from paretoformer.spaces.attention import Attention
-from paretoformer.spaces.families import Block, blocks_of, head_dim_of, neurons_of, shape_of
-from paretoformer.spaces.readout import FirstTokenNorm, read_first
-from paretoformer.spaces.runtimes.base import Batch
-from paretoformer.spaces.surgery import (
+from paretoformer.spaces.models.families import Block, blocks_of, head_dim_of, neurons_of, shape_of
+from paretoformer.spaces.models.pooled_head import FirstTokenNorm, read_first
+from paretoformer.spaces.models.surgery import (
     ConstantOutput,
     HeadlessAttention,
     keep_heads,
@@ -30,6 +29,7 @@ from paretoformer.spaces.surgery import (
     set_layers,
     share,
 )
+from paretoformer.spaces.runtimes.base import Batch
 
 PRIMES = (17, 19, 23, 29, 31, 37, 41, 43, 47, 53, 59, 61, 67, 71, 73, 79, 83, 89, 97, 101, 103, 107)
 """Numbers of heads and neurons that models do not have, larger than what counts axes or pads."""

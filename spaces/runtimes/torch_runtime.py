@@ -13,8 +13,8 @@ from torch.ao.nn.quantized.dynamic import Linear as QuantizedLinear
 from torch.profiler import ProfilerActivity, profile
 from transformers.pytorch_utils import Conv1D
 
+from paretoformer.spaces.models.surgery import share
 from paretoformer.spaces.runtimes.base import Batch, Runnable, Runtime, Tools, register
-from paretoformer.spaces.surgery import share
 
 DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16}
 

@@ -18,15 +18,15 @@ from typing import TYPE_CHECKING, Any
 from wrapt import register_post_import_hook
 
 if TYPE_CHECKING:
-    from paretoformer.evaluators.measurement import Measurement
+    from paretoformer.evaluators.common.measurement import Measurement
     from paretoformer.evaluators.outcome import Outcome
-    from paretoformer.search.errors import ParetoformerError
-    from paretoformer.search.results.best import Best, load_best
-    from paretoformer.search.results.parquet import load_front
+    from paretoformer.search.publish.best import Best, load_best
+    from paretoformer.search.records.errors import ParetoformerError
+    from paretoformer.search.records.parquet import load_front
     from paretoformer.search.run import search
+    from paretoformer.spaces.attention.choice import AttentionChoice
+    from paretoformer.spaces.axes.head_mask import HeadMask
     from paretoformer.spaces.candidate import Candidate
-    from paretoformer.spaces.choice import AttentionChoice
-    from paretoformer.spaces.heads import HeadMask
     from paretoformer.spaces.persist import compress, load_compressed, save_compressed
 
 __version__ = "0.1.0"
@@ -35,17 +35,17 @@ __version__ = "0.1.0"
 register_post_import_hook("paretoformer.native:register", "transformers.quantizers.auto")
 
 _HOMES = {
-    "AttentionChoice": "spaces.choice",
-    "Best": "search.results.best",
+    "AttentionChoice": "spaces.attention.choice",
+    "Best": "search.publish.best",
     "Candidate": "spaces.candidate",
-    "HeadMask": "spaces.heads",
-    "Measurement": "evaluators.measurement",
+    "HeadMask": "spaces.axes.head_mask",
+    "Measurement": "evaluators.common.measurement",
     "Outcome": "evaluators.outcome",
-    "ParetoformerError": "search.errors",
+    "ParetoformerError": "search.records.errors",
     "compress": "spaces.persist",
-    "load_best": "search.results.best",
+    "load_best": "search.publish.best",
     "load_compressed": "spaces.persist",
-    "load_front": "search.results.parquet",
+    "load_front": "search.records.parquet",
     "save_compressed": "spaces.persist",
 }
 

@@ -18,10 +18,10 @@ import numpy as np
 import optuna
 import torch
 
-from paretoformer.evaluators.measurement import Measurement
+from paretoformer.evaluators.common.measurement import Measurement
 from paretoformer.evaluators.metrics import Bench, Metric
 from paretoformer.evaluators.tasks import Task
-from paretoformer.spaces.axis import Axis, Domain, Fixed, Shape
+from paretoformer.spaces.axes.axis import Axis, Domain, Fixed, Shape
 from paretoformer.spaces.candidate import Candidate
 from paretoformer.spaces.runtimes import Runtime, Tools
 

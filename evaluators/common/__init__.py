@@ -1,0 +1,1 @@
+"""What every measurement needs: values with their intervals, targets, progress."""

@@ -1,0 +1,82 @@
+"""Answers: what a candidate says to each example, and how far that is from what dense says."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from paretoformer.evaluators.data.workload import SCORING_BATCH, Split, in_order
+from paretoformer.evaluators.metrics.bench import Bench
+
+
+def predictions(bench: Bench) -> np.ndarray:
+    """(examples, ...) the candidate's answers, as `Task.predict` gives them; computed once."""
+    if "predictions" not in bench.memo:
+        rows: dict[int, np.ndarray] = {}
+        with torch.inference_mode():
+            for indices, batch in batches(bench, bench.split):
+                answers = bench.task.predict(bench.runnable(**batch))
+                rows |= zip(indices.tolist(), answers, strict=True)
+        bench.memo["predictions"] = in_order(rows)
+    found: np.ndarray = bench.memo["predictions"]
+    return found
+
+
+@dataclass(frozen=True)
+class Compared:
+    """A candidate's answers against the dense model's. likeness: (examples,) 1 where they are the
+    same. divergence: (examples,) of one from the other."""
+
+    likeness: npt.NDArray[np.float64]
+    divergence: npt.NDArray[np.float64]
+
+
+def compared(bench: Bench) -> Compared:
+    """On the examples that steer the search, or those of the confirmation; computed once."""
+    if "compared" not in bench.memo:
+        split = bench.split if bench.steering is None else bench.steering
+        with torch.inference_mode():
+            bench.memo["compared"] = _compared(bench, split)
+    found: Compared = bench.memo["compared"]
+    return found
+
+
+def _compared(bench: Bench, split: Split) -> Compared:
+    likeness, divergence = np.empty(len(split)), np.empty(len(split))
+    task = bench.task
+    for (indices, batch), dense in zip(
+        batches(bench, split), _dense_outputs(bench, split), strict=True
+    ):
+        output = bench.runnable(**batch)
+        likeness[indices] = task.likeness(output, dense, batch)
+        divergence[indices] = task.answers.divergence(output, dense, batch).double().cpu().numpy()
+    return Compared(likeness, divergence.clip(min=0.0))  # but for rounding there is none below
+
+
+def _dense_outputs(bench: Bench, split: Split) -> list[Any]:
+    """In the batches that the bench's candidate is asked in; computed once in a process."""
+    kept, key = bench.dense_outputs, (id(split), _size(bench))
+    if key not in kept:
+        keep = bench.task.answers.kept
+        kept[key] = [keep(bench.dense(**batch)) for _, batch in batches(bench, split)]
+    return kept[key]
+
+
+def batches(bench: Bench, split: Split) -> Iterator[tuple[np.ndarray, dict[str, torch.Tensor]]]:
+    """(indices into the split, inputs of the model), as the bench's candidate is asked."""
+    return bench.workload.batches(split, bench.target.device, _size(bench))
+
+
+def _size(bench: Bench) -> int:
+    """Examples of a batch.
+
+    Where a row's answer depends on the rest of its batch, as with dynamic quantisation, batches are
+    those of the target: so the model answers as it will when it serves.
+    """
+    size = bench.target.batch_size if bench.runnable.couples_rows else SCORING_BATCH
+    return min(size, bench.workload.inputs.most)

@@ -1,0 +1,1 @@
+"""From a model to what to try first: evidence, block table, costs, knapsack, predictor."""

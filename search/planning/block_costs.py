@@ -1,0 +1,195 @@
+"""Costs: what a forward consists of and what the options of a block add to it, on the target.
+
+They decide where a search begins; what is reported is measured on whole models.
+"""
+
+from __future__ import annotations
+
+import copy
+import time
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+from torch import nn
+from transformers import Cache
+
+from paretoformer.evaluators.common.progress import Progress, silent
+from paretoformer.evaluators.common.target import Target
+from paretoformer.evaluators.data.workload import Workload
+from paretoformer.evaluators.timing.clocks import synchronizer
+from paretoformer.evaluators.timing.intervals import USUAL
+from paretoformer.spaces.axes.block_options import Block, Costs
+from paretoformer.spaces.build import build
+from paretoformer.spaces.candidate import Candidate
+from paretoformer.spaces.models.families import blocks_of, shape_of
+
+SECONDS = 4.0
+"""Default duration of the timing of all variants together."""
+ROUNDS = (8, 60)
+"""The fewest and the most rounds."""
+LEAST_LAYER = 0.03
+"""Share of a layer's time that is outside its blocks, at least: noise must not make it nothing."""
+BLOCK_SECONDS = 0.01
+"""Duration of the timed calls of one variant in a round; one untimed call comes first."""
+
+REST, LAST, LAST_FREE = ("rest", 0), ("last", 0), ("last", 1)
+"""What is timed besides blocks."""
+
+Key = TypeVar("Key", bound=Hashable)
+
+
+@dataclass(frozen=True)
+class ForwardCosts:
+    """Milliseconds of what a forward consists of.
+
+    blocks: of each block, (options,). layer: what is left of a layer without any of its blocks.
+    rest: of the model without its layers. last: no milliseconds, but the share of the last layer's
+    time that is left with what every candidate of the study has, such as a readout of one token.
+    """
+
+    blocks: list[Costs]
+    layer: float
+    rest: float
+    last: float
+
+
+def block_costs(
+    model: nn.Module,
+    workload: Workload,
+    target: Target,
+    blocks: Sequence[Block],
+    free: Candidate | None = None,
+    progress: Progress = silent,
+    seconds: float = SECONDS,
+) -> ForwardCosts:
+    """Time the model's first layer with the options of each block that are to be timed.
+
+    In each round every variant runs for a moment. A figure is the 30% quantile over the rounds, so
+    a disturbance of one or two seconds changes none of them.
+
+    model: left as it was. free: the uncompressed model with what every candidate of the study has.
+    seconds: approximate duration.
+    """
+    model = copy.deepcopy(model).to(device=target.device, dtype=target.torch_dtype).eval()
+    dense = Candidate.dense(*shape_of(model.config))
+    batch = workload.timing_batch(target)
+    calls: dict[tuple[int | str, int], Callable[[], Any]] = {
+        (index, option): _layer(0, model, dense.replaced(**values), batch)
+        for index, block in enumerate(blocks)
+        for option, values in block.timed().items()
+    }
+    calls[REST] = _without_layers(model, batch)
+    if free is not None and free != dense:
+        calls[LAST] = _layer(-1, model, dense, batch)
+        calls[LAST_FREE] = _layer(-1, model, free, batch)
+    times = _usual_times(calls, target, progress, seconds)
+    costs = [
+        block.costs({option: ms for (i, option), ms in times.items() if i == index})
+        for index, block in enumerate(blocks)
+    ]
+    whole = np.median([times[index, block.uncut] for index, block in enumerate(blocks)])
+    full = sum(each[block.uncut] for each, block in zip(costs, blocks, strict=True))
+    last = min(1.0, times[LAST_FREE] / times[LAST]) if LAST in times else 1.0
+    layer = max(LEAST_LAYER * whole, whole - full)
+    return ForwardCosts(costs, float(layer), times[REST], last)
+
+
+def _usual_times(
+    calls: Mapping[Key, Callable[[], Any]],
+    target: Target,
+    progress: Progress,
+    seconds: float,
+) -> dict[Key, float]:
+    """Milliseconds of each call."""
+    synchronize = synchronizer(target.device)
+
+    def run(call: Callable[[], Any]) -> float:
+        start = time.perf_counter()
+        call()
+        synchronize()
+        return time.perf_counter() - start
+
+    samples: dict[Key, list[float]] = {key: [] for key in calls}
+    with torch.inference_mode():
+        for call in calls.values():
+            run(call)
+        counts = {key: max(1, round(BLOCK_SECONDS / run(call))) for key, call in calls.items()}
+        begun, done, wanted = time.perf_counter(), 0, ROUNDS[0]
+        while done < wanted:
+            for key, call in calls.items():
+                run(call)
+                times = [run(call) for _ in range(counts[key])]
+                samples[key].append(sum(times) / len(times) * 1e3)
+            done += 1
+            took = (time.perf_counter() - begun) / done
+            wanted = int(np.clip(seconds / took, *ROUNDS))
+            progress("Timing one layer", done, max(done, wanted))
+    return {key: float(np.quantile(times, USUAL)) for key, times in samples.items()}
+
+
+class _Reached(Exception):
+    """The layer was reached; the rest of the model need not run."""
+
+
+def _layer(
+    place: int, model: nn.Module, candidate: Candidate, batch: dict[str, torch.Tensor]
+) -> Callable[[], Any]:
+    """A layer of the rebuilt model, to be called with what it gets in a forward."""
+    rebuilt = build(candidate, model).model
+    layer = blocks_of(rebuilt)[place].layer
+    found: list[tuple[Any, Any]] = []
+
+    def hook(module: nn.Module, inputs: Any, named: Any) -> None:
+        # Called again and again, it must not lengthen a cache, which GPT-2 passes by its place.
+        alone = {key: _uncached(each) for key, each in named.items()}
+        found.append((tuple(map(_uncached, inputs)), alone))
+        raise _Reached
+
+    handle = layer.register_forward_pre_hook(hook, with_kwargs=True)
+    try:
+        with torch.inference_mode():
+            rebuilt(**batch)
+    except _Reached:
+        pass
+    finally:
+        handle.remove()
+    ((inputs, named),) = found
+    return lambda: layer(*inputs, **named)
+
+
+def _uncached(each: Any) -> Any:
+    return None if isinstance(each, Cache) else each
+
+
+def _without_layers(model: nn.Module, batch: dict[str, torch.Tensor]) -> Callable[[], Any]:
+    """The model with layers that compute nothing: each returns a stored output of the last one."""
+    layers = [block.layer for block in blocks_of(model)]
+    found: list[Any] = []
+
+    def keep(module: nn.Module, inputs: Any, answer: Any) -> None:
+        found.append(answer)
+
+    handle = layers[-1].register_forward_hook(keep)
+    with torch.inference_mode():
+        model(**batch)
+    handle.remove()
+    (answer,) = found
+
+    def call() -> None:
+        for layer in layers:
+            vars(layer)["forward"] = partial(_answer, answer)
+        try:
+            model(**batch)
+        finally:
+            for layer in layers:
+                del vars(layer)["forward"]
+
+    return call
+
+
+def _answer(answer: Any, *inputs: Any, **named: Any) -> Any:
+    return answer

@@ -1,0 +1,211 @@
+"""Block repair: any cut of any block mended at once, from sums that were taken over dense inputs.
+
+`repair` takes seconds for each candidate, since it runs every text through every layer again. Here
+each block is taken by itself, behind a dense model: the moments of its inputs, summed once, hold
+the solution for every subset of its heads or neurons, a small linear system each. A search can so
+compare thousands of candidates; what is handed over is mended by `repair`.
+
+Sources: the database of blocks, each solved by itself and stitched together, of ZipLM (Kurtic et
+al. 2023, arXiv:2302.04089, section 3) and of SPDY (Frantar & Alistarh 2022, arXiv:2201.13096).
+Differs in: blocks are not stored, but solved when they are asked for; mechanisms are options too; a
+layer in front of removed ones is solved for the sums of the last of them, or of the second one
+where they are more.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import nn
+
+from paretoformer.spaces.attention.choice import FULL, AttentionChoice
+from paretoformer.spaces.axes.axis import Shape
+from paretoformer.spaces.build import build
+from paretoformer.spaces.candidate import Candidate
+from paretoformer.spaces.models.families import blocks_of, neurons_of, shape_of
+from paretoformer.spaces.models.surgery import matrix_of
+from paretoformer.spaces.recovery.layerwise import Layerwise, Part
+from paretoformer.spaces.recovery.least_squares import CHECKED, Moments, apply_change, best_change
+from paretoformer.spaces.recovery.teacher import Teacher
+
+AHEAD = 2
+"""Removed layers in a row that the layer in front of them makes up for, at most."""
+KEPT_BYTES = 2**30
+"""Solutions that are kept to be used again."""
+
+
+Floats = npt.NDArray[np.float64]
+
+
+@dataclass
+class Sums:
+    """Moments of one block's inputs, with what is missing of this layer's sums, and of later ones.
+
+    Arrays, not tensors: processes of one machine can share them without a copy.
+
+    inner: (inputs + 1, inputs + 1). outer: layers further on -> (inputs + 1, hidden).
+    """
+
+    inner: Floats = field(default_factory=lambda: np.zeros(()))
+    outer: dict[int, Floats] = field(default_factory=dict)
+
+    def add(self, rows: torch.Tensor, weights: torch.Tensor, missing: dict[int, Any]) -> None:
+        """rows: (tokens, inputs). weights: (tokens,). missing: of each of `outer`, (tokens,
+        hidden)."""
+        rows = torch.cat((rows, rows.new_ones(len(rows), 1)), dim=1)
+        weighted = (rows * weights[:, None]).T
+        self.inner = self.inner + (weighted @ rows).double().cpu().numpy()
+        for ahead, each in missing.items():
+            more = (weighted @ each).double().cpu().numpy()
+            self.outer[ahead] = self.outer[ahead] + more if ahead in self.outer else more
+
+    def of(self, kept: Sequence[int], weight: torch.Tensor, ahead: int) -> Moments:
+        """The moments of a block with these inputs alone.
+
+        weight: (inputs, hidden), whose other rows are missing too.
+        """
+        inputs = len(self.inner) - 1
+        stays = np.zeros(inputs + 1, dtype=bool)
+        stays[[*kept, inputs]] = True
+        rows = torch.from_numpy(self.inner[stays])
+        outer = torch.from_numpy(self.outer[ahead][stays])
+        there = torch.from_numpy(stays)
+        lost = rows[:, ~there] @ weight[~there[:-1]].double()
+        return Moments.of(rows[:, there], outer + lost)
+
+    @property
+    def nbytes(self) -> int:
+        return self.inner.nbytes + sum(each.nbytes for each in self.outer.values())
+
+
+Key = tuple[int, Part, Hashable]
+"""Layer, block, and the mechanism that stands in it; None where it has none."""
+
+
+Change = torch.Tensor
+"""(inputs + 1, hidden): what is added to the weights and, last, to the bias."""
+
+
+class BlockRepairs:
+    """Mends candidates of one dense model, each block by itself.
+
+    sums: of each block, those to solve from and those to choose by. Of L layers, a width of H and N
+    neurons, they take about 16·L·(choices·2·H² + N² + 3·N·H) bytes, and what was solved up to
+    `KEPT_BYTES` more.
+    """
+
+    def __init__(self, model: nn.Module, sums: Mapping[Key, tuple[Sums, Sums]]) -> None:
+        self._model, self.sums = model, sums
+        config: Any = model.config
+        self.shape = Shape(*shape_of(config))
+        self._neurons = neurons_of(config)
+        self._changes: dict[tuple[Hashable, ...], Change] = {}
+        self._kept = 0
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Without what was solved, which whoever receives it would have to hold once more."""
+        return {**self.__dict__, "_changes": {}, "_kept": 0}
+
+    @classmethod
+    def of(cls, teacher: Teacher, choices: Iterable[AttentionChoice] = (FULL,)) -> BlockRepairs:
+        """Those of the teacher's model, from its texts.
+
+        choices: mechanisms that may stand in a layer; `full` first.
+        """
+        with torch.no_grad():
+            return cls(teacher.model, _gathered(teacher, list(choices)))
+
+    @property
+    def nbytes(self) -> int:
+        """Of the sums."""
+        return sum(each.nbytes for pair in self.sums.values() for each in pair)
+
+    def mend(self, model: nn.Module, candidate: Candidate) -> None:
+        """In place. model: the candidate's, cut and not mended."""
+        kept = [layer for layer, stays in enumerate(candidate.layers) if stays]
+        ends = [*(layer - 1 for layer in kept[1:]), self.shape.layers - 1]
+        for block, layer, end in zip(blocks_of(model), kept, ends, strict=True):
+            for part, ahead in ((Part.ATTENTION, 0), (Part.FEED_FORWARD, min(end - layer, AHEAD))):
+                change = self._change(candidate, layer, part, ahead)
+                if change is not None:
+                    apply_change(part.projection(block), change)
+
+    def _change(
+        self, candidate: Candidate, layer: int, part: Part, ahead: int
+    ) -> torch.Tensor | None:
+        """Of one block; None where nothing is missing."""
+        projection = part.projection(blocks_of(self._model)[layer])
+        whole = matrix_of(projection).shape[1]
+        choice: Hashable = None
+        if part is Part.ATTENTION:
+            choice = candidate.attention[layer]
+            width = whole // self.shape.heads
+            heads = candidate.heads.indices(layer)
+            units = [head * width + i for head in heads for i in range(width)]
+            choice = choice if units else FULL
+        else:
+            units = list(candidate.feed_forward.indices(layer, self._neurons))
+        if len(units) == whole and not ahead and choice in (None, FULL):
+            return None
+        key = (layer, part, choice, ahead, tuple(units))
+        if key not in self._changes:
+            weight = matrix_of(projection).detach().T
+            sums = self.sums[layer, part, choice]
+            fit, checks = (each.of(units, weight, ahead) for each in sums)
+            bias: Any = projection.bias
+            change = best_change(fit, checks, bias is not None).float()
+            self._kept += change.numel() * change.element_size()
+            if self._kept > KEPT_BYTES:
+                self._changes, self._kept = {}, 0
+            self._changes[key] = change
+        return self._changes[key]
+
+
+def _gathered(teacher: Teacher, choices: Sequence[AttentionChoice]) -> dict[Key, tuple[Sums, Sums]]:
+    """One walk through the dense model, with each mechanism in place of its own."""
+    dense = Candidate.dense(*shape_of(teacher.model.config))
+    walk = Layerwise(teacher.model, teacher.texts.fit)
+    others, found = {}, {}
+    for choice in dict.fromkeys((FULL, *choices)):
+        candidate = dense.replaced(attention=(choice,) * dense.shape.layers)
+        model = build(candidate, teacher.model).model
+        # A layer with another mechanism takes another mask.
+        others[choice] = blocks_of(model), Layerwise(model, teacher.texts.fit)
+    for layer, block in enumerate(blocks_of(teacher.model)):
+        for choice, (blocks, other) in others.items():
+            other.hidden = walk.hidden
+            key: Key = (layer, Part.ATTENTION, choice)
+            found[key], _ = _watched(teacher, other, blocks[layer], layer, Part.ATTENTION)
+        key = (layer, Part.FEED_FORWARD, None)
+        found[key], totals = _watched(teacher, walk, block, layer, Part.FEED_FORWARD)
+        walk.advance(block, totals)
+    return found
+
+
+def _watched(
+    teacher: Teacher, walk: Layerwise, block: Any, layer: int, part: Part
+) -> tuple[tuple[Sums, Sums], list[torch.Tensor]]:
+    """One block's moments, and its own sums of each batch."""
+    fit, checks, totals = Sums(), Sums(), []
+    further = [0]
+    if part is Part.FEED_FORWARD:
+        layers, _ = shape_of(teacher.model.config)
+        further = list(range(min(AHEAD, layers - 1 - layer) + 1))
+    every = min(CHECKED, len(teacher.masks))
+    for index, seen in enumerate(walk.of(block, part)):
+        mask = teacher.masks[index]
+        total = seen.total[mask].float()
+        missing = {
+            ahead: teacher.sums(layer + ahead, part, index).to(total.device) - total
+            for ahead in further
+        }
+        weights = teacher.weights(layer, part, index).to(total.device)
+        own = checks if index % every == every - 1 else fit
+        own.add(seen.inputs[mask].float(), weights, missing)
+        totals.append(seen.total)
+    return (fit, checks), totals

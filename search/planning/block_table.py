@@ -1,0 +1,199 @@
+"""The block table: what each option of each block damages by itself, mended, in nats from dense.
+
+First-order sensitivities say which heads and neurons an option keeps; a forward of the whole model
+says what that costs in quality. It is kept in a file, which another study of the same model finds.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+import transformers
+from torch import nn
+
+from paretoformer.evaluators.common.progress import Progress, silent
+from paretoformer.search.planning.screening import EXAMPLES, Screens
+from paretoformer.spaces.axes.block_options import Block, Costs, Damage
+from paretoformer.spaces.candidate import Candidate
+from paretoformer.spaces.models.families import shape_of
+
+FORMAT = 2
+"""Raise it whenever the same model and texts would give other numbers."""
+WRITE_SECONDS = 10.0
+"""A table is written to its file this often: a killed process loses no more than that."""
+LAYER = "layer"
+"""The row of a whole layer that is gone."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One block's option in one layer, or the layer's removal."""
+
+    layer: int
+    block: str
+    option: int
+
+
+@dataclass(frozen=True)
+class BlockTable:
+    """nats: of each kind of block, (layers, options); inf where it was not to be tried.
+
+    removed: (layers,) of the model without that layer; inf where layers must stay.
+    """
+
+    nats: Mapping[str, Damage]
+    removed: Damage
+
+
+def block_table(
+    screens: Screens,
+    model: nn.Module,
+    blocks: Mapping[str, tuple[Block, Costs]],
+    removable: bool,
+    known: KnownRows,
+    progress: Progress = silent,
+    is_late: Callable[[], bool] = lambda: False,
+) -> BlockTable:
+    """Measure what is not known yet.
+
+    screens: of candidates with one block changed; infinite where a block cannot be mended. blocks:
+    name -> kind of block, and what its options cost. removable: whether layers may go. is_late:
+    whether there is no more time for it.
+
+    Raises:
+        TooLate: time was over; what was measured is kept.
+    """
+    dense = Candidate.dense(*shape_of(model.config))
+    layers = dense.shape.layers
+    rows = list(_rows(blocks, layers, removable))
+    missing: dict[Candidate, list[Row]] = {}
+    for row in rows:
+        if row not in known:
+            missing.setdefault(_candidate(dense, blocks, row), []).append(row)
+    done, written = len(rows) - sum(map(len, missing.values())), time.monotonic()
+    try:
+        with closing(screens(list(missing))) as screened:
+            while missing:
+                if is_late():
+                    raise TooLate
+                candidate, nats = next(screened)
+                found = missing.pop(candidate)
+                for row in found:
+                    known.add(row, nats)
+                if time.monotonic() - written > WRITE_SECONDS:
+                    known.write()
+                    written = time.monotonic()
+                done += len(found)
+                progress("Measuring blocks", done, len(rows))
+    finally:
+        known.write()
+    progress("Measuring blocks", len(rows), len(rows))
+    nats_of = {}
+    for name, (block, costs) in blocks.items():
+        columns = {
+            option: np.array([known[Row(layer, name, option)] for layer in range(layers)])
+            for option in block.measured(costs)
+        }
+        nats_of[name] = block.filled(columns)
+    gone = [known[Row(layer, LAYER, 0)] if removable else np.inf for layer in range(layers)]
+    return BlockTable(nats_of, np.array(gone))
+
+
+class TooLate(Exception):
+    """There was no time for the whole table."""
+
+
+def _rows(blocks: Mapping[str, tuple[Block, Costs]], layers: int, removable: bool) -> Iterator[Row]:
+    for layer in range(layers):
+        for name, (block, costs) in blocks.items():
+            for option in block.measured(costs):
+                yield Row(layer, name, option)
+        if removable:
+            yield Row(layer, LAYER, 0)
+
+
+def _candidate(dense: Candidate, blocks: Mapping[str, tuple[Block, Costs]], row: Row) -> Candidate:
+    """The dense model with one option in one layer."""
+    layers = dense.shape.layers
+    if row.block == LAYER:
+        return dense.replaced(layers=tuple(layer != row.layer for layer in range(layers)))
+    block, _ = blocks[row.block]
+    options = [row.option if layer == row.layer else block.uncut for layer in range(layers)]
+    return dense.replaced(**block.values(options))
+
+
+class KnownRows:
+    """Rows that were measured, kept in a Parquet file.
+
+    path: None keeps them in memory alone. key: what the numbers depend on; a file of other things
+    is not read.
+    """
+
+    def __init__(self, path: Path | None = None, key: str = "") -> None:
+        self._path, self._key = path, key
+        self._nats: dict[Row, float] = {}
+        self.new = 0
+        if path is not None and path.exists():
+            self._read(path)
+
+    def _read(self, path: Path) -> None:
+        try:
+            table = pq.read_table(path)
+            metadata = json.loads((table.schema.metadata or {})[b"paretoformer"])
+            if metadata["key"] != self._key:
+                return
+            for each in table.to_pylist():
+                self._nats[Row(each["layer"], each["block"], each["option"])] = each["nats"]
+        except (pa.ArrowException, OSError, ValueError, KeyError, TypeError):
+            self._nats.clear()  # what cannot be read is measured again
+
+    def __len__(self) -> int:
+        return len(self._nats)
+
+    def __contains__(self, row: Row) -> bool:
+        return row in self._nats
+
+    def __getitem__(self, row: Row) -> float:
+        return self._nats[row]
+
+    def add(self, row: Row, nats: float) -> None:
+        self._nats[row] = nats
+        self.new += 1
+
+    def write(self, path: Path | None = None) -> None:
+        """Whole or not at all. path: instead of its own."""
+        path = path or self._path
+        if path is None:
+            return
+        rows = [
+            {"layer": row.layer, "block": row.block, "option": row.option, "nats": nats}
+            for row, nats in self._nats.items()
+        ]
+        columns = {"layer": pa.int32(), "block": pa.string(), "option": pa.int32()}
+        own = {b"paretoformer": json.dumps({"key": self._key}).encode()}
+        schema = pa.schema([*columns.items(), ("nats", pa.float64())], metadata=own)
+        part = path.with_name(f".{path.name}.{os.getpid()}.part")
+        with suppress(OSError):  # the table is as good without its file
+            path.parent.mkdir(parents=True, exist_ok=True)
+            pq.write_table(pa.Table.from_pylist(rows, schema), part)
+            part.replace(path)
+
+
+def table_key(parts: Sequence[str], texts: Iterable[torch.Tensor]) -> str:
+    """One text for all that the numbers of a table depend on."""
+    own = (str(FORMAT), str(EXAMPLES), torch.__version__, transformers.__version__)
+    digest = hashlib.sha256("\n".join((*own, *parts)).encode())
+    for each in texts:
+        digest.update(each.contiguous().numpy().data)
+    return digest.hexdigest()[:32]

@@ -1,0 +1,130 @@
+"""Screening: how far the answers of a candidate's structure are from the dense model's.
+
+A forward pass of some texts in torch shows it; a trial also repairs, converts and times.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Generator, Sequence
+
+import numpy as np
+import torch
+
+from paretoformer.evaluators.common.measurement import Measurement
+from paretoformer.evaluators.evaluator import Job, failure
+from paretoformer.evaluators.outcome import Outcome, Result
+from paretoformer.evaluators.timing.conditions import set_threads
+from paretoformer.search.planning.block_repair import KEPT_BYTES, BlockRepairs
+from paretoformer.spaces.build import build
+from paretoformer.spaces.candidate import Candidate
+from paretoformer.spaces.recovery.teacher import Teacher
+
+EXAMPLES = 64
+"""Texts that a candidate is screened on, about; of the teacher's held-out ones."""
+TRIED = 4
+"""How many candidates are screened here to see how long one takes."""
+LONG_SECONDS = 60.0
+"""What would take longer than this goes to workers, which need some seconds to start."""
+PROCESS_BYTES = 2**29
+"""Memory of a process that has imported torch, about."""
+NATS = "divergence"
+
+Screens = Callable[[Sequence[Candidate]], Generator[tuple[Candidate, float], None, None]]
+"""Candidates -> each once with its nats, in any order."""
+
+
+class Screen:
+    """Nats between the answers of a candidate's structure and dense, in torch.
+
+    repairs: mend each block; None: blocks stay as the cut left them.
+    """
+
+    def __init__(self, teacher: Teacher, repairs: BlockRepairs | None) -> None:
+        self._model, self._repairs = teacher.model, repairs
+        texts = sum(len(next(iter(batch.values()))) for batch in teacher.texts.held)
+        self._dense = teacher.held.one_in(max(1, texts // EXAMPLES))
+
+    def of(self, candidate: Candidate) -> float:
+        """Infinite where a block cannot be mended, or the model has no answer."""
+        try:
+            nats = self._nats(candidate)
+        except torch.linalg.LinAlgError:  # type: ignore[attr-defined]
+            return float("inf")
+        return nats if np.isfinite(nats) else float("inf")
+
+    def _nats(self, candidate: Candidate) -> float:
+        """Mean over the texts."""
+        with torch.no_grad():
+            model = build(candidate, self._model).model.eval()
+            if self._repairs is not None:
+                self._repairs.mend(model, candidate)
+        return self._dense.divergence(model)
+
+    @property
+    def nbytes(self) -> int:
+        """Size of the sums, which the workers of one machine share."""
+        return 0 if self._repairs is None else self._repairs.nbytes
+
+    @property
+    def worker_bytes(self) -> int:
+        """What each worker needs in addition, about: torch, the model twice, and solutions."""
+        model = sum(each.numel() * each.element_size() for each in self._model.parameters())
+        return PROCESS_BYTES + 2 * model + (KEPT_BYTES if self._repairs is not None else 0)
+
+
+class Screening:
+    """Screens many candidates, here or, if that would take long, elsewhere.
+
+    elsewhere: what it leaves out is screened here. left: how many more candidates will follow; they
+    count when the time is estimated.
+    """
+
+    def __init__(self, screen: Screen, elsewhere: Screens | None = None, left: int = 0) -> None:
+        self._screen, self._elsewhere, self._left = screen, elsewhere, left
+        self._seconds: list[float] = []
+        self._moved = False
+
+    def __call__(
+        self, candidates: Sequence[Candidate]
+    ) -> Generator[tuple[Candidate, float], None, None]:
+        waiting = dict.fromkeys(candidates)
+        while waiting:
+            if self._elsewhere is not None and self._is_long(len(waiting)):
+                self._moved = True
+                for candidate, nats in self._elsewhere(tuple(waiting)):
+                    del waiting[candidate]
+                    yield candidate, nats
+                if waiting:
+                    self._elsewhere = None
+                continue
+            candidate = next(iter(waiting))
+            begun = time.monotonic()
+            nats = self._screen.of(candidate)
+            self._seconds.append(time.monotonic() - begun)
+            del waiting[candidate]
+            yield candidate, nats
+
+    def _is_long(self, waiting: int) -> bool:
+        if self._moved:
+            return True
+        if len(self._seconds) < TRIED:
+            return False
+        return float(np.median(self._seconds)) * (waiting + self._left) > LONG_SECONDS
+
+
+class ScreenEvaluator:
+    """A screen in a worker; its metric is `NATS`."""
+
+    def __init__(self, screen: Screen) -> None:
+        self._screen = screen
+
+    def prepare(self, threads: int) -> None:
+        set_threads(threads)
+
+    def run(self, job: Job) -> Result:
+        try:
+            nats = self._screen.of(job.candidate)
+        except Exception as error:
+            return failure(error)
+        return Result(Outcome.OK, {NATS: Measurement.exact(nats, "nats")})

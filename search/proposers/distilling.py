@@ -1,0 +1,99 @@
+"""What is distilled once a search is over: decided once, and kept with the study."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import optuna
+
+from paretoformer.evaluators.artifact import workspace
+from paretoformer.search.proposers import to_distil
+from paretoformer.search.records.record import TrialRecord
+from paretoformer.search.study.subject import Subject
+from paretoformer.spaces.candidate import Candidate
+from paretoformer.spaces.recovery.distillation import read_progress
+
+PLAN = "distilled"
+"""User attribute of the study: what is distilled, and from how many trials that was decided."""
+
+
+@dataclass(frozen=True)
+class Distilling:
+    """The candidates that a study distils.
+
+    They are chosen when the search is over, and anew only where it went on since, or the minutes
+    were changed: so what was cut off is finished, and what was finished is not done again.
+    """
+
+    study: optuna.Study
+    subject: Subject
+    minutes: float
+
+    def is_left(self, records: Sequence[TrialRecord]) -> bool:
+        """Whether anything is to be distilled still."""
+        kept = self._kept(records)
+        picks = self._chosen(records, slots=1) if kept is None else kept
+        return bool(_missing(picks, records))
+
+    def begun(self, records: Sequence[TrialRecord]) -> list[Candidate]:
+        """What an interrupted run may have begun to distil."""
+        return _missing(self._kept(records) or [], records)
+
+    def left(self, records: Sequence[TrialRecord], slots: int) -> list[Candidate]:
+        """What is to be distilled still, by `slots` at once."""
+        picks = self._kept(records)
+        if picks is None:
+            picks = self._chosen(records, slots)
+            texts = [each.to_json() for each in picks]
+            self.study.set_user_attr(PLAN, {**self._basis(records), "candidates": texts})
+        return _missing(picks, records)
+
+    def _chosen(self, records: Sequence[TrialRecord], slots: int) -> list[Candidate]:
+        if not self.minutes:
+            return []
+        quality, others = None, []
+        for each in self.subject.requirements:
+            if quality is None and self.subject.metrics[each.metric].role == "quality":
+                quality = each
+            else:
+                others.append(each)
+        if quality is None:
+            return []
+        return to_distil(records, self.subject.objectives, quality, self.minutes, slots, others)
+
+    def _kept(self, records: Sequence[TrialRecord]) -> list[Candidate] | None:
+        """What was chosen from the same records for the same minutes; None where nothing was."""
+        plan, basis = self.study.user_attrs.get(PLAN, {}), self._basis(records)
+        if any(plan.get(name) != value for name, value in basis.items()):
+            return None
+        return [Candidate.from_json(text) for text in plan["candidates"]]
+
+    def _basis(self, records: Sequence[TrialRecord]) -> dict[str, float]:
+        return {"minutes": self.minutes, "trials": sum(record.counts for record in records)}
+
+
+def _missing(picks: Sequence[Candidate], records: Sequence[TrialRecord]) -> list[Candidate]:
+    known = {record.candidate for record in records}
+    return [pick for pick in picks if pick not in known]
+
+
+def progress_of(picks: Sequence[Candidate], models: Path) -> Callable[[], tuple[int, int, str]]:
+    """Of these candidates: (seconds done, of how many, the divergence of each so far)."""
+
+    begun: set[Candidate] = set()
+
+    def look() -> tuple[int, int, str]:
+        found = {pick: read_progress(workspace(models, pick)) for pick in picks}
+        begun.update(pick for pick, progress in found.items() if progress is not None)
+        under_way = {pick: progress for pick, progress in found.items() if progress is not None}
+        nats = ", ".join(f"{progress['divergence']:.3f}" for progress in under_way.values())
+        total = sum(pick.seconds for pick in picks)
+        # What is finished has left its folder.
+        done = sum(
+            under_way[pick]["seconds"] if pick in under_way else pick.seconds for pick in begun
+        )
+        return round(done), round(total) if under_way else 0, f"{nats} nats"
+
+    return look

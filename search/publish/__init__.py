@@ -1,0 +1,1 @@
+"""From records to the answer: choose, confirm, front, best, load, export, verify."""

@@ -1,0 +1,120 @@
+"""What is measured again: the search's front, what may be as good, and what users compare with."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+
+import numpy as np
+
+from paretoformer.evaluators.common.measurement import Measurement
+from paretoformer.evaluators.metrics.metric import Metric
+from paretoformer.search.records.dominance import Standing, Values, clearly_dominated, nondominated
+from paretoformer.search.records.record import New, TrialRecord
+from paretoformer.search.records.requirement import Requirement
+from paretoformer.spaces.candidate import Candidate
+
+
+def chosen(
+    records: Sequence[TrialRecord],
+    objectives: Sequence[Metric],
+    always: Collection[Candidate] = (),
+    requirements: Sequence[Requirement] = (),
+    confirmed: Collection[str] = (),
+) -> list[TrialRecord]:
+    """The dense model, then the search's front; and what lies within its intervals, if it may
+    satisfy the requirements.
+
+    always: candidates that are chosen whatever they are worth, if they ran. confirmed: ids of those
+    that were measured again already, which stay as long as they may be on the front.
+    """
+    done = [record for record in records if record.ok]
+    directions = [metric.direction for metric in objectives]
+    values, lows, highs = intervals(done, objectives)
+    lost = clearly_dominated(values, lows, highs, directions)
+    front = nondominated(values, directions)
+    dense = [record for record in done if record.candidate.is_dense]
+
+    def may_answer(record: TrialRecord) -> bool:
+        if record.candidate.id in confirmed:
+            return True
+        return all(r.may_hold(record.measurements, dense[0].measurements) for r in requirements)
+
+    return dense + [
+        record
+        for record, is_lost, is_best in zip(done, lost, front, strict=True)
+        if not record.candidate.is_dense
+        and (record.candidate in always or (not is_lost and (is_best or may_answer(record))))
+    ]
+
+
+def by_importance(
+    picked: Sequence[TrialRecord],
+    objectives: Sequence[Metric],
+    requirements: Sequence[Requirement],
+    alternatives: Collection[Candidate],
+) -> list[TrialRecord]:
+    """Dense; what may be the answer, and what that is compared with; then the others by cost.
+
+    picked: as `chosen` returns them.
+    """
+    dense, *others = picked
+    cost = next((m for m in objectives if m.role == "cost"), objectives[-1])
+    others.sort(key=lambda record: record.measurements[cost.name].value)
+
+    def fits(record: TrialRecord) -> bool:
+        return all(each.holds(record.measurements, dense.measurements) for each in requirements)
+
+    fit = [record for record in others if fits(record)]
+    cut = [record for record in fit if record.candidate not in alternatives]
+    uncut = [record for record in fit if record.candidate in alternatives]
+    ranked = (*cut[:1], *uncut[:1], *fit, *others)
+    return [dense, *{record.trial: record for record in ranked}.values()]
+
+
+def unchosen(records: Sequence[TrialRecord], picked: Sequence[TrialRecord]) -> list[Candidate]:
+    """The candidates that were measured and will not be measured again."""
+    kept = {record.candidate for record in picked}
+    return [record.candidate for record in records if record.candidate not in kept]
+
+
+class Unchosen:
+    """`unchosen` of `chosen`, as records come in: what is lost stays lost.
+
+    objectives, always: as of `chosen`.
+    """
+
+    def __init__(self, objectives: Sequence[Metric], always: Collection[Candidate] = ()) -> None:
+        self._objectives = objectives
+        self._always = always
+        self._new = New()
+        self._standing = Standing([metric.direction for metric in objectives])
+        self._done: list[TrialRecord] = []
+
+    def since(self, records: Sequence[TrialRecord]) -> list[Candidate]:
+        """Those that will not be measured again since the last call.
+
+        records: all of them, by trial.
+        """
+        found: list[Candidate] = []
+        for record in self._new.of(records):
+            if not record.ok:
+                found.append(record.candidate)
+                continue
+            self._done.append(record)
+            ends = intervals([record], self._objectives)
+            lost = (self._done[index].candidate for index in self._standing.add(*ends))
+            found += (c for c in lost if c not in self._always and not c.is_dense)
+        return found
+
+
+def intervals(
+    records: Sequence[TrialRecord], objectives: Sequence[Metric]
+) -> tuple[Values, Values, Values]:
+    """Values, lows and highs, each (records, objectives); NaN for what failed."""
+    missing = Measurement(np.nan, np.nan, np.nan, "")
+    found = [[r.measurements.get(metric.name, missing) for metric in objectives] for r in records]
+    values, lows, highs = (
+        np.array([[getattr(m, end) for m in row] for row in found]).reshape(-1, len(objectives))
+        for end in ("value", "low", "high")
+    )
+    return values, lows, highs

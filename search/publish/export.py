@@ -1,0 +1,102 @@
+"""Export: a chosen point as a folder that serves it, with the numbers that were measured of it."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import transformers
+from huggingface_hub import snapshot_download
+
+from paretoformer.evaluators import demo
+from paretoformer.evaluators.tasks import task_of
+from paretoformer.search.publish.best import Best
+from paretoformer.search.publish.card import model_card
+from paretoformer.search.publish.load import built_point
+from paretoformer.search.records.atomic import write_whole
+from paretoformer.search.records.disk import room_on
+from paretoformer.spaces.models.surgery import count_parameters
+from paretoformer.spaces.persist import save_compressed, served
+
+MEASURED = "measured.json"
+"""What was measured of the model, and how: `verify` compares with it."""
+
+
+def export_best(best: Best, directory: Path) -> int:
+    """Write the point's model, tokenizer and card; the folder appears whole or not at all.
+
+    Returns the number of its parameters.
+
+    Raises:
+        StudyError: the study's model is not where the study says, or has other weights.
+        RunError: the point's files are lost or were changed.
+        DiskFull: there is no room for the folder.
+    """
+    with room_on(directory):
+        return _export(best, directory)
+
+
+def _export(best: Best, directory: Path) -> int:
+    transformers.utils.logging.disable_progress_bar()
+    built = built_point(best.candidate, best.run, best.facts)
+    source = base_model(best)
+    remote = bool(best.study["model"]["trust_remote_code"])
+    task = task_of(best.study["model"]["task"])
+    processor = task.processor(source, trust_remote_code=remote)
+    directory = directory.resolve()
+    beside = directory.with_name(f".{directory.name}.part")
+    shutil.rmtree(beside, ignore_errors=True)
+    try:
+        save_compressed(served(built, best.candidate), beside)
+        processor.save_pretrained(beside)
+        _copy(source, task.files, beside)
+        write_whole(beside / MEASURED, json.dumps(measured(best), indent=2) + "\n")
+        served_by = [p.relative_to(beside).as_posix() for p in sorted(beside.glob("*/*"))]
+        write_whole(beside / "README.md", model_card(best, source, served_by))
+        beside.replace(directory)
+    except BaseException:
+        shutil.rmtree(beside, ignore_errors=True)
+        raise
+    return count_parameters(built.model)
+
+
+def base_model(best: Best) -> str:
+    """The folder or Hub id of the dense model."""
+    path = str(best.study["model"]["path"])
+    return demo.prepare(path).model if demo.is_demo(path) else path
+
+
+def measured(best: Best) -> dict[str, Any]:
+    """What the front says of a point and of the dense model, and of which study it is."""
+    return {
+        "version": 1,
+        "trial": best.trial,
+        "candidate_id": best.candidate.id,
+        "speedup": list(best.speedup_interval),
+        "study": dict(best.study),
+        "machine": dict(best.facts.machine),
+        "model_digest": best.facts.model_digest,
+        "metrics": {
+            name: {"value": m.value, "low": m.low, "high": m.high, "unit": m.unit}
+            for name, m in best.metrics.items()
+        },
+        "disturbed": best.disturbed,
+        "dense": {name: m.value for name, m in best.dense.items()},
+    }
+
+
+def _copy(source: str, patterns: Sequence[str], folder: Path) -> None:
+    """Files of the uncompressed model, a folder or Hub id, that other libraries look for."""
+    if not patterns:
+        return
+    there = Path(source)
+    if not there.is_dir():
+        there = Path(snapshot_download(source, allow_patterns=list(patterns)))
+    for pattern in patterns:
+        for path in sorted(there.glob(pattern)):
+            target = folder / path.relative_to(there)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(path, target)

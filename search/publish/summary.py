@@ -1,0 +1,37 @@
+"""The answer of a finished run in words: the last line of `search`."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+
+from paretoformer.search.publish.best import Best, load_best
+from paretoformer.search.records.errors import NoAnswer
+from paretoformer.search.records.requirement import Requirement
+from paretoformer.search.report.cells import in_words, number
+
+
+def answer(folder: Path) -> str:
+    """What `best` gives without options, and how to have it; or what comes nearest."""
+    try:
+        found = load_best(folder)
+    except NoAnswer as error:
+        reason = str(error)
+        return reason[:1].upper() + reason[1:]
+    lines = [found.gain, found.warning, sentence(found)]
+    return "\n".join(filter(None, lines))
+
+
+def sentence(found: Best) -> str:
+    """`Fastest with accuracy >= dense - 0.01: trial 6, 27 of 72 heads, 1.27x (...), 11.8 ms.`"""
+    required = map(Requirement.parse, found.facts.requirements)
+    asked = " and ".join(each.words for each in required) or "any quality"
+    time = found.metrics[found.facts.timing]
+    parts = (
+        f"trial {found.trial}",
+        in_words(found.candidate),
+        found.speedup_text,
+        f"{number(time.value)} {time.unit}",
+    )
+    command = f"paretoformer export {shlex.quote(str(found.run))} out/"
+    return f"Fastest with {asked}: {', '.join(parts)}. `{command}`"

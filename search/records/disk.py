@@ -1,0 +1,106 @@
+"""A full disk: found in whatever was raised, and said in one line that names the file system."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from paretoformer.search.records.errors import DiskFull, ParetoformerError
+
+NUMBERS = (errno.ENOSPC, errno.EDQUOT)
+WORDS = (
+    "no space left on device",
+    "disk is full",  # SQLite, Ray
+    "disk quota exceeded",
+    "could not extend file",  # PostgreSQL
+    "no usable temporary directory",  # Python, which tries to write into each
+)
+PERHAPS = "disk i/o error"
+"""What SQLite says of a full disk, too, where its write-ahead log does not fit."""
+NEARLY_NOTHING = 1_000_000
+"""Bytes that are free where `PERHAPS` means a full disk."""
+MEND = "Make room there, and run the same command again: it goes on from what was finished."
+
+
+@contextmanager
+def room_on(*places: Path) -> Iterator[None]:
+    """Within, a full disk is a `DiskFull`, whoever noticed it and whatever wrapped it.
+
+    places: where files are written, besides the temporary folder.
+    """
+    try:
+        yield
+    except Exception as error:
+        if isinstance(error, ParetoformerError) or not is_full(error, *places):
+            raise
+        raise DiskFull(f"{_described(_full_place(error, places))} {MEND}") from error
+
+
+def is_full(error: BaseException, *places: Path) -> bool:
+    """Whether an error, or one from which it was raised, is about a full disk."""
+    said = [str(each).lower() for each in _chain(error)]
+    if any(getattr(each, "errno", None) in NUMBERS for each in _chain(error)):
+        return True
+    return any(map(says_full, said)) or (
+        any(PERHAPS in each for each in said)
+        and any(_free(place) < NEARLY_NOTHING for place in places)
+    )
+
+
+def says_full(text: str) -> bool:
+    """Whether a message is that of a full disk."""
+    return any(words in text.lower() for words in WORDS)
+
+
+def _chain(error: BaseException) -> Iterator[BaseException]:
+    """The error and those from which it was raised."""
+    seen: set[int] = set()
+    left: BaseException | None = error
+    while left is not None and id(left) not in seen:
+        seen.add(id(left))
+        yield left
+        left = left.__cause__ or left.__context__
+
+
+def _full_place(error: BaseException, places: tuple[Path, ...]) -> Path:
+    """The file that an error names, or of the places that with the least room."""
+    for each in _chain(error):
+        if isinstance(each, OSError) and each.errno in NUMBERS and isinstance(each.filename, str):
+            return Path(each.filename)
+    return min((*places, _temporary()), key=_free)
+
+
+def _temporary() -> Path:
+    try:
+        return Path(tempfile.gettempdir())
+    except FileNotFoundError:  # none of those that are tried can be written
+        return Path(os.environ.get("TMPDIR", "/tmp"))
+
+
+def _free(place: Path) -> int:
+    """Bytes, on the file system of a place that may not exist yet."""
+    return shutil.disk_usage(_existing(place)).free
+
+
+def _existing(place: Path) -> Path:
+    """The place, or the nearest folder above it that exists."""
+    there = place.absolute()
+    while not there.exists():
+        there = there.parent
+    return there
+
+
+def _described(place: Path) -> str:
+    mount = _existing(place)
+    while not mount.is_mount() and mount != mount.parent:
+        mount = mount.parent
+    usage = shutil.disk_usage(mount)
+    return (
+        f"no room is left on the file system at {mount}: {usage.free / 1e6:.3f} of "
+        f"{usage.total / 1e6:,.1f} MB are free."
+    )

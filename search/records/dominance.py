@@ -1,0 +1,110 @@
+"""The front: the non-dominated points, and how much of the objective space they dominate."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import moocore
+import numpy as np
+import numpy.typing as npt
+from scipy.stats import rankdata
+
+from paretoformer.evaluators.common.directions import Direction
+
+Values = npt.NDArray[np.float64]
+"""Objective values: (points, objectives)."""
+AT_ONCE = 128
+"""Points that are compared with all others at once, so that memory does not grow with the square of
+their number."""
+
+
+def nondominated(values: Values, directions: Sequence[Direction]) -> npt.NDArray[np.bool_]:
+    """Which points no other point dominates; equal points do not dominate each other.
+
+    One point dominates another when it is at least as good in every objective and better in one. A
+    point with a NaN is not on the front and dominates nothing.
+
+    values: (points, objectives). Returns (points,) bool.
+    """
+    costs = as_costs(values, directions)
+    mask: npt.NDArray[np.bool_] = np.logical_not(np.isnan(costs).any(axis=1))
+    if mask.any():
+        # Dominance asks only which is larger, so ranks serve; moocore aborts on infinities.
+        ranks = np.stack([rankdata(column, method="dense") for column in costs[mask].T], axis=1)
+        mask[mask] = moocore.is_nondominated(ranks, keep_weakly=True)
+    return mask
+
+
+def clearly_dominated(
+    values: Values, lows: Values, highs: Values, directions: Sequence[Direction]
+) -> npt.NDArray[np.bool_]:
+    """Which points are dominated by one whose interval is better, apart from theirs, somewhere.
+
+    A point that is dominated by its value alone, while all intervals overlap, may be as good. A
+    point with a NaN is clearly dominated, and dominates nothing.
+
+    values, lows, highs: (points, objectives), the intervals' ends as measured. Returns (points,).
+    """
+    points = _points(values, lows, highs, directions)
+    lost: npt.NDArray[np.bool_] = np.any(np.isnan(points[:, 0]), axis=1)
+    for start in range(0, len(points), AT_ONCE):
+        some = slice(start, start + AT_ONCE)
+        lost[some] |= _clearly(points[:, None], points[None, some]).any(axis=0)
+    return lost
+
+
+class Standing:
+    """`clearly_dominated` of points that come one by one: each is compared once with the others."""
+
+    def __init__(self, directions: Sequence[Direction]) -> None:
+        self._directions = directions
+        self._points = np.empty((0, 3, len(directions)))  # with room for more
+        self._lost = np.empty(0, dtype=bool)
+        self._count = 0
+
+    def add(self, values: Values, lows: Values, highs: Values) -> list[int]:
+        """Add one point, each (1, objectives), and say which points are clearly dominated since.
+
+        Points are numbered as they came.
+        """
+        (point,) = _points(values, lows, highs, self._directions)
+        count = self._count
+        if count == len(self._points):
+            self._points = np.resize(self._points, (2 * count + 16, *point.shape))
+            self._lost = np.resize(self._lost, 2 * count + 16)
+        there = self._points[:count]
+        lost = bool(np.isnan(point[0]).any() or _clearly(there, point).any())
+        beaten = _clearly(point, there) & ~self._lost[:count]
+        self._lost[:count] |= beaten
+        self._points[count], self._lost[count] = point, lost
+        self._count += 1
+        return [*map(int, np.flatnonzero(beaten)), *([count] if lost else [])]
+
+
+def _points(values: Values, lows: Values, highs: Values, directions: Sequence[Direction]) -> Values:
+    """Points with their intervals, to be minimised: (points, (cost, best, worst), objectives)."""
+    costs, low, high = (as_costs(each, directions) for each in (values, lows, highs))
+    return np.stack((costs, np.minimum(low, high), np.maximum(low, high)), axis=1)
+
+
+def _clearly(one: Values, other: Values) -> npt.NDArray[np.bool_]:
+    """Whether one point clearly dominates another, each as `_points` has them."""
+    cost, than = one[..., 0, :], other[..., 0, :]
+    dominates = (cost <= than).all(axis=-1) & (cost < than).any(axis=-1)
+    apart = (one[..., 2, :] < other[..., 1, :]).any(axis=-1)
+    return np.asarray(dominates & apart)
+
+
+def hypervolume(values: Values, directions: Sequence[Direction], reference: Values) -> float:
+    """The volume that the points dominate, up to `reference` (objectives,)."""
+    costs = as_costs(values, directions)
+    costs = costs[~np.isnan(costs).any(axis=1)]
+    ref = as_costs(reference[None], directions)[0]
+    return float(moocore.hypervolume(costs, ref=ref)) if len(costs) else 0.0
+
+
+def as_costs(values: Values, directions: Sequence[Direction]) -> Values:
+    """The same points with every objective to be minimised."""
+    signs = np.array([-1.0 if direction == "maximize" else 1.0 for direction in directions])
+    costs: Values = np.asarray(values, dtype=np.float64).reshape(-1, len(signs)) * signs
+    return costs

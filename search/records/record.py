@@ -1,0 +1,211 @@
+"""A trial's record: what is kept of it in Optuna's storage, and its row in Parquet."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import pyarrow as pa
+
+from paretoformer.evaluators.common.measurement import Measurement, Measurements
+from paretoformer.evaluators.outcome import Outcome, Phase, Result, Span
+from paretoformer.search.records.errors import RunError
+from paretoformer.spaces.candidate import Candidate
+from paretoformer.spaces.common.malformed import MALFORMED, json_object, one_line
+
+RECORD = "record"
+"""User attribute of an Optuna trial: its whole `TrialRecord`, so that the storage loses nothing."""
+SCHEMA_VERSION = 1
+
+
+@dataclass(frozen=True)
+class TrialRecord:
+    """One measured candidate.
+
+    predicted: metric -> what was expected before it was measured.
+    """
+
+    trial: int
+    candidate: Candidate
+    result: Result
+    predicted: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def ok(self) -> bool:
+        return self.result.outcome is Outcome.OK
+
+    @property
+    def disturbed(self) -> bool:
+        """Whether one of its timings had to be taken beside other work."""
+        return any(measured.disturbed for measured in self.measurements.values())
+
+    @property
+    def counts(self) -> bool:
+        """Whether it is one of the trials that were asked for.
+
+        Where its runtime cannot run it, there was nothing to measure; what takes time on purpose
+        comes on top.
+        """
+        return self.result.outcome is not Outcome.UNSUITABLE and not self.candidate.seconds
+
+    @property
+    def measurements(self) -> Measurements:
+        return self.result.measurements
+
+    def values(self, names: Sequence[str]) -> list[float]:
+        """The values of these metrics; NaN where one was not measured."""
+        found = (self.measurements.get(name) for name in names)
+        return [float("nan") if each is None else each.value for each in found]
+
+    def to_json(self) -> str:
+        return json.dumps(
+            {
+                "version": SCHEMA_VERSION,
+                "trial": self.trial,
+                "candidate": self.candidate.to_json(),
+                "outcome": self.result.outcome.label,
+                "message": self.result.message,
+                "spans": [_span(span) for span in self.result.spans],
+                "measurements": {k: m.to_dict() for k, m in self.measurements.items()},
+                **({"predicted": dict(self.predicted)} if self.predicted else {}),
+            }
+        )
+
+    @classmethod
+    def from_json(cls, text: str) -> TrialRecord:
+        """Raises RunError when the text is no record, or was written by a newer version."""
+        try:
+            return cls._read(json_object(text))
+        except MALFORMED as error:
+            raise RunError(f"a record in the storage is damaged: {one_line(error)}.") from None
+
+    @classmethod
+    def _read(cls, data: Mapping[str, Any]) -> TrialRecord:
+        if data["version"] != SCHEMA_VERSION:
+            raise RunError(
+                f"this record has format version {data['version']}, and this paretoformer reads "
+                f"version {SCHEMA_VERSION}. Install the version that wrote it."
+            )
+        result = Result(
+            outcome=Outcome[data["outcome"].upper()],
+            measurements={k: Measurement.from_dict(m) for k, m in data["measurements"].items()},
+            message=data["message"],
+            spans=tuple(_read_span(span) for span in data["spans"]),
+        )
+        candidate = Candidate.from_json(data["candidate"])
+        return cls(data["trial"], candidate, result, data.get("predicted", {}))
+
+
+class New:
+    """Hands out each record once."""
+
+    def __init__(self) -> None:
+        self._known: set[int] = set()
+
+    def of(self, records: Sequence[TrialRecord]) -> list[TrialRecord]:
+        """Those that it did not know, by trial.
+
+        records: all of them, by trial, so that the new ones are near the end.
+        """
+        found: list[TrialRecord] = []
+        for record in reversed(records):
+            if len(self._known) == len(records):
+                break
+            if record.trial not in self._known:
+                self._known.add(record.trial)
+                found.append(record)
+        return found[::-1]
+
+
+Records = Mapping[str, TrialRecord]
+"""Candidate id -> its record: what was measured so far."""
+
+
+def _span(span: Span) -> dict[str, Any]:
+    """Version 1 calls the phase `half`."""
+    facts = asdict(span)
+    return {"half": facts.pop("phase").value, **facts}
+
+
+def _read_span(data: dict[str, Any]) -> Span:
+    return Span(Phase(data["half"]), **{key: value for key, value in data.items() if key != "half"})
+
+
+SPAN = {
+    "host": pa.string(),
+    "process": pa.int64(),
+    "started": pa.float64(),
+    "ended": pa.float64(),
+}
+"""What is kept of when and where a phase of a trial ran."""
+
+
+def span_column(phase: Phase, key: str) -> str:
+    """`timing_started`."""
+    return f"{phase.value}_{key}"
+
+
+def schema(
+    metrics: Iterable[str], sampled: Iterable[str], predicted: Iterable[str] = ()
+) -> pa.Schema:
+    """The columns of `trials.parquet`.
+
+    metrics: every metric that is recorded; sampled: those that keep their samples; predicted: those
+    that are predicted before they are measured.
+    """
+    fields = [
+        pa.field("trial", pa.int64()),
+        pa.field("candidate_id", pa.string()),
+        pa.field("candidate", pa.string()),
+        pa.field("state", pa.string()),
+        pa.field("outcome", pa.string()),
+        pa.field("message", pa.string()),
+    ]
+    for phase in Phase:
+        fields += [pa.field(span_column(phase, key), kind) for key, kind in SPAN.items()]
+    for name in metrics:
+        fields += [pa.field(column, pa.float64()) for column in (name, f"{name}_low")]
+        fields.append(pa.field(f"{name}_high", pa.float64()))
+    fields += [pa.field(f"predicted_{name}", pa.float64()) for name in predicted]
+    fields += [pa.field(f"{name}_samples", pa.list_(pa.float64())) for name in sampled]
+    fields += [pa.field(f"{name}_stable", pa.bool_()) for name in sampled]
+    fields += [pa.field(f"{name}_disturbed", pa.bool_()) for name in sampled]
+    fields += [pa.field(f"{name}_conditions", pa.string()) for name in sampled]
+    return pa.schema(fields)
+
+
+def row(
+    record: TrialRecord,
+    metrics: Iterable[str],
+    sampled: Iterable[str],
+    predicted: Iterable[str] = (),
+) -> dict[str, Any]:
+    """A record as one row of `schema`; what was not measured is null."""
+    result = record.result
+    cells: dict[str, Any] = {
+        "trial": record.trial,
+        "candidate_id": record.candidate.id,
+        "candidate": record.candidate.to_json(),
+        "state": "complete" if record.ok else "failed",
+        "outcome": result.outcome.label,
+        "message": result.message,
+    }
+    for phase in Phase:
+        span = next((each for each in result.spans if each.phase is phase), None)
+        cells |= {span_column(phase, key): span and getattr(span, key) for key in SPAN}
+    for name in metrics:
+        measured = record.measurements.get(name)
+        cells[name] = measured and measured.value
+        cells[f"{name}_low"] = measured and measured.low
+        cells[f"{name}_high"] = measured and measured.high
+    for name in predicted:
+        cells[f"predicted_{name}"] = record.predicted.get(name)
+    for name in sampled:
+        measured = record.measurements.get(name)
+        cells[f"{name}_samples"] = measured and list(measured.samples)
+        cells[f"{name}_stable"] = measured and measured.stable
+        cells[f"{name}_disturbed"] = measured and measured.disturbed
+        cells[f"{name}_conditions"] = measured and json.dumps(dict(measured.conditions))
+    return cells

@@ -1,0 +1,115 @@
+"""The scores of single examples: Parquet parts in the run folder, only ever added to.
+
+A record in Optuna's storage has none of them: with many examples they exceed what a database takes
+as one text (64 KiB in MySQL), and nearly all of what it would hold would be theirs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from paretoformer.evaluators.data.examples import SplitName
+from paretoformer.search.records.atomic import replace_whole
+from paretoformer.search.records.errors import RunError
+from paretoformer.search.records.record import TrialRecord
+from paretoformer.spaces.common.malformed import MALFORMED, one_line
+
+COLUMNS = pa.schema(
+    [
+        pa.field("split", pa.string()),
+        pa.field("trial", pa.int64()),
+        pa.field("candidate_id", pa.string()),
+        pa.field("metric", pa.string()),
+        pa.field("scores", pa.list_(pa.float64())),
+    ]
+)
+PART = 64
+"""Records whose scores make one part."""
+
+
+class Scores:
+    """The scores of one run.
+
+    path: the folder of the parts. metrics: those whose samples are the scores of examples.
+    """
+
+    def __init__(self, path: Path, metrics: Collection[str]) -> None:
+        self._path = path
+        self._metrics = metrics
+        self._rows: list[dict[str, Any]] = []
+        self._records = 0
+
+    def __enter__(self) -> Scores:
+        return self
+
+    def __exit__(self, *exception: Any) -> None:
+        self.keep()
+
+    def take(self, record: TrialRecord, split: SplitName) -> TrialRecord:
+        """The record without its scores, which are in a part once there are enough, or `keep` is
+        called."""
+        found = {n: record.measurements[n] for n in self._metrics if n in record.measurements}
+        scored = {name: each for name, each in found.items() if each.samples}
+        if not scored:
+            return record
+        identity = {"trial": record.trial, "candidate_id": record.candidate.id, "split": split}
+        self._rows += [
+            {**identity, "metric": name, "scores": each.samples} for name, each in scored.items()
+        ]
+        self._records += 1
+        if self._records >= PART:
+            self.keep()
+        return _with_samples(record, dict.fromkeys(scored, ()))
+
+    def keep(self) -> None:
+        """Write what was taken."""
+        if not self._rows:
+            return
+        self._path.mkdir(exist_ok=True)
+        table = pa.Table.from_pylist(self._rows, COLUMNS)
+        part = self._path / f"{1 + max(map(_number, self._parts()), default=-1):06d}.parquet"
+        replace_whole(part, lambda beside: pq.write_table(table, beside, compression="zstd"))
+        self._rows, self._records = [], 0
+
+    def restored(
+        self, records: Mapping[str, TrialRecord], split: SplitName
+    ) -> dict[str, TrialRecord]:
+        """The same records, by candidate id, with the scores that there are of them."""
+        found: dict[str, dict[str, tuple[float, ...]]] = {}
+        for part in self._parts():
+            wanted = [("split", "==", split), ("candidate_id", "in", list(records))]
+            for row in _rows(part, wanted) if records else ():
+                found.setdefault(row["candidate_id"], {})[row["metric"]] = tuple(row["scores"])
+        return {key: _with_samples(record, found.get(key, {})) for key, record in records.items()}
+
+    def _parts(self) -> list[Path]:
+        return sorted(self._path.glob("[0-9]*.parquet"), key=_number)
+
+
+def _rows(part: Path, wanted: list[tuple[str, str, Any]]) -> list[dict[str, Any]]:
+    """Raises RunError when a part is damaged."""
+    try:
+        table = pq.read_table(part, filters=wanted).cast(COLUMNS)
+        table.validate(full=True)
+        found: list[dict[str, Any]] = table.to_pylist()
+    except (pa.ArrowException, OSError, *MALFORMED) as error:
+        raise RunError(f"{part} is damaged: {one_line(error)}.") from None
+    return found
+
+
+def _number(part: Path) -> int:
+    return int(part.stem)
+
+
+def _with_samples(record: TrialRecord, samples: Mapping[str, tuple[float, ...]]) -> TrialRecord:
+    measurements = {
+        name: replace(each, samples=samples[name]) if name in samples else each
+        for name, each in record.measurements.items()
+    }
+    return replace(record, result=replace(record.result, measurements=measurements))

@@ -1,0 +1,192 @@
+"""Tables of a finished run for the terminal, and how numbers are written."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.markup import escape
+from rich.measure import Measurement
+from rich.table import Table
+
+from paretoformer.search.records import disturbance
+from paretoformer.search.records.facts import RunFacts
+from paretoformer.spaces.axes import axes
+from paretoformer.spaces.axes.axis import Axis
+from paretoformer.spaces.candidate import Candidate
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+PIPE_WIDTH = 150
+
+
+def print_front(frame: pd.DataFrame, facts: RunFacts) -> None:
+    """The front, with a column for each axis where there is room."""
+    console = _console()
+    wide = front_table(frame, facts)
+    unbounded = console.options.update(width=10_000)
+    room = Measurement.get(console, unbounded, wide).minimum <= console.width
+    console.print(wide if room else front_table(frame, facts, narrow=True))
+
+
+def print_table(table: Table) -> None:
+    _console().print(table)
+
+
+def _console() -> Console:
+    """Standard output; a pipe or a file has no width to keep to."""
+    console = Console()
+    if not console.is_terminal:
+        console.width = max(console.width, PIPE_WIDTH)
+    return console
+
+
+def front_table(frame: pd.DataFrame, facts: RunFacts, *, narrow: bool = False) -> Table:
+    """The published front: dense first, then each point, the first objective's best first.
+
+    narrow: what a point keeps in one column, and of the metrics the objectives alone.
+    """
+    shown = frame[frame["role"] != "dominated"]
+    candidates = [Candidate.from_json(text) for text in shown["candidate"]]
+    used = [] if narrow else varying_axes(candidates)
+    metrics = list(facts.objectives) if narrow else _columns(facts)
+    table = Table(title=_title(facts), title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
+    table.add_column("trial", justify="right", no_wrap=True)
+    for column in ["keeps"] if narrow else [axis.name for axis in used]:
+        table.add_column(column)
+    for name in (*metrics, "speed-up"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for candidate, (_, row) in zip(candidates, shown.iterrows(), strict=True):
+        kept = [axis.cell(candidate[axis.name]) for axis in used]
+        if narrow:
+            kept = [described(candidate)]
+        numbers = (number(row[name]) + disturbance.mark(row, name) for name in metrics)
+        gained = f"{row['speedup']:.2f}x{disturbance.mark(row, facts.timing)}"
+        table.add_row(_label(row), *kept, *numbers, gained)
+    table.caption = _caption(set(shown["role"]), disturbance.of_rows(shown)) or None
+    table.caption_justify = "left"
+    return table
+
+
+def _title(facts: RunFacts) -> str:
+    study, machine = facts.study, facts.machine
+    return (
+        f"{study['name']}: the front, confirmed on {study['data']['confirm_examples']} "
+        f"examples that the search did not see ({machine['hardware']['cpu']}, "
+        f"{machine['threads']} threads)"
+    )
+
+
+def _caption(roles: set[str], warning: str) -> str:
+    tied = "~ tied: within its intervals as good as a point that is better by value"
+    other = "= alternative: the uncompressed model in another runtime or precision"
+    lines = [text for role, text in (("tied", tied), ("alternative", other)) if role in roles]
+    return "\n".join([*lines, f"{disturbance.MARK} {warning}"] if warning else lines)
+
+
+def varying_axes(candidates: list[Candidate]) -> list[Axis[Any]]:
+    """The axes in which any of these differs from the uncompressed model."""
+    changed = {name for candidate in candidates for name in candidate.changes()}
+    return [axis for axis in axes() if axis.name in changed]
+
+
+def _label(row: pd.Series[Any]) -> str:
+    marks = {"tied": " ~", "alternative": " ="}
+    return "dense" if row["role"] == "dense" else f"{row['trial']}{marks.get(row['role'], '')}"
+
+
+def _columns(facts: RunFacts) -> list[str]:
+    """The metrics worth a column: the objectives, then the other usual ones."""
+    costs = ("latency_ms", "decode_ms", "cache_mb", "disk_mb", "memory_mb", "parameters")
+    usual = (*facts.objectives, *costs)
+    return [name for name in dict.fromkeys(usual) if name in facts.metrics]
+
+
+def optimism(shrinkage: Mapping[str, float], facts: RunFacts) -> str:
+    """`accuracy 0.0040, latency_ms 1.2%`: by how much the search saw its points too good.
+
+    Of the objectives; what was counted, and so did not change, is left out.
+    """
+    parts = []
+    for name in facts.objectives:
+        amount = shrinkage[name]
+        if np.isnan(amount) or amount == 0:
+            continue
+        share = facts.metrics[name].role == "cost"
+        parts.append(f"{name} {amount:+.1%}" if share else f"{name} {amount:+.4f}")
+    return ", ".join(parts) or "nothing"
+
+
+def described(candidate: Candidate) -> str:
+    """What a candidate keeps, axis by axis: `heads 27/72, feed_forward 0.50`; or what dense is."""
+    parts = [f"{name} {cell}" for name, cell in cells(candidate).items()]
+    return ", ".join(parts) or "the uncompressed model"
+
+
+def in_words(candidate: Candidate) -> str:
+    """The same within a sentence: `27 of 72 heads, 50% of the neurons`."""
+    changed = set(candidate.changes())
+    parts = [axis.words(candidate[axis.name]) for axis in axes() if axis.name in changed]
+    return ", ".join(parts) or "the uncompressed model"
+
+
+def cells(candidate: Candidate) -> dict[str, str]:
+    """Axis -> its value in words, of the axes that differ from the uncompressed model."""
+    changed = set(candidate.changes())
+    return {axis.name: axis.cell(candidate[axis.name]) for axis in axes() if axis.name in changed}
+
+
+def catalogue_table(title: str, rows: Sequence[Mapping[str, Any]]) -> Table:
+    """What an axis can do, one row each."""
+    table = Table(box=SIMPLE_HEAD, title=title, title_justify="left")
+    for column in rows[0]:
+        table.add_column(column, no_wrap=column == "name")
+    for row in rows:
+        table.add_row(*map(_catalogue_cell, row.values()))
+    return table
+
+
+def _catalogue_cell(value: Any) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, Mapping):
+        parts = (f"{key} {_catalogue_cell(each)}" for key, each in value.items())
+        return ", ".join(parts) or "-"
+    text = "/".join(map(str, value)) if isinstance(value, list) else str(value)
+    return escape(text)  # `paretoformer[onnx]` is no markup
+
+
+def verified_table(measured: Mapping[str, Any], here: Mapping[str, Any]) -> Table:
+    """What an exported model was measured as, and what it is here."""
+    table = Table(box=SIMPLE_HEAD, pad_edge=False)
+    table.add_column("metric")
+    for column in ("published", "95% interval", "here"):
+        table.add_column(column, justify="right")
+    table.add_column("unit")
+    for name, then in measured["metrics"].items():
+        now = number(here[name].value) if name in here else "-"
+        interval = f"{number(then['low'])} to {number(then['high'])}"
+        table.add_row(name, number(then["value"]), interval, now, then["unit"])
+    return table
+
+
+def speedup(row: pd.Series[Any], facts: RunFacts) -> str:
+    """`1.31x (1.29 to 1.33)`; with a mark where it was measured beside other work."""
+    if row["speedup"] is None or np.isnan(row["speedup"]):
+        return "not measured"
+    mark = disturbance.mark(row, facts.timing)
+    return f"{row['speedup']:.2f}x ({row['speedup_low']:.2f} to {row['speedup_high']:.2f}){mark}"
+
+
+def number(value: float | None) -> str:
+    """Four significant digits; counts in thousands, millions, billions."""
+    if value is None or np.isnan(value):
+        return "-"
+    for size, suffix in ((1e9, " G"), (1e6, " M")):
+        if abs(value) >= size:
+            return f"{value / size:.2f}{suffix}"
+    return f"{value:.4g}"

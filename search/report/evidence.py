@@ -1,0 +1,168 @@
+"""Evidence: what a run's own trials say about its numbers, and about what was worth doing.
+
+Functions of the rows of `trials.parquet` and `front.parquet`; nothing here is measured again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from scipy.stats import kendalltau
+
+from paretoformer.evaluators.outcome import Phase
+from paretoformer.search.records.disturbance import undisturbed
+from paretoformer.search.records.dominance import hypervolume, nondominated
+from paretoformer.search.records.facts import RunFacts
+from paretoformer.search.records.record import SPAN, span_column
+from paretoformer.spaces.axes import axes
+from paretoformer.spaces.candidate import Candidate
+
+
+def shrinkage(front: pd.DataFrame, facts: RunFacts) -> dict[str, float]:
+    """By how much the search saw each metric better than confirmation: the winner's curse.
+
+    The median over the points that the search had chosen; positive is optimism. In the metric's
+    unit for a quality, as a share of the confirmed value for a cost. Timings are compared
+    as ratios to the dense model's, so a machine that changed its pace does not count, nor do
+    timings that had to be confirmed beside other work.
+
+    front: every row of `front.parquet`.
+    """
+    dense = front[front["role"] == "dense"].iloc[0]
+    complete = front[(front["role"] != "dense") & (front["state"] == "complete")]
+    found = {}
+    for name, metric in facts.metrics.items():
+        points = undisturbed(complete, [name])
+        seen, confirmed = points[f"search_{name}"], points[name]
+        if metric.role == "quality":
+            sign = 1 if metric.direction == "maximize" else -1
+            found[name] = float(sign * (seen - confirmed).median()) if len(points) else np.nan
+            continue
+        if f"{name}_samples" in front.columns:
+            seen, confirmed = seen / dense[f"search_{name}"], confirmed / dense[name]
+        found[name] = float((confirmed / seen - 1).median()) if len(points) else np.nan
+    return found
+
+
+def rank_agreement(trials: pd.DataFrame, facts: RunFacts) -> pd.DataFrame:
+    """Kendall's tau-b between every two cost indicators, over the complete trials.
+
+    Dehghani et al. 2022, The Efficiency Misnomer (arXiv:2110.12894): indicators of cost rank models
+    differently, so none of them may stand for the others. NaN where there is one trial alone.
+    """
+    names = facts.costs
+    done = trials[trials["state"] == "complete"]
+    matrix = pd.DataFrame(np.eye(len(names)), index=names, columns=names)
+    for row in names:
+        for column in names:
+            if row == column:
+                continue
+            if len(done) < 2:
+                matrix.loc[row, column] = np.nan
+            else:
+                matrix.loc[row, column] = float(kendalltau(done[row], done[column]).statistic)
+    return matrix
+
+
+def timeline(rows: pd.DataFrame) -> pd.DataFrame:
+    """One row for each job of these trials: trial, phase, host, process, started, ended."""
+    parts = [pd.DataFrame(columns=["trial", *SPAN, "phase"])]
+    for phase in Phase:
+        names = {span_column(phase, key): key for key in SPAN}
+        if names.keys() <= set(rows):  # else a run of before there was this phase
+            part = rows[["trial", *names]].rename(columns=names).dropna()
+            parts.append(part.assign(phase=phase.value))
+    return pd.concat([part for part in parts if len(part)] or parts, ignore_index=True)
+
+
+def overlaps(evaluations: pd.DataFrame) -> int:
+    """Pairs of a timing and another evaluation on its host at the same time; 0 by the lease.
+
+    evaluations: as `timeline` gives them.
+    """
+    found = 0
+    for index, timing in evaluations[evaluations["phase"] == "timing"].iterrows():
+        other = evaluations.drop(index)
+        other = other[other["host"] == timing["host"]]
+        beside = (other["started"] < timing["ended"]) & (timing["started"] < other["ended"])
+        found += int(beside.sum())
+    return found
+
+
+@dataclass(frozen=True)
+class Misled:
+    """Pairs of candidates of which the one with fewer operations ran slower.
+
+    pairs: all pairs that differ in operations and clearly in latency: their intervals are apart.
+    slower: how many of these ran against the count. worst: the (trial of fewer operations, trial of
+    more, its latency over the other's) with the largest ratio.
+    """
+
+    pairs: int
+    slower: int
+    worst: tuple[int, int, float] | None
+
+
+def misled_by_flops(trials: pd.DataFrame) -> Misled:
+    """How often fewer floating-point operations meant more time."""
+    done = trials[trials["state"] == "complete"]
+    flops = done["flops"].to_numpy()
+    latency, low, high = (done[f"latency_ms{end}"].to_numpy() for end in ("", "_low", "_high"))
+    fewer = flops[:, None] < flops[None]
+    slower = low[:, None] > high[None]
+    faster = high[:, None] < low[None]
+    wrong = fewer & slower
+    worst = None
+    if wrong.any():
+        ratios = np.where(wrong, latency[:, None] / latency[None], 0)
+        i, j = np.unravel_index(int(ratios.argmax()), ratios.shape)
+        numbers = done["trial"].to_numpy()
+        worst = (int(numbers[i]), int(numbers[j]), float(ratios[i, j]))
+    return Misled(int((fewer & (slower | faster)).sum()), int(wrong.sum()), worst)
+
+
+@dataclass(frozen=True)
+class Contribution:
+    """What the trials that use a technique add to the front.
+
+    trials: how many use it. hypervolume: of the front without them, as a share of the whole one's.
+    """
+
+    technique: str
+    trials: int
+    hypervolume: float
+
+
+def contributions(trials: pd.DataFrame, facts: RunFacts) -> list[Contribution]:
+    """Hypervolume of the search's front without each technique of each axis.
+
+    Objectives are scaled to the range of the complete trials; the reference is its worst corner.
+    """
+    done = trials[trials["state"] == "complete"].reset_index(drop=True)
+    objectives: Sequence[str] = facts.objectives
+    directions = [facts.metrics[name].direction for name in objectives]
+    values = done[list(objectives)].to_numpy(dtype=float)
+    least = np.nanmin(values, axis=0)
+    span = np.nanmax(values, axis=0) - least
+    scaled = (values - least) / np.where(span > 0, span, 1)
+    reference = np.array([0.0 if each == "maximize" else 1.0 for each in directions])
+
+    def volume(keep: np.ndarray) -> float:
+        chosen = scaled[keep]
+        return hypervolume(chosen[nondominated(chosen, directions)], directions, reference)
+
+    used = [techniques(Candidate.from_json(text)) for text in done["candidate"]]
+    whole = volume(np.ones(len(done), dtype=bool)) or 1.0
+    found = []
+    for name in dict.fromkeys(each for names in used for each in names):
+        uses = np.array([name in names for names in used])
+        found.append(Contribution(name, int(uses.sum()), volume(~uses) / whole))
+    return found
+
+
+def techniques(candidate: Candidate) -> list[str]:
+    """What a candidate uses that the uncompressed model does not, axis by axis."""
+    return [name for axis in axes() for name in axis.techniques(candidate[axis.name])]

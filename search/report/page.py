@@ -1,0 +1,175 @@
+"""The report: one self-contained page with the front and what each of its points keeps."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from importlib.resources import files
+from typing import TYPE_CHECKING, Any
+
+import jinja2
+
+from paretoformer.evaluators.tasks import task_of
+from paretoformer.search.records import disturbance
+from paretoformer.search.records.atomic import replace_whole, write_whole
+from paretoformer.search.records.disk import room_on
+from paretoformer.search.records.facts import RunFacts
+from paretoformer.search.records.parquet import read_front, read_trials
+from paretoformer.search.records.run_folder import RunFolder
+from paretoformer.search.report.cells import (
+    cells,
+    in_words,
+    number,
+    optimism,
+    speedup,
+    varying_axes,
+)
+from paretoformer.search.report.chart import CSS, DARK, LIGHT, standalone, variables
+from paretoformer.search.report.evidence import (
+    contributions,
+    misled_by_flops,
+    rank_agreement,
+    shrinkage,
+    techniques,
+)
+from paretoformer.search.report.front_chart import front_charts, front_png, indicator_charts
+from paretoformer.search.report.layers import colours_of, layer_rows
+from paretoformer.search.report.timeline import jobs, spent, timeline_chart
+from paretoformer.search.report.trade import trade
+from paretoformer.spaces.axes import axes
+from paretoformer.spaces.candidate import Candidate
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import pandas as pd
+
+
+def write_report(folder: RunFolder) -> Path:
+    """Write `report.html`, and the front as `front.svg`, from the tables of a finished run.
+
+    `front.png`, too, where matplotlib is installed.
+
+    Raises:
+        RunError: the run is not finished, or its files are damaged.
+        DiskFull: there is no room for it.
+    """
+    with room_on(folder.path):
+        return _write(folder)
+
+
+def _write(folder: RunFolder) -> Path:
+    frame, facts = read_front(folder.path)
+    searched = read_trials(folder, facts)
+    template = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined).from_string(
+        files("paretoformer.search.report").joinpath("report.html.jinja").read_text("utf-8")
+    )
+    shown = frame[frame["role"] != "dominated"]
+    dense = frame[frame["role"] == "dense"].iloc[0]
+    points = [_point(row, dense, facts, folder) for _, row in shown.iterrows()]
+    charts = front_charts(frame, searched, facts)
+    ran = jobs(searched, frame)
+    colours = colours_of(row for point in points for row in point["layers"])
+    page = template.render(
+        facts=facts,
+        study=facts.study,
+        size=task_of(facts.study["model"]["task"]).shown(facts.study["target"]["sequence_length"]),
+        machine=facts.machine,
+        columns=varying_axes([Candidate.from_json(text) for text in shown["candidate"]]),
+        css=CSS,
+        light=variables(LIGHT),
+        dark=variables(DARK),
+        charts=charts,
+        headline=facts.objectives,
+        others=[name for name in facts.metrics if name not in facts.objectives],
+        timeline="" if ran.empty else timeline_chart(ran),
+        spent=[] if ran.empty else spent(ran),
+        points=points,
+        colours=colours,
+        failed=searched[searched["state"] == "failed"].to_dict("records"),
+        searched=len(searched),
+        dominated=int((frame["role"] == "dominated").sum()),
+        number=number,
+        indicators=indicator_charts(searched, facts),
+        agreement=rank_agreement(searched, facts),
+        misled=misled_by_flops(searched),
+        contributions=contributions(searched, facts),
+        optimism=optimism(shrinkage(frame, facts), facts),
+        unstable=_unstable(searched, facts),
+        warning=disturbance.of_rows(shown),
+        mark=disturbance.MARK,
+        disturbed=_disturbed(searched, facts),
+    )
+    write_whole(folder.report, page)
+    write_whole(folder.path / "front.svg", standalone(charts[0]))
+    _write_png(folder.path / "front.png", frame, facts)
+    return folder.report
+
+
+def _write_png(path: Path, frame: pd.DataFrame, facts: RunFacts) -> None:
+    """Nothing where matplotlib is not installed."""
+    draw: Callable[[Path], None] | None = front_png(frame, facts)
+    if draw is not None:
+        replace_whole(path, draw)
+
+
+def _point(row: pd.Series, dense: pd.Series, facts: RunFacts, folder: RunFolder) -> dict[str, Any]:
+    """One row of the front, as the page shows it."""
+    candidate = Candidate.from_json(row["candidate"])
+    kept = folder.models / candidate.id
+    times, _, interval = speedup(row, facts).partition(" ")
+    is_dense = row["role"] == "dense"
+    told = (axis.told(candidate[axis.name], kept) for axis in axes())
+    return {
+        "told": [each for each in told if each],
+        "trial": row["trial"],
+        "role": row["role"],
+        "id": row["candidate_id"],
+        "values": {axis.name: axis.cell(candidate[axis.name]) for axis in axes()},
+        "keeps": cells(candidate),
+        "words": in_words(candidate),
+        "trade": trade(row, dense, facts),
+        "techniques": techniques(candidate),
+        "times": times,
+        "interval": interval,
+        "carbon": carbon(row, facts),
+        "metrics": {
+            name: {
+                "value": number(row[name]) + disturbance.mark(row, name),
+                "low": number(row[f"{name}_low"]),
+                "high": number(row[f"{name}_high"]),
+                "search": number(row[f"search_{name}"]),
+            }
+            for name in facts.metrics
+        },
+        "layers": layer_rows(candidate) if _differs_by_layer(candidate) or is_dense else [],
+    }
+
+
+def _differs_by_layer(candidate: Candidate) -> bool:
+    """Whether a picture of its layers is another one than the dense model's."""
+    changed = set(candidate.changes())
+    return any(axis.layer_cells(candidate[axis.name]) for axis in axes() if axis.name in changed)
+
+
+def carbon(row: pd.Series[Any], facts: RunFacts) -> str:
+    """Kilograms of CO2 of a million forwards; empty where energy or the grid is not known."""
+    intensity = facts.study["target"].get("grid_intensity", 0)
+    if not intensity or "energy_mj" not in facts.metrics:
+        return ""
+    kilowatt_hours = row["energy_mj"] * 1e6 / 1e3 / 3.6e6
+    return f"{number(kilowatt_hours * intensity / 1e3)} kg CO2 a million forwards"
+
+
+def _unstable(searched: pd.DataFrame, facts: RunFacts) -> list[int]:
+    """Trials of which a timing scattered."""
+    columns = [f"{name}_stable" for name in facts.metrics if f"{name}_stable" in searched]
+    if not columns:
+        return []
+    bad = (searched[columns] == False).any(axis=1)  # noqa: E712  # null is not False
+    return [int(trial) for trial in searched["trial"][bad]]
+
+
+def _disturbed(searched: pd.DataFrame, facts: RunFacts) -> list[int]:
+    """Trials of which a timing ran beside other work."""
+    sure = disturbance.undisturbed(searched, facts.metrics)["trial"]
+    return [int(trial) for trial in searched["trial"] if trial not in set(sure)]

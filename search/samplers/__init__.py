@@ -1,1 +1,0 @@
-"""Samplers that are not Optuna's own."""

@@ -1,0 +1,134 @@
+"""The columns of a data file: their names, and which seem to be the text and the label."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import NoReturn
+
+from paretoformer.evaluators.data.reading import DataError, read_columns
+from paretoformer.search.records.errors import StudyError
+from paretoformer.spaces.common.suggestions import did_you_mean
+
+PAIRS = (
+    ("premise", "hypothesis"),
+    ("sentence1", "sentence2"),
+    ("question1", "question2"),
+    ("question", "sentence"),
+    ("question", "passage"),
+    ("query", "passage"),
+    ("text1", "text2"),
+    ("text_a", "text_b"),
+)
+TEXTS = (
+    *("text", "sentence", "content", "review", "comment", "tweet", "body", "message"),
+    *("document", "description", "question", "query", "title", "tokens", "words"),
+)
+LABELS = (
+    *("label", "labels", "target", "class", "category", "sentiment", "intent", "topic"),
+    *("emotion", "stars", "rating", "score", "y", "ner_tags", "tags"),
+)
+IMAGES = ("image", "img", "picture", "photo", "file", "path")
+NUMBERS = ("", "id", "idx", "index", "unnamed: 0")
+"""What columns that only number the rows are called."""
+
+
+@dataclass(frozen=True)
+class Columns:
+    """The names of a study's columns; "" where there is none."""
+
+    text: str
+    text_pair: str = ""
+    label: str = ""
+
+
+@dataclass(frozen=True)
+class Head:
+    """The names of a data file's columns, and how many rows it has."""
+
+    names: tuple[str, ...]
+    rows: int
+
+
+def read_head(path: str, encoding: str = "utf-8") -> Head:
+    """Those of a data file.
+
+    Raises:
+        StudyError: it is missing, empty, or cannot be read.
+    """
+    try:
+        names = read_columns(path, (), encoding).names
+        if not names:
+            raise StudyError(f"{path} is empty.")
+        values = read_columns(path, names[:1], encoding).values
+    except DataError as error:
+        raise StudyError(str(error).replace("data.encoding = ", "--encoding ")) from None
+    return Head(names, max(map(len, values.values()), default=0))
+
+
+def columns_of(
+    path: str,
+    names: Sequence[str],
+    text: str | None,
+    text_pair: str | None,
+    label: str | None,
+    *,
+    images: bool = False,
+) -> Columns:
+    """Those that were given, checked; the others guessed from their names.
+
+    images: whether the data are images, whose column takes the place of the text.
+
+    Raises:
+        StudyError: a given one is not there, or one cannot be guessed.
+    """
+    for key, given in (("text", text), ("text-pair", text_pair), ("label", label)):
+        if given and given not in names:
+            raise StudyError(
+                f"{path} has no column {given!r}.{did_you_mean(given, names)} "
+                f"It has: {', '.join(names)}. Name yours as --{key}."
+            )
+    if images:
+        text = text or _known(names, IMAGES) or _unclear(path, names, "text")
+    pair = None if text else _first_pair(names)
+    text = text or (pair[0] if pair else _text(path, names, label))
+    second = (pair[1] if pair else "") if text_pair is None else text_pair
+    return Columns(text, second, _label(path, names, {text, second}) if label is None else label)
+
+
+def _first_pair(names: Sequence[str]) -> tuple[str, str] | None:
+    known = {name.lower(): name for name in names}
+    return next(((known[a], known[b]) for a, b in PAIRS if a in known and b in known), None)
+
+
+def _text(path: str, names: Sequence[str], label: str | None) -> str:
+    left = [each for each in _content(names) if each.lower() not in LABELS and each != label]
+    return _known(names, TEXTS) or _only(left) or _unclear(path, names, "text")
+
+
+def _label(path: str, names: Sequence[str], texts: Iterable[str]) -> str:
+    """Empty where there is no other column: then the dense model sets the answers."""
+    left = [each for each in _content(names) if each not in texts]
+    if not left:
+        return ""
+    return _known(left, LABELS) or _only(left) or _unclear(path, names, "label")
+
+
+def _content(names: Sequence[str]) -> list[str]:
+    return [name for name in names if name.lower() not in NUMBERS]
+
+
+def _known(names: Sequence[str], usual: Sequence[str]) -> str:
+    by_name = {name.lower(): name for name in names}
+    return next((by_name[each] for each in usual if each in by_name), "")
+
+
+def _only(names: Sequence[str]) -> str:
+    return names[0] if len(names) == 1 else ""
+
+
+def _unclear(path: str, names: Sequence[str], key: str) -> NoReturn:
+    raise StudyError(
+        f"cannot tell which column of {path} is the {key}. It has: {', '.join(names)}. "
+        f"Name yours as --{key}."
+    )

@@ -1,0 +1,127 @@
+"""The plan of a study: what would be done with what, once everything was checked."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from paretoformer.evaluators.common.target import cpu_name
+from paretoformer.search.records.parquet import read_table
+from paretoformer.search.records.run_folder import RunFolder
+from paretoformer.search.study.budget import plan
+from paretoformer.search.study.estimate import estimate
+from paretoformer.search.study.spec import Spec, check_varies, load_spec, read_spec
+from paretoformer.search.study.subject import Subject, load_subject, try_dense
+from paretoformer.spaces.axes import axes
+from paretoformer.spaces.axes.axis import Axis
+from paretoformer.spaces.models.families import shape_of
+
+
+def planned(
+    study: str | Path,
+    out: str | Path | None,
+    trials: int | None,
+    seed: int | None,
+    require: Sequence[str],
+    minutes: float | None,
+) -> str:
+    """What `search` with the same arguments would do, some lines of text.
+
+    Nothing is measured but a few forwards of the dense model.
+
+    Raises:
+        UserError: as `search`.
+    """
+    spec = load_spec(study, trials=trials, seed=seed, require=require, minutes=minutes)
+    check_varies(spec)
+    folder = RunFolder(out if out is not None else Path("runs") / spec.name)
+    if folder.exists:
+        there = read_spec(folder.study)
+        spec = spec.settled(there)
+        folder.check_study(spec.model_dump(), there.settled(there).model_dump())
+    else:
+        spec = spec.settled(None)
+        folder.check_free()
+    subject = load_subject(spec)
+    if not (folder.exists and spec.data.check):
+        subject = try_dense(subject, spec)
+    lines = [f"{name:<9} {text}" for name, text in _lines(spec, subject, folder).items()]
+    return "\n".join((*lines, *(remark.text for remark in subject.remarks)))
+
+
+def first_screen(spec: Spec, subject: Subject, folder: RunFolder) -> dict[str, str]:
+    """What will be done, how long it will take, and where it goes: five lines, by name.
+
+    A few forwards of the dense model are timed for it.
+    """
+    return {**_facts(spec, subject), "time": f"{_time(spec, subject, folder)}; into {folder.path}"}
+
+
+def _time(spec: Spec, subject: Subject, folder: RunFolder) -> str:
+    if spec.search.minutes is not None:
+        return plan(spec).rstrip(".")
+    if spec.target.resource:  # another machine, which was not asked
+        return f"{spec.trials} trials on {spec.target.resource!r}"
+    done = read_table(folder.trials)[0].num_rows if folder.trials.exists() else 0
+    return estimate(spec, subject, done, is_prepared=folder.evidence.exists()).text
+
+
+def _facts(spec: Spec, subject: Subject) -> dict[str, str]:
+    model_type = getattr(subject.model.config, "model_type", "unknown")
+    layers, heads = shape_of(subject.model.config)
+    splits, target = subject.workload.splits, subject.target
+    varied = [axis.name for axis in axes() if spec.setting(axis.name) not in ("off", False)]
+    return {
+        "model": f"{spec.model.path}: {model_type}, {layers} layers x {heads} heads",
+        "data": ", ".join(f"{len(each)} to {_PURPOSE[name]}" for name, each in splits.items()),
+        "target": f"{target.device} ({cpu_name()}), {target.threads} threads, batch "
+        f"{target.batch_size}, {subject.task.shown(target.sequence_length)}",
+        "varied": ", ".join(varied),
+    }
+
+
+def _lines(spec: Spec, subject: Subject, folder: RunFolder) -> dict[str, str]:
+    return {
+        **_facts(spec, subject),
+        **_choices(spec, subject),
+        "answer": " and ".join(each.text for each in subject.requirements)
+        + f"; the front trades {', '.join(metric.name for metric in subject.objectives)}",
+        "plan": plan(spec),
+        "time": _time(spec, subject, folder),
+        "folder": f"{folder.path}, {'which goes on' if folder.exists else 'new'}",
+    }
+
+
+def _choices(spec: Spec, subject: Subject) -> dict[str, str]:
+    """Of each axis that is set by names: those that can be used here and fit into the minutes."""
+    found = {}
+    minutes = math.inf if spec.search.minutes is None else spec.search.minutes
+    for axis in axes():
+        setting = spec.setting(axis.name)
+        known = (row["name"] for row in axis.catalogue()) if setting == "all" else ()
+        meant = [n for n in known if axis.is_meant(n, generates=subject.task.generates)]
+        wanted = meant if setting == "all" else setting
+        if isinstance(wanted, list):
+            usable = [name for name in wanted if _is_usable(axis, name, subject.target.device)]
+            late = axis.without_time(usable, minutes) if setting == "all" else {}
+            found[axis.name] = ", ".join(name for name in usable if name not in late)
+    return found
+
+
+def _is_usable(axis: Axis[Any], name: str, device: str) -> bool:
+    try:
+        axis.check_setting([name], device=device)
+    except ValueError:
+        return False
+    return True
+
+
+_PURPOSE = {
+    "confirm": "confirm",
+    "search": "search",
+    "train": "rank",
+    "steer": "steer",
+    "recovery": "repair",
+}

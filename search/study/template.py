@@ -1,0 +1,242 @@
+"""A study file for one model and its data: every key, its default, and what it means.
+
+Defaults and meanings are those of the models that read the file, so there is one place for both.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Literal, get_args, get_origin
+
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+
+from paretoformer.evaluators.data.examples import DataSource, Form
+from paretoformer.evaluators.data.reading import (
+    is_data_file,
+    is_plain_text,
+    joined_lines,
+    read_columns,
+)
+from paretoformer.evaluators.demo import is_demo
+from paretoformer.evaluators.tasks import Task, check_family, load_config, task_names, task_of
+from paretoformer.search.records.errors import StudyError, UserError
+from paretoformer.search.study.columns import Columns, Head, columns_of, read_head
+from paretoformer.search.study.spec import ModelSection, Spec, TargetSection, parse_spec
+from paretoformer.search.study.subject import CHARACTERS
+
+ENCODING = str(DataSource.model_fields["encoding"].default)
+DEFAULT_TASK = str(ModelSection.model_fields["task"].default)
+COMMENT_COLUMN = 34
+WIDTH = 100
+SPARE = 1.5
+"""Rows for each that is measured: duplicates go, and what ranks and repairs takes some."""
+
+
+def init(
+    model: str,
+    data: str,
+    out: Path | None = None,
+    *,
+    text: str | None = None,
+    text_pair: str | None = None,
+    label: str | None = None,
+    encoding: str = ENCODING,
+) -> tuple[Path, Columns]:
+    """Write a study file; where it is, and the columns that it names.
+
+    text, text_pair, label: columns of the data; None: guessed from the names in its head.
+    encoding: of a data file.
+
+    Raises:
+        StudyError: the model or the data cannot be used, or a column cannot be told.
+        UserError: the file exists already.
+    """
+    out = out or Path(f"{_name(model)}.toml")
+    if out.exists():
+        raise UserError(f"{out} exists already: choose another --out.")
+    chosen = _task(model)
+    form = task_of(chosen.get("task", DEFAULT_TASK)).form
+    head = read_head(data, encoding) if _is_file(data) else None
+    if head:
+        images = form == "image"
+        if form == "passage":
+            if text_pair or label:
+                raise StudyError(
+                    f"{chosen['task']} needs texts alone: leave out --label and --text-pair."
+                )
+            text_pair, label = "", ""
+        columns = columns_of(data, head.names, text, text_pair, label, images=images)
+    else:
+        defaults = DataSource.model_fields
+        columns = Columns(
+            defaults["text"].default if text is None else text,
+            text_pair or "",
+            defaults["label"].default if label is None else label,
+        )
+    target = _target(model, task_of(chosen.get("task", DEFAULT_TASK)))
+    if head and form == "passage" and is_plain_text(data):
+        lines = read_columns(data, head.names, encoding)
+        passages = joined_lines(lines, CHARACTERS * target["sequence_length"]).values
+        head = replace(head, rows=max(map(len, passages.values())))
+    given = {
+        "model": {"path": _from(out, model)} | chosen,
+        "data": {"path": _from(out, data)} | _data(columns, head, encoding, form),
+        "target": target,
+    }
+    written = study_text(given, out)
+    with out.open("x", encoding="utf-8") as file:
+        file.write(written)
+    return out, columns
+
+
+def study_text(given: Mapping[str, Mapping[str, Any]], source: Path) -> str:
+    """The file: what is given as keys, everything else as a comment with its default."""
+    spec = parse_spec(_toml(given), source=source)
+    shown = [
+        f"# Run it: paretoformer search {source.name} --dry-run, then without --dry-run.",
+        "# Paths are relative to this file. Remove the # of a key to change its default.",
+        "",
+        *_keys(spec, {}, skipped=("name",)),
+    ]
+    for name in Spec.model_fields:
+        section = getattr(spec, name)
+        if isinstance(section, BaseModel):
+            shown += ["", f"[{name}]", *_keys(section, given.get(name, {}))]
+    return "\n".join(shown) + "\n"
+
+
+def _toml(given: Mapping[str, Mapping[str, Any]]) -> str:
+    """What is given, and nothing else."""
+    lines = []
+    for name, section in given.items():
+        lines += [f"[{name}]", *(f"{key} = {_value(each)}" for key, each in section.items())]
+    return "\n".join(lines)
+
+
+def _keys(
+    section: BaseModel, given: Mapping[str, Any], skipped: tuple[str, ...] = ()
+) -> Iterator[str]:
+    """A line for each key that is no section: those that are given first."""
+    fields = type(section).model_fields
+    for key in sorted(fields, key=lambda each: each not in given):
+        default = getattr(section, key)
+        if key in given:
+            yield from _line(f"{key} = {_value(given[key])}", fields[key])
+        elif key not in skipped and not isinstance(default, BaseModel):
+            example = (fields[key].examples or [""])[0] if default is None else default
+            yield from _line(f"#{key} = {_value(example)}", fields[key])
+
+
+def _line(key: str, field: FieldInfo) -> Iterator[str]:
+    """The key with its meaning; where that is long, the meaning in a line before it."""
+    meaning = _meaning(field)
+    whole = f"{key:<{COMMENT_COLUMN - 1}} # {meaning}"
+    if not meaning:
+        yield key
+    elif len(whole) <= WIDTH:
+        yield whole
+    else:
+        yield from (f"# {meaning}", key)
+
+
+def _meaning(field: FieldInfo) -> str:
+    """Its description, and what it may be where that is one of a few words."""
+    words = get_args(field.annotation) if get_origin(field.annotation) is Literal else ()
+    parts = (field.description or "", f"One of {', '.join(words)}." if words else "")
+    return " ".join(filter(None, parts))
+
+
+def _value(value: Any) -> str:
+    """As TOML: strings, numbers, booleans and lists of them are written as JSON writes them."""
+    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
+
+
+def _name(model: str) -> str:
+    """A name for the study: the model's, of characters that a study's name may have."""
+    last = Path(model).resolve().name if Path(model).exists() else model
+    name = re.sub(r"[^A-Za-z0-9._-]+", "-", re.split(r"[/:]", last)[-1]).lstrip("-._")
+    return name or "study"
+
+
+def _from(out: Path, path: str) -> str:
+    """A local path as the study file has to say it, from the folder where it lies."""
+    local = Path(path).expanduser()
+    if is_demo(path) or local.is_absolute() or not local.exists():
+        return path
+    return os.path.relpath(local, out.parent)
+
+
+def _is_file(data: str) -> bool:
+    """Whether this is a data file, here or missing, rather than the id of a data set."""
+    return Path(data).is_file() or is_data_file(data)
+
+
+def _data(columns: Columns, head: Head | None, encoding: str, form: Form) -> dict[str, Any]:
+    """Columns, and as many examples as a small file has."""
+    names = {"text": columns.text, "text_pair": columns.text_pair, "label": columns.label}
+    unused = ("text_pair", "label") if form == "passage" else ("text_pair",)
+    shown = {key: each for key, each in names.items() if each or key not in unused}
+    if form == "image":
+        column = shown.pop("text")
+        known = head is not None or column != DataSource.model_fields["text"].default
+        shown = ({"image": column} if known else {}) | shown  # a folder's are called as by default
+    if encoding != ENCODING:
+        shown["encoding"] = encoding
+    keys = ("search_examples", "confirm_examples")
+    wanted = {key: int(DataSource.model_fields[key].default) for key in keys}
+    share = head.rows / (SPARE * sum(wanted.values())) if head else 1.0
+    return shown | {key: max(1, int(min(1.0, share) * each)) for key, each in wanted.items()}
+
+
+def _target(model: str, task: Task) -> dict[str, Any]:
+    """Texts as long as by default, or as the model can take."""
+    default = int(TargetSection.model_fields["sequence_length"].default)
+    if is_demo(model):
+        return {"sequence_length": default}
+    if task.form == "image":
+        return {}
+    return {"sequence_length": min(default, task.room(_config(model)))}
+
+
+def _names(architectures: str | Sequence[str]) -> Sequence[str]:
+    """Of a family with several such classes, as transformers lists them: all of them."""
+    return (architectures,) if isinstance(architectures, str) else architectures
+
+
+def _task(model: str) -> dict[str, str]:
+    """The task of the model's class, where it is not the default.
+
+    Raises:
+        StudyError: the model cannot be loaded, or is of a family that does no such task.
+    """
+    if is_demo(model):
+        return {}
+    config = _config(model)
+    classes = set(config.architectures or ())
+    fitting = (
+        name
+        for name in task_names()
+        if classes & set(_names(task_of(name).architectures.get(config.model_type, ())))
+        and task_of(name).guessed
+        and not task_of(name).unsuitable(config)
+    )
+    task = next(fitting, DEFAULT_TASK)
+    try:
+        check_family(task_of(task), config)
+    except ValueError as error:
+        raise StudyError(str(error)) from None
+    return {} if task == DEFAULT_TASK else {"task": task}
+
+
+def _config(model: str) -> Any:
+    try:
+        return load_config(model)
+    except Exception as error:  # the config's own code raises what it likes
+        reason = " ".join(str(error).split())[:200]
+        raise StudyError(f"cannot load the model {model}: {reason}") from None

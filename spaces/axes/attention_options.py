@@ -1,0 +1,173 @@
+"""The attention block: mechanism and number of heads together."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from paretoformer.spaces.attention.choice import AttentionChoice
+from paretoformer.spaces.axes.block_options import (
+    Block,
+    Costs,
+    Damage,
+    Values,
+    between,
+    normalised,
+    rising,
+)
+from paretoformer.spaces.axes.head_mask import HeadMask
+
+FASTER = 0.95
+"""Share of full attention's time, with its projections, below which a mechanism is worth a try."""
+
+MEASURED = (1 / 8, 1 / 4, 1 / 2, 3 / 4)
+"""Shares of a layer's heads whose damage is measured."""
+
+
+@dataclass(frozen=True)
+class AttentionBlock(Block):
+    """Option (mechanism, heads kept) is number `mechanism * (heads + 1) + kept`.
+
+    choices: the mechanisms, `full` first. scores: (layers, heads), larger matters more.
+    """
+
+    choices: tuple[AttentionChoice, ...]
+    scores: npt.NDArray[np.float64]
+    damage: npt.NDArray[np.float64]
+
+    @classmethod
+    def of(
+        cls,
+        choices: tuple[AttentionChoice, ...],
+        removed: npt.NDArray[np.float64],
+        swapped: npt.NDArray[np.float64],
+        *,
+        prune: bool = True,
+    ) -> AttentionBlock:
+        """removed: (layers, heads). swapped: (choices, layers, heads). prune: may heads go."""
+        damage = _damage(removed, swapped)
+        if not prune:
+            damage[:, :, :-1] = np.inf
+        return cls(choices, normalised(removed), damage.reshape(len(damage), -1))
+
+    @property
+    def heads(self) -> int:
+        return int(self.scores.shape[1])
+
+    @property
+    def meaning(self) -> str:
+        order = np.argsort(-self.scores, axis=1, kind="stable").tolist()
+        return f"{[str(choice) for choice in self.choices]} {order}"
+
+    @property
+    def uncut(self) -> int:
+        return self.heads
+
+    def timed(self) -> Mapping[int, Values]:
+        layers, heads = self.scores.shape
+        counts = sorted({max(1, heads // 4), max(1, heads // 2), heads})
+        found: dict[int, Values] = {0: {"heads": HeadMask.none(layers, heads)}}
+        for index, choice in enumerate(self.choices):
+            for count in counts:
+                kept = tuple(head < count for head in range(heads))
+                found[index * (heads + 1) + count] = {
+                    "heads": HeadMask((kept,) * layers),
+                    "attention": (choice,) * layers,
+                }
+        return found
+
+    def costs(self, milliseconds: Mapping[int, float]) -> Costs:
+        """Between the timed numbers of heads the time is taken as linear."""
+        nothing, width = milliseconds[0], self.heads + 1
+        rows = []
+        for index in range(len(self.choices)):
+            own = {k % width: v for k, v in milliseconds.items() if k and k // width == index}
+            above = rising([own[count] - nothing for count in sorted(own)])
+            rows.append(np.interp(np.arange(width), [0, *sorted(own)], [0.0, *above]))
+        return np.concatenate(rows)
+
+    def halved(self) -> Sequence[int]:
+        """Half of the heads; or where none may go, another mechanism."""
+        layers, heads = self.scores.shape
+        if self._prunes:
+            return HeadMask.most_important(layers * heads // 2, self.scores).counts
+        return [(len(self.choices) - 1) * (heads + 1) + heads] * layers
+
+    @property
+    def _prunes(self) -> bool:
+        return bool(np.isfinite(self.damage[:, 0]).all())
+
+    def options(self, values: Mapping[str, Any]) -> Sequence[int] | None:
+        if not set(values["attention"]) <= set(self.choices):
+            return None
+        which = (self.choices.index(choice) for choice in values["attention"])
+        counts = values["heads"].counts
+        return [i * (self.heads + 1) + n for i, n in zip(which, counts, strict=True)]
+
+    def measured(self, costs: Costs) -> Sequence[int]:
+        """Some numbers of heads with full attention; with all heads, each mechanism that takes no
+        longer."""
+        heads = self.heads
+        some = sorted({0, *(round(heads * share) for share in MEASURED)} - {heads})
+        others = [index * (heads + 1) + heads for index in range(1, len(self.choices))]
+        others = [option for option in others if costs[option] <= costs[heads]]
+        return [*(some if self._prunes else ()), *others]
+
+    def filled(self, nats: Mapping[int, Damage]) -> Damage:
+        """A mechanism with fewer heads damages as much as the two by themselves."""
+        layers, heads = self.scores.shape
+        cut = np.full((layers, heads + 1), np.inf)
+        cut[:, heads] = 0.0
+        if self._prunes:
+            counts = [option for option in nats if option < heads]
+            known = [*(nats[count] for count in counts), np.zeros(layers)]
+            cut = between([*counts, heads], known, range(heads + 1))
+        last = [index * (heads + 1) + heads for index in range(len(self.choices))]
+        nothing, never = np.zeros(layers), np.full(layers, np.inf)
+        swapped = [nats.get(option, never if option != heads else nothing) for option in last]
+        return np.concatenate([cut + each[:, None] for each in swapped], axis=1)
+
+    def slower(self, costs: Costs) -> Sequence[str]:
+        left = set(self.choices) - set(self.mechanisms(costs))
+        return sorted(str(choice) for choice in left)
+
+    def mechanisms(self, costs: Costs) -> tuple[AttentionChoice, ...]:
+        """`full`, and those whose damage is measured."""
+        which = {option // (self.heads + 1) for option in self.measured(costs)}
+        return tuple(self.choices[index] for index in sorted(which | {0}))
+
+    def kinds(self, costs: Costs) -> Sequence[Values]:
+        """The first setting of each mechanism that is faster than full attention here."""
+        heads, layers = self.heads, len(self.scores)
+        whole = costs.reshape(len(self.choices), -1)[:, heads]
+        first = {choice.name: i for i, choice in reversed(list(enumerate(self.choices)))}
+        faster = [i for i in sorted(first.values()) if whole[i] < FASTER * whole[0]]
+        return [self.values([i * (heads + 1) + heads] * layers) for i in faster]
+
+    def values(self, chosen: Sequence[int]) -> Values:
+        which, kept = np.divmod(np.asarray(chosen), self.heads + 1)
+        return {
+            "heads": HeadMask.ranked(kept.tolist(), self.scores),
+            "attention": tuple(self.choices[index] for index in which),
+        }
+
+
+def _damage(
+    removed: npt.NDArray[np.float64], swapped: npt.NDArray[np.float64]
+) -> npt.NDArray[np.float64]:
+    """(layers, choices, heads + 1), divided by the layer's norm, as the importance of heads is."""
+    norms = np.linalg.norm(removed, axis=1)[:, None]
+    norms = np.where(norms > 0, norms, 1.0)
+    order = np.argsort(-normalised(removed), axis=1, kind="stable")
+    removed = np.take_along_axis(removed / norms, order, axis=1)
+    swapped = np.take_along_axis(swapped / norms, order[None], axis=2)
+    lost = removed.sum(axis=1, keepdims=True) - np.cumsum(removed, axis=1)
+    lost = np.concatenate((removed.sum(axis=1, keepdims=True), lost), axis=1)
+    kept = np.cumsum(swapped, axis=2)
+    kept = np.concatenate((np.zeros_like(kept[:, :, :1]), kept), axis=2)
+    damage: npt.NDArray[np.float64] = kept.transpose(1, 0, 2) + lost[:, None]
+    return damage

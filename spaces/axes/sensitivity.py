@@ -1,0 +1,186 @@
+"""Sensitivity: how much the loss would move if a part of the model went, or worked differently.
+
+To first order: the gradient of the loss with respect to the part's output, times its change. One
+forward and one backward pass over the training examples serve the probes of all axes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, cast
+
+import numpy as np
+import torch
+from torch import nn
+
+from paretoformer.spaces.attention import build
+from paretoformer.spaces.attention.choice import FULL, AttentionChoice
+from paretoformer.spaces.attention.interface import IMPLEMENTATION, MECHANISM
+from paretoformer.spaces.axes.axis import Json, Probe
+from paretoformer.spaces.models.families import Block, blocks_of, head_dim_of
+from paretoformer.spaces.models.surgery import share
+
+Batch = Mapping[str, torch.Tensor]
+Loss = Callable[[Any, torch.Tensor], torch.Tensor]
+
+SWAP_EXAMPLES = 32
+"""Examples on which mechanisms are tried: every setting in every layer, so a few must do."""
+
+
+def sensitivity(
+    model: nn.Module,
+    batches: Iterable[tuple[Batch, torch.Tensor]],
+    loss: Loss,
+    probes: Mapping[str, Probe],
+    progress: Callable[[int], None] = lambda examples: None,
+) -> dict[str, dict[str, Json]]:
+    """What each probe finds, by its name.
+
+    model: a transformers model of a supported family; left as it was, in evaluation mode.
+    batches: (inputs of the model, labels), at least one.
+    loss: (model output, labels) -> the sum of the examples' losses.
+    progress: called with the number of examples after each batch.
+
+    Raises:
+        ValueError: the family is not supported, or there was no batch.
+    """
+    model.eval()
+    probed = share(model)
+    for probe in probes.values():
+        probe.install(probed)
+    examples = 0
+    for batch, labels in batches:
+        with torch.enable_grad():
+            value = loss(probed(**batch), labels)
+        _differentiate(value, list(probes.values()))
+        examples += len(labels)
+        progress(len(labels))
+    if not examples:
+        raise ValueError("sensitivity needs at least one training example.")
+    return {name: probe.facts(examples) for name, probe in probes.items()}
+
+
+def _differentiate(value: torch.Tensor, probes: Sequence[Probe]) -> None:
+    """One backward pass; each probe gets the gradients of its own leaves."""
+    leaves = [list(probe.leaves()) for probe in probes]
+    flat = [leaf for each in leaves for leaf in each]
+    gradients = iter(torch.autograd.grad(value, flat) if flat else ())
+    for probe, own in zip(probes, leaves, strict=True):
+        probe.update([next(gradients) for _ in own])
+
+
+class OutputProbe(Probe):
+    """Scores what stands side by side in front of a projection: heads, or neurons.
+
+    I(g) = mean over examples of |Σ ∂ loss(x) / ∂ a(g) · a(g)|, the sum over tokens and width, which
+    is the gradient of a gate on the group's activations a(g).
+
+    Source: Michel, Levy, Neubig 2019 (arXiv:1905.10650), eq. 2, for heads; Molchanov et al. 2017
+    (arXiv:1611.06440), eq. 8, for neurons. Differs in: the absolute value is taken for each example
+    and not for a batch.
+
+    projection: of a block, the one whose inputs are scored. groups: of its inputs, of equal width.
+    """
+
+    def __init__(self, projection: Callable[[Block], nn.Module], groups: int) -> None:
+        self._projection = projection
+        self._groups = groups
+        self._inputs: dict[int, torch.Tensor] = {}
+        self._totals: list[np.ndarray] = []
+
+    def install(self, model: nn.Module) -> None:
+        for layer, block in enumerate(blocks_of(model)):
+            self._totals.append(np.zeros(self._groups))
+            self._projection(block).register_forward_pre_hook(self._hook(layer))
+
+    def _hook(self, layer: int) -> Callable[[nn.Module, Any], Any]:
+        def keep(module: nn.Module, arguments: Any) -> Any:
+            hidden = arguments[0]
+            if not hidden.requires_grad:
+                hidden = hidden.detach().requires_grad_()
+            self._inputs[layer] = hidden
+            return (hidden, *arguments[1:])
+
+        return keep
+
+    def leaves(self) -> Sequence[torch.Tensor]:
+        return [self._inputs[layer] for layer in range(len(self._totals))]
+
+    def update(self, gradients: Sequence[torch.Tensor]) -> None:
+        for layer, (hidden, gradient) in enumerate(zip(self.leaves(), gradients, strict=True)):
+            products = hidden.detach().double() * gradient.double()  # (batch, length, inputs)
+            each = products.flatten(1, -2).sum(dim=1).unflatten(-1, (self._groups, -1)).sum(dim=-1)
+            self._totals[layer] += each.abs().sum(dim=0).cpu().numpy()
+
+    def facts(self, examples: int) -> dict[str, Json]:
+        """`removed`: (layers, groups), in units of the loss."""
+        return {"removed": [(total / examples).tolist() for total in self._totals]}
+
+
+class SwapProbe(Probe):
+    """Scores each choice of a mechanism for each head, on the first `SWAP_EXAMPLES` examples.
+
+    As `OutputProbe` scores a removal, with the change that the mechanism makes to the output.
+
+    heads: of a layer; query heads that share a key are one.
+    """
+
+    def __init__(self, choices: Sequence[AttentionChoice], heads: int) -> None:
+        self._choices = choices
+        self._heads = heads
+        self._tried = 0
+        self._slots: list[_Slot] = []
+        self._mechanisms: list[nn.Module] = []
+
+    def install(self, model: nn.Module) -> None:
+        config = cast(Any, model).config
+        self._mechanisms = [build(choice, head_dim_of(config)) for choice in self._choices]
+        self._slots = [_Slot() for _ in blocks_of(model)]
+        for block, slot in zip(blocks_of(model), self._slots, strict=True):
+            block.attention.add_module(MECHANISM, slot)
+        cast(Any, model).set_attn_implementation(IMPLEMENTATION)
+        self._totals = np.zeros((len(self._choices), len(self._slots), self._heads))
+
+    def leaves(self) -> Sequence[torch.Tensor]:
+        return [slot.shift for slot in self._slots] if self._tried < SWAP_EXAMPLES else []
+
+    def update(self, gradients: Sequence[torch.Tensor]) -> None:
+        if not gradients:
+            return
+        with torch.no_grad():
+            for layer, (slot, gradient) in enumerate(zip(self._slots, gradients, strict=True)):
+                for index, mechanism in enumerate(self._mechanisms):
+                    change = mechanism.to(gradient.device)(*slot.inputs, **slot.call) - slot.output
+                    self._totals[index, layer] += _effect(gradient, change, self._heads)
+        self._tried += len(gradients[0])
+
+    def facts(self, examples: int) -> dict[str, Json]:
+        """`swapped`: (choices, layers, heads), in units of the loss."""
+        return {"swapped": (self._totals / self._tried).tolist()}
+
+
+class _Slot(nn.Module):
+    """Exact attention that keeps what went in and came out, and a zero to differentiate by."""
+
+    inputs: tuple[torch.Tensor, ...]
+    call: dict[str, Any]
+    output: torch.Tensor
+    shift: torch.Tensor
+
+    def forward(self, *inputs: torch.Tensor, **call: Any) -> torch.Tensor:
+        output: torch.Tensor = build(FULL, inputs[0].shape[-1])(*inputs, **call)
+        self.shift = torch.zeros_like(output, requires_grad=True)
+        self.inputs = tuple(each.detach() for each in inputs)
+        self.call, self.output = call, output.detach()
+        return output + self.shift
+
+
+def _effect(gradient: torch.Tensor, change: torch.Tensor, heads: int) -> np.ndarray:
+    """(heads,) sum over examples of |gradient · change|.
+
+    gradient, change: (batch, query heads, length, head_dim).
+    """
+    products = (gradient.double() * change.double()).sum(dim=(2, 3))  # (batch, query heads)
+    each = products.view(len(products), heads, -1).sum(dim=2)
+    effect: np.ndarray = each.abs().sum(dim=0).cpu().numpy()
+    return effect

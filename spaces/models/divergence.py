@@ -1,0 +1,192 @@
+"""Answers: how those of a compressed model compare with the uncompressed model's; no labels."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from types import SimpleNamespace
+from typing import Any, ClassVar
+
+import torch
+from torch.nn import functional as F
+
+from paretoformer.spaces.models.tokens import Batch, token_mask
+
+TEMPERATURE = 2.0
+"""Logits are divided by it in distillation (Hinton et al. 2015)."""
+
+
+class Answers(ABC):
+    """One kind of answers, as a model's output for a batch of inputs holds them. Stateless.
+
+    Laws, checked by `paretoformer.testing.check_task`: an output diverges from itself by 0; the
+    squared gradient of `probe` is in expectation the curvature of the divergence from it.
+    """
+
+    output: ClassVar[str] = "logits"
+    """The attribute of a model's output that holds them."""
+
+    @abstractmethod
+    def divergence(self, output: Any, dense: Any, batch: Batch) -> torch.Tensor:
+        """(rows,) how far each answer is from the uncompressed model's; 0 where it is the same.
+
+        dense: what the uncompressed model returned, or what is `kept` of it.
+        """
+
+    def kept(self, output: Any) -> Any:
+        """What is kept of the uncompressed model's output, to compare others with."""
+        return output
+
+    @abstractmethod
+    def probe(self, output: Any, generator: torch.Generator, batch: Batch) -> torch.Tensor:
+        """A random scalar of the answers, whose gradient tells what they depend on.
+
+        Its first-order change is random, with the curvature of the divergence as its covariance.
+        """
+
+    @abstractmethod
+    def distance(self, output: Any, dense: Any, batch: Batch) -> torch.Tensor:
+        """A scalar to train by: the mean over rows."""
+
+
+class Distributions(Answers):
+    """Logits of classes: the answer is their distribution; its divergence is in nats (KL)."""
+
+    def divergence(self, output: Any, dense: Any, batch: Batch) -> torch.Tensor:
+        return _nats(output, dense)
+
+    def probe(self, output: Any, generator: torch.Generator, batch: Batch) -> torch.Tensor:
+        """Along √p·v - p(√p·v), with p the probabilities and v drawn from N(0, 1): its square is in
+        expectation the Fisher information."""
+        return _probes(output, generator).sum()
+
+    def distance(self, output: Any, dense: Any, batch: Batch) -> torch.Tensor:
+        return _nats_to_train_by(output, dense).mean()
+
+
+class TokenDistributions(Answers):
+    """Logits of classes for each token: the answer of a row is the distribution of each of its real
+    tokens; its divergence is their mean, in nats (KL)."""
+
+    def divergence(self, output: Any, dense: Any, batch: Batch) -> torch.Tensor:
+        return mean_of_tokens(_nats(output, dense), token_mask(batch, output.logits))
+
+    def probe(self, output: Any, generator: torch.Generator, batch: Batch) -> torch.Tensor:
+        """As that of `Distributions` for each token, over the root of the row's tokens."""
+        mask = token_mask(batch, output.logits)
+        shares = mask / mask.sum(dim=1, keepdim=True).clamp(min=1).sqrt()
+        return (_probes(output, generator) * shares).sum()
+
+    def distance(self, output: Any, dense: Any, batch: Batch) -> torch.Tensor:
+        mask = token_mask(batch, output.logits)
+        return mean_of_tokens(_nats_to_train_by(output, dense), mask).mean()
+
+
+def _nats(output: Any, dense: Any) -> torch.Tensor:
+    """(...) of logits (..., classes)."""
+    wanted = F.log_softmax(dense.logits.double(), dim=-1)
+    given = F.log_softmax(output.logits.double(), dim=-1)
+    return F.kl_div(given, wanted, reduction="none", log_target=True).sum(dim=-1)
+
+
+def _nats_to_train_by(output: Any, dense: Any) -> torch.Tensor:
+    """(...) the same in single precision, at a higher temperature."""
+    return TEMPERATURE**2 * F.kl_div(
+        F.log_softmax(output.logits.float() / TEMPERATURE, dim=-1),
+        F.log_softmax(dense.logits.float() / TEMPERATURE, dim=-1),
+        reduction="none",
+        log_target=True,
+    ).sum(dim=-1)
+
+
+def _probes(output: Any, generator: torch.Generator) -> torch.Tensor:
+    """(...) of logits (..., classes)."""
+    logits = output.logits
+    chance = logits.detach().float().softmax(dim=-1)
+    draw = torch.randn(chance.shape, generator=generator).to(chance.device)
+    spread = chance.sqrt() * draw
+    direction = spread - chance * spread.sum(dim=-1, keepdim=True)
+    found: torch.Tensor = (logits.float() * direction).sum(dim=-1)
+    return found
+
+
+def mean_of_tokens(values: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    """(rows,) over the real tokens."""
+    counts = mask.sum(dim=1).clamp(min=1)
+    return (values * mask).sum(dim=1) / counts
+
+
+class MultiLabel(Answers):
+    """Logits of classes each of which is given or not: the answer is the probability of each;
+    its divergence is the sum over classes, in nats (KL)."""
+
+    def divergence(self, output: Any, dense: Any, batch: Batch) -> torch.Tensor:
+        return _nats(
+            _as_two_classes(output, torch.float64), _as_two_classes(dense, torch.float64)
+        ).sum(dim=-1)
+
+    def probe(self, output: Any, generator: torch.Generator, batch: Batch) -> torch.Tensor:
+        """Along √(p(1-p))·v, with p the probabilities and v drawn from N(0, 1): its square is in
+        expectation the Fisher information."""
+        logits = output.logits
+        chance = logits.detach().float().sigmoid()
+        draw = torch.randn(chance.shape, generator=generator).to(chance.device)
+        found: torch.Tensor = (logits.float() * (chance * (1 - chance)).sqrt() * draw).sum()
+        return found
+
+    def distance(self, output: Any, dense: Any, batch: Batch) -> torch.Tensor:
+        given, wanted = (_as_two_classes(each, torch.float32) for each in (output, dense))
+        return _nats_to_train_by(given, wanted).sum(dim=-1).mean()
+
+
+def _as_two_classes(output: Any, dtype: torch.dtype) -> Any:
+    """Each class as a choice of two, (rows, classes, 2)."""
+    logits = output.logits.to(dtype)
+    return SimpleNamespace(logits=torch.stack((logits, torch.zeros_like(logits)), dim=-1))
+
+
+class Numbers(Answers):
+    """One number for each row, the only one of its logits: the divergence is half the squared
+    difference, the nats between normal distributions of variance 1 around the two."""
+
+    def divergence(self, output: Any, dense: Any, batch: Batch) -> torch.Tensor:
+        difference = output.logits.double() - dense.logits.double()
+        nats: torch.Tensor = 0.5 * difference.square().sum(dim=-1)
+        return nats
+
+    def probe(self, output: Any, generator: torch.Generator, batch: Batch) -> torch.Tensor:
+        """Along v, drawn from N(0, 1) for each row."""
+        logits = output.logits.float()
+        draw = torch.randn(logits.shape, generator=generator).to(logits.device)
+        found: torch.Tensor = (logits * draw).sum()
+        return found
+
+    def distance(self, output: Any, dense: Any, batch: Batch) -> torch.Tensor:
+        return self.divergence(output, dense, batch).mean().float()
+
+
+class Directions(Answers):
+    """Embeddings of length one: the answer is a direction; its divergence is 1 - cosine."""
+
+    output = "sentence_embedding"
+
+    def divergence(self, output: Any, dense: Any, batch: Batch) -> torch.Tensor:
+        return 1 - cosines(output, dense)
+
+    def probe(self, output: Any, generator: torch.Generator, batch: Batch) -> torch.Tensor:
+        """Along v - e(e·v), with e the embedding and v drawn from N(0, 1): its square is in
+        expectation the curvature of 1 - cosine at e."""
+        found = output.sentence_embedding
+        unit = found.detach().float()
+        draw = torch.randn(unit.shape, generator=generator).to(unit.device)
+        direction = draw - unit * (unit * draw).sum(dim=-1, keepdim=True)
+        along: torch.Tensor = (found.float() * direction).sum()
+        return along
+
+    def distance(self, output: Any, dense: Any, batch: Batch) -> torch.Tensor:
+        return self.divergence(output, dense, batch).mean().float()
+
+
+def cosines(output: Any, dense: Any) -> torch.Tensor:
+    """(rows,) between embeddings of length one."""
+    given, wanted = output.sentence_embedding.double(), dense.sentence_embedding.double()
+    return F.cosine_similarity(given, wanted, dim=-1)

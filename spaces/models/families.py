@@ -1,0 +1,314 @@
+"""Model families: where each keeps the projections of its attention and feed-forward blocks.
+
+Supporting another family is one more entry in `FAMILIES`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, cast
+
+from torch import nn
+
+from paretoformer.spaces.common.suggestions import did_you_mean
+
+
+def _supported(config: Any) -> str:
+    """A family without settings that surgery would have to respect."""
+    return ""
+
+
+def _intermediate_size(config: Any) -> int:
+    return int(config.intermediate_size)
+
+
+@dataclass(frozen=True)
+class FeedForward:
+    """Where a layer keeps the linear layers of its feed-forward block."""
+
+    inputs: tuple[str, ...]
+    """The projections in front of the neurons; two where one gates the other."""
+    output: str
+    """The projection behind the neurons."""
+    neurons: Callable[[Any], int] = _intermediate_size
+    """Config -> number of neurons."""
+
+
+@dataclass(frozen=True)
+class Family:
+    """Paths into a model of one `config.model_type`; those of a block are relative to its layer."""
+
+    layers: str
+    """The list of layers, relative to the base model (`BertModel`, not its classifier)."""
+    attention: str
+    """The module that calls the attention interface."""
+    inputs: Mapping[str, int]
+    """The projections in front of the heads: path -> how many of query, key and value it makes,
+    one behind the other, each with its heads side by side."""
+    output: str
+    """The projection behind the concatenated heads."""
+    feed_forward: FeedForward
+    """The block behind the attention block."""
+    attention_norm: str
+    """The LayerNorm that takes the sum behind the attention block."""
+    output_norm: str = ""
+    """The LayerNorm behind a layer's last sum, in a family that normalises after its sums."""
+    scales: Mapping[str, str] = field(default_factory=dict)
+    """The projection behind a block -> what scales its output by feature (LayerScale)."""
+    depth: tuple[str, ...] = ()
+    """Attributes of the module with the list of layers that hold its length."""
+    reads_first: bool = False
+    """Whether its classifiers read their answer off the first token."""
+    causal: bool = False
+    """Whether a token sees none of those after it."""
+    heads: tuple[str, ...] = ()
+    """Attributes of the attention module that hold its number of heads."""
+    width: tuple[str, ...] = ()
+    """Attributes of the attention module that hold heads * head_dim."""
+    reserved_positions: int = 0
+    """Rows of the position table in front of the first token's."""
+    unsupported: Callable[[Any], str] = field(default=_supported)
+    """Config -> what about it surgery cannot respect; empty when nothing."""
+
+
+def _separate(*paths: str) -> Mapping[str, int]:
+    """Query, key and value each from a projection of its own."""
+    return dict.fromkeys(paths, 1)
+
+
+def _decoder_of_encoder(config: Any) -> str:
+    return "as a decoder (`is_decoder`)" if getattr(config, "is_decoder", False) else ""
+
+
+def _gpt2(config: Any) -> str:
+    if config.reorder_and_upcast_attn:
+        return "with `reorder_and_upcast_attn`, which goes around the attention interface,"
+    return "with cross attention" if config.add_cross_attention else ""
+
+
+def _gpt2_neurons(config: Any) -> int:
+    return int(4 * config.n_embd if config.n_inner is None else config.n_inner)
+
+
+def _dinov2(config: Any) -> str:
+    return "with a gated feed-forward block (`use_swiglu_ffn`)" if config.use_swiglu_ffn else ""
+
+
+def _dinov2_neurons(config: Any) -> int:
+    return int(config.hidden_size * config.mlp_ratio)
+
+
+def _sliding(config: Any) -> str:
+    if "sliding_attention" in (getattr(config, "layer_types", None) or ()):
+        return "with sliding-window layers (`use_sliding_window`)"
+    return ""
+
+
+def _mistral(config: Any) -> str:
+    return "with a sliding window (`sliding_window`)" if config.sliding_window else ""
+
+
+_BERT = Family(
+    layers="encoder.layer",
+    attention="attention.self",
+    inputs=_separate("attention.self.query", "attention.self.key", "attention.self.value"),
+    output="attention.output.dense",
+    feed_forward=FeedForward(("intermediate.dense",), "output.dense"),
+    attention_norm="attention.output.LayerNorm",
+    output_norm="output.LayerNorm",
+    reads_first=True,
+    heads=("num_attention_heads",),
+    width=("all_head_size",),
+    unsupported=_decoder_of_encoder,
+)
+
+_ROBERTA = replace(_BERT, reserved_positions=2)
+
+_VIT = Family(
+    layers="layers",
+    attention="attention",
+    inputs=_separate("attention.q_proj", "attention.k_proj", "attention.v_proj"),
+    output="attention.o_proj",
+    feed_forward=FeedForward(("mlp.fc1",), "mlp.fc2"),
+    attention_norm="layernorm_after",
+    reads_first=True,
+    heads=("num_attention_heads",),
+)
+
+_LLAMA = Family(
+    layers="layers",
+    attention="self_attn",
+    inputs=_separate("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"),
+    output="self_attn.o_proj",
+    feed_forward=FeedForward(("mlp.gate_proj", "mlp.up_proj"), "mlp.down_proj"),
+    attention_norm="post_attention_layernorm",
+    causal=True,
+    unsupported=_sliding,
+)
+
+FAMILIES: dict[str, Family] = {
+    "bert": _BERT,
+    "roberta": _ROBERTA,
+    "xlm-roberta": _ROBERTA,
+    "camembert": _ROBERTA,
+    "electra": _BERT,
+    "distilbert": Family(
+        layers="transformer.layer",
+        attention="attention",
+        inputs=_separate("attention.q_lin", "attention.k_lin", "attention.v_lin"),
+        output="attention.out_lin",
+        feed_forward=FeedForward(("ffn.lin1",), "ffn.lin2", lambda config: int(config.hidden_dim)),
+        attention_norm="sa_layer_norm",
+        output_norm="output_layer_norm",
+        reads_first=True,
+        depth=("n_layers",),
+        heads=("n_heads",),
+        width=("dim",),
+    ),
+    "vit": _VIT,
+    "deit": replace(_VIT, reads_first=False),  # one of its classifiers reads two tokens
+    "dinov2": replace(
+        _VIT,
+        layers="encoder.layer",
+        attention_norm="norm2",
+        feed_forward=FeedForward(("mlp.fc1",), "mlp.fc2", _dinov2_neurons),
+        reads_first=False,  # its classifier reads the mean of the patches, too
+        scales={"attention.o_proj": "layer_scale1", "mlp.fc2": "layer_scale2"},
+        unsupported=_dinov2,
+    ),
+    "gpt2": Family(
+        layers="h",
+        attention="attn",
+        inputs={"attn.c_attn": 3},
+        output="attn.c_proj",
+        feed_forward=FeedForward(("mlp.c_fc",), "mlp.c_proj", _gpt2_neurons),
+        attention_norm="ln_2",
+        causal=True,
+        heads=("num_heads",),
+        width=("split_size",),
+        unsupported=_gpt2,
+    ),
+    "llama": _LLAMA,
+    "qwen2": _LLAMA,
+    "qwen3": _LLAMA,
+    "gemma": _LLAMA,
+    "mistral": replace(_LLAMA, unsupported=_mistral),
+}
+
+_RELATIVE = "its attention scores depend on relative positions, outside the attention interface"
+_NORMED = "it normalises what a block adds, so a block's projection cannot be repaired by itself"
+UNSUITABLE: dict[str, str] = {
+    "albert": "all its layers share one set of weights, so none can be cut by itself",
+    "deberta": _RELATIVE,
+    "deberta-v2": _RELATIVE,
+    "mpnet": _RELATIVE,
+    "modernbert": "its layers alternate between local and global attention",
+    "gemma2": _NORMED,
+    "gemma3_text": _NORMED,
+    "phi3": "its fused projections hold queries and keys of different widths",
+    "t5": "it is an encoder with a decoder",
+    "bart": "it is an encoder with a decoder",
+}
+"""Well-known families that surgery cannot change -> why."""
+
+
+def family_of(config: Any) -> Family:
+    """The family of a transformers config.
+
+    Raises:
+        ValueError: the family is not supported, or not with the settings of this config.
+    """
+    model_type = str(config.model_type)
+    if model_type not in FAMILIES:
+        why = UNSUITABLE.get(model_type, "")
+        hint = f" {why[0].upper()}{why[1:]}." if why else did_you_mean(model_type, FAMILIES)
+        raise ValueError(
+            f"Unsupported model family {model_type!r}.{hint} Supported: {', '.join(FAMILIES)}."
+        )
+    family = FAMILIES[model_type]
+    reason = family.unsupported(config)
+    if not reason and family.causal and not getattr(config, "is_causal", True):
+        reason = "with attention in both directions (`is_causal` false)"
+    if reason:
+        raise ValueError(f"{model_type!r} {reason} is not supported.")
+    return family
+
+
+@dataclass(frozen=True)
+class Block:
+    """One layer of one model, and where it keeps the parts of its blocks."""
+
+    layer: nn.Module
+    family: Family
+
+    def get(self, path: str) -> nn.Module:
+        return self.layer.get_submodule(path)
+
+    def set(self, path: str, module: nn.Module) -> None:
+        parent, _, name = path.rpartition(".")
+        setattr(self.layer.get_submodule(parent), name, module)
+
+    @property
+    def attention(self) -> nn.Module:
+        return self.get(self.family.attention)
+
+    @property
+    def output(self) -> nn.Module:
+        """The projection behind the heads."""
+        return self.get(self.family.output)
+
+    @property
+    def feed_forward_output(self) -> nn.Module:
+        """The projection behind the neurons."""
+        return self.get(self.family.feed_forward.output)
+
+
+def blocks_of(model: nn.Module) -> list[Block]:
+    """The blocks of a transformers model, first layer first.
+
+    Raises:
+        ValueError: the family is not supported.
+    """
+    family = family_of(model.config)
+    return [Block(layer, family) for layer in layers_of(model)]
+
+
+def layers_of(model: nn.Module) -> nn.ModuleList:
+    """The model's own list of layers, first layer first.
+
+    Raises:
+        ValueError: the family is not supported.
+    """
+    base = getattr(model, "base_model", model)
+    return cast(nn.ModuleList, base.get_submodule(family_of(model.config).layers))
+
+
+def shape_of(config: Any) -> tuple[int, int]:
+    """(layers, heads) of the dense model that a config describes.
+
+    Where several query heads share a key and a value (grouped-query attention), they only go
+    together, and such a group counts as one head here.
+    """
+    groups = getattr(config, "num_key_value_heads", None)
+    return int(config.num_hidden_layers), int(groups or config.num_attention_heads)
+
+
+def neurons_of(config: Any) -> int:
+    """Neurons of each feed-forward block of the dense model that a config describes.
+
+    Raises:
+        ValueError: the family is not supported.
+    """
+    return family_of(config).feed_forward.neurons(config)
+
+
+def head_dim_of(config: Any) -> int:
+    """Numbers of one head's query."""
+    own = getattr(config, "head_dim", None)
+    return int(own or config.hidden_size // config.num_attention_heads)
+
+
+def longest(config: Any) -> int:
+    """The most tokens that the model's position table has room for."""
+    return int(config.max_position_embeddings) - family_of(config).reserved_positions

@@ -1,0 +1,340 @@
+"""Surgery: cut a model in place, so that what is removed is gone.
+
+It works on a copy that `share` made, which holds the original's own tensors until they change: the
+original is left as it was.
+"""
+
+from __future__ import annotations
+
+import copy
+import itertools
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, cast
+
+import torch
+from torch import nn
+from transformers import Cache
+from transformers.pytorch_utils import Conv1D
+
+from paretoformer.spaces import attention
+from paretoformer.spaces.attention.choice import FULL, AttentionChoice
+from paretoformer.spaces.attention.interface import (
+    IMPLEMENTATION,
+    MECHANISM,
+    before_attention,
+)
+from paretoformer.spaces.models.families import (
+    Block,
+    blocks_of,
+    family_of,
+    head_dim_of,
+    layers_of,
+)
+
+
+class ConstantOutput(nn.Module):
+    """The output projection of a block without heads or neurons: its bias is what is left."""
+
+    def __init__(self, projection: nn.Module) -> None:
+        super().__init__()
+        bias = cast(nn.Parameter | None, projection.bias)
+        self.bias = bias
+        self.width = matrix_of(projection).shape[0]
+
+    def forward(self, hidden: torch.Tensor) -> torch.Tensor:
+        """(batch, length, anything) -> (batch, length, out_features)."""
+        if self.bias is None:
+            return hidden.new_zeros(*hidden.shape[:-1], self.width)
+        # A tensor of its own: what follows may add to it in place.
+        return self.bias.expand(*hidden.shape[:-1], self.width).clone()
+
+
+class HeadlessAttention(nn.Module):
+    """An attention block without heads; computes nothing but what its output projection adds.
+
+    In a causal model it still counts the tokens in a key-value cache, for the model reads the
+    positions of new tokens off the cache of its first layer.
+    """
+
+    def __init__(self, inner: dict[str, nn.Module], layer: int | None) -> None:
+        super().__init__()
+        self.inner = tuple(inner)
+        self.layer_idx = layer
+        for name, module in inner.items():
+            self.add_module(name, module)
+
+    def forward(self, hidden_states: torch.Tensor, *args: Any, **kwargs: Any) -> tuple[Any, None]:
+        """(batch, length, hidden) -> the constant, or an empty (batch, length, 0)."""
+        if self.layer_idx is not None:
+            # transformers 5.24 renamed the argument.
+            caches = (each for each in (*args, *kwargs.values()) if isinstance(each, Cache))
+            batch, length, _ = hidden_states.shape  # `len` would fix the size of an exported graph
+            nothing = hidden_states.new_zeros(batch, 1, length, 1)
+            for cache in caches:
+                cache.update(nothing, nothing, self.layer_idx)
+        output = hidden_states[..., :0]
+        for name in self.inner:
+            output = getattr(self, name)(output)
+        return output, None
+
+
+class NoNeurons(nn.Module):
+    """An input projection of a feed-forward block without neurons; computes nothing."""
+
+    def forward(self, hidden: torch.Tensor) -> torch.Tensor:
+        """(batch, length, hidden) -> an empty (batch, length, 0)."""
+        return hidden[..., :0]
+
+
+def swap_attention(model: nn.Module, choices: Sequence[AttentionChoice]) -> None:
+    """Give each layer that has heads its mechanism; a model that keeps `full` keeps `sdpa`.
+
+    choices: one for each layer of the model.
+
+    Raises:
+        ValueError: a mechanism is unknown, or its parameters are not its own.
+    """
+    if all(choice == FULL for choice in choices):
+        return
+    config = cast(Any, model).config
+    device = next(model.parameters()).device
+    generates = bool(getattr(model, "can_generate", lambda: False)())
+    for block, choice in zip(blocks_of(model), choices, strict=True):
+        if not isinstance(block.attention, HeadlessAttention):
+            mechanism = attention.build(choice, head_dim_of(config))
+            block.attention.add_module(MECHANISM, mechanism.to(device))
+            if generates:
+                block.attention.register_forward_pre_hook(before_attention, with_kwargs=True)
+    cast(Any, model).set_attn_implementation(IMPLEMENTATION)
+
+
+def count_parameters(model: nn.Module) -> int:
+    """Numbers in the model's parameters; a shared tensor counts once."""
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
+def share(model: nn.Module) -> nn.Module:
+    """A copy of the modules around the same tensors."""
+    tensors = (*model.parameters(), *model.buffers())
+    return copy.deepcopy(model, memo={id(tensor): tensor for tensor in tensors})
+
+
+def keep_heads(block: Block, kept: tuple[int, ...], heads: int) -> None:
+    """Cut an attention block down to the kept heads, in place.
+
+    heads: of the dense block; where they form groups, the groups.
+
+    Raises:
+        ValueError: a projection is no plain linear layer.
+    """
+    if len(kept) == heads:
+        return
+    if not kept:
+        _behead(block)
+        return
+    family = block.family
+    width = _keep_units(block, family.inputs, family.output, kept, heads)
+    for name in family.heads:
+        setattr(block.attention, name, len(kept))
+    for name in family.width:
+        setattr(block.attention, name, width)
+
+
+def keep_neurons(block: Block, kept: tuple[int, ...], neurons: int) -> None:
+    """Cut a feed-forward block down to the kept neurons, in place.
+
+    Without neurons it computes nothing but its output projection's bias. The residual connection,
+    normalisation and dropout around it stay.
+
+    neurons: of the dense block.
+
+    Raises:
+        ValueError: the block has another number of neurons, or a projection is no plain linear
+            layer.
+    """
+    if len(kept) == neurons:
+        return
+    paths = block.family.feed_forward
+    for path in paths.inputs:
+        matrix_of(block.get(path), path)
+    width = matrix_of(block.feed_forward_output, paths.output).shape[1]
+    if width != neurons:
+        raise ValueError(f"the block should have {neurons} neurons, but has {width}.")
+    if kept:
+        _keep_units(block, dict.fromkeys(paths.inputs, 1), paths.output, kept, neurons)
+        return
+    for path in paths.inputs:
+        block.set(path, NoNeurons())
+    block.set(paths.output, ConstantOutput(block.feed_forward_output))
+
+
+def keep_layers(model: nn.Module, kept: Sequence[bool]) -> None:
+    """Remove layers from a model, in place, and renumber the others.
+
+    In a family that normalises after its sums, a kept layer takes the output LayerNorm of the last
+    layer that it stands for: itself or one of the removed layers that directly follow it. The
+    model's config changes as well; `share` gives a copy its own.
+
+    kept: for each layer, whether it stays.
+
+    Raises:
+        ValueError: the model has another number of layers, or none would stay.
+    """
+    layers = layers_of(model)
+    if len(kept) != len(layers):
+        raise ValueError(f"{len(kept)} layers were given, but the model has {len(layers)}.")
+    if not any(kept):
+        raise ValueError(f"at least one layer must stay, but all {len(kept)} would be removed.")
+    if all(kept):
+        return
+    _hand_over_norms(blocks_of(model), kept)
+    stay = list(itertools.compress(range(len(kept)), kept))
+    set_layers(model, [layers[index] for index in stay], stay)
+
+
+def set_layers(model: nn.Module, layers: Sequence[nn.Module], origins: Sequence[int]) -> None:
+    """Give a model these layers in place of its own, and correct what holds their numbers.
+
+    origins: the layer of the model whose place in its config each one takes.
+    """
+    own = layers_of(model)
+    del own[:]
+    own.extend(layers)
+    _renumber(model)
+    for config in _configs(model):
+        config.num_hidden_layers = len(layers)
+        if getattr(config, "layer_types", None):
+            config.layer_types = [config.layer_types[index] for index in origins]
+
+
+def _hand_over_norms(blocks: Sequence[Block], kept: Sequence[bool]) -> None:
+    """Give each kept layer the output LayerNorm of the last layer that it stands for."""
+    stay = list(itertools.compress(range(len(kept)), kept))
+    for index, following in itertools.pairwise([*stay, len(kept)]):
+        if path := blocks[index].family.output_norm:
+            blocks[index].set(path, blocks[following - 1].get(path))
+
+
+def _renumber(model: nn.Module) -> None:
+    """Correct what modules hold of the layers' numbers, for a key-value cache, and their count."""
+    layers, family = layers_of(model), family_of(model.config)
+    for index, layer in enumerate(layers):
+        for module in layer.modules():
+            if getattr(module, "layer_idx", None) is not None:
+                cast(Any, module).layer_idx = index
+    parent = getattr(model, "base_model", model).get_submodule(family.layers.rpartition(".")[0])
+    for name in family.depth:
+        setattr(parent, name, len(layers))
+
+
+def _configs(model: nn.Module) -> Iterable[Any]:
+    """Each config that the model or one of its modules holds, once."""
+    held = (getattr(module, "config", None) for module in model.modules())
+    return {id(config): config for config in held if config is not None}.values()
+
+
+def _keep_units(
+    block: Block, inputs: Mapping[str, int], output: str, kept: tuple[int, ...], units: int
+) -> int:
+    """Keep some of the heads or neurons of a block, at least one; returns the width that stays.
+
+    inputs, output: the projections in front of the units and behind them, as `Family` has them.
+    units: how many of them stand side by side in the dense block.
+    """
+    for path, parts in inputs.items():
+        projection = block.get(path)
+        weight = matrix_of(projection, path)
+        rows = _positions(kept, units, len(weight), parts)
+        bias = cast(torch.Tensor | None, projection.bias)
+        bias = None if bias is None else bias[rows]
+        replace_projection(block, path, weight[rows], bias)
+    projection = block.get(output)
+    weight = matrix_of(projection, output)
+    columns = _positions(kept, units, weight.shape[1])
+    bias = cast(torch.Tensor | None, projection.bias)
+    replace_projection(block, output, weight[:, columns], bias)
+    return len(columns)
+
+
+def _behead(block: Block) -> None:
+    """Leave of an attention block only what its output projection adds to zeros."""
+    family = block.family
+    matrix_of(block.output, family.output)
+    constant = ConstantOutput(block.output)
+    layer = getattr(block.attention, "layer_idx", None) if family.causal else None
+    inside = family.output.removeprefix(f"{family.attention}.")
+    if inside == family.output:
+        block.set(family.attention, HeadlessAttention({}, layer))
+        block.set(family.output, constant)
+    else:
+        block.set(family.attention, HeadlessAttention({inside: constant}, layer))
+
+
+def _positions(kept: tuple[int, ...], units: int, width: int, parts: int = 1) -> torch.Tensor:
+    """The positions of the kept units in `parts` times all units side by side, `width` in all."""
+    positions = torch.arange(width).view(parts, units, -1)
+    return positions[:, list(kept)].flatten()
+
+
+def fold_scales(model: nn.Module) -> None:
+    """Put what scales the output of a block by feature into its projection's weights, in place.
+
+    The model computes the same; its scales are ones then. A repair of the projection needs that.
+    """
+    with torch.no_grad():
+        for block in blocks_of(model):
+            for path, place in block.family.scales.items():
+                projection, scale = block.get(path), cast(Any, block.get(place)).lambda1
+                matrix_of(projection, path).mul_(scale[:, None])
+                cast(nn.Parameter, projection.bias).mul_(scale)
+                scale.fill_(1.0)
+
+
+def matrix_of(projection: nn.Module, path: str = "") -> torch.Tensor:
+    """The weight of a projection as (out_features, in_features).
+
+    Raises:
+        ValueError: it is no plain projection.
+    """
+    if type(projection) is nn.Linear:
+        return projection.weight
+    if type(projection) is Conv1D:  # transformers' own: a linear layer, stored transposed
+        return projection.weight.T
+    raise ValueError(
+        f"{path} is a {type(projection).__name__}, but surgery cuts plain torch.nn.Linear layers: "
+        "merge adapters and compress before quantising."
+    )
+
+
+def replace_projection(
+    block: Block, path: str, weight: torch.Tensor, bias: torch.Tensor | None
+) -> None:
+    """Give a block another projection of the same kind.
+
+    weight: (out_features, in_features). bias: (out_features,).
+    """
+    block.set(path, _resized(block.get(path), weight, bias))
+
+
+def _resized(projection: nn.Module, weight: torch.Tensor, bias: torch.Tensor | None) -> nn.Module:
+    """A layer with these tensors, otherwise like `projection`.
+
+    weight: (out_features, in_features).
+    """
+    resized: nn.Module
+    trainable = cast(nn.Parameter, projection.weight).requires_grad
+    if isinstance(projection, Conv1D):
+        with torch.device("meta"):
+            resized = Conv1D(*weight.shape)
+        weight = weight.T
+    else:
+        resized = nn.Linear(weight.shape[1], weight.shape[0], bias is not None, device="meta")
+    resized.weight = nn.Parameter(
+        weight.detach().clone(memory_format=torch.contiguous_format), requires_grad=trainable
+    )
+    if bias is not None:
+        # An untouched bias keeps its identity, so that it stays shared with the original.
+        if not isinstance(bias, nn.Parameter):
+            bias = nn.Parameter(bias.detach().clone(), requires_grad=trainable)
+        resized.bias = bias
+    return resized.train(projection.training)

@@ -1,0 +1,46 @@
+"""The answers of the dense model on some texts, from which those of other models diverge."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from paretoformer.spaces.models.divergence import Answers
+from paretoformer.spaces.models.tokens import Batch
+from paretoformer.spaces.recovery.layerwise import without_cache
+
+
+@dataclass(frozen=True)
+class DenseAnswers:
+    """answers: what outputs hold. known: each batch, with what is kept of the output for it."""
+
+    answers: Answers
+    known: Sequence[tuple[Batch, Any]]
+
+    @classmethod
+    def of(cls, model: nn.Module, texts: Sequence[Batch], answers: Answers) -> DenseAnswers:
+        """model: dense. One forward for each batch."""
+        with torch.no_grad():
+            return cls(answers, [(b, answers.kept(answer_of(model, b))) for b in texts])
+
+    def one_in(self, every: int) -> DenseAnswers:
+        """Those of the first batch, and of each one so many after it."""
+        return DenseAnswers(self.answers, self.known[::every])
+
+    def divergence(self, model: nn.Module) -> float:
+        """Mean nats between a model's answers and these."""
+        with torch.no_grad():
+            found = [
+                self.answers.divergence(answer_of(model, batch), dense, batch)
+                for batch, dense in self.known
+            ]
+        return float(torch.cat(found).mean())
+
+
+def answer_of(model: nn.Module, batch: Batch) -> Any:
+    """What a model answers to a batch, without a cache of keys and values."""
+    return model(**without_cache(model, batch))

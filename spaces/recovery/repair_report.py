@@ -1,0 +1,36 @@
+"""What a recovery did to a candidate, as kept with its artifact."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from paretoformer.spaces.common.malformed import MALFORMED, json_object
+
+FILE = "recovery.json"
+
+
+@dataclass(frozen=True)
+class Recovered:
+    """before, after: nats between the model's answers and the dense model's, on held-out texts.
+
+    seconds: that it took. strength: how much of the repair was taken, 0 to 1; of a distillation 1.
+    """
+
+    before: float
+    after: float
+    seconds: float
+    strength: float = 1.0
+
+    def write(self, folder: Path) -> None:
+        (folder / FILE).write_text(json.dumps(asdict(self)) + "\n", encoding="utf-8")
+
+    @classmethod
+    def read(cls, folder: Path) -> Recovered | None:
+        """What was written into a folder; None where nothing was, or nothing that can be read."""
+        try:
+            facts = json_object((folder / FILE).read_bytes())
+            return cls(**{name: float(value) for name, value in facts.items()})
+        except (OSError, *MALFORMED):
+            return None
