@@ -29,8 +29,7 @@ from paretoformer.search.records.errors import StudyError
 from paretoformer.search.records.record import TrialRecord, row, schema
 from paretoformer.search.records.requirement import Requirement
 from paretoformer.search.records.run_folder import RunFolder
-from paretoformer.search.report.display import Display
-from paretoformer.search.run import _Run
+from paretoformer.search.searching import surrogate
 from paretoformer.search.study.optuna_study import open_study
 from paretoformer.search.study.sampler_choice import check_sampler, uses_surrogate
 from paretoformer.spaces import AttentionChoice, Candidate
@@ -164,10 +163,10 @@ def test_run_that_was_begun_with_rounds_goes_on_with_the_surrogate(tmp_path: Pat
 def test_restarted_surrogate_does_not_draw_again_what_it_drew(tmp_path: Path) -> None:
     here, spec = predictor(), SimpleNamespace(seed=0)
     subject: Any = SimpleNamespace(objectives=OBJECTIVES, requirements=[REQUIREMENT])
-    run = _Run(spec, RunFolder(tmp_path), None, Display(quiet=True))  # type: ignore[arg-type]
-    first = run._surrogate(here, subject, search(tmp_path, here))
+    session: Any = SimpleNamespace(spec=spec, subject=subject)
+    first = surrogate(session, here, search(tmp_path, here))
     search(tmp_path, here).run(14)
-    second = run._surrogate(here, subject, search(tmp_path, here))
+    second = surrogate(session, here, search(tmp_path, here))
     assert first._rng.random() != second._rng.random()
 
 

@@ -1,0 +1,66 @@
+"""Starting the workers that measure the candidates of a session."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager
+
+import torch
+
+from paretoformer.evaluators.common.target import physical_cores
+from paretoformer.evaluators.evaluator import Evaluator
+from paretoformer.evaluators.timing.protocol import (
+    FEWER_TIMES,
+    REFERENCE_TIMES,
+    TimingProtocol,
+)
+from paretoformer.search.dispatch.dispatcher import Dispatcher
+from paretoformer.search.dispatch.memory import room_beside
+from paretoformer.search.session import Session
+from paretoformer.search.study.budget import is_short
+from paretoformer.spaces.recovery import Teacher
+
+
+def dispatcher(session: Session, *, fresh: bool) -> AbstractContextManager[Dispatcher]:
+    """Workers for the search or, with `fresh` processes for every timing, the confirmation."""
+    # What is confirmed was repaired in the search.
+    teacher = None if fresh else _shared_teacher(session)
+    return session.workers.measuring(_evaluator(session, teacher), fresh=fresh)
+
+
+def _evaluator(session: Session, teacher: Teacher | None) -> Evaluator:
+    subject, timing = session.subject, session.spec.timing
+    times = FEWER_TIMES if is_short(session.spec) else REFERENCE_TIMES
+    return Evaluator(
+        subject.model,
+        subject.task,
+        subject.workload,
+        subject.target,
+        subject.metrics,
+        {
+            "search": TimingProtocol(timing.width, timing.search_seconds, times),
+            "confirm": TimingProtocol(timing.width, timing.confirm_seconds, times),
+        },
+        session.folder.models.resolve(),
+        subject.confirmed,
+        teacher,
+    )
+
+
+def _shared_teacher(session: Session) -> Teacher | None:
+    """One that all workers share, if they compute on the CPU in the model's own precision."""
+    subject = session.subject
+    target, weights = subject.target, next(subject.model.parameters())
+    here = torch.device("cpu"), weights.dtype
+    if not session.prepared.mends or (torch.device(target.device), target.torch_dtype) != here:
+        subject.forget_teacher()
+        return None
+    torch.set_num_threads(physical_cores())
+    teacher = subject.teacher(session.display.progress)
+    subject.forget_teacher()
+    if room_beside(teacher.nbytes) > 0:
+        return teacher
+    session.display.note(
+        f"There is no memory to share {teacher.nbytes / 1e9:.1f} GB for repairs: each worker "
+        "computes them again, into temporary files."
+    )
+    return None

@@ -1,0 +1,58 @@
+"""Preparing: from an opened run to a session that knows what to try."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from paretoformer.evaluators.data.recovery_texts import has_own_texts
+from paretoformer.search.opening import Opening
+from paretoformer.search.planning import prepare as planning
+from paretoformer.search.records.errors import StudyError
+from paretoformer.search.session import Session
+from paretoformer.search.study.first_screen import first_screen
+
+
+def prepare(run: Opening) -> Session:
+    """Say what will be done, survey the model, and say what is left out.
+
+    Raises:
+        StudyError: on this model and machine nothing can vary.
+    """
+    display, budget, workers = run.display, run.budget, run.workers
+    display.facts(first_screen(run.spec, run.subject, run.folder))
+    for remark in run.subject.remarks:
+        display.note(remark.text)
+    prepared = planning.prepare(
+        run.study,
+        run.spec,
+        run.subject,
+        run.folder,
+        display.progress,
+        lambda: budget.is_preparation_over,
+        workers.screening if workers.many else None,
+    )
+    budget.keep()
+    for note in _notes(run, prepared):
+        display.note(note)
+    if prepared.space.size == 1 and not run.study.get_trials(deepcopy=False):
+        raise StudyError(
+            "there is nothing to search: on this model and machine, every axis of [space] has one "
+            "value. The notes say what was left out, and why."
+        )
+    return Session(run.spec, run.folder, run.study, run.subject, prepared, budget, workers, display)
+
+
+def _notes(run: Opening, prepared: planning.Prepared) -> Iterator[str]:
+    for axis in prepared.begun_without:
+        yield f"This run was begun before there was {axis!r}: it stays as it is."
+    for axis, reasons in prepared.left_out.items():
+        for value, reason in reasons.items():
+            yield f"Not tried: {axis} {value}: {reason}."
+    yield from prepared.notes
+    workload = run.subject.workload
+    if run.spec.recovery.least_squares and not has_own_texts(workload):
+        yield "Repairs use the texts that ranked the heads: there are too few others."
+    if "steer" not in workload.splits:
+        yield (
+            "Fidelity and divergence are those on the search examples: there are too few others."
+        )
