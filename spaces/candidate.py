@@ -18,7 +18,7 @@ from paretoformer.spaces.axes import axes, axis_of
 from paretoformer.spaces.axes.axis import Shape, Stage
 from paretoformer.spaces.axes.head_mask import HeadMask
 from paretoformer.spaces.common.malformed import MALFORMED, json_object
-from paretoformer.spaces.common.suggestions import did_you_mean
+from paretoformer.spaces.common.registry import did_you_mean
 
 __all__ = ["FULL", "AttentionChoice", "Candidate"]
 

@@ -299,7 +299,7 @@ def test_cuda_equals_cpu(choice: AttentionChoice) -> None:
 
 
 def test_unknown_attention_is_named_with_its_nearest() -> None:
-    with pytest.raises(ValueError, match="Unknown attention 'windw'. Did you mean 'window'"):
+    with pytest.raises(ValueError, match=r"unknown attention 'windw'\. Did you mean 'window'"):
         attention_class("windw")
 
 

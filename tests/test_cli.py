@@ -51,7 +51,7 @@ def study_with(tiny: Path, old: str, new: str) -> Path:
             "objective 'energy_mj' cannot be measured here",
         ),
         ('path = "model"', 'path = "./absent"', "cannot load the model"),
-        ('path = "model"', 'path = "model"\ntask = "ner"', "Unsupported task 'ner'"),
+        ('path = "model"', 'path = "model"\ntask = "ner"', "unknown task 'ner'"),
         ('"data.csv"', '"absent.csv"', "no data file"),
         ('"data.csv"', '"empty.csv"', "empty.csv is empty"),
         ('"data.csv"', '"broken.parquet"', "cannot read"),

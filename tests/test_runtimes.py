@@ -357,7 +357,7 @@ def test_every_value_parses_to_its_own_runtime_and_precision() -> None:
 )
 def test_unknown_runtime_is_answered_with_the_nearest(wrong: str, near: str) -> None:
     with pytest.raises(
-        ValueError, match=f"Unknown runtime '{wrong}'. Did you mean '{near}'.*Available: torch, "
+        ValueError, match=f"unknown runtime '{wrong}'. Did you mean '{near}'.*Known: torch, "
     ):
         parse(wrong)
 

@@ -24,7 +24,7 @@ from paretoformer.evaluators.data.reading import (
     read_hub,
     read_image_folder,
 )
-from paretoformer.spaces.common.suggestions import did_you_mean
+from paretoformer.spaces.common.registry import did_you_mean
 
 SplitName = Literal["train", "search", "confirm", "steer", "recovery"]
 Form = Literal["text", "passage", "words", "image", "ranking"]

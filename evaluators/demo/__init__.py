@@ -22,7 +22,7 @@ from paretoformer.evaluators.demo.fine_tuned import FineTuned
 from paretoformer.evaluators.demo.passages import Passages
 from paretoformer.evaluators.demo.recipe import SPLITS, Recipe
 from paretoformer.evaluators.demo.sentences import Sentences
-from paretoformer.spaces.common.suggestions import did_you_mean
+from paretoformer.spaces.common.registry import did_you_mean
 
 __all__ = [
     "RECIPES",

@@ -7,22 +7,18 @@ from collections.abc import Collection
 from paretoformer.evaluators.common.target import Target
 from paretoformer.evaluators.metrics.metric import Metric
 from paretoformer.evaluators.tasks.task import Task
+from paretoformer.spaces.common.registry import Registry
 
-_REGISTRY: dict[str, Metric] = {}
-
-
-def register(metric: Metric) -> None:
-    """Make a metric known by its name; the last line of its file.
-
-    Raises:
-        ValueError: the name is taken.
-    """
-    if metric.name in _REGISTRY:
-        raise ValueError(f"metric {metric.name!r} is registered already.")
-    _REGISTRY[metric.name] = metric
+_REGISTRY: Registry[Metric] = Registry("metric")
+register = _REGISTRY.register
 
 
 def metric_of(name: str) -> Metric:
+    """The metric of that name.
+
+    Raises:
+        ValueError: there is none; the message names those there are.
+    """
     return _REGISTRY[name]
 
 
@@ -31,11 +27,11 @@ def metrics_of(task: Task, *, labelled: bool = True) -> dict[str, Metric]:
     are labelled; likeness to the dense model's answers; then all costs."""
     costs = [
         metric
-        for metric in _REGISTRY.values()
+        for metric in _REGISTRY
         if metric.role == "cost" and (task.generates or not metric.of_generation)
     ]
     own = [_REGISTRY[name] for name in (*task.scores, *task.more_scores) if labelled]
-    like = [metric for metric in _REGISTRY.values() if metric.likeness]
+    like = [metric for metric in _REGISTRY if metric.likeness]
     return {metric.name: metric for metric in (*own, *like, *costs)}
 
 

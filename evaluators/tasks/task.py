@@ -16,7 +16,7 @@ from paretoformer.evaluators.common.remark import Remark
 from paretoformer.evaluators.common.target import Target
 from paretoformer.evaluators.data.examples import Examples, Form, Labels, SplitName
 from paretoformer.evaluators.data.workload import Workload
-from paretoformer.spaces.common.suggestions import did_you_mean
+from paretoformer.spaces.common.registry import Registry
 from paretoformer.spaces.models.divergence import Answers
 from paretoformer.spaces.models.families import FAMILIES, Family, family_of, longest
 from paretoformer.spaces.models.surgery import fold_scales
@@ -165,22 +165,9 @@ class Task(ABC):
         return same.astype(np.float64)
 
 
-_REGISTRY: dict[str, Task] = {}
-
-
-def register(task: Task) -> None:
-    """Make a task known by its name; the last line of its file.
-
-    Raises:
-        ValueError: the name is taken.
-    """
-    if task.name in _REGISTRY:
-        raise ValueError(f"task {task.name!r} is registered already.")
-    _REGISTRY[task.name] = task
-
-
-def task_names() -> tuple[str, ...]:
-    return tuple(_REGISTRY)
+_REGISTRY: Registry[Task] = Registry("task")
+register = _REGISTRY.register
+task_names = _REGISTRY.names
 
 
 def task_of(name: str) -> Task:
@@ -189,11 +176,6 @@ def task_of(name: str) -> Task:
     Raises:
         ValueError: there is none; the message names those there are.
     """
-    if name not in _REGISTRY:
-        raise ValueError(
-            f"Unsupported task {name!r}.{did_you_mean(name, _REGISTRY)} "
-            f"Supported: {', '.join(_REGISTRY)}."
-        )
     return _REGISTRY[name]
 
 

@@ -18,7 +18,7 @@ from paretoformer.search.records.parquet import read_front
 from paretoformer.search.records.requirement import Requirement
 from paretoformer.search.report.cells import cells
 from paretoformer.spaces.candidate import Candidate
-from paretoformer.spaces.common.suggestions import did_you_mean
+from paretoformer.spaces.common.registry import did_you_mean
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -8,7 +8,7 @@ from typing import NoReturn
 
 from paretoformer.evaluators.data.reading import DataError, read_columns
 from paretoformer.search.records.errors import StudyError
-from paretoformer.spaces.common.suggestions import did_you_mean
+from paretoformer.spaces.common.registry import did_you_mean
 
 PAIRS = (
     ("premise", "hypothesis"),

@@ -29,7 +29,7 @@ from paretoformer.search.records.errors import StudyError
 from paretoformer.spaces.axes import axes, axis_of
 from paretoformer.spaces.axes.axis import Axis
 from paretoformer.spaces.common.malformed import one_line
-from paretoformer.spaces.common.suggestions import did_you_mean
+from paretoformer.spaces.common.registry import did_you_mean
 
 
 class _Section(BaseModel):

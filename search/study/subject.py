@@ -39,7 +39,7 @@ from paretoformer.search.records.requirement import Requirement
 from paretoformer.search.study.sampler_choice import check_sampler
 from paretoformer.search.study.spec import Spec
 from paretoformer.spaces.axes import axes
-from paretoformer.spaces.common.suggestions import did_you_mean
+from paretoformer.spaces.common.registry import did_you_mean
 from paretoformer.spaces.recovery import Teacher
 
 FIDELITY = "fidelity"

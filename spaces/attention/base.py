@@ -6,7 +6,7 @@ import itertools
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar
 
 import torch
 from torch import nn
@@ -14,7 +14,7 @@ from torch import nn
 from paretoformer.spaces.attention.choice import AttentionChoice
 from paretoformer.spaces.attention.padding import compacted, tracing
 from paretoformer.spaces.attention.short_cache import ShortLayer
-from paretoformer.spaces.common.suggestions import did_you_mean
+from paretoformer.spaces.common.registry import Registry
 
 
 @dataclass(frozen=True)
@@ -201,26 +201,11 @@ def _cuts(count: int, most: int) -> Iterator[slice]:
     return itertools.starmap(slice, itertools.pairwise(bounds))
 
 
-_REGISTRY: dict[str, type[Attention]] = {}
-
-A = TypeVar("A", bound=type[Attention])
-
-
-def register(mechanism: A) -> A:
-    """Make a mechanism known by its name; the last line of its file.
-
-    Raises:
-        ValueError: the name is taken.
-    """
-    if mechanism.name in _REGISTRY:
-        raise ValueError(f"attention {mechanism.name!r} is registered already.")
-    _REGISTRY[mechanism.name] = mechanism
-    return mechanism
-
-
-def names() -> tuple[str, ...]:
-    """The registered names, `full` first."""
-    return tuple(sorted(_REGISTRY, key=lambda name: (name != "full", name)))
+_REGISTRY: Registry[type[Attention]] = Registry(
+    "attention", order=lambda mechanism: (mechanism.name != "full", mechanism.name)
+)
+register = _REGISTRY.register
+names = _REGISTRY.names
 
 
 def attention_class(name: str) -> type[Attention]:
@@ -229,13 +214,7 @@ def attention_class(name: str) -> type[Attention]:
     Raises:
         ValueError: there is none; the message names those there are.
     """
-    try:
-        return _REGISTRY[name]
-    except KeyError:
-        raise ValueError(
-            f"Unknown attention {name!r}.{did_you_mean(name, _REGISTRY)} "
-            f"Available: {', '.join(names())}."
-        ) from None
+    return _REGISTRY[name]
 
 
 def card(name: str) -> dict[str, Any]:

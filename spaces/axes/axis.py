@@ -17,7 +17,7 @@ from enum import IntEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol, TypeVar
 
-from paretoformer.spaces.common.suggestions import did_you_mean
+from paretoformer.spaces.common.registry import Registry
 
 if TYPE_CHECKING:
     import torch
@@ -385,23 +385,13 @@ class Axis(ABC, Generic[V]):
         """What the value uses that the uncompressed model does not."""
 
 
-_REGISTRY: dict[str, Axis[Any]] = {}
-
-
-def register(axis: Axis[Any]) -> None:
-    """Make an axis known by its name; the last line of its file.
-
-    Raises:
-        ValueError: the name is taken.
-    """
-    if axis.name in _REGISTRY:
-        raise ValueError(f"axis {axis.name!r} is registered already.")
-    _REGISTRY[axis.name] = axis
+_REGISTRY: Registry[Axis[Any]] = Registry("axis", order=lambda axis: (axis.stage, axis.order))
+register = _REGISTRY.register
 
 
 def axes() -> tuple[Axis[Any], ...]:
     """Every registered axis, in the order in which a candidate is built."""
-    return tuple(sorted(_REGISTRY.values(), key=lambda axis: (axis.stage, axis.order)))
+    return tuple(_REGISTRY)
 
 
 def axis_of(name: str) -> Axis[Any]:
@@ -410,9 +400,4 @@ def axis_of(name: str) -> Axis[Any]:
     Raises:
         ValueError: there is none; the message names those there are.
     """
-    if name not in _REGISTRY:
-        raise ValueError(
-            f"unknown axis {name!r}.{did_you_mean(name, _REGISTRY)} "
-            f"Known: {', '.join(axis.name for axis in axes())}."
-        )
     return _REGISTRY[name]

@@ -11,7 +11,7 @@ from typing import Any, cast
 
 from torch import nn
 
-from paretoformer.spaces.common.suggestions import did_you_mean
+from paretoformer.spaces.common.registry import did_you_mean
 
 
 def _supported(config: Any) -> str:

@@ -8,12 +8,12 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar
 
 import torch
 from torch import nn
 
-from paretoformer.spaces.common.suggestions import did_you_mean
+from paretoformer.spaces.common.registry import Registry, unknown
 
 Batch = Mapping[str, torch.Tensor]
 """Inputs of a model by name, as transformers names them; each (batch, ...)."""
@@ -154,26 +154,13 @@ class Runtime(ABC):
         return self.name if precision == self.precisions[0] else f"{self.name}:{precision}"
 
 
-_REGISTRY: dict[str, Runtime] = {}
-
-R = TypeVar("R", bound=Runtime)
-
-
-def register(runtime: R) -> R:
-    """Make a runtime known by its name; the last line of its file.
-
-    Raises:
-        ValueError: the name is taken.
-    """
-    if runtime.name in _REGISTRY:
-        raise ValueError(f"runtime {runtime.name!r} is registered already.")
-    _REGISTRY[runtime.name] = runtime
-    return runtime
+_REGISTRY: Registry[Runtime] = Registry("runtime")
+register = _REGISTRY.register
 
 
 def runtimes() -> tuple[Runtime, ...]:
     """The registered runtimes, torch first."""
-    return tuple(_REGISTRY.values())
+    return tuple(_REGISTRY)
 
 
 def names() -> tuple[str, ...]:
@@ -188,14 +175,12 @@ def parse(value: str) -> tuple[Runtime, str]:
         ValueError: there is no such runtime or precision; the message names those there are.
     """
     name, _, precision = value.partition(":")
-    runtime = _REGISTRY.get(name)
-    if runtime is not None:
+    if name in _REGISTRY.names():
+        runtime = _REGISTRY[name]
         precision = precision if ":" in value else runtime.precisions[0]
         if precision in runtime.precisions:
             return runtime, precision
-    raise ValueError(
-        f"Unknown runtime {value!r}.{did_you_mean(value, names())} Available: {', '.join(names())}."
-    )
+    raise ValueError(unknown("runtime", value, names()))
 
 
 def in_every_precision(name: str) -> tuple[str, ...]:
