@@ -13,6 +13,7 @@ from paretoformer.evaluators.common.remark import Remark
 from paretoformer.evaluators.data.reading import DataError
 from paretoformer.evaluators.data.workload import Workload, in_order
 from paretoformer.evaluators.tasks.task import Task
+from paretoformer.spaces.common.malformed import one_line
 
 
 def check_dense(
@@ -53,7 +54,7 @@ def _output(model: nn.Module, inputs: dict[str, torch.Tensor]) -> Any:
         with torch.inference_mode():
             output = model(**inputs)
     except Exception as error:  # whatever an architecture raises on inputs that it has no room for
-        reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+        reason = one_line(error, with_type=True)
         if "pixel_values" in inputs:
             raise DataError(
                 f"the model cannot run on its images: {reason}. Do the image processor's size and "

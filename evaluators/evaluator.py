@@ -27,6 +27,7 @@ from paretoformer.evaluators.timing.protocol import TimingProtocol
 from paretoformer.evaluators.timing.quiet import Waiting
 from paretoformer.spaces.axes.axis import Unsuitable
 from paretoformer.spaces.candidate import Candidate
+from paretoformer.spaces.common.malformed import one_line
 from paretoformer.spaces.recovery import Teacher
 
 
@@ -169,8 +170,7 @@ def phases(candidate: Candidate) -> tuple[Phase, ...]:
 
 def failure(error: Exception) -> Result:
     """The result of a job that raised."""
-    message = " ".join(str(error).split())[:500]
-    return Result(_outcome_of(error), message=f"{type(error).__name__}: {message}")
+    return Result(_outcome_of(error), message=one_line(error, 500, with_type=True))
 
 
 def _outcome_of(error: Exception) -> Outcome:

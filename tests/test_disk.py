@@ -21,9 +21,9 @@ from paretoformer.evaluators.evaluator import failure
 from paretoformer.evaluators.outcome import Outcome, Result
 from paretoformer.search.dispatch.artifacts import ArtifactFolder
 from paretoformer.search.dispatch.pipeline import Pipeline
-from paretoformer.search.records.atomic import replace_whole, write_whole
 from paretoformer.search.records.disk import room_on
 from paretoformer.search.records.errors import DiskFull, StudyError
+from paretoformer.spaces.common.atomic import atomic_file, write_atomically
 from tests.conftest import Run
 from tests.tiny import write_study
 
@@ -73,19 +73,20 @@ def test_file_that_an_error_names_says_which_file_system(tmp_path: Path) -> None
 
 def test_partial_file_is_removed(tmp_path: Path) -> None:
     def half(path: Path) -> None:
-        path.write_text("half")
-        raise FULL
+        with atomic_file(path) as part:
+            part.write_text("half")
+            raise FULL
 
-    write_whole(tmp_path / "a.json", "old")
+    write_atomically(tmp_path / "a.json", "old")
     with pytest.raises(OSError, match="No space"):
-        replace_whole(tmp_path / "a.json", half)
+        half(tmp_path / "a.json")
     assert [path.name for path in tmp_path.iterdir()] == ["a.json"]
     assert (tmp_path / "a.json").read_text() == "old"
 
 
 def test_partial_artifact_is_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def half(self: Artifact, folder: Path) -> None:
-        folder.mkdir(parents=True)
+        folder.mkdir(parents=True, exist_ok=True)
         (folder / "half").touch()
         raise FULL
 

@@ -13,13 +13,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from paretoformer.search.records.atomic import write_whole
 from paretoformer.search.records.dominance import clearly_dominated, nondominated
 from paretoformer.search.records.errors import RunError
 from paretoformer.search.records.facts import RunFacts
 from paretoformer.search.records.parquet import METADATA, read_front, read_table
 from paretoformer.search.records.run_folder import RunFolder
 from paretoformer.spaces import Candidate
+from paretoformer.spaces.common.atomic import write_atomically
 
 
 def test_example_is_a_whole_run(example: Path) -> None:
@@ -99,11 +99,11 @@ def test_newer_schema_is_refused_with_both_versions(tmp_path: Path) -> None:
 
 def test_file_is_whole_or_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "a.json"
-    write_whole(path, "old")
+    write_atomically(path, "old")
     with monkeypatch.context() as patch:
         patch.setattr(Path, "replace", lambda *args: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
-            write_whole(path, "new")
+            write_atomically(path, "new")
     assert path.read_text() == "old"
 
 

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from paretoformer.evaluators.common.remark import Remark
+from paretoformer.spaces.common.malformed import one_line
 
 DELIMITERS = (",", "\t", ";", "|")
 IMAGES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
@@ -195,7 +196,7 @@ def reason(error: BaseException) -> str:
     """The innermost cause in one line."""
     while error.__cause__ is not None:
         error = error.__cause__
-    return " ".join(f"{type(error).__name__}: {error}".split())[:300]
+    return one_line(error, 300, with_type=True)
 
 
 def _ending(path: str) -> str:

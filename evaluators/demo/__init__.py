@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -22,6 +21,7 @@ from paretoformer.evaluators.demo.fine_tuned import FineTuned
 from paretoformer.evaluators.demo.passages import Passages
 from paretoformer.evaluators.demo.recipe import SPLITS, Recipe
 from paretoformer.evaluators.demo.sentences import Sentences
+from paretoformer.spaces.common.atomic import atomic_folder
 from paretoformer.spaces.common.registry import did_you_mean
 
 __all__ = [
@@ -108,10 +108,6 @@ def cache_folder() -> Path:
 
 
 def _make(recipe: Recipe, folder: Path, progress: Progress) -> None:
-    """Put the folder in place at once when it is whole."""
-    beside = folder.with_name(folder.name + ".part")
-    shutil.rmtree(beside, ignore_errors=True)
-    beside.mkdir()
-    facts = asdict(recipe) | dict(recipe.make(beside, progress))
-    (beside / FACTS).write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
-    beside.rename(folder)
+    with atomic_folder(folder) as part:
+        facts = asdict(recipe) | dict(recipe.make(part, progress))
+        (part / FACTS).write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")

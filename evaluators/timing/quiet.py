@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -12,6 +11,7 @@ from pathlib import Path
 
 from paretoformer.evaluators.common.measurement import Measurement
 from paretoformer.evaluators.timing.foreign_load import FOREIGN_CORES, Load, Process, look_around
+from paretoformer.spaces.common.atomic import write_atomically
 
 WAITING = "waiting for a quiet machine"
 ATTEMPTS = 2
@@ -79,9 +79,7 @@ class Waiting:
             if not text:
                 path.unlink(missing_ok=True)
                 return
-            beside = path.with_suffix(".part")
-            beside.write_text(text, encoding="utf-8")
-            os.replace(beside, path)
+            write_atomically(path, text)
 
 
 def read_notice(path: str) -> str:

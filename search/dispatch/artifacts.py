@@ -11,6 +11,7 @@ from pathlib import Path
 from paretoformer.evaluators.artifact import Artifact, needs_artifact, workspace
 from paretoformer.search.records.errors import RunError
 from paretoformer.spaces.candidate import Candidate
+from paretoformer.spaces.common.atomic import atomic_folder
 from paretoformer.spaces.common.malformed import json_object
 
 DIGEST = "artifact.json"
@@ -67,17 +68,11 @@ class ArtifactFolder(Artifacts):
 
     def put(self, candidate: Candidate, artifact: Artifact) -> None:
         folder = self.folder(candidate)
-        beside = folder.with_name(f".{folder.name}.part")
-        shutil.rmtree(beside, ignore_errors=True)
         facts = {"model": self._digest, "artifact": artifact.digest, "id": candidate.id}
-        try:
-            artifact.write(beside)
-            (beside / DIGEST).write_text(json.dumps(facts) + "\n", encoding="utf-8")
-        except OSError:
-            shutil.rmtree(beside, ignore_errors=True)
-            raise
         shutil.rmtree(folder, ignore_errors=True)
-        beside.rename(folder)
+        with atomic_folder(folder) as part:
+            artifact.write(part)
+            (part / DIGEST).write_text(json.dumps(facts) + "\n", encoding="utf-8")
         shutil.rmtree(workspace(self._path, candidate), ignore_errors=True)
 
     def of(self, candidate: Candidate) -> Artifact | None:

@@ -15,6 +15,7 @@ from typing import Any
 
 from paretoformer.search.dispatch.signals import ignore_signals, interruptible
 from paretoformer.search.records.errors import Interrupted, StudyFailed, UserError
+from paretoformer.spaces.common.malformed import one_line
 
 STARTS = 2
 """Ray waits 30 seconds for its processes: too short for the first start from a cold disk."""
@@ -79,7 +80,7 @@ def _join(ray: Any, address: str) -> None:
     try:
         ray.init(address=address, **QUIET)
     except (ray.exceptions.RayError, ConnectionError, RuntimeError, ValueError) as error:
-        raise UserError(f"no Ray cluster at {address}: {_line(error)}") from None
+        raise UserError(f"no Ray cluster at {address}: {one_line(error)}") from None
 
 
 def _start(ray: Any, cores: int) -> None:
@@ -91,11 +92,7 @@ def _start(ray: Any, cores: int) -> None:
         except Exception as error:  # a node that is late raises a bare `Exception`
             ray.shutdown()
             if start == STARTS - 1:
-                raise StudyFailed(f"Ray does not start: {_line(error)}") from None
-
-
-def _line(error: Exception) -> str:
-    return " ".join(str(error).split())[:200]
+                raise StudyFailed(f"Ray does not start: {one_line(error)}") from None
 
 
 def _keep_token_to_its_owner(*, create: bool) -> None:

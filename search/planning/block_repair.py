@@ -19,7 +19,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import nn
 
@@ -27,6 +26,7 @@ from paretoformer.spaces.attention.choice import FULL, AttentionChoice
 from paretoformer.spaces.axes.axis import Shape
 from paretoformer.spaces.build import build
 from paretoformer.spaces.candidate import Candidate
+from paretoformer.spaces.common.arrays import Floats
 from paretoformer.spaces.models.families import blocks_of, neurons_of, shape_of
 from paretoformer.spaces.models.surgery import matrix_of
 from paretoformer.spaces.recovery.layerwise import Layerwise, Part
@@ -37,9 +37,6 @@ AHEAD = 2
 """Removed layers in a row that the layer in front of them makes up for, at most."""
 KEPT_BYTES = 2**30
 """Solutions that are kept to be used again."""
-
-
-Floats = npt.NDArray[np.float64]
 
 
 @dataclass

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, suppress
@@ -26,6 +25,7 @@ from paretoformer.evaluators.common.progress import Progress, silent
 from paretoformer.search.planning.screening import EXAMPLES, Screens
 from paretoformer.spaces.axes.block_options import Block, Costs, Damage
 from paretoformer.spaces.candidate import Candidate
+from paretoformer.spaces.common.atomic import atomic_file
 from paretoformer.spaces.models.families import shape_of
 
 FORMAT = 2
@@ -183,11 +183,10 @@ class KnownRows:
         columns = {"layer": pa.int32(), "block": pa.string(), "option": pa.int32()}
         own = {b"paretoformer": json.dumps({"key": self._key}).encode()}
         schema = pa.schema([*columns.items(), ("nats", pa.float64())], metadata=own)
-        part = path.with_name(f".{path.name}.{os.getpid()}.part")
         with suppress(OSError):  # the table is as good without its file
             path.parent.mkdir(parents=True, exist_ok=True)
-            pq.write_table(pa.Table.from_pylist(rows, schema), part)
-            part.replace(path)
+            with atomic_file(path) as part:
+                pq.write_table(pa.Table.from_pylist(rows, schema), part)
 
 
 def table_key(parts: Sequence[str], texts: Iterable[torch.Tensor]) -> str:

@@ -22,6 +22,7 @@ from scipy.optimize import least_squares
 from paretoformer.spaces.axes.axis import Shape
 from paretoformer.spaces.axes.block_options import Block, Costs, Damage
 from paretoformer.spaces.candidate import Candidate
+from paretoformer.spaces.common.arrays import Floats
 
 BUCKETS = 10_000
 """Steps of time that a budget is counted in."""
@@ -31,8 +32,6 @@ DRAWN = 0.5
 """Standard deviation of the logarithm of drawn coefficients around the fitted ones."""
 CAUTION = 0.05
 """What one unit of a coefficient's logarithm away from the others weighs against the fit."""
-
-Floats = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)

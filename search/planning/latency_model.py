@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
 from paretoformer.search.planning.knapsack import Programme
 from paretoformer.spaces.candidate import Candidate
+from paretoformer.spaces.common.arrays import Floats
 
 RIDGE = 0.001
 """How strongly parts are held at the runtime's speed-up of the whole, against one measurement: the
@@ -23,8 +23,6 @@ alone keeps its weights in the cache."""
 
 LEAST_REST = 0.03
 """Share of the dense model's time that is outside its layers, at least, where it was not timed."""
-
-Floats = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,6 @@ from paretoformer.search.planning.predictor import Predictor
 from paretoformer.search.planning.screened import ScreenedByWorkers, StartsWorkers
 from paretoformer.search.planning.structure_divergence import StructureDivergence
 from paretoformer.search.planning.study_table import StudyTable
-from paretoformer.search.records.atomic import write_whole
 from paretoformer.search.records.errors import RunError
 from paretoformer.search.records.run_folder import RunFolder
 from paretoformer.search.study.budget import is_short
@@ -35,6 +34,7 @@ from paretoformer.spaces.axes.axis import Context, Evidence, Shape, Stage
 from paretoformer.spaces.axes.block_options import Block
 from paretoformer.spaces.axes.sensitivity import Batch, sensitivity
 from paretoformer.spaces.candidate import Candidate
+from paretoformer.spaces.common.atomic import write_atomically
 from paretoformer.spaces.common.malformed import MALFORMED, digest_of, json_object, one_line
 from paretoformer.spaces.models.families import shape_of
 from paretoformer.spaces.runtimes import parse
@@ -158,7 +158,7 @@ def _write(folder: RunFolder, found: _Found) -> None:
     }
     # As it is read again: JSON knows no tuples.
     digest = digest_of(json.loads(json.dumps(kept)))
-    write_whole(folder.evidence, json.dumps({**kept, "digest": digest}) + "\n")
+    write_atomically(folder.evidence, json.dumps({**kept, "digest": digest}) + "\n")
 
 
 def _restored(folder: RunFolder, spec: Spec, shape: Shape) -> Prepared:

@@ -7,15 +7,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
 from paretoformer.spaces.candidate import Candidate
+from paretoformer.spaces.common.arrays import Floats
 
 RIDGE = 1e-3
 """How strongly the shares are held at equal ones, against one measurement: sizes have no noise, so
 hardly at all."""
-
-Floats = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)

@@ -5,15 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 from scipy.linalg import cho_factor, cho_solve
+
+from paretoformer.spaces.common.arrays import Floats
 
 LENGTHS = (0.5, 1.0, 2.0, 4.0)
 """Length scales that are tried, in standard deviations of the features."""
 SHARES = (0.05, 0.2, 0.5, 0.9)
 """Shares of the residuals' variance that are tried as noise."""
-
-Floats = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)

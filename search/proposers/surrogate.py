@@ -13,7 +13,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from optuna.distributions import (
     BaseDistribution,
     CategoricalDistribution,
@@ -32,6 +31,7 @@ from paretoformer.search.proposers.standard import best_servings
 from paretoformer.search.records.record import Records
 from paretoformer.search.records.requirement import Requirement
 from paretoformer.spaces.candidate import Candidate
+from paretoformer.spaces.common.arrays import Floats
 from paretoformer.spaces.space import Space
 
 LEAST = 5
@@ -41,8 +41,6 @@ BUDGETS = 25
 NEIGHBOURS = 75
 """Changes of one parameter of a member of the pool or the front."""
 NODES, WEIGHTS = np.polynomial.hermite_e.hermegauss(5)
-
-Floats = npt.NDArray[np.float64]
 
 
 @dataclass

@@ -16,8 +16,8 @@ from paretoformer.evaluators.tasks import task_of
 from paretoformer.search.publish.best import Best
 from paretoformer.search.publish.card import model_card
 from paretoformer.search.publish.load import built_point
-from paretoformer.search.records.atomic import write_whole
 from paretoformer.search.records.disk import room_on
+from paretoformer.spaces.common.atomic import atomic_folder, write_atomically
 from paretoformer.spaces.models.surgery import count_parameters
 from paretoformer.spaces.persist import save_compressed, served
 
@@ -47,19 +47,13 @@ def _export(best: Best, directory: Path) -> int:
     task = task_of(best.study["model"]["task"])
     processor = task.processor(source, trust_remote_code=remote)
     directory = directory.resolve()
-    beside = directory.with_name(f".{directory.name}.part")
-    shutil.rmtree(beside, ignore_errors=True)
-    try:
-        save_compressed(served(built, best.candidate), beside)
-        processor.save_pretrained(beside)
-        _copy(source, task.files, beside)
-        write_whole(beside / MEASURED, json.dumps(measured(best), indent=2) + "\n")
-        served_by = [p.relative_to(beside).as_posix() for p in sorted(beside.glob("*/*"))]
-        write_whole(beside / "README.md", model_card(best, source, served_by))
-        beside.replace(directory)
-    except BaseException:
-        shutil.rmtree(beside, ignore_errors=True)
-        raise
+    with atomic_folder(directory) as part:
+        save_compressed(served(built, best.candidate), part)
+        processor.save_pretrained(part)
+        _copy(source, task.files, part)
+        write_atomically(part / MEASURED, json.dumps(measured(best), indent=2) + "\n")
+        served_by = [path.relative_to(part).as_posix() for path in sorted(part.glob("*/*"))]
+        write_atomically(part / "README.md", model_card(best, source, served_by))
     return count_parameters(built.model)
 
 

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from paretoformer.search.records.atomic import replace_whole
 from paretoformer.search.records.checks import check_columns, check_facts, check_rows
 from paretoformer.search.records.errors import RunError
 from paretoformer.search.records.facts import RunFacts
 from paretoformer.search.records.record import SCHEMA_VERSION, New, TrialRecord, row, schema
 from paretoformer.search.records.run_folder import RunFolder
 from paretoformer.search.records.throttle import Seldom
+from paretoformer.spaces.common.atomic import atomic_file
 from paretoformer.spaces.common.malformed import MALFORMED, json_object, one_line
 
 if TYPE_CHECKING:
@@ -66,7 +66,8 @@ def write_table(table: pa.Table, path: Path, facts: RunFacts) -> None:
     data = {"schema_version": SCHEMA_VERSION, **facts.to_dict()}
     own = {METADATA: json.dumps(data).encode()}
     table = table.replace_schema_metadata({**(table.schema.metadata or {}), **own})
-    replace_whole(path, lambda beside: pq.write_table(table, beside, compression="zstd"))
+    with atomic_file(path) as part:
+        pq.write_table(table, part, compression="zstd")
 
 
 def read_table(path: Path) -> tuple[pa.Table, RunFacts]:

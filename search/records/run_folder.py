@@ -13,9 +13,9 @@ from typing import Any
 import psutil
 from filelock import FileLock, Timeout
 
-from paretoformer.search.records.atomic import write_whole
 from paretoformer.search.records.checks import check_machine
 from paretoformer.search.records.errors import RunError
+from paretoformer.spaces.common.atomic import write_atomically
 from paretoformer.spaces.common.malformed import MALFORMED, json_object, one_line
 
 MAY_CHANGE = (
@@ -136,14 +136,14 @@ class RunFolder:
         """On the first run: the machine, and an id by which a storage knows this folder."""
         if not self.machine.exists():
             facts = {**machine, "run": uuid.uuid4().hex}
-            write_whole(self.machine, json.dumps(facts, indent=2) + "\n")
+            write_atomically(self.machine, json.dumps(facts, indent=2) + "\n")
 
     def write_study(self, text: str) -> None:
         """The resolved study, last of what makes a run folder: with it, the run has begun."""
-        write_whole(self.study, text)
+        write_atomically(self.study, text)
 
     def record_workers(self, processes: Sequence[tuple[int, float]]) -> None:
-        write_whole(self.workers, json.dumps(processes))
+        write_atomically(self.workers, json.dumps(processes))
 
     def living_workers(self) -> list[psutil.Process]:
         """Worker processes of an earlier run that are still there."""

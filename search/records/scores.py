@@ -15,9 +15,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from paretoformer.evaluators.data.examples import SplitName
-from paretoformer.search.records.atomic import replace_whole
 from paretoformer.search.records.errors import RunError
 from paretoformer.search.records.record import TrialRecord
+from paretoformer.spaces.common.atomic import atomic_file
 from paretoformer.spaces.common.malformed import MALFORMED, one_line
 
 COLUMNS = pa.schema(
@@ -73,8 +73,9 @@ class Scores:
             return
         self._path.mkdir(exist_ok=True)
         table = pa.Table.from_pylist(self._rows, COLUMNS)
-        part = self._path / f"{1 + max(map(_number, self._parts()), default=-1):06d}.parquet"
-        replace_whole(part, lambda beside: pq.write_table(table, beside, compression="zstd"))
+        path = self._path / f"{1 + max(map(_number, self._parts()), default=-1):06d}.parquet"
+        with atomic_file(path) as part:
+            pq.write_table(table, part, compression="zstd")
         self._rows, self._records = [], 0
 
     def restored(

@@ -10,7 +10,6 @@ import jinja2
 
 from paretoformer.evaluators.tasks import task_of
 from paretoformer.search.records import disturbance
-from paretoformer.search.records.atomic import replace_whole, write_whole
 from paretoformer.search.records.disk import room_on
 from paretoformer.search.records.facts import RunFacts
 from paretoformer.search.records.parquet import read_front, read_trials
@@ -37,6 +36,7 @@ from paretoformer.search.report.timeline import jobs, spent, timeline_chart
 from paretoformer.search.report.trade import trade
 from paretoformer.spaces.axes import axes
 from paretoformer.spaces.candidate import Candidate
+from paretoformer.spaces.common.atomic import atomic_file, write_atomically
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -99,8 +99,8 @@ def _write(folder: RunFolder) -> Path:
         mark=disturbance.MARK,
         disturbed=_disturbed(searched, facts),
     )
-    write_whole(folder.report, page)
-    write_whole(folder.path / "front.svg", standalone(charts[0]))
+    write_atomically(folder.report, page)
+    write_atomically(folder.path / "front.svg", standalone(charts[0]))
     _write_png(folder.path / "front.png", frame, facts)
     return folder.report
 
@@ -109,7 +109,8 @@ def _write_png(path: Path, frame: pd.DataFrame, facts: RunFacts) -> None:
     """Nothing where matplotlib is not installed."""
     draw: Callable[[Path], None] | None = front_png(frame, facts)
     if draw is not None:
-        replace_whole(path, draw)
+        with atomic_file(path) as part:
+            draw(part)
 
 
 def _point(row: pd.Series, dense: pd.Series, facts: RunFacts, folder: RunFolder) -> dict[str, Any]:

@@ -39,6 +39,7 @@ from paretoformer.search.records.requirement import Requirement
 from paretoformer.search.study.sampler_choice import check_sampler
 from paretoformer.search.study.spec import Spec
 from paretoformer.spaces.axes import axes
+from paretoformer.spaces.common.malformed import one_line
 from paretoformer.spaces.common.registry import did_you_mean
 from paretoformer.spaces.recovery import Teacher
 
@@ -252,7 +253,7 @@ def load_dense(spec: Spec) -> nn.Module:
             path = demo.prepare(path).model
         return load_model(task, path, trust_remote_code=spec.model.trust_remote_code)[0]
     except (ValueError, OSError, demo.DemoError) as error:
-        raise StudyError(f"cannot load the model {spec.model.path}: {_line(error)}") from None
+        raise StudyError(f"cannot load the model {spec.model.path}: {one_line(error)}") from None
 
 
 def _check_settings(spec: Spec, causal: bool | None = None) -> None:
@@ -294,7 +295,7 @@ def _load_config(path: str, spec: Spec) -> Any:
     try:
         return load_config(path, trust_remote_code=spec.model.trust_remote_code)
     except Exception as error:
-        raise StudyError(f"cannot load the model {spec.model.path}: {_line(error)}") from None
+        raise StudyError(f"cannot load the model {spec.model.path}: {one_line(error)}") from None
 
 
 def _load(task: Task, path: str, spec: Spec) -> tuple[Any, nn.Module, tuple[Remark, ...]]:
@@ -307,7 +308,7 @@ def _load(task: Task, path: str, spec: Spec) -> tuple[Any, nn.Module, tuple[Rema
             task, path, trust_remote_code=remote
         )
     except Exception as error:
-        raise StudyError(f"cannot load the model {spec.model.path}: {_line(error)}") from None
+        raise StudyError(f"cannot load the model {spec.model.path}: {one_line(error)}") from None
 
 
 def _checked_length(spec: Spec, task: Task, config: Any) -> int:
@@ -342,7 +343,3 @@ def _check_vocabulary(workload: Workload, model: Any) -> None:
                 f"the tokenizer gives the id {largest}, but the model knows {known} tokens: "
                 "they do not belong together."
             )
-
-
-def _line(error: BaseException) -> str:
-    return " ".join(str(error).split())[:300]

@@ -29,6 +29,7 @@ from paretoformer.search.records.errors import StudyError, UserError
 from paretoformer.search.study.columns import Columns, Head, columns_of, read_head
 from paretoformer.search.study.spec import ModelSection, Spec, TargetSection, parse_spec
 from paretoformer.search.study.subject import CHARACTERS
+from paretoformer.spaces.common.malformed import one_line
 
 ENCODING = str(DataSource.model_fields["encoding"].default)
 DEFAULT_TASK = str(ModelSection.model_fields["task"].default)
@@ -238,5 +239,4 @@ def _config(model: str) -> Any:
     try:
         return load_config(model)
     except Exception as error:  # the config's own code raises what it likes
-        reason = " ".join(str(error).split())[:200]
-        raise StudyError(f"cannot load the model {model}: {reason}") from None
+        raise StudyError(f"cannot load the model {model}: {one_line(error)}") from None

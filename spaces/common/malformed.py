@@ -37,6 +37,8 @@ def digest_of(values: Any) -> str:
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 
 
-def one_line(error: BaseException, most: int = 200) -> str:
-    """What an error says, in one line of at most so many characters."""
-    return " ".join(str(error).split())[:most] or type(error).__name__
+def one_line(error: BaseException, most: int = 200, *, with_type: bool = False) -> str:
+    """The message of an error in one line of at most `most` characters."""
+    name = type(error).__name__
+    text = " ".join(f"{name}: {error}".split() if with_type else str(error).split())
+    return text[:most] or name

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
@@ -27,6 +26,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import nn
 
+from paretoformer.spaces.common.atomic import atomic_file, write_atomically
 from paretoformer.spaces.models.families import layers_of
 from paretoformer.spaces.models.tokens import Batch, token_mask
 from paretoformer.spaces.recovery.layerwise import without_cache
@@ -161,7 +161,7 @@ class Distillation:
             state.best, state.since_best = divergence, 0
             self._best = {name: p.detach().clone() for name, p in self._parameters.items()}
         facts = {"seconds": state.seconds, "of": self._limit, "divergence": state.best}
-        self._keep(lambda workspace: _write_whole(workspace / PROGRESS, json.dumps(facts).encode()))
+        self._keep(lambda workspace: write_atomically(workspace / PROGRESS, json.dumps(facts)))
 
     def _keep(self, write: Callable[[Path], None]) -> None:
         """Have something written; what cannot be, as on a full disk, ends no training."""
@@ -181,9 +181,8 @@ class Distillation:
         facts = {_FACTS: json.dumps(self._state.__dict__)}
 
         def write(workspace: Path) -> None:
-            beside = workspace / f".{CHECKPOINT}"
-            save_file(contiguous, str(beside), metadata=facts)
-            os.replace(beside, workspace / CHECKPOINT)
+            with atomic_file(workspace / CHECKPOINT) as part:
+                save_file(contiguous, str(part), metadata=facts)
 
         self._keep(write)
 
@@ -275,9 +274,3 @@ def _mixed(device: torch.device) -> AbstractContextManager[Any]:
     if slow_precision("bfloat16", device.type):
         return nullcontext()
     return torch.autocast(device.type, torch.bfloat16)
-
-
-def _write_whole(path: Path, contents: bytes) -> None:
-    beside = path.with_name(f".{path.name}")
-    beside.write_bytes(contents)
-    os.replace(beside, path)

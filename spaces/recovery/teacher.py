@@ -19,7 +19,7 @@ from paretoformer.spaces.recovery.dense_outputs import DenseAnswers, answer_of
 from paretoformer.spaces.recovery.layerwise import Part, watched_sums
 
 Key = tuple[int, Part]
-Floats = npt.NDArray[np.float32]
+Float32s = npt.NDArray[np.float32]
 
 MASSIVE = 3.0
 """A token's activations are massive if its sum deviates more than so many times as the usual one of
@@ -72,8 +72,8 @@ class Teacher:
         self.model = model.eval()
         self.texts = texts
         self.answers = answers
-        self._sums: dict[Key, Floats] = {}
-        self._weights: dict[Key, Floats] = {}
+        self._sums: dict[Key, Float32s] = {}
+        self._weights: dict[Key, Float32s] = {}
         self._starts = [0]
         self.masks: list[torch.Tensor] = []
         with TemporaryDirectory(prefix="paretoformer-") as folder:  # what is mapped stays
@@ -88,7 +88,7 @@ class Teacher:
         """(tokens,) of the real tokens of a batch, as a copy."""
         return self._of(self._weights[layer, part], batch)
 
-    def _of(self, array: Floats, batch: int) -> torch.Tensor:
+    def _of(self, array: Float32s, batch: int) -> torch.Tensor:
         # Shared arrays can only be read, which no tensor knows of.
         return torch.from_numpy(array[self._starts[batch] : self._starts[batch + 1]].copy())
 
@@ -109,7 +109,7 @@ class Teacher:
     def _watch(
         self, folder: Path, generator: torch.Generator, progress: Callable[[int, int], None]
     ) -> None:
-        weights: dict[Key, list[Floats]] = {}
+        weights: dict[Key, list[Float32s]] = {}
         width = 0
         for mask, found, gradients in self._passes(generator):
             self.masks.append(mask)
