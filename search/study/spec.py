@@ -23,7 +23,7 @@ from pydantic import (
 from paretoformer.evaluators.common.device import cuda_index
 from paretoformer.evaluators.data.examples import DataSource
 from paretoformer.evaluators.data.reading import is_data_file
-from paretoformer.evaluators.demo import is_demo
+from paretoformer.evaluators.demo import MOVED, is_demo, moved
 from paretoformer.evaluators.tasks import task_names, task_of
 from paretoformer.search.records.errors import StudyError
 from paretoformer.spaces.axes import axes, axis_of
@@ -220,7 +220,7 @@ class Spec(_Section):
         return self.model_copy(update=update)
 
 
-BUILTIN = ("embedder", "reviews", "long-reviews", "images", "language")
+BUILTIN = ("embedder", "reviews", "long-reviews")
 DEFAULT_STUDY = BUILTIN[0]
 NO_LIMIT = 1_000_000
 """Trials of a study that has minutes instead."""
@@ -249,6 +249,8 @@ def load_spec(
         text = files("paretoformer.search").joinpath(f"builtin/{study}.toml").read_text("utf-8")
     elif os.path.isfile(path):  # which, unlike `Path.is_file`, says no to a name that is too long
         text = _read(path)
+    elif str(study) in MOVED:
+        raise StudyError(moved(str(study)))
     elif path.suffix == ".toml" or os.path.exists(path):
         raise StudyError(f"no study file {study}.")
     else:

@@ -183,9 +183,7 @@ def _loaded(spec: Spec, progress: Progress) -> Subject:
     _check_settings(spec)
     path, config, length = _model(spec, task, progress)
     target = replace(target, sequence_length=length)
-    source: DataSource = spec.data
-    if demo.is_demo(source.path):
-        source = demo.prepare(source.path, progress).data(source)
+    source: DataSource = demo.with_files(spec.data, progress)
     read_labels = partial(task.read_labels, config=config)
     if task.generates:
         if source.text_pair:
@@ -225,10 +223,7 @@ def _target(spec: Spec) -> Target:
 
 def _model(spec: Spec, task: Task, progress: Progress) -> tuple[str, Any, int]:
     """Where the model is, its config, checked, and how many tokens a timed input has."""
-    path = spec.model.path
-    if demo.is_demo(path):
-        demo.recipe_of(path)
-        path = demo.prepare(path, progress).model
+    path = demo.model_path(spec.model.path, progress)
     config = _load_config(path, spec)
     return path, config, _checked_length(spec, task, config)
 
@@ -248,9 +243,7 @@ def load_dense(spec: Spec) -> nn.Module:
     """
     try:
         task = task_of(spec.model.task)
-        path = spec.model.path
-        if demo.is_demo(path):
-            path = demo.prepare(path).model
+        path = demo.model_path(spec.model.path)
         return load_model(task, path, trust_remote_code=spec.model.trust_remote_code)[0]
     except (ValueError, OSError, demo.DemoError) as error:
         raise StudyError(f"cannot load the model {spec.model.path}: {one_line(error)}") from None
