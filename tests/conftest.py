@@ -15,8 +15,9 @@ import pytest
 if TYPE_CHECKING:  # the environment is set below, before torch is imported
     from paretoformer.evaluators.evaluator import Evaluates
 
-hypothesis.settings.register_profile("untimed", deadline=None)  # speed is what benchmarks are for
-hypothesis.settings.load_profile("untimed")
+# Speed is what benchmarks are for.
+hypothesis.settings.register_profile("daily", deadline=None, max_examples=25)
+hypothesis.settings.register_profile("nightly", deadline=None, max_examples=200)
 # Two threads would wait for each other at every product of a tiny model.
 os.environ["OMP_NUM_THREADS"] = "1"
 os.environ["HF_HUB_OFFLINE"] = "1"
@@ -30,6 +31,17 @@ STDERR = pytest.StashKey[int]()
 
 def pytest_configure(config: pytest.Config) -> None:
     config.stash[STDERR] = os.dup(2)  # while nothing captures it yet
+    nightly = "nightly" in config.option.markexpr
+    hypothesis.settings.load_profile("nightly" if nightly else "daily")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Exhaustive tests run only where `-m` asks for them; `-m "nightly or not nightly"` is all."""
+    if "nightly" in config.option.markexpr:
+        return
+    exhaustive = [item for item in items if item.get_closest_marker("nightly")]
+    config.hook.pytest_deselected(items=exhaustive)
+    items[:] = [item for item in items if not item.get_closest_marker("nightly")]
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from paretoformer.spaces import AttentionChoice
@@ -53,7 +53,6 @@ def test_card_says_what_a_user_must_know(name: str) -> None:
 
 @every_exact_mechanism
 @given(st.integers(1, 3), st.integers(1, 3), st.integers(1, 70), st.sampled_from([1, 4, 8]))
-@settings(max_examples=25, deadline=None)
 def test_exact_setting_equals_softmax_attention(
     name: str, batch: int, heads: int, length: int, dim: int
 ) -> None:
@@ -66,7 +65,6 @@ def test_exact_setting_equals_softmax_attention(
 
 @every_exact_mechanism
 @given(st.integers(1, 60), st.data())
-@settings(max_examples=25, deadline=None)
 def test_exact_setting_honours_any_padding(name: str, length: int, data: st.DataObject) -> None:
     query, key, value = tensors(2, 2, length, 4)
     bits = st.lists(st.booleans(), min_size=length, max_size=length)
@@ -90,7 +88,6 @@ def test_exact_setting_is_exact_in_every_precision(name: str, dtype: torch.dtype
 
 @every_cheap_setting
 @given(st.integers(1, 60), st.integers(1, 60), st.integers(0, 30))
-@settings(max_examples=20, deadline=None)
 def test_padding_changes_no_real_output(
     choice: AttentionChoice, length: int, real: int, more: int
 ) -> None:
@@ -124,7 +121,6 @@ def test_row_without_real_tokens_gives_zeros(choice: AttentionChoice, dtype: tor
 
 @every_cheap_setting
 @given(st.integers(1, 130))
-@settings(max_examples=20, deadline=None)
 def test_any_length_gives_numbers(choice: AttentionChoice, length: int) -> None:
     query, key, value = tensors(1, 2, length, 4)
     output = made(choice, 4)(query, key, value, mask=None, causal=False, scale=0.5)
@@ -175,7 +171,6 @@ def test_shared_key_heads_equal_repeated_ones(choice: AttentionChoice) -> None:
 
 @every_causal_setting
 @given(st.integers(2, 150), st.integers(1, 150), st.booleans())
-@settings(max_examples=20, deadline=None)
 def test_causal_output_does_not_see_later_tokens(
     choice: AttentionChoice, length: int, kept: int, left: bool
 ) -> None:

@@ -29,7 +29,7 @@ from paretoformer.spaces.models.surgery import (
     share,
 )
 from tests import test_surgery
-from tests.test_surgery import CAUSAL, every_family, inputs, logits
+from tests.test_surgery import every_decoder, every_family, inputs, logits
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -230,7 +230,7 @@ def test_hidden_states_are_those_of_the_kept_layers(family: str) -> None:
     assert len(states) == 3
 
 
-@pytest.mark.parametrize("family", CAUSAL)
+@every_decoder
 @pytest.mark.parametrize("cut", [mixed, lambda model: shallow(model, KEPT)])
 def test_generation_with_a_cache_equals_generation_without(
     family: str, cut: Callable[[Any], Any]
@@ -247,7 +247,7 @@ def test_generation_with_a_cache_equals_generation_without(
     assert torch.equal(once, again)
 
 
-@pytest.mark.parametrize("family", CAUSAL)
+@every_decoder
 def test_token_behind_a_cache_gets_the_logits_of_a_whole_forward(family: str) -> None:
     model = mixed(tiny(family, "CausalLM"))
     ids = inputs(model)["input_ids"][1:]

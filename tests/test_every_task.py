@@ -18,11 +18,9 @@ from paretoformer.search.study.spec import load_spec
 from paretoformer.search.study.subject import load_subject
 from paretoformer.spaces import Candidate, HeadMask
 from tests.conftest import Run
-from tests.test_families import write_cell
+from tests.test_families import FAMILY, write_cell
 from tests.tiny import HEADS
 
-FAMILY = {"text-generation": "llama", "image-classification": "vit"}
-"""Of a task; bert where none is named."""
 PIPELINES = {
     "text-classification": "text-classification",
     "multi-label-classification": "text-classification",

@@ -32,9 +32,7 @@ from tests.conftest import EXAMPLE
 from tests.test_exported_folder import as_version
 from tests.test_surgery import MASK, WINDOW, tiny
 
-many = settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture])
-some = settings(max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture])
-few = settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
+shared_folder = settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 words = st.sampled_from(
     ["", "full", "dense", "1", "0", "torch", "window", "all", "off", "cpu", "a\0b", "\ud800", "é"]
@@ -107,7 +105,6 @@ CANDIDATE = json.loads(
 """With a value of every kind."""
 
 
-@many
 @given(edits)
 def test_candidate_or_value_error(changes: list[Edit]) -> None:
     def read() -> None:
@@ -120,7 +117,6 @@ def test_candidate_or_value_error(changes: list[Edit]) -> None:
     check(read, ValueError)
 
 
-@some
 @given(st.text(max_size=30) | values.map(json.dumps))
 def test_any_text_is_a_candidate_or_a_value_error(text: str) -> None:
     check(lambda: Candidate.from_json(text), ValueError)
@@ -149,7 +145,6 @@ def without_none(value: Any) -> Any:
     return value
 
 
-@many
 @given(edits)
 def test_study_or_study_error(changes: list[Edit]) -> None:
     text = tomli_w.dumps(without_none(edited(STUDY, changes)))
@@ -162,7 +157,6 @@ def test_study_or_study_error(changes: list[Edit]) -> None:
     check(read, StudyError)
 
 
-@some
 @given(st.text(max_size=200))
 def test_any_text_is_a_study_or_a_study_error(text: str) -> None:
     check(lambda: parse_spec(text, source=Path("mine.toml")), StudyError)
@@ -188,7 +182,7 @@ TABLES = {name: pq.read_table(EXAMPLE / name) for name in ("front.parquet", "tri
 METADATA_OF = {name: json.loads(table.schema.metadata[METADATA]) for name, table in TABLES.items()}
 
 
-@some
+@shared_folder
 @given(edits)
 def test_metadata_or_an_error_of_ours(tmp_path: Path, changes: list[Edit]) -> None:
     name = "front.parquet"
@@ -231,7 +225,7 @@ def with_changed_column(table: pa.Table, change: tuple[int, str, int, str]) -> p
     return table.set_column(index, field.name, pa.array(values, field.type))
 
 
-@some
+@shared_folder
 @given(st.lists(columns, min_size=1, max_size=2))
 def test_columns_or_an_error_of_ours(tmp_path: Path, changes: list[Any]) -> None:
     table = TABLES["front.parquet"]
@@ -241,7 +235,7 @@ def test_columns_or_an_error_of_ours(tmp_path: Path, changes: list[Any]) -> None
     check(lambda: read_everything(tmp_path / "run"), ParetoformerError)
 
 
-@few
+@shared_folder
 @given(st.sampled_from(sorted(TABLES)), columns, edits)
 def test_report_or_an_error_of_ours(
     tmp_path: Path, name: str, change: Any, changes: list[Edit]
@@ -251,7 +245,7 @@ def test_report_or_an_error_of_ours(
     check(lambda: write_report(RunFolder(run)), ParetoformerError)
 
 
-@some
+@shared_folder
 @given(st.integers(0, 10**6), st.binary(max_size=8), st.integers(0, 8))
 def test_damaged_bytes_are_an_error_of_ours(
     tmp_path: Path, where: int, put: bytes, skip: int
@@ -281,7 +275,6 @@ def older(exported: tuple[Path, Any]) -> tuple[Path, Any]:
     return folder, as_version(folder, 2)
 
 
-@some
 @given(edits)
 def test_new_facts_of_an_export_or_value_error(
     exported: tuple[Path, Any], changes: list[Edit]
@@ -296,7 +289,6 @@ def test_new_facts_of_an_export_or_value_error(
     check(lambda: pf.load_compressed(folder), ValueError)
 
 
-@some
 @given(edits)
 def test_older_facts_of_an_export_or_value_error(
     older: tuple[Path, Any], changes: list[Edit]
@@ -306,7 +298,7 @@ def test_older_facts_of_an_export_or_value_error(
     check(lambda: pf.load_compressed(folder), ValueError)
 
 
-@some
+@shared_folder
 @given(edits)
 def test_config_of_version_1_or_value_error(
     exported: tuple[Path, Any], tmp_path: Path, changes: list[Edit]

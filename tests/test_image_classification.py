@@ -24,14 +24,15 @@ from paretoformer.search.study.spec import load_spec
 from paretoformer.search.study.subject import load_subject, try_dense
 from paretoformer.search.study.template import init
 from paretoformer.spaces import Candidate, HeadMask
-from tests.tiny import HEADS, LAYERS, SMALL_SPACE
+from tests.tiny import HEADS, LAYERS, SMALL_SPACE, kept
 
 NAMES = ("cat", "dog")
 SIZE, PATCH = 24, 8
 CUT = Candidate(HeadMask(((True,) + (False,) * (HEADS - 1),) * LAYERS))
 
 
-def write_image_model(folder: Path, model_type: str = "vit") -> Path:
+@kept
+def write_image_model(folder: Path, model_type: str = "vit") -> None:
     torch.manual_seed(0)
     config = transformers.AutoConfig.for_model(
         model_type,
@@ -50,7 +51,6 @@ def write_image_model(folder: Path, model_type: str = "vit") -> Path:
         model.classifier.weight.mul_(50)
     model.save_pretrained(folder)
     transformers.ViTImageProcessorPil(size={"height": SIZE, "width": SIZE}).save_pretrained(folder)
-    return folder
 
 
 def images(count: int) -> list[Image.Image]:

@@ -6,7 +6,7 @@ import math
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch.nn import functional as F
 from transformers import LongformerConfig
@@ -27,7 +27,6 @@ def close(output: torch.Tensor, expected: torch.Tensor) -> None:
 
 
 @given(st.integers(1, 80), st.integers(1, 20), st.integers(0, 3), st.booleans())
-@settings(max_examples=60, deadline=None)
 def test_window_equals_its_definition(length: int, window: int, first: int, causal: bool) -> None:
     query, key, value = tensors(2, 2, length, 4)
     choice = Of("window", window=window, global_tokens=first)
@@ -38,7 +37,6 @@ def test_window_equals_its_definition(length: int, window: int, first: int, caus
 
 
 @given(st.integers(1, 80), st.integers(1, 9), st.integers(1, 9), st.integers(0, 2), st.booleans())
-@settings(max_examples=60, deadline=None)
 def test_strided_equals_its_definition(
     length: int, stride: int, window: int, first: int, causal: bool
 ) -> None:
@@ -82,7 +80,6 @@ def test_window_equals_longformer_of_transformers(globals_: int) -> None:
 
 
 @given(st.integers(2, 80), st.integers(1, 20))
-@settings(max_examples=40, deadline=None)
 def test_lowrank_equals_its_formula(length: int, rank: int) -> None:
     rank = min(rank, length - 1)
     query, key, value = tensors(2, 2, length, 4)
@@ -327,7 +324,6 @@ def test_routing_attends_within_the_cluster() -> None:
 
 
 @given(st.integers(1, 40), st.integers(1, 12), st.integers(1, 40))
-@settings(max_examples=60, deadline=None)
 def test_segments_of_a_padded_row_are_those_of_the_row_alone(
     length: int, count: int, more: int
 ) -> None:

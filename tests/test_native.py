@@ -20,9 +20,10 @@ from paretoformer.spaces import Candidate, HeadMask
 from paretoformer.spaces.attention.menu import menu
 from paretoformer.spaces.axes.neuron_mask import NeuronMask
 from paretoformer.spaces.models.families import FAMILIES
+from tests.sampled import sampled
 from tests.test_cutting import tiny as deep
 from tests.test_exported_folder import CUT
-from tests.test_surgery import inputs, logits
+from tests.test_surgery import DAILY, inputs, logits
 from tests.tiny import write_model
 
 EVERY = HeadMask.all(5, 4)
@@ -40,8 +41,11 @@ def auto(model: Any) -> Any:
     return getattr(transformers, f"AutoModelFor{'Image' if image else 'Sequence'}Classification")
 
 
-@pytest.mark.parametrize("name", ALL)
-@pytest.mark.parametrize("family", FAMILIES)
+@sampled(
+    "family, name",
+    [(family, name) for family in FAMILIES for name in ALL],
+    [*(("bert", name) for name in ALL), *((family, "everything") for family in DAILY)],
+)
 def test_what_transformers_opens_answers_as_what_was_saved(
     family: str, name: str, tmp_path: Path
 ) -> None:

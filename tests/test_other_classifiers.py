@@ -25,13 +25,14 @@ from paretoformer.search.study.subject import load_subject, try_dense
 from paretoformer.search.study.template import init
 from paretoformer.spaces.models.divergence import Answers, MultiLabel, Numbers
 from paretoformer.testing import check_metric, check_task
-from tests.tiny import SMALL_SPACE, WORDS, write_model, write_study
+from tests.tiny import SMALL_SPACE, WORDS, kept, write_model, write_study
 
 NAMES = ("anger", "joy", "fear")
 REGRESSION, MULTI_LABEL = "text-regression", "multi-label-classification"
 
 
-def write_classifier(folder: Path, task: str) -> Path:
+@kept
+def write_classifier(folder: Path, task: str) -> None:
     """A model whose answers vary."""
     labels = 1 if task == REGRESSION else len(NAMES)
     write_model(folder, num_labels=labels)
@@ -43,7 +44,6 @@ def write_classifier(folder: Path, task: str) -> Path:
     with torch.no_grad():
         model.classifier.weight.mul_(100)
     model.save_pretrained(folder)
-    return folder
 
 
 def logits_of(folder: Path, texts: list[str]) -> np.ndarray:
@@ -63,8 +63,8 @@ def centre(folder: Path, texts: list[str]) -> None:
     model.save_pretrained(folder)
 
 
-def write_own_study(folder: Path, task: str) -> Path:
-    """A study whose uncompressed model is always right."""
+@kept
+def _own_study(folder: Path, task: str) -> None:
     study = write_study(folder, extra=SMALL_SPACE)
     write_classifier(folder / "model", task)
     rng = np.random.default_rng(0)
@@ -81,7 +81,11 @@ def write_own_study(folder: Path, task: str) -> Path:
     text = study.read_text().replace('path = "model"', f'path = "model"\ntask = "{task}"')
     text = text.replace("data.csv", "data.jsonl")
     study.write_text(text.replace("check = false  # the model was never trained\n", ""))
-    return study
+
+
+def write_own_study(folder: Path, task: str) -> Path:
+    """A study whose uncompressed model is always right."""
+    return _own_study(folder, task) / "tiny.toml"
 
 
 @pytest.mark.parametrize(

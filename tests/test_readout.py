@@ -12,6 +12,7 @@ from paretoformer.spaces import AttentionChoice, Candidate
 from paretoformer.spaces.axes.axis import Unsuitable
 from paretoformer.spaces.build import build
 from paretoformer.spaces.models.families import FAMILIES, blocks_of
+from tests.sampled import sampled
 from tests.test_cutting import LAYERS, tiny
 from tests.test_every_axis import READS_FIRST, changed
 from tests.test_recovery import batches
@@ -28,7 +29,7 @@ def pair(family: str, candidate: Candidate) -> tuple[torch.nn.Module, torch.nn.M
     return every, build(candidate.replaced(readout="first"), dense).model
 
 
-@pytest.mark.parametrize("family", READS_FIRST)
+@sampled("family", READS_FIRST, ("bert", "vit"))
 @pytest.mark.parametrize("last", [FULL, STRIDED], ids=["full", "strided"])
 def test_answers_are_the_same_whatever_else_was_changed(family: str, last: AttentionChoice) -> None:
     candidate = changed(tiny(family), "torch")
@@ -57,7 +58,7 @@ def test_one_export_serves_every_length(family: str) -> None:
     assert_equal_everywhere(first)
 
 
-@pytest.mark.parametrize("family", sorted(set(FAMILIES) - set(READS_FIRST)))
+@sampled("family", sorted(set(FAMILIES) - set(READS_FIRST)), ("gpt2",))
 def test_family_that_reads_other_tokens_is_refused(family: str) -> None:
     with pytest.raises(Unsuitable, match="does not read the first token alone"):
         pair(family, Candidate.dense(LAYERS, 4))

@@ -29,9 +29,11 @@ from paretoformer.spaces.runtimes.onnxruntime import OnnxRunnable
 from paretoformer.spaces.runtimes.openvino import OpenVinoRunnable, _core
 from paretoformer.spaces.runtimes.torch_runtime import weight_bytes
 from tests.mechanisms import CHEAP
+from tests.sampled import sampled
 from tests.test_surgery import HEADLESS, MASK, inputs, tiny
 
 FAMILIES = ("bert", "distilbert", "roberta", "electra", "gpt2", "llama", "vit", "dinov2")
+every_exported_family = sampled("family", FAMILIES, ("bert", "gpt2"))
 TOLERANCES = {"float32": 1e-5, "bfloat16": 0.05, "float16": 0.01, "int8_weights": 0.05, "int8": 0.1}
 GPU_ONLY = "compile:float16"
 ON_CPU = tuple(name for name in names() if name != GPU_ONLY)
@@ -82,7 +84,6 @@ def runnable(value: str) -> Runnable:
 @pytest.fixture(autouse=True)
 def keep_threads() -> Iterator[None]:
     before = torch.get_num_threads()
-    onnx_export._TEMPLATES.clear()  # what is found there is of this test
     yield
     torch.set_num_threads(before)
 
@@ -234,13 +235,13 @@ def assert_equal_everywhere(rebuilt: nn.Module, longest: int = 77) -> None:
             torch.testing.assert_close(logits(each, batch), expected, atol=1e-5, rtol=1e-5)
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@every_exported_family
 def test_every_family_exports_with_cut_heads_and_a_headless_layer(family: str) -> None:
     assert_equal_everywhere(build(Candidate(HEADLESS), tiny(family)).model)
     assert template_of_last_graph() is not None
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@every_exported_family
 def test_every_family_runs_in_int8_in_torch(family: str) -> None:
     runtime, precision = parse("torch:int8")
     rebuilt = build(Candidate(HEADLESS), tiny(family)).model

@@ -48,7 +48,7 @@ from paretoformer.spaces.runtimes.torch_runtime import TorchRunnable
 from paretoformer.testing import check_metric
 from tests.conftest import Run
 from tests.test_runtimes import template_of_last_graph
-from tests.tiny import SMALL_SPACE, WORDS, write_model, write_study
+from tests.tiny import SMALL_SPACE, WORDS, kept, write_model, write_study
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 DECODERS = tuple(name for name, family in FAMILIES.items() if family.causal)
@@ -57,7 +57,8 @@ PARAMETERS = signature(transformers.LlamaForCausalLM.forward).parameters
 CACHE = "cache" if "cache" in PARAMETERS else "past_key_values"  # before transformers 5.24
 
 
-def write_language_model(folder: Path, family: str, layers: int = 3) -> Path:
+@kept
+def write_language_model(folder: Path, family: str, layers: int = 3) -> None:
     settings: dict[str, Any] = {"num_hidden_layers": layers}
     if family != "gpt2":
         settings |= {"num_key_value_heads": 2, "head_dim": 8, "sliding_window": None}
@@ -71,7 +72,6 @@ def write_language_model(folder: Path, family: str, layers: int = 3) -> Path:
             if parameter.ndim == 2:
                 parameter.mul_(4)
     model.save_pretrained(folder)
-    return folder
 
 
 def passages(rows: int) -> list[str]:

@@ -28,13 +28,14 @@ from paretoformer.search.study.subject import load_subject, try_dense
 from paretoformer.spaces import Candidate, HeadMask
 from paretoformer.spaces.models.divergence import TokenDistributions
 from paretoformer.testing import check_metric, check_task
-from tests.tiny import HEADS, LAYERS, SMALL_SPACE, WORDS, write_model, write_study
+from tests.tiny import HEADS, LAYERS, SMALL_SPACE, WORDS, kept, write_model, write_study
 
 NAMES = ("O", "B-PER", "I-PER", "B-LOC", "I-LOC")
 CUT = Candidate(HeadMask(((True,) + (False,) * (HEADS - 1),) * LAYERS))
 
 
-def write_tagger(folder: Path, names: tuple[str, ...] = NAMES, model_type: str = "bert") -> Path:
+@kept
+def write_tagger(folder: Path, names: tuple[str, ...] = NAMES, model_type: str = "bert") -> None:
     """A tagger with random weights, whose classes are about as frequent."""
     write_model(folder, model_type, num_labels=len(names))
     config = transformers.AutoConfig.from_pretrained(folder)
@@ -45,7 +46,6 @@ def write_tagger(folder: Path, names: tuple[str, ...] = NAMES, model_type: str =
     with torch.no_grad():
         model.classifier.weight.mul_(20)
     model.save_pretrained(folder)
-    return folder
 
 
 def answers_of(folder: Path, sentences: list[list[str]]) -> list[list[str]]:
@@ -81,7 +81,8 @@ def study(tmp_path: Path) -> Path:
     return write_tagging_study(tmp_path / "study")
 
 
-def write_tagging_study(folder: Path) -> Path:
+@kept
+def _tagging_study(folder: Path) -> None:
     found = write_study(folder, extra=SMALL_SPACE)
     write_tagger(folder / "model")
     sentences = sentences_of(160)
@@ -91,7 +92,10 @@ def write_tagging_study(folder: Path) -> Path:
     )
     text = text.replace("data.csv", "data.conll")
     found.write_text(text.replace("check = false  # the model was never trained\n", ""))
-    return found
+
+
+def write_tagging_study(folder: Path) -> Path:
+    return _tagging_study(folder) / "tiny.toml"
 
 
 def test_tagger_is_right_on_its_own_answers(study: Path) -> None:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Sequence
+import shutil
+import tempfile
+from collections.abc import Callable, Hashable
+from functools import cache, wraps
 from pathlib import Path
 
 import numpy as np
@@ -25,7 +28,28 @@ table = false
 """Of a study whose search is not what is tested."""
 
 
-def write_model(folder: Path, model_type: str = "bert", **overrides: int) -> Path:
+_KEPT = tempfile.TemporaryDirectory(prefix="paretoformer-models-")
+"""Models that were written by this process; tests copy them."""
+
+
+def kept(write: Callable[..., None]) -> Callable[..., Path]:
+    """A writer of a folder, which runs once for the same arguments and is copied then."""
+
+    @cache
+    def written(*arguments: Hashable, **settings: Hashable) -> Path:
+        folder = Path(tempfile.mkdtemp(dir=_KEPT.name))
+        write(folder, *arguments, **settings)
+        return folder
+
+    @wraps(write)
+    def copied(folder: Path, *arguments: Hashable, **settings: Hashable) -> Path:
+        return shutil.copytree(written(*arguments, **settings), folder, dirs_exist_ok=True)
+
+    return copied
+
+
+@kept
+def write_model(folder: Path, model_type: str = "bert", **overrides: int) -> None:
     """A model folder with weights and tokenizer."""
     torch.manual_seed(0)
     settings = {
@@ -39,6 +63,11 @@ def write_model(folder: Path, model_type: str = "bert", **overrides: int) -> Pat
     config = transformers.AutoConfig.for_model(model_type, **settings)
     model = transformers.AutoModelForSequenceClassification.from_config(config)
     model.save_pretrained(folder)
+    write_tokenizer(folder, model_type)
+
+
+def write_tokenizer(folder: Path, model_type: str) -> None:
+    """Of one token for each word."""
     vocabulary = {word: i for i, word in enumerate(["[PAD]", "[UNK]", "[CLS]", "[SEP]", *WORDS])}
     inner = tokenizers.Tokenizer(tokenizers.models.WordLevel(vocabulary, unk_token="[UNK]"))
     inner.pre_tokenizer = tokenizers.pre_tokenizers.Whitespace()
@@ -59,7 +88,6 @@ def write_model(folder: Path, model_type: str = "bert", **overrides: int) -> Pat
         model_input_names=names,
     )
     tokenizer.save_pretrained(folder)
-    return folder
 
 
 def write_data(path: Path, rows: int = 160) -> Path:
@@ -104,11 +132,16 @@ patience_minutes = 0
     return study
 
 
-def write_knowing_study(folder: Path, names: Sequence[str] = ("bad", "good")) -> Path:
+def write_knowing_study(folder: Path, names: tuple[str, ...] = ("bad", "good")) -> Path:
     """A study whose uncompressed model is always right: its data have the labels that it gives.
 
     names: of its classes, by which `data.csv` has them.
     """
+    return _knowing_study(folder, names) / "tiny.toml"
+
+
+@kept
+def _knowing_study(folder: Path, names: tuple[str, ...]) -> None:
     study = write_study(folder)
     study.write_text(
         study.read_text().replace("check = false  # the model was never trained\n", "")
@@ -131,4 +164,3 @@ def write_knowing_study(folder: Path, names: Sequence[str] = ("bad", "good")) ->
         writer = csv.writer(file)
         writer.writerow(["text", "label"])
         writer.writerows((t, names[a]) for t, a in zip(texts, answers, strict=True))
-    return study
