@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import optuna
 import pytest
 
 import paretoformer as pf
 from paretoformer.search.records.parquet import read_front, read_table
+from paretoformer.search.study import budget as budgets
 from paretoformer.search.study.budget import SPENT, Budget, distill_minutes, is_short, plan
 from paretoformer.search.study.spec import NO_LIMIT, Spec, load_spec, parse_spec
 from tests.tiny import SMALL_SPACE, write_study
@@ -100,13 +103,22 @@ def test_dry_run_checks_everything_and_leaves_nothing(run, tmp_path: Path) -> No
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("inline")
-def test_study_ends_in_its_minutes_and_goes_on_with_more(tmp_path: Path) -> None:
+def test_study_ends_in_its_minutes_and_goes_on_with_more(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By a clock that goes on by a second whenever it is read."""
     study = write_study(tmp_path, extra=SMALL_SPACE)
-    folder = pf.search(study, out=tmp_path / "run", minutes=0.5, quiet=True)
-    trials = read_table(folder / "trials.parquet")[0].num_rows
-    frame, facts = read_front(folder)
-    assert trials >= 1  # dense, however slow the machine is
-    assert facts.study["search"]["minutes"] == 0.5
-    assert (frame["role"] != "").all()
-    pf.search(study, out=folder, minutes=1.5, quiet=True)
-    assert read_table(folder / "trials.parquet")[0].num_rows > trials
+
+    def trials(minutes: float) -> int:
+        seconds = itertools.count(time.monotonic())
+        clock = SimpleNamespace(monotonic=lambda: next(seconds))
+        monkeypatch.setattr(budgets, "time", clock)
+        folder = pf.search(study, out=tmp_path / "run", minutes=minutes, quiet=True)
+        frame, facts = read_front(folder)
+        assert facts.study["search"]["minutes"] == minutes
+        assert (frame["role"] == "dense").sum() == 1
+        return read_table(folder / "trials.parquet")[0].num_rows
+
+    first = trials(0.5)
+    assert 1 <= first < 60 * 0.5
+    assert first < trials(1.5) < 60 * 1.5

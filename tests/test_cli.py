@@ -253,6 +253,7 @@ def test_help_shows_a_study_file_that_can_be_copied(
     assert copied.data.confirm_examples == 1000
 
 
+@pytest.mark.slow
 def test_package_runs_as_a_module() -> None:
     command = [sys.executable, "-m", "paretoformer", "--help"]
     output = subprocess.run(command, check=True, capture_output=True, text=True).stdout

@@ -103,6 +103,7 @@ def test_the_embedder_is_made_without_training(
 
 @pytest.mark.slow
 @pytest.mark.alone
+@pytest.mark.nightly
 @pytest.mark.timeout(900)  # it trains a model first
 def test_reviews_gives_a_front_that_loads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PARETOFORMER_CACHE", str(tmp_path / "cache"))

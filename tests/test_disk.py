@@ -6,7 +6,6 @@ import errno
 import os
 import shutil
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -148,28 +147,23 @@ def grow(folder: Path, kilobytes: int) -> None:
     subprocess.run(["mount", "-o", f"remount,size={kilobytes}k", str(folder)], check=True)
 
 
-def command(*arguments: object) -> subprocess.CompletedProcess[str]:
-    line = [sys.executable, "-m", "paretoformer.search.cli", *map(str, arguments)]
-    return subprocess.run(line, capture_output=True, text=True, timeout=280, check=False)
-
-
 @pytest.mark.parametrize("small", [130], indirect=True)
-def test_report_is_written_once_there_is_room(small: Path, example: Path) -> None:
+def test_report_is_written_once_there_is_room(run: Run, small: Path, example: Path) -> None:
     copy = small / "run"
     shutil.copytree(example, copy)
-    found = command("report", copy)
-    assert found.returncode == 2
-    assert found.stderr.count("\n") == 1
-    assert f"no room is left on the file system at {small}: " in found.stderr
+    status, _, error = run("report", copy)
+    assert status == 2
+    assert error.count("\n") == 1
+    assert f"no room is left on the file system at {small}: " in error
     assert {path.name for path in copy.iterdir()} == {path.name for path in example.iterdir()}
     grow(small, 20_000)
-    assert command("report", copy).returncode == 0
+    assert run("report", copy)[0] == 0
 
 
 @pytest.mark.slow
-@pytest.mark.alone
+@pytest.mark.usefixtures("inline")
 @pytest.mark.parametrize("small", [100], indirect=True)
-def test_search_goes_on_once_there_is_room(small: Path, tmp_path: Path) -> None:
+def test_search_goes_on_once_there_is_room(run: Run, small: Path, tmp_path: Path) -> None:
     """First its storage does not fit, then what it writes while it searches."""
     extra = (
         '[space]\nruntime = ["torch"]\nattention = ["full", "window"]\n[search]\ntable = false\n'
@@ -177,12 +171,11 @@ def test_search_goes_on_once_there_is_room(small: Path, tmp_path: Path) -> None:
     study = write_study(tmp_path, trials=3, extra=extra)
     for kilobytes in (100, 400):
         grow(small, kilobytes)
-        found = command("search", study, "--out", small / "run")
-        assert found.returncode == 2, found.stderr
-        assert "Traceback" not in found.stderr
-        assert f"no room is left on the file system at {small}: " in found.stderr.splitlines()[-1]
+        status, _, error = run("search", study, "--out", small / "run")
+        assert status == 2, error
+        assert "Traceback" not in error
+        assert f"no room is left on the file system at {small}: " in error.splitlines()[-1]
         assert not list(small.rglob("*.part"))
     grow(small, 50_000)
-    again = command("search", study, "--out", small / "run")
-    assert again.returncode == 0, again.stderr
+    assert run("search", study, "--out", small / "run")[0] == 0
     assert (small / "run" / "report.html").exists()

@@ -133,7 +133,8 @@ ORDERS = {
 }
 
 
-@pytest.mark.parametrize("order", ORDERS)
+@pytest.mark.slow
+@sampled("order", ORDERS, ["a model was made before"])
 def test_either_package_may_be_imported_first(folder: Path, order: str) -> None:
     code = (
         f"{ORDERS[order]}\nimport sys\n"

@@ -113,6 +113,7 @@ def finished(url: str) -> int:
     return int(count)
 
 
+@pytest.mark.usefixtures("inline")
 def test_whole_study_runs_on_it_and_is_published(url: str, tmp_path: Path) -> None:
     extra = f'[space]\nruntime = ["torch"]\n[search]\nstorage = "{url}"\ntable = false\n'
     study = write_study(tmp_path, trials=4, extra=extra)

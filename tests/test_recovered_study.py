@@ -14,14 +14,14 @@ from paretoformer.search.records.parquet import read_front, read_table
 from paretoformer.spaces.recovery.repair_report import Recovered
 from tests.tiny import write_study
 
-pytestmark = [pytest.mark.slow, pytest.mark.alone]
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("inline")]
 
-EXTRA = '[recovery]\ndistill_minutes = 0.1\n[space]\nruntime = ["torch"]\n'
+EXTRA = '[recovery]\ndistill_minutes = 0.05\n[space]\nruntime = ["torch"]\n'
 ANY = ["accuracy >= 0"]
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def finished(inline: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
     study = write_study(tmp_path_factory.mktemp("recovered"), trials=8, extra=EXTRA)
     return pf.search(study, out=study.parent / "run", quiet=True)
 
@@ -36,8 +36,8 @@ def test_all_that_was_cut_was_repaired_and_one_was_distilled(finished: Path) -> 
     assert found[0].is_dense
     assert len(found) == 8 + 1  # the trials that were asked for, and what was distilled
     values = {c.recovery for c in found if set(c.changes()) - {"readout", "runtime"}}
-    assert values == {"least_squares", "distilled:0.1"}
-    assert sum(c.recovery == "distilled:0.1" for c in found) == 1
+    assert values == {"least_squares", "distilled:0.05"}
+    assert sum(c.recovery == "distilled:0.05" for c in found) == 1
     assert {c.readout for c in found[1:]} == {"first"}
 
 

@@ -146,7 +146,8 @@ def test_rows_are_coupled_only_where_the_runtime_says_so(value: str, runnable: R
     batch = inputs(model())
     alone = logits(runnable, cut(batch, slice(1), 40))
     together = logits(runnable, batch)[:1]
-    assert torch.allclose(alone, together, atol=1e-6) or runnable.couples_rows or "float" in value
+    tolerance = 0.02 if "float16" in value else 1e-6
+    assert torch.allclose(alone, together, atol=tolerance) == (not runnable.couples_rows)
 
 
 @marked(ON_CPU)
@@ -157,10 +158,11 @@ def test_equal_inputs_give_equal_outputs(value: str, runnable: Runnable) -> None
     assert torch.equal(logits(runnable, batch), first)
 
 
-@marked(ON_CPU)
-def test_runtime_uses_the_threads_that_were_asked_for(value: str, runnable: Runnable) -> None:
-    torch.set_num_threads(THREADS)
-    assert runnable.threads == THREADS
+@pytest.mark.parametrize("value", ["torch", "onnxruntime", "openvino"])
+def test_runtime_uses_the_threads_that_were_asked_for(value: str) -> None:
+    runtime, precision = parse(value)
+    torch.set_num_threads(1)
+    assert runtime.convert(model(), precision, tools()).threads == THREADS
 
 
 @marked(ON_CPU)

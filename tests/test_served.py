@@ -18,7 +18,7 @@ from paretoformer.search.records.errors import RunError, StudyError
 from paretoformer.search.records.parquet import read_front, read_table
 from tests.tiny import write_study
 
-pytestmark = [pytest.mark.slow, pytest.mark.alone]
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("inline")]
 
 RUNTIMES = '[space]\nruntime = ["torch", "onnxruntime:int8"]\n[search]\ntable = false\n'
 """Without the table: with it, the smallest that this tiny model has is one that torch runs."""
@@ -26,7 +26,7 @@ ALTERNATIVE = ["accuracy >= 0"]
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def finished(inline: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The run folder of a small study."""
     study = write_study(tmp_path_factory.mktemp("served"), trials=6, extra=RUNTIMES)
     return pf.search(study, out=study.parent / "run", quiet=True)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import random
 import shutil
 import signal
 import subprocess
@@ -26,6 +25,8 @@ from paretoformer.search.records.run_folder import RunFolder
 from paretoformer.search.report.evidence import overlaps, timeline
 from paretoformer.search.study.optuna_study import open_study
 from paretoformer.spaces.models.surgery import count_parameters
+from tests.conftest import Run
+from tests.sampled import sampled
 from tests.tiny import write_study
 
 pytestmark = [pytest.mark.slow, pytest.mark.alone]
@@ -61,8 +62,8 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return study
 
 
-def ids(study: Path) -> list[str]:
-    column = read_table(study.parent / "run" / "trials.parquet")[0]["candidate_id"]
+def ids(run: Path) -> list[str]:
+    column = read_table(run / "trials.parquet")[0]["candidate_id"]
     return list(column.to_pylist())
 
 
@@ -150,94 +151,98 @@ def test_exported_model_answers_alike_in_another_process(finished: Path) -> None
     assert parameters == best.metrics["parameters"].value
 
 
-def test_more_trials_go_on_from_those_there_are(finished: Path) -> None:
-    before = ids(finished)
-    finish(finished, "--trials", "9")
-    after = ids(finished)
+@pytest.fixture
+def copy(finished: Path, tmp_path: Path) -> Path:
+    """Its run folder, for tests that change it."""
+    return Path(shutil.copytree(finished.parent / "run", tmp_path / "copy"))
+
+
+@pytest.mark.usefixtures("inline")
+def test_more_trials_go_on_from_those_there_are_and_none_is_measured_again(
+    finished: Path, copy: Path
+) -> None:
+    before = ids(copy)
+    pf.search(finished, out=copy, trials=9, quiet=True)
+    after = ids(copy)
     assert after[:7] == before
     assert len(set(after)) == len(after) == 9
+    table = pq.read_table(copy / "trials.parquet")
+    pf.search(finished, out=copy, trials=9, quiet=True)
+    assert pq.read_table(copy / "trials.parquet").equals(table)
 
 
-def test_finished_run_is_not_measured_again(finished: Path) -> None:
-    trials = finished.parent / "run" / "trials.parquet"
-    before = pq.read_table(trials)
-    finish(finished, "--trials", "9")
-    assert pq.read_table(trials).equals(before)
-
-
-def test_folder_of_another_study_is_refused(finished: Path) -> None:
+def test_folder_of_another_study_is_refused(finished: Path, copy: Path, run: Run) -> None:
     text = finished.read_text().replace("sequence_length = 64", "sequence_length = 32")
     other = finished.with_name("other.toml")
     other.write_text(text)
-    process = start(other)
-    error = process.communicate(timeout=100)[1]
-    assert process.returncode == 2
+    status, _, error = run("search", other, "--out", copy)
+    assert status == 2
     assert "holds another study" in error
     assert "target.sequence_length is 64 there and 32 here" in error
     assert error.count("\n") == 1
 
 
-def test_folder_without_its_storage_is_not_begun_again(finished: Path, tmp_path: Path) -> None:
-    copy = shutil.copytree(finished.parent / "run", tmp_path / "copy")
+def test_folder_without_its_storage_is_not_begun_again(
+    finished: Path, copy: Path, run: Run
+) -> None:
     (copy / "optuna.db").unlink()
-    process = start(finished, "--out", str(copy))
-    error = process.communicate(timeout=100)[1]
-    assert process.returncode == 2
+    status, _, error = run("search", finished, "--out", copy)
+    assert status == 2
     assert "has lost its optuna.db" in error
     assert error.count("\n") == 1
 
 
-def test_storage_of_another_run_is_refused(tmp_path: Path) -> None:
+def test_storage_of_another_run_is_refused(tmp_path: Path, run: Run) -> None:
     storage = f"sqlite:///{tmp_path}/shared.db"
     study = write_study(tmp_path, extra=f'[search]\nstorage = "{storage}"')
     open_study("tiny", storage, [Accuracy(), Latency()], "random", 0)
-    process = start(study)
-    error = process.communicate(timeout=100)[1]
-    assert process.returncode == 2
+    status, _, error = run("search", study, "--out", tmp_path / "run")
+    assert status == 2
     assert "holds a study 'tiny' already: choose another name" in error
     assert not (tmp_path / "run").exists()
 
 
-def test_changed_data_is_refused(finished: Path) -> None:
+def test_changed_data_is_refused(finished: Path, copy: Path, run: Run) -> None:
     data = finished.parent / "data.csv"
     text = data.read_text()
     try:
         data.write_text(text.replace("word1 ", "word2 "))
-        process = start(finished, "--trials", "9")
-        error = process.communicate(timeout=100)[1]
+        status, _, error = run("search", finished, "--out", copy, "--trials", 9)
     finally:
         data.write_text(text)
-    assert process.returncode == 2
+    assert status == 2
     assert "the data changed" in error
 
 
+def wait_for_rows(run: Path, count: int) -> None:
+    """Until the table has so many."""
+    deadline = time.monotonic() + 120
+    while not (run / "trials.parquet").exists() or len(ids(run)) < count:
+        assert time.monotonic() < deadline, "no trial was finished"
+        time.sleep(0.1)
+
+
 def test_killed_study_goes_on_without_loss_or_double(tmp_path: Path) -> None:
-    study = write_study(tmp_path, trials=8, extra=TORCH)
-    kept: list[str] = []
-    for seconds in (14 + 4 * random.random(), 14 + 6 * random.random()):
-        process = start(study)
-        time.sleep(seconds)
-        process.send_signal(signal.SIGKILL)
-        process.communicate()
-        if (tmp_path / "run" / "trials.parquet").exists():
-            assert ids(study)[: len(kept)] == kept
-            kept = ids(study)
+    study, run = write_study(tmp_path, trials=8, extra=TORCH), tmp_path / "run"
+    process = start(study)
+    wait_for_rows(run, 2)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    kept = ids(run)
+    assert 2 <= len(kept) < 8
     finish(study)
-    assert set(kept) <= set(ids(study))
-    assert len(set(ids(study))) == len(ids(study)) == 8
+    assert ids(run)[: len(kept)] == kept
+    assert len(set(ids(run))) == len(ids(run)) == 8
 
 
-@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@sampled("number, status", [(signal.SIGINT, 130), (signal.SIGTERM, 143)], [(signal.SIGINT, 130)])
 def test_interrupted_command_ends_its_workers_and_prints_no_stack(
     tmp_path: Path, number: signal.Signals, status: int
 ) -> None:
     before = ray_processes()
     study = write_study(tmp_path, trials=50, extra=TORCH)
     process = start(study)
-    trials = tmp_path / "run" / "trials.parquet"
-    deadline = time.monotonic() + 60
-    while not trials.exists() and time.monotonic() < deadline:
-        time.sleep(0.2)
+    wait_for_rows(tmp_path / "run", 1)
     os.kill(process.pid, number)
     error = process.communicate(timeout=30)[1]
     assert process.returncode == status
