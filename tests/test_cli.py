@@ -178,14 +178,6 @@ def test_wrong_command_line_is_refused_in_one_line(
     assert not list(tmp_path.iterdir())
 
 
-def test_corrupt_front_is_named(run: Run, example: Path, tmp_path: Path) -> None:
-    copy = shutil.copytree(example, tmp_path / "copy")
-    (copy / "front.parquet").write_bytes(b"PAR1" * 100)
-    status, _, error = run("front", copy)
-    assert status == 2
-    assert "front.parquet is damaged" in error
-
-
 def test_front_prints_dense_first(run: Run, example: Path) -> None:
     status, output, _ = run("front", example)
     assert status == 0
@@ -274,17 +266,6 @@ def test_last_line_is_the_answer_in_words(example: Path) -> None:
     assert f"{found.candidate.heads.total} of 72 heads" in last
     assert found.speedup_text in last
     assert last.endswith(f"`paretoformer export {example} out/`")
-
-
-def test_report_is_one_file_that_asks_the_network_for_nothing(
-    run: Run, example: Path, tmp_path: Path
-) -> None:
-    copy = shutil.copytree(example, tmp_path / "copy")
-    assert run("report", copy)[0] == 0
-    page = (copy / "report.html").read_text(encoding="utf-8")
-    assert page.count('class="layer"') >= 6 * 5
-    for outside in ('src="http', "href=", "@import"):
-        assert outside not in page.split("</head>")[0]
 
 
 @pytest.mark.parametrize("family", ["roberta", "electra"])

@@ -29,7 +29,7 @@ from paretoformer.spaces.models.surgery import (
     share,
 )
 from tests import test_surgery
-from tests.test_surgery import every_decoder, every_family, inputs, logits
+from tests.test_surgery import every_family, inputs, logits
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -228,35 +228,6 @@ def test_hidden_states_are_those_of_the_kept_layers(family: str) -> None:
         model(**inputs(model), output_hidden_states=True)  # leaves hooks in the layers
         states = shallow(model, KEPT)(**inputs(model), output_hidden_states=True).hidden_states
     assert len(states) == 3
-
-
-@every_decoder
-@pytest.mark.parametrize("cut", [mixed, lambda model: shallow(model, KEPT)])
-def test_generation_with_a_cache_equals_generation_without(
-    family: str, cut: Callable[[Any], Any]
-) -> None:
-    model = cut(tiny(family, "CausalLM"))
-    ids = inputs(model)["input_ids"][1:]
-    padded = torch.ones_like(ids)
-    padded[0, :9] = 0  # generation pads at the left
-    call = {"attention_mask": padded, "max_new_tokens": 8, "eos_token_id": None}
-    with torch.no_grad():
-        once = model.generate(ids, use_cache=True, do_sample=False, **call)
-        again = model.generate(ids, use_cache=False, do_sample=False, **call)
-    assert once.shape == (2, 48)
-    assert torch.equal(once, again)
-
-
-@every_decoder
-def test_token_behind_a_cache_gets_the_logits_of_a_whole_forward(family: str) -> None:
-    model = mixed(tiny(family, "CausalLM"))
-    ids = inputs(model)["input_ids"][1:]
-    with torch.no_grad():
-        cache = model(ids[:, :30], use_cache=True).cache
-        rest = model(ids[:, 30:], cache=cache, use_cache=True)
-        expected = model(ids, use_cache=False).logits[:, 30:]
-    assert len(cache.layers) == 2
-    torch.testing.assert_close(rest.logits, expected, atol=1e-5, rtol=1e-5)
 
 
 @pytest.mark.parametrize("family", ["bert", "distilbert"])

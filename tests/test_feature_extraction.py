@@ -29,7 +29,6 @@ from paretoformer.spaces import Candidate, HeadMask
 from paretoformer.spaces.models.divergence import Directions
 from paretoformer.spaces.models.embedder import as_embedder
 from paretoformer.spaces.models.surgery import share
-from paretoformer.testing import check_task
 from tests.tiny import HEADS, LAYERS, SMALL_SPACE, write_model, write_study
 
 CUT = Candidate(HeadMask(((True,) + (False,) * (HEADS - 1),) * LAYERS))
@@ -120,12 +119,6 @@ def test_unknown_modules_are_refused_by_name(
         pooling_of(str(write_embedder(tmp_path / "model", pooling, *more)))
 
 
-def test_laws_of_the_task() -> None:
-    vectors = torch.nn.functional.normalize(torch.randn(5, 8), dim=-1)
-    output = SimpleNamespace(sentence_embedding=vectors.requires_grad_())
-    check_task(task_of("feature-extraction"), output, torch.zeros(5, 8))
-
-
 def test_squared_probe_is_the_curvature_of_the_divergence() -> None:
     """1 - cosine moves by |step|² / 2 for a small step across the embedding."""
     unit = torch.nn.functional.normalize(torch.randn(1, 6), dim=-1)
@@ -153,26 +146,6 @@ def test_compressed_embedder_is_loaded_as_one_and_by_transformers_as_its_encoder
         torch.testing.assert_close(again(**batch()).sentence_embedding, wanted)
         hidden = native(**batch()).last_hidden_state[0].mean(dim=0)
     torch.testing.assert_close(hidden / hidden.norm(), wanted[0])
-
-
-def test_export_of_an_embedder_opens_in_sentence_transformers(folder: Path, tmp_path: Path) -> None:
-    sentence_transformers = pytest.importorskip("sentence_transformers")
-    compressed = pf.compress(as_embedder(encoder(folder), "mean"), CUT)
-    export = pf.save_compressed(compressed, tmp_path / "export")
-    modules = (folder / "modules.json").read_text().replace('"st.', '"sentence_transformers.')
-    (export / "modules.json").write_text(modules)
-    (export / "1_Pooling").mkdir()
-    pooling = {"word_embedding_dimension": 32, "pooling_mode_mean_tokens": True}
-    (export / "1_Pooling" / "config.json").write_text(json.dumps(pooling))
-    (export / "2_Normalize").mkdir()
-    tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
-    tokenizer.save_pretrained(export)
-    texts = ["word1 word2 word3", "word4"]
-    found = sentence_transformers.SentenceTransformer(str(export), device="cpu").encode(texts)
-    with torch.no_grad():
-        inputs = tokenizer(texts, padding=True, return_tensors="pt")
-        wanted = compressed(**inputs).sentence_embedding.numpy()
-    np.testing.assert_allclose(found, wanted, atol=1e-5)
 
 
 def embedding_study(folder: Path, extra: str = "") -> Path:

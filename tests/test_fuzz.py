@@ -117,11 +117,6 @@ def test_candidate_or_value_error(changes: list[Edit]) -> None:
     check(read, ValueError)
 
 
-@given(st.text(max_size=30) | values.map(json.dumps))
-def test_any_text_is_a_candidate_or_a_value_error(text: str) -> None:
-    check(lambda: Candidate.from_json(text), ValueError)
-
-
 STUDY = {
     "trials": 6,
     "seed": 3,
@@ -155,11 +150,6 @@ def test_study_or_study_error(changes: list[Edit]) -> None:
         assert parse_spec(spec.to_toml(), source=Path("mine.toml")) == spec
 
     check(read, StudyError)
-
-
-@given(st.text(max_size=200))
-def test_any_text_is_a_study_or_a_study_error(text: str) -> None:
-    check(lambda: parse_spec(text, source=Path("mine.toml")), StudyError)
 
 
 def read_everything(run: Path) -> None:

@@ -15,7 +15,6 @@ import torch
 import transformers
 from PIL import Image
 
-import paretoformer as pf
 from paretoformer.evaluators.common.target import Target
 from paretoformer.evaluators.data.examples import Examples
 from paretoformer.evaluators.tasks import image_classification, task_of
@@ -226,14 +225,3 @@ def test_init_names_the_task_and_no_text(study: Path, tmp_path: Path) -> None:
     assert "\ntext = " not in text
     out.write_text(text.replace("_examples = 500", "_examples = 40").replace("1000", "60"))
     assert len(load_subject(load_spec(out)).workload.splits["search"]) == 40
-
-
-def test_export_is_an_image_classifier_to_transformers(study: Path, tmp_path: Path) -> None:
-    folder = study.parent / "model"
-    model = transformers.AutoModelForImageClassification.from_pretrained(folder).eval()
-    export = pf.save_compressed(pf.compress(model, CUT), tmp_path / "export")
-    pixels = torch.randn(2, 3, SIZE, SIZE)
-    with torch.no_grad():
-        wanted = pf.load_compressed(export)(pixel_values=pixels).logits
-        native = transformers.AutoModelForImageClassification.from_pretrained(export)
-        torch.testing.assert_close(native(pixel_values=pixels).logits, wanted)

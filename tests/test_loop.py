@@ -97,12 +97,6 @@ def test_duplicate_is_told_the_stored_values_and_does_not_count(tmp_path: Path) 
         assert trial.values == records[trial.user_attrs[DUPLICATE]].values(NAMES)
 
 
-def test_search_stops_when_the_space_is_exhausted(tmp_path: Path) -> None:
-    space = small_space(1)
-    records = new_search(tmp_path, space).run(1000)
-    assert len(records) == space.size == 9
-
-
 def test_failed_trial_is_a_row_and_the_study_goes_on(tmp_path: Path) -> None:
     smallest = Candidate(HeadMask.none(3, 4))
     assert smallest in structures(small_space())

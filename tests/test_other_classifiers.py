@@ -24,7 +24,7 @@ from paretoformer.search.study.spec import load_spec
 from paretoformer.search.study.subject import load_subject, try_dense
 from paretoformer.search.study.template import init
 from paretoformer.spaces.models.divergence import Answers, MultiLabel, Numbers
-from paretoformer.testing import check_metric, check_task
+from paretoformer.testing import check_metric
 from tests.tiny import SMALL_SPACE, WORDS, kept, write_model, write_study
 
 NAMES = ("anger", "joy", "fear")
@@ -243,15 +243,6 @@ def test_scores_are_those_of_the_libraries(seed: int) -> None:
             found = check_metric(metric_of(name), bench_of(task, truth, said))
         assert found is not None
         assert found.value == pytest.approx(float(value))
-
-
-@pytest.mark.parametrize(
-    ("task", "labels"), [(REGRESSION, torch.zeros(4)), (MULTI_LABEL, torch.ones(4, 3))]
-)
-def test_laws_of_the_tasks(task: str, labels: torch.Tensor) -> None:
-    width = 1 if task == REGRESSION else len(NAMES)
-    output = SimpleNamespace(logits=torch.randn(4, width, requires_grad=True))
-    check_task(task_of(task), output, labels)
 
 
 @pytest.mark.parametrize(("answers", "width"), [(Numbers(), 1), (MultiLabel(), 4)])

@@ -528,6 +528,7 @@ def test_model_that_knows_nothing_of_its_data_is_doubted(study: Path) -> None:
         ('path = "data.txt"', 'path = "data.txt"\ntext = "body"', "no column 'body'"),
         ("search_examples = 40", "search_examples = 4000", "Lower data.search_examples"),
         ("threads = 2", 'threads = 2\n[search]\nrequire = ["f1 >= 0.5"]', "unknown required"),
+        ("[data]", '[data]\ntext_pair = "text"', "takes single texts: leave out data.text_pair"),
     ],
 )
 def test_wrong_study_is_refused_in_one_line(
@@ -610,13 +611,6 @@ def test_token_as_likely_as_the_dense_models_is_the_same() -> None:
     batch = {"attention_mask": torch.ones(1, 3)}
     assert TASK.likeness(output, output, batch).tolist() == [1.0]
     assert TASK.likeness(output, TASK.answers.kept(output), batch).tolist() == [1.0]
-
-
-def test_pairs_are_refused(run: Run, study: Path) -> None:
-    study.write_text(study.read_text().replace("[data]", '[data]\ntext_pair = "text"'))
-    status, _, errors = run("search", study, "--out", study.parent / "run")
-    assert status == 2
-    assert "text-generation takes single texts: leave out data.text_pair" in errors
 
 
 def test_label_that_nobody_reads_is_refused(run: Run, study: Path) -> None:

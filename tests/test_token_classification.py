@@ -15,7 +15,6 @@ import torch
 import transformers
 from seqeval.metrics import f1_score
 
-import paretoformer as pf
 from paretoformer.evaluators.data.examples import DataSource, read_splits
 from paretoformer.evaluators.data.reading import DataError, read_columns
 from paretoformer.evaluators.data.workload import IGNORED
@@ -27,7 +26,7 @@ from paretoformer.search.study.spec import load_spec
 from paretoformer.search.study.subject import load_subject, try_dense
 from paretoformer.spaces import Candidate, HeadMask
 from paretoformer.spaces.models.divergence import TokenDistributions
-from paretoformer.testing import check_metric, check_task
+from paretoformer.testing import check_metric
 from tests.tiny import HEADS, LAYERS, SMALL_SPACE, WORDS, kept, write_model, write_study
 
 NAMES = ("O", "B-PER", "I-PER", "B-LOC", "I-LOC")
@@ -298,14 +297,6 @@ def test_labels_without_a_scheme_are_runs() -> None:
     assert entity_counts(labels, answers, {0: "NOUN", 1: "VERB"}).tolist() == [[1, 3, 2]]
 
 
-def test_laws_of_the_task() -> None:
-    torch.manual_seed(0)
-    batch = {"attention_mask": (torch.arange(6) < torch.tensor([[6], [4], [2]])).long()}
-    output = SimpleNamespace(logits=torch.randn(3, 6, 5, requires_grad=True))
-    labels = torch.randint(0, 5, (3, 8))  # as long as the longest row of the split
-    check_task(task_of("token-classification"), output, labels, batch)
-
-
 def test_padding_says_nothing() -> None:
     torch.manual_seed(0)
     batch = {"attention_mask": torch.tensor([[1, 1, 0, 0]])}
@@ -333,18 +324,3 @@ def test_squared_probe_is_the_curvature_of_the_divergence() -> None:
     moved, dense = SimpleNamespace(logits=logits + step), SimpleNamespace(logits=logits)
     wanted = 2 * float(TokenDistributions().divergence(moved, dense, batch))
     assert np.mean(squares) == pytest.approx(wanted, rel=0.1)
-
-
-def test_export_is_a_tagger_to_transformers(tmp_path: Path) -> None:
-    folder = write_tagger(tmp_path / "model")
-    model = transformers.AutoModelForTokenClassification.from_pretrained(folder).eval()
-    export = pf.save_compressed(pf.compress(model, CUT), tmp_path / "export")
-    transformers.AutoTokenizer.from_pretrained(folder).save_pretrained(export)
-    ids = torch.tensor([[2, 7, 9, 3]])
-    with torch.no_grad():
-        wanted = pf.load_compressed(export)(input_ids=ids).logits
-        native = transformers.AutoModelForTokenClassification.from_pretrained(export)
-        torch.testing.assert_close(native(input_ids=ids).logits, wanted)
-    assert wanted.shape == (1, 4, len(NAMES))
-    found = transformers.pipeline("token-classification", model=str(export))("word1 word2")
-    assert isinstance(found, list)
