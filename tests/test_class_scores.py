@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 from types import SimpleNamespace
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -36,6 +37,7 @@ def test_most_frequent_class_alone_scores_little() -> None:
 
 
 @settings(max_examples=10)  # of 800 scores each
+@mock.patch("paretoformer.evaluators.common.statistics.RESAMPLES", 19)  # 199 take minutes
 @given(st.lists(st.tuples(st.integers(0, 2), st.integers(0, 2)), min_size=2, max_size=30))
 def test_value_lies_in_its_interval_and_right_answers_are_the_best(
     pairs: list[tuple[int, int]],

@@ -14,6 +14,13 @@ from paretoformer.spaces import AttentionChoice, HeadMask
 from paretoformer.spaces.axes import axes, axis_of
 from paretoformer.spaces.axes.axis import Evidence, Shape
 from paretoformer.spaces.axes.neuron_mask import NeuronMask
+from paretoformer.spaces.models.divergence import (
+    Answers,
+    Directions,
+    MultiLabel,
+    Numbers,
+    TokenDistributions,
+)
 from paretoformer.testing import check_axis, check_domain, check_task
 
 SHAPE = Shape(layers=3, heads=4)
@@ -74,6 +81,43 @@ def test_domain_keeps_its_promises(name: str) -> None:
 def test_axis_without_facts_stays_at_its_default(name: str) -> None:
     domain = axis_of(name).domain(axis_of(name).setting_default, Evidence(SHAPE))
     assert list(domain.starts()) == [axis_of(name).default(SHAPE)]
+
+
+UNIT = torch.nn.functional.normalize(torch.randn(1, 6, generator=torch.Generator().manual_seed(0)))
+ANSWERS: dict[str, tuple[Answers, torch.Tensor, float, dict[str, torch.Tensor]]] = {
+    "numbers": (Numbers(), torch.tensor([[0.7]]), 1e-2, {}),
+    "labels": (MultiLabel(), torch.tensor([[0.4, -1.0, 2.0, 0.1]]), 1e-2, {}),
+    "directions": (Directions(), UNIT, 1e-3, {}),
+    "tokens": (
+        TokenDistributions(),
+        torch.linspace(-1, 2, 12).reshape(1, 4, 3),
+        1e-2,
+        {"attention_mask": torch.tensor([[1, 1, 1, 0]])},
+    ),
+}
+"""Answers, an output, the length of a step from it, and its batch."""
+
+
+@pytest.mark.parametrize("kind", ANSWERS)
+def test_squared_probe_is_the_curvature_of_the_divergence(kind: str) -> None:
+    answers, output, length, batch = ANSWERS[kind]
+
+    def given(values: torch.Tensor) -> Any:
+        return SimpleNamespace(logits=values, sentence_embedding=values)
+
+    generator = torch.Generator().manual_seed(1)
+    step, squares = length * torch.randn(output.shape, generator=generator), []
+    for _ in range(3000):
+        leaf = output.clone().requires_grad_()
+        (gradient,) = torch.autograd.grad(answers.probe(given(leaf), generator, batch), leaf)
+        squares.append(float((gradient * step).sum() ** 2))
+    wanted = 2 * float(answers.divergence(given(output + step), given(output), batch))
+    assert np.mean(squares) == pytest.approx(wanted, rel=0.1)
+    near, far = (given(output + size * step / length) for size in (0.1, 0.5))
+    assert float(answers.distance(far, given(output), batch)) > 0
+    assert answers.distance(far, given(output), batch) > answers.distance(
+        near, given(output), batch
+    )
 
 
 @pytest.mark.parametrize("name", task_names())
