@@ -13,10 +13,10 @@ from functools import cached_property
 from types import MappingProxyType
 from typing import Any
 
-from paretoformer.spaces.attention.choice import FULL, AttentionChoice
 from paretoformer.spaces.axes import axes, axis_of
 from paretoformer.spaces.axes.axis import Shape, Stage
 from paretoformer.spaces.axes.head_mask import HeadMask
+from paretoformer.spaces.common.attention_choice import FULL, AttentionChoice
 from paretoformer.spaces.common.malformed import MALFORMED, json_object
 from paretoformer.spaces.common.registry import did_you_mean
 

@@ -10,9 +10,9 @@ import torch
 
 from paretoformer.search.planning.block_repair import BlockRepairs
 from paretoformer.spaces import AttentionChoice, Candidate, HeadMask
-from paretoformer.spaces.attention.choice import FULL
 from paretoformer.spaces.axes.neuron_mask import NeuronMask
 from paretoformer.spaces.build import build
+from paretoformer.spaces.common.attention_choice import FULL
 from paretoformer.spaces.models.families import blocks_of, neurons_of, shape_of
 from paretoformer.spaces.recovery.layerwise import Layerwise, Part
 from paretoformer.spaces.recovery.least_squares import _solve

@@ -14,9 +14,9 @@ from paretoformer.evaluators.outcome import Outcome, Result
 from paretoformer.search.records.record import RECORD, TrialRecord
 from paretoformer.search.report.layers import layer_rows, picture
 from paretoformer.search.report.pictures import NAME, Pictures, attach_picture
-from paretoformer.spaces.attention.choice import AttentionChoice
 from paretoformer.spaces.axes.head_mask import HeadMask
 from paretoformer.spaces.candidate import Candidate
+from paretoformer.spaces.common.attention_choice import AttentionChoice
 
 SVG = "{http://www.w3.org/2000/svg}"
 WINDOW = AttentionChoice.of("window", window=8)

@@ -22,11 +22,11 @@ import numpy as np
 import torch
 from torch import nn
 
-from paretoformer.spaces.attention.choice import FULL, AttentionChoice
 from paretoformer.spaces.axes.axis import Shape
 from paretoformer.spaces.build import build
 from paretoformer.spaces.candidate import Candidate
 from paretoformer.spaces.common.arrays import Floats
+from paretoformer.spaces.common.attention_choice import FULL, AttentionChoice
 from paretoformer.spaces.models.families import blocks_of, neurons_of, shape_of
 from paretoformer.spaces.models.surgery import matrix_of
 from paretoformer.spaces.recovery.layerwise import Layerwise, Part

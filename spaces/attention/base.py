@@ -11,9 +11,9 @@ from typing import Any, ClassVar
 import torch
 from torch import nn
 
-from paretoformer.spaces.attention.choice import AttentionChoice
 from paretoformer.spaces.attention.padding import compacted, tracing
 from paretoformer.spaces.attention.short_cache import ShortLayer
+from paretoformer.spaces.common.attention_choice import AttentionChoice
 from paretoformer.spaces.common.registry import Registry
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from paretoformer.spaces.attention.base import attention_class, names
-from paretoformer.spaces.attention.choice import FULL, AttentionChoice
+from paretoformer.spaces.common.attention_choice import FULL, AttentionChoice
 
 
 def menu(

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 
 import numpy as np
 
-from paretoformer.spaces.attention.choice import FULL, AttentionChoice
 from paretoformer.spaces.axes.axis import (
     Axis,
     Built,
@@ -28,6 +27,7 @@ from paretoformer.spaces.axes.axis import (
     Values,
     register,
 )
+from paretoformer.spaces.common.attention_choice import FULL, AttentionChoice
 
 if TYPE_CHECKING:
     from paretoformer.spaces.axes.block_options import Block

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from paretoformer.spaces.attention.choice import AttentionChoice
 from paretoformer.spaces.axes.block_options import (
     Block,
     Costs,
@@ -20,6 +19,7 @@ from paretoformer.spaces.axes.block_options import (
     rising,
 )
 from paretoformer.spaces.axes.head_mask import HeadMask
+from paretoformer.spaces.common.attention_choice import AttentionChoice
 
 FASTER = 0.95
 """Share of full attention's time, with its projections, below which a mechanism is worth a try."""

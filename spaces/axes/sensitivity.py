@@ -14,9 +14,9 @@ import torch
 from torch import nn
 
 from paretoformer.spaces.attention import build
-from paretoformer.spaces.attention.choice import FULL, AttentionChoice
 from paretoformer.spaces.attention.interface import IMPLEMENTATION, MECHANISM
 from paretoformer.spaces.axes.axis import Json, Probe
+from paretoformer.spaces.common.attention_choice import FULL, AttentionChoice
 from paretoformer.spaces.models.families import Block, blocks_of, head_dim_of
 from paretoformer.spaces.models.surgery import share
 

@@ -17,12 +17,12 @@ from transformers import Cache
 from transformers.pytorch_utils import Conv1D
 
 from paretoformer.spaces import attention
-from paretoformer.spaces.attention.choice import FULL, AttentionChoice
 from paretoformer.spaces.attention.interface import (
     IMPLEMENTATION,
     MECHANISM,
     before_attention,
 )
+from paretoformer.spaces.common.attention_choice import FULL, AttentionChoice
 from paretoformer.spaces.models.families import (
     Block,
     blocks_of,

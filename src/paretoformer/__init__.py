@@ -24,9 +24,9 @@ if TYPE_CHECKING:
     from paretoformer.search.records.errors import ParetoformerError
     from paretoformer.search.records.parquet import load_front
     from paretoformer.search.run import search
-    from paretoformer.spaces.attention.choice import AttentionChoice
     from paretoformer.spaces.axes.head_mask import HeadMask
     from paretoformer.spaces.candidate import Candidate
+    from paretoformer.spaces.common.attention_choice import AttentionChoice
     from paretoformer.spaces.persist import compress, load_compressed, save_compressed
 
 __version__ = "0.1.0"
@@ -35,7 +35,7 @@ __version__ = "0.1.0"
 register_post_import_hook("paretoformer.native:register", "transformers.quantizers.auto")
 
 _HOMES = {
-    "AttentionChoice": "spaces.attention.choice",
+    "AttentionChoice": "spaces.common.attention_choice",
     "Best": "search.publish.best",
     "Candidate": "spaces.candidate",
     "HeadMask": "spaces.axes.head_mask",
