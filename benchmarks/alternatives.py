@@ -23,8 +23,8 @@ from paretoformer.evaluators.metrics import Bench
 from paretoformer.evaluators.metrics.accuracy import Accuracy
 from paretoformer.evaluators.metrics.disk import Disk
 from paretoformer.evaluators.metrics.latency import Latency
-from paretoformer.evaluators.timing.conditions import set_threads
 from paretoformer.evaluators.timing.protocol import TimingProtocol
+from paretoformer.evaluators.timing.threads import set_threads
 from paretoformer.search.study.spec import load_spec
 from paretoformer.search.study.subject import Subject, load_subject
 from paretoformer.spaces.axes import axis_of

@@ -19,8 +19,9 @@ from pathlib import Path
 import torch
 from ranked_space import space_of
 
-from paretoformer.evaluators.evaluator import Job, failure
+from paretoformer.evaluators.evaluator import failure
 from paretoformer.evaluators.formula import FormulaEvaluator
+from paretoformer.evaluators.job import Job
 from paretoformer.evaluators.metrics.accuracy import Accuracy
 from paretoformer.evaluators.metrics.latency import Latency
 from paretoformer.evaluators.outcome import Result

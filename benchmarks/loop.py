@@ -35,8 +35,8 @@ import torch  # noqa: F401  # before the clock starts
 from ranked_space import space_of
 
 from paretoformer.evaluators.common.target import cpu_name, physical_cores
-from paretoformer.evaluators.evaluator import Job
 from paretoformer.evaluators.formula import FormulaEvaluator
+from paretoformer.evaluators.job import Job
 from paretoformer.evaluators.metrics import Metric
 from paretoformer.evaluators.metrics.accuracy import Accuracy
 from paretoformer.evaluators.metrics.latency import Latency

@@ -26,7 +26,8 @@ from paretoformer.evaluators.common.measurement import Measurement
 from paretoformer.evaluators.common.progress import silent
 from paretoformer.evaluators.common.target import cpu_name
 from paretoformer.evaluators.data.examples import SplitName
-from paretoformer.evaluators.evaluator import Evaluator, Job, phases
+from paretoformer.evaluators.evaluator import Evaluator
+from paretoformer.evaluators.job import Job, phases
 from paretoformer.evaluators.metrics.latency import Latency
 from paretoformer.evaluators.metrics.likeness import Divergence
 from paretoformer.evaluators.outcome import Outcome, Result

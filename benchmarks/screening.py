@@ -20,7 +20,7 @@ from recovery import SHAPES, made_teacher
 from torch import nn
 
 from paretoformer.evaluators.common.target import cpu_name, physical_cores
-from paretoformer.evaluators.evaluator import Evaluates
+from paretoformer.evaluators.job import Evaluates
 from paretoformer.search.dispatch.placement import places
 from paretoformer.search.dispatch.ray_dispatcher import RayDispatcher
 from paretoformer.search.dispatch.ray_session import ray_session

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from paretoformer.evaluators.timing.conditions import set_threads
+from paretoformer.evaluators.timing.threads import set_threads
 from paretoformer.search.study.spec import load_spec
 from paretoformer.search.study.subject import Subject, load_subject
 from paretoformer.spaces.attention.menu import menu

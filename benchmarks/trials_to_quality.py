@@ -31,7 +31,7 @@ from paretoformer.evaluators.common.measurement import Measurement
 from paretoformer.evaluators.common.progress import silent
 from paretoformer.evaluators.common.target import cpu_name
 from paretoformer.evaluators.data.recovery_texts import recovery_texts
-from paretoformer.evaluators.evaluator import Job
+from paretoformer.evaluators.job import Job
 from paretoformer.evaluators.metrics import Metric
 from paretoformer.evaluators.metrics.latency import Latency
 from paretoformer.evaluators.metrics.likeness import Divergence

@@ -2,71 +2,29 @@
 
 from __future__ import annotations
 
-import os
-import platform
 import time
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import nn
 
-from paretoformer.evaluators.artifact import Artifact, needs_artifact
 from paretoformer.evaluators.builder import Builder
-from paretoformer.evaluators.common.measurement import Measurement, Measurements
+from paretoformer.evaluators.common.measurement import Measurement
 from paretoformer.evaluators.common.target import Target
 from paretoformer.evaluators.data.examples import SplitName
 from paretoformer.evaluators.data.workload import Workload
+from paretoformer.evaluators.job import Job
 from paretoformer.evaluators.metrics import Bench, Metric
 from paretoformer.evaluators.outcome import Outcome, Phase, Result, Span
 from paretoformer.evaluators.tasks import Task
-from paretoformer.evaluators.timing.conditions import set_threads
 from paretoformer.evaluators.timing.protocol import TimingProtocol
-from paretoformer.evaluators.timing.quiet import Waiting
+from paretoformer.evaluators.timing.threads import set_threads
 from paretoformer.spaces.axes.axis import Unsuitable
-from paretoformer.spaces.candidate import Candidate
 from paretoformer.spaces.common.malformed import one_line
 from paretoformer.spaces.recovery import Teacher
-
-
-@dataclass(frozen=True)
-class Job:
-    """One phase of evaluating a candidate.
-
-    reference: the measurements of the dense model; None for the dense model's own.
-    artifact: what the build phase made, where the candidate needs one.
-    waiting: how a timing may wait for a quiet machine, which no time limit counts.
-    """
-
-    candidate: Candidate
-    split: SplitName
-    phase: Phase
-    reference: Measurements | None = None
-    artifact: Artifact | None = None
-    waiting: Waiting = field(default_factory=Waiting)
-
-    @property
-    def seconds(self) -> float:
-        """How long it takes on purpose, which no time limit may end."""
-        if self.phase is not Phase.BUILD:
-            return self.waiting.seconds
-        return 2 * self.candidate.seconds
-
-    @property
-    def exclusive(self) -> bool:
-        """Whether it needs the machine for itself."""
-        return self.phase is Phase.TIMING
-
-
-class Evaluates(Protocol):
-    """What a worker holds: `Evaluator`, or a formula in tests."""
-
-    def prepare(self, threads: int) -> None:
-        """Called once in the worker's process, before the first job."""
-
-    def run(self, job: Job) -> Result: ...
 
 
 class Evaluator:
@@ -125,8 +83,7 @@ class Evaluator:
             result = self._result(job)
         except Exception as error:
             result = failure(error)
-        span = Span(job.phase, platform.node(), os.getpid(), started, time.time())
-        return replace(result, spans=(span,))
+        return replace(result, spans=(Span.since(started, job.phase),))
 
     def _result(self, job: Job) -> Result:
         if job.phase is Phase.BUILD:
@@ -160,12 +117,6 @@ class Evaluator:
         chosen = {n: m for n, m in chosen.items() if m.exclusive == job.exclusive}
         found = {name: metric.measure(bench) for name, metric in chosen.items()}
         return {name: measured for name, measured in found.items() if measured is not None}
-
-
-def phases(candidate: Candidate) -> tuple[Phase, ...]:
-    """What evaluating a candidate takes, in order; what fails ends it."""
-    build = (Phase.BUILD,) if needs_artifact(candidate) else ()
-    return (*build, Phase.SHARED, Phase.TIMING)
 
 
 def failure(error: Exception) -> Result:

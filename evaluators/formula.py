@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import os
-import platform
 import time
 from dataclasses import dataclass, field
 
 from paretoformer.evaluators.common.measurement import Measurement
-from paretoformer.evaluators.evaluator import Job
+from paretoformer.evaluators.job import Job
 from paretoformer.evaluators.outcome import Outcome, Result, Span
 from paretoformer.spaces.candidate import Candidate
 
@@ -50,5 +49,4 @@ class FormulaEvaluator:
             if job.exclusive
             else {"accuracy": Measurement.exact(accuracy, "fraction")}
         )
-        span = Span(job.phase, platform.node(), os.getpid(), started, time.time())
-        return Result(Outcome.OK, measured, spans=(span,))
+        return Result(Outcome.OK, measured, spans=(Span.since(started, job.phase),))

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import platform
+import time
 from dataclasses import dataclass, field
 from enum import Enum
 
@@ -48,6 +51,11 @@ class Span:
     process: int
     started: float
     ended: float
+
+    @classmethod
+    def since(cls, started: float, phase: Phase) -> Span:
+        """A phase of this process that ends now."""
+        return cls(phase, platform.node(), os.getpid(), started, time.time())
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from paretoformer.evaluators.common.target import (
     machine_facts,
     physical_cores,
 )
-from paretoformer.evaluators.evaluator import Evaluates
+from paretoformer.evaluators.job import Evaluates
 from paretoformer.search.dispatch.dispatcher import Dispatcher
 from paretoformer.search.dispatch.placement import (
     Places,

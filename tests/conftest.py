@@ -13,7 +13,7 @@ import hypothesis
 import pytest
 
 if TYPE_CHECKING:  # the environment is set below, before torch is imported
-    from paretoformer.evaluators.evaluator import Evaluates
+    from paretoformer.evaluators.job import Evaluates
 
 # Speed is what benchmarks are for.
 hypothesis.settings.register_profile("daily", deadline=None, max_examples=25)

@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from paretoformer.evaluators.evaluator import Job
 from paretoformer.evaluators.formula import FormulaEvaluator
+from paretoformer.evaluators.job import Job
 from paretoformer.evaluators.outcome import Outcome, Phase, Result, Span
 from paretoformer.search.dispatch import ray_dispatcher
 from paretoformer.search.dispatch.placement import (

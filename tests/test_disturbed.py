@@ -10,7 +10,7 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from paretoformer.evaluators.evaluator import Job
+from paretoformer.evaluators.job import Job
 from paretoformer.evaluators.outcome import Outcome, Phase, Result
 from paretoformer.search.dispatch.dispatcher import InlineDispatcher
 from paretoformer.search.dispatch.pipeline import Pipeline

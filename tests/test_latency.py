@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from paretoformer.evaluators.common.measurement import Measurement, samples_for
 from paretoformer.evaluators.timing import conditions, intervals, protocol
-from paretoformer.evaluators.timing.conditions import Watch, set_threads, threads_in_use
+from paretoformer.evaluators.timing.conditions import Watch
 from paretoformer.evaluators.timing.intervals import Timed, summary, undelayed
 from paretoformer.evaluators.timing.protocol import (
     TimingProtocol,
@@ -24,6 +24,7 @@ from paretoformer.evaluators.timing.protocol import (
     time_interleaved,
     warm_up,
 )
+from paretoformer.evaluators.timing.threads import set_threads, threads_in_use
 
 
 @pytest.fixture

@@ -149,3 +149,10 @@ def test_worker_does_not_import_what_most_metrics_do_not_need() -> None:
     )
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert found.stdout.strip() == "[]"
+
+
+def test_worker_that_measures_a_formula_does_not_import_torch() -> None:
+    """So that tests and benchmarks of the loop start their workers fast."""
+    assert "torch" not in imported_by(
+        "import paretoformer.search.dispatch.worker, paretoformer.evaluators.formula"
+    )

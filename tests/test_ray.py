@@ -14,8 +14,8 @@ import numpy as np
 import psutil
 import pytest
 
-from paretoformer.evaluators.evaluator import Evaluates, Job
 from paretoformer.evaluators.formula import FormulaEvaluator
+from paretoformer.evaluators.job import Evaluates, Job
 from paretoformer.evaluators.outcome import Outcome, Phase, Result
 from paretoformer.evaluators.timing.foreign_load import Load
 from paretoformer.search.dispatch.patience import SHARE

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from paretoformer.evaluators.evaluator import Job
 from paretoformer.evaluators.formula import FormulaEvaluator
+from paretoformer.evaluators.job import Job
 from paretoformer.evaluators.outcome import Result
 from paretoformer.search.dispatch.dispatcher import InlineDispatcher
 from paretoformer.search.dispatch.pipeline import Pipeline

@@ -12,7 +12,7 @@ import pytest
 
 from paretoformer.evaluators.common.progress import silent
 from paretoformer.evaluators.common.target import Target
-from paretoformer.evaluators.evaluator import Evaluates, Job
+from paretoformer.evaluators.job import Evaluates, Job
 from paretoformer.evaluators.outcome import Outcome, Result
 from paretoformer.search import workers as workers_of
 from paretoformer.search.dispatch import memory

@@ -1,15 +1,13 @@
-"""Conditions: what else the machine did while it was measured, and how it was set."""
+"""Conditions: what else the machine did while it was measured."""
 
 from __future__ import annotations
 
 import os
-import re
 import time
 from contextlib import suppress
 from typing import Any
 
 import psutil
-import torch
 
 
 class Watch:
@@ -22,7 +20,7 @@ class Watch:
     """
 
     def __init__(self, device: str) -> None:
-        self._device = torch.device(device)
+        self._device = device
         self.conditions: dict[str, float] = {}
 
     def __enter__(self) -> Watch:
@@ -39,7 +37,7 @@ class Watch:
             "foreign_cores": round(max(0.0, busy - own) / elapsed, 3),
             "stolen_cores": round(max(0.0, stolen) / elapsed, 3),
         }
-        if self._device.type == "cuda":
+        if self._device.startswith("cuda"):
             self.conditions |= _gpu(self._device)
 
 
@@ -74,8 +72,10 @@ def _busy(times: Any) -> float:
     return float(sum(times) - sum(getattr(times, name, 0.0) for name in away))
 
 
-def _gpu(device: torch.device) -> dict[str, float]:
+def _gpu(device: str) -> dict[str, float]:
     """Needs the package nvidia-ml-py; what it does not tell is left out."""
+    import torch  # which a worker that measures a formula does not load
+
     found: dict[str, float] = {}
     with suppress(Exception):
         found["clock_mhz"] = float(torch.cuda.clock_rate(device))
@@ -85,27 +85,3 @@ def _gpu(device: torch.device) -> dict[str, float]:
         lines = torch.cuda.list_gpu_processes(device).splitlines()
         found["foreign_gpu_processes"] = float(sum("process" in line for line in lines) - 1)
     return found
-
-
-def threads_in_use() -> dict[str, int]:
-    """Threads of torch's own pool, of OpenMP and of MKL, in this process."""
-    names = {"at::get_num_threads": "torch", "omp_get_max_threads": "omp"}
-    names |= {"mkl_get_max_threads": "mkl"}
-    found = re.findall(r"(\S+)\(\) : (\d+)", torch.__config__.parallel_info())
-    return {names[name]: int(count) for name, count in found if name in names}
-
-
-def set_threads(count: int) -> None:
-    """Use so many threads in this process.
-
-    Raises:
-        RuntimeError: one of the libraries uses another number all the same.
-    """
-    torch.set_num_threads(count)
-    others = {name: used for name, used in threads_in_use().items() if used != count}
-    if others:
-        raise RuntimeError(
-            f"the study asks for {count} threads, but here "
-            f"{', '.join(f'{name} uses {used}' for name, used in others.items())}: "
-            "unset OMP_NUM_THREADS and MKL_NUM_THREADS, or set them alike."
-        )

@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from concurrent.futures import Future
 from typing import Any
 
-from paretoformer.evaluators.evaluator import Evaluates, Job
+from paretoformer.evaluators.job import Evaluates, Job
 from paretoformer.evaluators.outcome import Result
 
 

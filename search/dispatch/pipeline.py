@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 
 from paretoformer.evaluators.common.measurement import Measurements
 from paretoformer.evaluators.data.examples import SplitName
-from paretoformer.evaluators.evaluator import Job, phases
+from paretoformer.evaluators.job import Job, phases
 from paretoformer.evaluators.outcome import Outcome, Phase, Result
 from paretoformer.search.dispatch.artifacts import Artifacts, MemoryArtifacts
 from paretoformer.search.dispatch.dispatcher import Dispatcher

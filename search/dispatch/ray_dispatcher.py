@@ -15,7 +15,7 @@ from typing import Any
 
 import psutil
 
-from paretoformer.evaluators.evaluator import Evaluates, Job
+from paretoformer.evaluators.job import Evaluates, Job
 from paretoformer.evaluators.outcome import Outcome, Result
 from paretoformer.evaluators.timing.foreign_load import Process
 from paretoformer.evaluators.timing.quiet import Waiting, read_notice

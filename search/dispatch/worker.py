@@ -11,7 +11,7 @@ from typing import Any
 
 import psutil
 
-from paretoformer.evaluators.evaluator import Evaluates, Job
+from paretoformer.evaluators.job import Evaluates, Job
 from paretoformer.evaluators.outcome import Result
 from paretoformer.evaluators.timing.foreign_load import Process
 

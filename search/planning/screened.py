@@ -6,7 +6,7 @@ from collections.abc import Generator, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from typing import Any, Protocol
 
-from paretoformer.evaluators.evaluator import Evaluates, Job
+from paretoformer.evaluators.job import Evaluates, Job
 from paretoformer.evaluators.outcome import Outcome, Phase
 from paretoformer.search.dispatch.dispatcher import Dispatcher
 from paretoformer.search.dispatch.signals import INTERRUPTS

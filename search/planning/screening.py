@@ -12,9 +12,10 @@ import numpy as np
 import torch
 
 from paretoformer.evaluators.common.measurement import Measurement
-from paretoformer.evaluators.evaluator import Job, failure
+from paretoformer.evaluators.evaluator import failure
+from paretoformer.evaluators.job import Job
 from paretoformer.evaluators.outcome import Outcome, Result
-from paretoformer.evaluators.timing.conditions import set_threads
+from paretoformer.evaluators.timing.threads import set_threads
 from paretoformer.search.planning.block_repair import KEPT_BYTES, BlockRepairs
 from paretoformer.spaces.build import build
 from paretoformer.spaces.candidate import Candidate

@@ -13,8 +13,8 @@ from paretoformer.evaluators.common.measurement import Measurements
 from paretoformer.evaluators.common.progress import Progress, silent
 from paretoformer.evaluators.common.target import physical_cores
 from paretoformer.evaluators.metrics import Bench
-from paretoformer.evaluators.timing.conditions import set_threads
 from paretoformer.evaluators.timing.protocol import TimingProtocol
+from paretoformer.evaluators.timing.threads import set_threads
 from paretoformer.search.publish.export import MEASURED
 from paretoformer.search.records.errors import UserError
 from paretoformer.search.records.facts import compared_timing

@@ -1,0 +1,31 @@
+"""CPU threads of this process: torch's own pool, OpenMP and MKL."""
+
+from __future__ import annotations
+
+import re
+
+import torch
+
+
+def threads_in_use() -> dict[str, int]:
+    """Threads of torch's own pool, of OpenMP and of MKL, in this process."""
+    names = {"at::get_num_threads": "torch", "omp_get_max_threads": "omp"}
+    names |= {"mkl_get_max_threads": "mkl"}
+    found = re.findall(r"(\S+)\(\) : (\d+)", torch.__config__.parallel_info())
+    return {names[name]: int(count) for name, count in found if name in names}
+
+
+def set_threads(count: int) -> None:
+    """Use so many threads in this process.
+
+    Raises:
+        RuntimeError: one of the libraries uses another number all the same.
+    """
+    torch.set_num_threads(count)
+    others = {name: used for name, used in threads_in_use().items() if used != count}
+    if others:
+        raise RuntimeError(
+            f"the study asks for {count} threads, but here "
+            f"{', '.join(f'{name} uses {used}' for name, used in others.items())}: "
+            "unset OMP_NUM_THREADS and MKL_NUM_THREADS, or set them alike."
+        )
