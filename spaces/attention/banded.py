@@ -65,7 +65,7 @@ def banded_attention(
     keys = layout.behind_one_another(key, before=shared + reach, after=reach)
     values = layout.behind_one_another(value, before=reach, after=reach)
     near = values.unfold(0, layout.span, layout.block).mT  # (all blocks, span, d)
-    # So many more columns in front, for the scores of the keys that everyone meets.
+    # Extra columns in front for the scores of the global keys.
     wide = keys.unfold(0, shared + layout.span, layout.block).mT
     common_key, common_value = (
         each[:, :, every].flatten(0, 1).to(queries.dtype) for each in (key, value)

@@ -1,4 +1,4 @@
-"""What every attention mechanism promises, and the registry of those that keep the promise."""
+"""The contract of an attention mechanism, and the registry of mechanisms."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class Attention(nn.Module, ABC):
     - a causal mechanism's output does not change when later tokens do;
     - equal inputs give equal outputs: whatever is random is drawn once, from a seed, and stored.
 
-    It is a module, so that what it stores as tensors travels with the model's weights.
+    It is a module, so that its tensors are saved with the model's weights.
     """
 
     name: ClassVar[str]
@@ -59,7 +59,7 @@ class Attention(nn.Module, ABC):
     causal: ClassVar[bool]
     """Whether `forward(causal=True)` is possible."""
     domains: ClassVar[Mapping[str, IntDomain]]
-    """Parameter name -> what it may be."""
+    """Parameter name -> its domain."""
     tile: ClassVar[int | None] = None
     """On a CPU, tokens times heads that are attended to at a time, for each thread; None for all.
 
@@ -91,7 +91,7 @@ class Attention(nn.Module, ABC):
         lengths: (batch,) real tokens of each row, at least 1; None when every token is real.
         causal: only where the mechanism is.
 
-        Returns (batch, heads, length, head_dim); what it says at padded positions is not read.
+        Returns (batch, heads, length, head_dim); values at padded positions are not read.
         """
 
     def forward(
@@ -218,7 +218,7 @@ def attention_class(name: str) -> type[Attention]:
 
 
 def card(name: str) -> dict[str, Any]:
-    """What a user must know of a mechanism, as plain values; `parameters` are those a search tries.
+    """The facts of a mechanism for users, as plain values; `parameters` are those a search tries.
 
     Raises:
         ValueError: there is no mechanism of that name.

@@ -26,7 +26,7 @@ class Blocks:
     slot: (rows, queries) long: the place of each query among blocks * block.
     keys: (rows, blocks, width) long: positions of the keys that a block meets.
     allowed: (rows, blocks, 1 or block, width) bool: which of them count; None for all.
-    own: each query meets its own key too, beside those of its block.
+    own: a query also attends to its own key, in addition to those of its block.
     """
 
     query: torch.Tensor

@@ -43,7 +43,7 @@ def attention_forward(
     is_causal: bool | None = None,
     **kwargs: Any,
 ) -> tuple[torch.Tensor, None]:
-    """What transformers calls; (batch, heads, length, d) becomes (batch, length, heads, d).
+    """Called by transformers: (batch, heads, length, d) becomes (batch, length, heads, d).
 
     Tokens that meet a key-value cache attend to what it keeps exactly, whatever the layer's
     mechanism: they are few, and no approximation of a whole sequence applies to them. A mechanism

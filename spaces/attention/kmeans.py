@@ -57,7 +57,7 @@ def membership(cluster: torch.Tensor, count: int, here: torch.Tensor) -> torch.T
 def _spread(points: torch.Tensor, count: int, lengths: torch.Tensor) -> torch.Tensor:
     """Evenly spaced real points of each row, in order: (rows, count, d).
 
-    A row that has no more than `count` gives each once, and its last one again for the rest.
+    A row with at most `count` points uses every point once and repeats the last one.
     """
     if not tracing() and count == points.shape[1]:
         return points

@@ -23,7 +23,7 @@ class Linear(Attention):
     Cannot: equal softmax attention at any setting; it is another similarity, so a model that was
     trained with softmax keeps its accuracy only where it does not rely on sharp attention.
     Source: Katharopoulos et al. 2020 (arXiv:2006.16236), eq. 7. Differs in: `scale` is applied, its
-    root to the queries and its root to the keys, for the weights were trained with it.
+    root to the queries and its root to the keys, since the weights were trained with it.
 
     A key-value cache holds sums of one size for every length: see `recurrent`.
     """

@@ -28,7 +28,7 @@ class Nystrom(Attention):
     Cannot: be causal, for a landmark holds later tokens. Its weights may be negative and need not
     sum to one.
     Source: Xiong et al. 2021, Nystromformer (arXiv:2102.03902), eq. 14 and 15. Differs in: no
-    depthwise convolution beside it (it would need training); the pseudo-inverse starts from the
+    depthwise convolution (it would need training); the pseudo-inverse starts from the
     norms of each head's own matrix, not the largest ones of the batch, so that a sequence's answer
     does not depend on its neighbours; with a landmark for every token it computes exact attention.
     """

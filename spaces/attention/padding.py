@@ -24,7 +24,7 @@ def tracing() -> bool:
 class Rows:
     """Rows whose real tokens stand at the front.
 
-    mask: (batch, length) as given, True for a real token.
+    mask: (batch, length), True for a real token.
     lengths: (batch,) real tokens of each row, at least 1: a row without any has its first position
         attended to, and zeros put over the answer.
     order: (batch, length) the position that each compacted one was taken from; None when the
@@ -42,7 +42,7 @@ class Rows:
         return x if self.order is None else _moved(x, self.order)
 
     def restore(self, output: torch.Tensor) -> torch.Tensor:
-        """(batch, heads, length, d) in the order given, with zeros at padded positions."""
+        """(batch, heads, length, d) in the original order, with zeros at padded positions."""
         if self.back is not None:
             output = _moved(output, self.back)
         return output.masked_fill(~self.mask[:, None, :, None], 0.0)

@@ -18,7 +18,7 @@ class RandomFeatures(Attention):
         φ(x) = exp(W x - |x|²/2) / √m,  E[φ(q) · φ(k)] = exp(q · k),  W: m orthogonal directions
 
     Cost: O(n · features · head_dim) time, O(n · features) memory.
-    Cannot: follow sharp attention with few features, for the estimate's variance grows as
+    Cannot: follow sharp attention with few features: the estimate's variance grows as
     exp(|q + k|²); its error falls as 1/√features.
     Source: Choromanski et al. 2021, Performer, FAVOR+ (arXiv:2009.14794), lemma 1 and section 2.4.
     Differs in: the keys are centred before (on their mean; on the first key when causal), which

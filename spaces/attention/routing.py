@@ -24,7 +24,7 @@ class Routing(Attention):
         softmax over S(c(q)) (scale · q Kᵀ) V,  c(q): nearest centroid, S(c): its nearest keys
 
     Cost: O(n · (clusters + n / clusters)) time and memory, O(n√n) at the default, √n clusters.
-    Cannot: be causal, for the centroids are fitted to later tokens too; see keys of other clusters,
+    Cannot: be causal, since centroids are fitted to later tokens too; see keys of other clusters,
     except those of global tokens.
     Source: Roy et al. 2021, Routing Transformer (arXiv:2003.05997), section 4.1. Differs in: the
     centroids are fitted to this sequence's keys, by k-means from evenly spaced ones, for there is

@@ -14,9 +14,9 @@ Answer = Callable[[torch.Tensor, torch.Tensor, torch.Tensor, float], torch.Tenso
 
 
 class ShortLayer(DynamicLayer):
-    """What stays of a text once its tokens have been attended to.
+    """The state that is kept of a text after its tokens were attended to.
 
-    Before each forward `expect` is told which of the new tokens are real; `update`, which the model
+    Before each forward `expect` gets the mask of the new tokens; `update`, which the model
     calls, then adds them.
     """
 

@@ -28,7 +28,7 @@ class DenseAnswers:
             return cls(answers, [(b, answers.kept(answer_of(model, b))) for b in texts])
 
     def one_in(self, every: int) -> DenseAnswers:
-        """Those of the first batch, and of each one so many after it."""
+        """A subset: one batch in `every`."""
         return DenseAnswers(self.answers, self.known[::every])
 
     def divergence(self, model: nn.Module) -> float:
@@ -42,5 +42,5 @@ class DenseAnswers:
 
 
 def answer_of(model: nn.Module, batch: Batch) -> Any:
-    """What a model answers to a batch, without a cache of keys and values."""
+    """A model's output for a batch, without a key-value cache."""
     return model(**without_cache(model, batch))

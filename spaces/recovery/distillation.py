@@ -1,13 +1,12 @@
-"""Distillation: a cut model trained for some minutes to answer, and to work inside, as dense does.
+"""Distillation: train a cut model for some minutes to match the dense one, outputs and layers.
 
 The loss is the divergence of the answers (Hinton et al. 2015, arXiv:1503.02531) plus the distance
 of each layer's output from that of the dense layer it stands for (as DistilBERT, Sanh et al. 2019,
-arXiv:1910.01108, and CoFi, Xia et al. 2022, arXiv:2204.00408, section 3.2). Differs in: no labels,
-no matrices between the two widths, which are the same here; the schedule runs on time, not on
-steps.
+arXiv:1910.01108, and CoFi, Xia et al. 2022, arXiv:2204.00408, section 3.2). Differs in: no labels;
+no projection between hidden sizes, which are equal here; the schedule follows time, not steps.
 
-transformers' Trainer counts steps and epochs, saves its state as pickles, and knows one model: the
-budget in minutes, the checkpoints without a pickle and the second model would each go around it.
+transformers' Trainer counts steps and epochs, pickles its state, and trains one model: a budget in
+minutes, checkpoints without a pickle and a teacher would all have to work around it.
 """
 
 from __future__ import annotations
@@ -37,14 +36,14 @@ from paretoformer.spaces.runtimes.torch_runtime import slow_precision
 
 LEARNING_RATE = 2e-4
 WARM_UP = 0.05
-"""Share of the time in which the learning rate rises."""
+"""Fraction of the time in which the learning rate rises."""
 WEIGHT_DECAY = 0.01
 CLIP = 1.0
 CHECKPOINT_SECONDS = 30.0
 LOOKS = 16
-"""Times that the divergence of held-out texts is looked at."""
+"""Evaluations on held-out texts."""
 PATIENCE = 8
-"""Looks without a better divergence after which it ends early."""
+"""Evaluations without improvement after which training stops early."""
 CHECKPOINT = "checkpoint.safetensors"
 PROGRESS = "progress.json"
 _FACTS = "facts"
@@ -52,7 +51,7 @@ _FACTS = "facts"
 
 @dataclass
 class _State:
-    """What a checkpoint holds besides tensors."""
+    """The scalars of a checkpoint."""
 
     seconds: float = 0.0
     steps: int = 0
@@ -65,12 +64,11 @@ class _State:
 class Distillation:
     """One model being distilled.
 
-    model: cut, and repaired as far as that goes without training; in evaluation mode, in which it
-    is trained too, for dropout would cost more than it brings in so short a time. Its embeddings
-    stay as they are. A model of half precision is trained in single precision.
-    kept: of each of its layers, which layer of the dense model it was.
-    steps: endless; the batches of each step of training, whose gradients add up.
-    workspace: where checkpoints go, and a distillation that was cut off goes on.
+    model: cut and repaired. It is trained in evaluation mode, since dropout costs more than it
+    gains in so short a time, with frozen embeddings; half precision is trained in float32.
+    kept: for each of its layers, the index of that layer in the dense model.
+    steps: endless; the batches of each training step, whose gradients accumulate.
+    workspace: folder for checkpoints, from which an interrupted distillation resumes.
     """
 
     def __init__(
@@ -99,9 +97,9 @@ class Distillation:
         self._best: dict[str, torch.Tensor] = {}
 
     def run(self) -> tuple[dict[str, torch.Tensor], Recovered]:
-        """Train until the time is over, and take the weights whose divergence was the lowest.
+        """Train until the time is over; keep the weights with the lowest divergence.
 
-        Returns the trained tensors by name.
+        Returns the trained tensors by name, and the effect.
         """
         before = self._teacher.divergence(self.model)
         if not self._resume(before):
@@ -140,20 +138,20 @@ class Distillation:
     def _loss(self, batch: Batch) -> torch.Tensor:
         arguments = without_cache(self.model, batch)
         with _mixed(next(iter(batch.values())).device), torch.enable_grad():
-            with torch.no_grad(), _outputs(self._teacher.model) as wanted:
+            with torch.no_grad(), _outputs(self._teacher.model) as targets:
                 dense = self._teacher.model(**arguments)
-            with _outputs(self.model) as given:
+            with _outputs(self.model) as outputs:
                 output = self.model(**arguments)
-        mask = token_mask(batch, given[0])
+        mask = token_mask(batch, outputs[0])
         loss = self._teacher.answers.distance(output, dense, batch)
         for own, layer in self._pairs:
-            target = wanted[layer][mask].float()
-            distance = (given[own][mask].float() - target).square().mean()
+            target = targets[layer][mask].float()
+            distance = (outputs[own][mask].float() - target).square().mean()
             loss = loss + distance / target.var() / len(self._pairs)
         return loss
 
     def _look(self, divergence: float) -> None:
-        """Keep the weights if they are the best so far, and say where it stands."""
+        """Keep the weights if they are the best so far; write the progress."""
         state = self._state
         state.looks += 1
         state.since_best += 1
@@ -164,7 +162,7 @@ class Distillation:
         self._keep(lambda workspace: write_atomically(workspace / PROGRESS, json.dumps(facts)))
 
     def _keep(self, write: Callable[[Path], None]) -> None:
-        """Have something written; what cannot be, as on a full disk, ends no training."""
+        """Write to the workspace; a failure, such as a full disk, does not end the training."""
         if self._workspace is None:
             return
         with suppress(OSError, SafetensorError):
@@ -187,10 +185,9 @@ class Distillation:
         self._keep(write)
 
     def _resume(self, before: float) -> bool:
-        """Go on from a checkpoint; whether there was one.
+        """Resume from a checkpoint; whether there was one.
 
-        before: the divergence from which this one begins, by which a checkpoint of another model or
-        of other texts is known.
+        before: divergence before training, which identifies the model and texts of a checkpoint.
         """
         if self._workspace is None:
             return False
@@ -211,12 +208,12 @@ class Distillation:
                 for key in ("step", "exp_avg", "exp_avg_sq")
             }
         for _ in range(self._state.steps):
-            next(self._steps)  # those that were used
+            next(self._steps)  # already used
         return True
 
 
 def read_progress(workspace: Path) -> dict[str, float] | None:
-    """Seconds trained, of how many, and the lowest divergence so far; None when unknown."""
+    """Seconds trained, seconds in all, and the lowest divergence so far; None if unknown."""
     try:
         found: dict[str, float] = json.loads((workspace / PROGRESS).read_text("utf-8"))
     except (OSError, ValueError):
@@ -225,7 +222,7 @@ def read_progress(workspace: Path) -> dict[str, float] | None:
 
 
 def _own_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
-    """Tensors of the model's own in place of those that it shares with dense, to be trained."""
+    """Give the model trainable copies of the tensors that it shares with the dense model."""
     fixed = {
         id(parameter)
         for module in model.modules()
@@ -244,7 +241,7 @@ def _own_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
 
 
 def _freeze(model: nn.Module, fixed: set[int]) -> None:
-    """The same numbers without gradients in place of these; the dense model keeps its own."""
+    """Replace these parameters by frozen ones of equal values; the dense model keeps its own."""
     frozen: dict[int, nn.Parameter] = {}
     for module in model.modules():
         for name, parameter in list(module.named_parameters(recurse=False)):
@@ -255,7 +252,7 @@ def _freeze(model: nn.Module, fixed: set[int]) -> None:
 
 @contextmanager
 def _outputs(model: nn.Module) -> Iterator[list[torch.Tensor]]:
-    """Within, a forward of the model appends the output of each layer, (batch, length, hidden)."""
+    """Collect the output of each layer, (batch, length, hidden), in forwards of the model."""
     found: list[torch.Tensor] = []
 
     def keep(module: nn.Module, arguments: Any, output: Any) -> None:

@@ -1,8 +1,8 @@
-"""Layerwise: many batches taken through a model one layer at a time, with a look at its sums.
+"""Layerwise: batches go through a model one layer at a time, with access to the residual stream.
 
-A layer adds the output of its attention block to what came in, and that of its feed-forward block
-to this. The two results are its *sums*. Whoever mends a layer looks at its sums, changes it, and
-goes on with what the changed layer gives: no layer is run more than once and a half.
+A layer adds the output of its attention block, then that of its feed-forward block, to the residual
+stream. Repairing a layer reads the two sums, changes the layer, and continues with the changed
+output: no layer runs more than one and a half times.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class Part(IntEnum):
     FEED_FORWARD = 1
 
     def projection(self, block: Block) -> nn.Module:
-        """What stands behind the heads, or the neurons."""
+        """The output projection of the heads, or of the neurons."""
         return block.output if self is Part.ATTENTION else block.feed_forward_output
 
     def sum_norm(self, block: Block) -> str:
@@ -101,7 +101,7 @@ class Layerwise:
 
 
 def _first_call(model: nn.Module, batch: Batch) -> tuple[torch.Tensor, Any, Any]:
-    """What the model gives its first layer: hidden states, and other arguments."""
+    """The arguments of the first layer: hidden states and others."""
     found: dict[str, Any] = {}
 
     def keep(module: nn.Module, args: Any, kwargs: Any) -> None:

@@ -32,7 +32,7 @@ RIDGES = (1e-3, 1e-2, 1e-1, 1.0, 10.0)
 """How strongly a solution is drawn to the weights that are there, in units of the mean square of
 its inputs."""
 CHECKED = 4
-"""Every so many batches one serves to choose the ridge, and not to solve; of fewer, the last."""
+"""One batch in this many chooses the ridge and is not solved from; with fewer batches, the last."""
 STRENGTHS = (1.0, 0.75, 0.5)
 """Shares of the repair that are tried."""
 STRIP = 384
@@ -95,7 +95,7 @@ def _between(old: torch.Tensor, new: torch.Tensor, strength: float) -> torch.Ten
 
 
 def _solve_layers(model: nn.Module, kept: Sequence[int], teacher: Teacher) -> None:
-    """Layer by layer from the bottom, each on what the mended ones below give."""
+    """Layer by layer from the bottom, each on the outputs of the repaired layers below."""
     layers = 1 + max(layer for layer, _ in teacher.known)
     last = [*(layer - 1 for layer in kept[1:]), layers - 1]
     walk = Layerwise(model, teacher.texts.fit)
@@ -107,9 +107,9 @@ def _solve_layers(model: nn.Module, kept: Sequence[int], teacher: Teacher) -> No
 def _solve(
     block: Block, part: Part, layer: int, teacher: Teacher, walk: Layerwise
 ) -> list[torch.Tensor]:
-    """Mend one projection. Of the last of a layer, returns the sums behind it as they are now.
+    """Repair one projection. After the last of a layer, returns the new residual stream.
 
-    layer: of the dense model, whose sums are to be met.
+    layer: the layer of the dense model whose residual stream is the target.
     """
     projection = part.projection(block)
     inputs = 0 if isinstance(projection, ConstantOutput) else matrix_of(projection).shape[1]

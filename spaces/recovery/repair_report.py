@@ -1,4 +1,4 @@
-"""What a recovery did to a candidate, as kept with its artifact."""
+"""The effect of a recovery on a candidate, stored with its artifact."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ FILE = "recovery.json"
 class Recovered:
     """before, after: nats between the model's answers and the dense model's, on held-out texts.
 
-    seconds: that it took. strength: how much of the repair was taken, 0 to 1; of a distillation 1.
+    seconds: its duration. strength: applied fraction of the repair, 0 to 1; of a distillation 1.
     """
 
     before: float
@@ -28,7 +28,7 @@ class Recovered:
 
     @classmethod
     def read(cls, folder: Path) -> Recovered | None:
-        """What was written into a folder; None where nothing was, or nothing that can be read."""
+        """Read it from a folder; None if it is missing or unreadable."""
         try:
             facts = json_object((folder / FILE).read_bytes())
             return cls(**{name: float(value) for name, value in facts.items()})

@@ -1,4 +1,4 @@
-"""What every runtime promises, and the registry of those that keep the promise."""
+"""The contract of a runtime, and the registry of runtimes."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Batch = Mapping[str, torch.Tensor]
 
 @dataclass(frozen=True)
 class Tools:
-    """What a conversion may use."""
+    """Tools for a conversion."""
 
     device: str = "cpu"
     """Where the model will run, as torch names it."""
@@ -227,6 +227,6 @@ def optional(module: str, extra: str) -> Any:
 
 
 def check_threads(runtime: str, used: int, wanted: int) -> None:
-    """Raises RuntimeError when a runtime uses another number of threads than it was given."""
+    """Raises RuntimeError if a runtime uses another number of threads than requested."""
     if used != wanted:
         raise RuntimeError(f"{runtime} uses {used} threads, but {wanted} were asked for.")

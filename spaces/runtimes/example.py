@@ -41,8 +41,8 @@ def example_for(model: nn.Module, given: Batch | None = None) -> dict[str, torch
 
 
 def example_of_text(model: nn.Module) -> dict[str, torch.Tensor]:
-    """What a language model takes besides its cache of `EXAMPLE_PAST` tokens: new tokens, the mask
-    of all, positions of the new ones, and the tokens whose logits are computed."""
+    """Inputs of a language model with a cache of `EXAMPLE_PAST` tokens: the new tokens, the mask of
+    all, the positions of the new ones, and the tokens whose logits are computed."""
     config: Any = model.config
     length = min(
         LENGTH,

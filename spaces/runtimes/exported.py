@@ -1,4 +1,4 @@
-"""What the runtimes that read an exported graph have in common: inputs and outputs by name."""
+"""Shared by the runtimes that run an exported graph: inputs and outputs by name."""
 
 from __future__ import annotations
 

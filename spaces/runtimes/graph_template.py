@@ -23,8 +23,8 @@ from paretoformer.spaces.runtimes.cached_graph import PAST, PRESENT
 from paretoformer.spaces.runtimes.template_model import Units, neurons_in
 
 HIDDEN, MIXED, FED = "template.hidden", "template.mixed", "template.fed"
-"""Values of the traced graph: the hidden states in front of each layer and behind the last, and
-what the projections behind the heads and behind the neurons make of them."""
+"""Values of the traced graph: the hidden states before each layer and after the last, and
+the outputs of the projections of the heads and of the neurons."""
 
 Change = Callable[[torch.Tensor], torch.Tensor]
 CHANGES: Mapping[int, Sequence[Change]] = {
@@ -32,7 +32,7 @@ CHANGES: Mapping[int, Sequence[Change]] = {
     2: (lambda values: values, lambda values: values.T),
     3: (lambda values: values,),
 }
-"""What tracing may do to a parameter of one, two or more axes before it is a constant."""
+"""Changes that tracing may make to a parameter of one, two or more axes."""
 Make = Callable[[], Any]
 """Makes a constant of a graph, an `onnx.TensorProto`, once it is known that it is read."""
 
@@ -403,7 +403,7 @@ def _tensor(name: str, array: np.ndarray) -> Any:
 
 
 def _weights(sources: Mapping[str, _Source], module: nn.Module, prefix: str) -> dict[str, Make]:
-    """What makes the constants that come from a module's parameters, but for those it lacks."""
+    """Makers of the constants that come from a module's parameters, where it has them."""
     parameters = dict(module.named_parameters())
     return {
         prefix + name: partial(_weight, prefix + name, source.change, parameters[source.name])
@@ -424,7 +424,7 @@ def _fresh(message: Any) -> Any:
 
 
 def _constant(name: str, output: nn.Module) -> Any:
-    """What the projection of a block without heads or neurons makes of every token."""
+    """The output, equal for all tokens, of a block without heads or neurons."""
     bias, width = getattr(output, "bias", None), int(getattr(output, "width", 0))
     values = torch.zeros(width) if bias is None else bias.detach().cpu().float()
     return _tensor(name, values.numpy())

@@ -36,7 +36,7 @@ LARGEST = 2 * 10**9
 """Bytes of a model; a file of this format ends at 2 GiB."""
 
 OUTPUTS = (("logits",), ("sentence_embedding",), ("last_hidden_state", "pooler_output"))
-"""What a user reads of a model, the first of these that it gives; no caches, no hidden states."""
+"""Outputs that users read; the first that a model has is exported."""
 
 
 def unexportable(model: nn.Module) -> str:
@@ -199,7 +199,7 @@ class _Generating(_Named):
         return logits, *(each for pair in key_values.pairs_of(cache) for each in pair)
 
     def cache(self, batch: Batch) -> dict[str, torch.Tensor]:
-        """What the model keeps of some tokens."""
+        """The key-value cache of some tokens."""
         cache = DynamicCache()
         tokens = batch["input_ids"][:, :EXAMPLE_PAST]
         self._run({"input_ids": tokens}, cache)
@@ -216,7 +216,7 @@ class _Generating(_Named):
 
 
 def _positions(tokens: torch.Tensor) -> torch.Tensor:
-    """What the model assumes, for every row: ONNX Runtime's rotary embedding takes no broadcast."""
+    """Positions for every row, since ONNX Runtime's rotary embedding does not broadcast."""
     return torch.arange(tokens.shape[1], device=tokens.device).expand_as(tokens)
 
 

@@ -63,7 +63,7 @@ class Units:
         return matrix_of(block.output, block.family.output).shape[1] // self.width
 
     def sizes(self, count: int, neurons: int) -> tuple[int, ...]:
-        """Every number that a graph may have of a layer with so many groups and neurons."""
+        """All sizes that a graph may contain for a layer with `count` groups and `neurons`."""
         each_group = (1, self.heads, self.width, 2 * self.width, *self.rows)
         return (*(count * size for size in each_group), neurons)
 

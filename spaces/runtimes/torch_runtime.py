@@ -174,7 +174,7 @@ def slow_precision(precision: str, device: str) -> str:
 
 
 def _capabilities() -> dict[str, Any]:
-    """What the CPU can do; nothing where this torch cannot tell."""
+    """The instruction sets of the CPU; empty if this torch cannot report them."""
     ask = getattr(torch.cpu, "get_capabilities", None)
     return {} if ask is None else dict(ask())
 

@@ -27,7 +27,7 @@ logger = logging.getLogger("paretoformer")
 
 
 class CompressedConfig(QuantizationConfigMixin):
-    """What `config.json` says of a compressed model.
+    """The entry of a compressed model in `config.json`.
 
     candidate: as in `Candidate.to_json`. dense_config: of the uncompressed model.
     weights: the file that holds them; empty: `model.safetensors`, whole or in shards.
