@@ -104,11 +104,35 @@ def report() -> None:
     print("circle of folders:", " -> ".join(cycle(folder_graph())) or "none")
 
 
+def reduced(graph: dict[str, Counter[str]]) -> dict[str, set[str]]:
+    """The graph without the arrows that a longer way implies."""
+    below: dict[str, set[str]] = {}
+    for folder in graphlib.TopologicalSorter(graph).static_order():
+        others = graph.get(folder, Counter())
+        below[folder] = set(others).union(*(below[each] for each in others))
+    return {
+        folder: {each for each in others if not any(each in below[other] for other in others)}
+        for folder, others in graph.items()
+    }
+
+
 def mermaid() -> None:
+    """An arrow points to what is imported; arrows that a longer way implies are left out."""
+    graph = reduced(folder_graph())
     print("graph TD")
-    for folder, others in sorted(folder_graph().items()):
+    for top in reversed(TOPS):
+        print(f"  subgraph {top}_room[\"{top}\"]")
+        for folder in sorted(each for each in graph if each.split("/")[0] == top):
+            name = folder.partition("/")[2] or f"{top}/*.py"
+            print(f"    {_id(folder)}[\"{name}\"]")
+        print("  end")
+    for folder, others in sorted(graph.items()):
         for other in sorted(others):
-            print(f"  {folder.replace('/', '_')}[{folder}] --> {other.replace('/', '_')}[{other}]")
+            print(f"  {_id(folder)} --> {_id(other)}")
+
+
+def _id(folder: str) -> str:
+    return folder.replace("/", "_")
 
 
 if __name__ == "__main__":

@@ -331,12 +331,12 @@ def short_front(folder: Path) -> str:
     """Dense, the best alternative, and the fastest points that lose little."""
     frame, _ = read_front(folder)
     chosen = {loss: _best(folder, [f"accuracy>=dense-{loss}"]) for loss in LOSSES}
-    trials = {"uncompressed (torch float32)": int(frame[frame["role"] == "dense"]["trial"].iloc[0])}
+    trials = {"uncompressed, torch float32": int(frame[frame["role"] == "dense"]["trial"].iloc[0])}
     alternative = chosen["0.01"].alternative
     if alternative is not None:
         same = frame["candidate"] == alternative.candidate.to_json()
-        trials["best alternative"] = int(frame[same]["trial"].iloc[0])
-    trials |= {f"fastest, accuracy >= dense - {loss}": each.trial for loss, each in chosen.items()}
+        trials["uncompressed, best alternative"] = int(frame[same]["trial"].iloc[0])
+    trials |= {f"fastest that loses at most {loss}": each.trial for loss, each in chosen.items()}
     rows = []
     for label, trial in trials.items():
         row = frame[frame["trial"] == trial].iloc[0]

@@ -1,4 +1,4 @@
-"""The README's Python blocks run as they stand."""
+"""README is one page; its blocks run, and what it names exists."""
 
 from __future__ import annotations
 
@@ -8,12 +8,23 @@ from pathlib import Path
 import pytest
 import transformers
 
+from paretoformer.evaluators.tasks import task_names
+from paretoformer.search.study.spec import parse_spec
+from paretoformer.spaces.axes import axes
+from paretoformer.spaces.models.families import FAMILIES
+from paretoformer.spaces.runtimes import runtime_names
+
 ROOT = Path(__file__).parent.parent
-BLOCKS = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text("utf-8"), re.DOTALL)
+TEXT = (ROOT / "README.md").read_text("utf-8")
+BLOCKS = re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)
+
+
+def test_it_is_one_page() -> None:
+    assert len(TEXT.splitlines()) <= 130
 
 
 def test_python_blocks_run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    assert len(BLOCKS) >= 2
+    assert BLOCKS
     monkeypatch.chdir(tmp_path)
     (tmp_path / "runs").symlink_to(ROOT / "runs")
     config = transformers.BertConfig(
@@ -25,13 +36,11 @@ def test_python_blocks_run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> N
     assert (tmp_path / "out" / "compression.json").exists()
 
 
-def test_commands_of_the_readme_exist() -> None:
-    from typer.main import get_command
+def test_the_smallest_study_is_one() -> None:
+    (block,) = re.findall(r"```toml\n(.*?)```", TEXT, re.DOTALL)
+    assert parse_spec(block, source=Path("mine.toml")).target.sequence_length == 128
 
-    from paretoformer.search.cli import app
 
-    text = (ROOT / "README.md").read_text("utf-8")
-    used = set(re.findall(r"^paretoformer (\w+)", text, re.MULTILINE))
-    known = get_command(app).commands  # type: ignore[attr-defined]
-    assert used
-    assert used <= set(known)
+def test_every_axis_task_runtime_and_family_is_named() -> None:
+    names = {*task_names(), *runtime_names(), *FAMILIES, *(axis.name for axis in axes())}
+    assert not [name for name in sorted(names) if f"`{name}`" not in TEXT]
