@@ -121,10 +121,10 @@ def mermaid() -> None:
     graph = reduced(folder_graph())
     print("graph TD")
     for top in reversed(TOPS):
-        print(f"  subgraph {top}_room[\"{top}\"]")
+        print(f'  subgraph {top}_room["{top}"]')
         for folder in sorted(each for each in graph if each.split("/")[0] == top):
             name = folder.partition("/")[2] or f"{top}/*.py"
-            print(f"    {_id(folder)}[\"{name}\"]")
+            print(f'    {_id(folder)}["{name}"]')
         print("  end")
     for folder, others in sorted(graph.items()):
         for other in sorted(others):

@@ -76,7 +76,9 @@ def _replaced(text: str, block: str, content: str) -> str:
 def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     """A Markdown table."""
     lines = [head, ["---"] * len(head), *rows]
-    return "\n".join(f"| {' | '.join(cell.replace('|', '&#124;') for cell in row)} |" for row in lines)
+    return "\n".join(
+        f"| {' | '.join(cell.replace('|', '&#124;') for cell in row)} |" for row in lines
+    )
 
 
 def _page(title: str, *parts: str) -> str:
@@ -120,7 +122,11 @@ def _kind(field: Mapping[str, Any]) -> str:
     """What a value may be: `ranked`, `mask`, `off`; number > 0; list of strings."""
     if options := field.get("anyOf"):
         return " or ".join(_kind(each) for each in options if each.get("type") != "null")
-    if words := field.get("enum") or [field["const"]] if "const" in field or "enum" in field else []:
+    if (
+        words := field.get("enum") or [field["const"]]
+        if "const" in field or "enum" in field
+        else []
+    ):
         return ", ".join(f"`{word}`" for word in words)
     if field["type"] == "array":
         return f"list of {field['items']['type']}s"
@@ -292,7 +298,11 @@ def _run(folder: Path) -> str:
     for _, row in frame[frame["role"] != "dominated"].iterrows():
         cells = [number(row[name]) for name in objectives]
         kept = described(Candidate.from_json(row["candidate"]))
-        label = str(row["trial"]) if row["role"] in ("front", "dense") else f"{row['trial']} {row['role']}"
+        label = (
+            str(row["trial"])
+            if row["role"] in ("front", "dense")
+            else f"{row['trial']} {row['role']}"
+        )
         rows.append((label, kept, *cells, _speedup(row)))
     parts = (
         f"## `{folder.relative_to(ROOT).as_posix()}`: study `{facts.study['name']}`",

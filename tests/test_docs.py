@@ -161,5 +161,7 @@ def test_site_is_built_without_a_warning(tmp_path: Path) -> None:
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert "https://" not in "".join(
-        re.findall(r'<(?:script|link)[^>]*(?:src|href)="(.*?)"', (tmp_path / "index.html").read_text())
+        re.findall(
+            r'<(?:script|link)[^>]*(?:src|href)="(.*?)"', (tmp_path / "index.html").read_text()
+        )
     )

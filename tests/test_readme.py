@@ -12,7 +12,7 @@ from paretoformer.evaluators.tasks import task_names
 from paretoformer.search.study.spec import parse_spec
 from paretoformer.spaces.axes import axes
 from paretoformer.spaces.models.families import FAMILIES
-from paretoformer.spaces.runtimes import runtime_names
+from paretoformer.spaces.runtimes import runtimes
 
 ROOT = Path(__file__).parent.parent
 TEXT = (ROOT / "README.md").read_text("utf-8")
@@ -42,5 +42,5 @@ def test_the_smallest_study_is_one() -> None:
 
 
 def test_every_axis_task_runtime_and_family_is_named() -> None:
-    names = {*task_names(), *runtime_names(), *FAMILIES, *(axis.name for axis in axes())}
+    names = {*task_names(), *FAMILIES, *(each.name for each in (*axes(), *runtimes()))}
     assert not [name for name in sorted(names) if f"`{name}`" not in TEXT]
