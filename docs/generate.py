@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import inspect
 import json
-import re
 import subprocess
 import sys
 import warnings
@@ -269,8 +268,14 @@ def _metrics() -> str:
         known |= metrics_of(task_of(name))
         asked |= set(task_of(name).more_scores)
     rows = [
-        (f"`{name}`{' †' if name in asked else ''}", each.unit, each.role, each.direction)
-        + (f"`{each.requirement}`" if each.requirement else "-", _first_line(each))
+        (
+            f"`{name}`{' †' if name in asked else ''}",
+            each.unit,
+            each.role,
+            each.direction,
+            f"`{each.requirement}`" if each.requirement else "-",
+            _first_line(each),
+        )
         for name, each in sorted(known.items(), key=lambda item: (item[1].role, item[0]))
     ]
     return table(("metric", "unit", "role", "better", "requirement by default", ""), rows)
@@ -368,8 +373,8 @@ def _attention(file: Path) -> str:
     lengths = [f"{length} tokens" for length in found["peers"]]
     parts = (
         "## Attention mechanisms alone",
-        f"`benchmarks/attention.json`: {found['machine']}. The number of "
-        "tokens from which a mechanism is faster than torch's `sdpa` (12 heads x 32, batch size 1):",
+        f"`benchmarks/attention.json`: {found['machine']}. The number "
+        "of tokens from which a mechanism is faster than torch's `sdpa` (12 heads x 32, batch 1):",
         table(("mechanism", "faster from"), rows),
         "The public packages' time over that of the same mechanism here:",
         table(("package", *lengths), ratios),
