@@ -69,14 +69,26 @@ def one_thread() -> Iterator[None]:
 
 
 @pytest.fixture(scope="module")
-def inline() -> Iterator[None]:
+def hasty() -> Iterator[None]:
+    """Timings end at once: for what does not depend on their values."""
+    from paretoformer.evaluators.timing import protocol
+    from paretoformer.search.planning import block_costs
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(protocol, "WARM_UP_SECONDS", 0.05)
+        patch.setattr(block_costs, "ROUNDS", (2, 2))
+        patch.setattr(block_costs, "BLOCK_SECONDS", 0.001)
+        yield
+
+
+@pytest.fixture(scope="module")
+def inline(hasty: None) -> Iterator[None]:
     """Studies measure in this process, and hastily: for what does not depend on who measures.
 
     Each process of a worker takes seconds to import torch. tests/test_study.py has real workers.
     """
     import torch
 
-    from paretoformer.evaluators.timing import protocol
     from paretoformer.search.dispatch.dispatcher import Dispatcher, InlineDispatcher
     from paretoformer.search.workers import Workers
 
@@ -86,7 +98,6 @@ def inline() -> Iterator[None]:
     threads = torch.get_num_threads()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Workers, "measuring", measuring)
-        patch.setattr(protocol, "WARM_UP_SECONDS", 0.05)
         yield
     torch.set_num_threads(threads)
 

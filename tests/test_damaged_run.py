@@ -298,7 +298,7 @@ EVIDENCE: dict[str, Callable[[Facts], Any]] = {
 
 
 @pytest.fixture(scope="module")
-def prepared(tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, Any, Path]:
+def prepared(hasty: None, tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, Any, Path]:
     """A study's file and subject, and the evidence that it began with."""
     folder = tmp_path_factory.mktemp("evidence")
     extra = '[space]\nruntime = ["torch"]\nattention = ["full", "window"]\n'

@@ -30,7 +30,7 @@ SERVED = [
     if family == "bert" or runtime == RUNTIMES[1 + number % 3]
 ]
 """Each family in one runtime: conversions are slow."""
-DAILY = [("bert", "openvino:int8"), ("gpt2", "torch:int8"), ("vit", "onnxruntime")]
+DAILY = [("bert", "openvino:int8"), ("vit", "onnxruntime")]
 STRIDED = AttentionChoice.of("strided", stride=3, window=2, global_tokens=1)
 FULL = AttentionChoice.of("full")
 HEADS = (((0, 1), (1,), (0,), (), (0, 1)), ((0, 2, 3), (0,), (1,), (), (0, 3)))

@@ -28,6 +28,7 @@ from paretoformer.search.study.subject import load_subject, try_dense
 from paretoformer.spaces import Candidate, HeadMask
 from paretoformer.spaces.models.embedder import as_embedder
 from paretoformer.spaces.models.surgery import share
+from tests.sampled import sampled
 from tests.tiny import HEADS, LAYERS, SMALL_SPACE, write_model, write_study
 
 CUT = Candidate(HeadMask(((True,) + (False,) * (HEADS - 1),) * LAYERS))
@@ -298,7 +299,7 @@ def test_relevance_that_cannot_be_used_is_refused_in_one_line(
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("inline")
-@pytest.mark.parametrize("runtime", ["torch", "openvino"])
+@sampled("runtime", ["torch", "openvino"], ["openvino"])
 def test_texts_are_enough_to_compress_an_embedder(tmp_path: Path, runtime: str) -> None:
     if runtime == "openvino":
         pytest.importorskip("openvino")

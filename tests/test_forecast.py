@@ -286,6 +286,7 @@ def run_folder(tmp_path: Path) -> RunFolder:
     return folder
 
 
+@pytest.mark.usefixtures("hasty")
 def test_study_is_prepared_once(tmp_path: Path) -> None:
     spec = load_spec(write_study(tmp_path))
     here, study, folder = load_subject(spec), new_study(), run_folder(tmp_path)
@@ -302,6 +303,7 @@ def test_study_is_prepared_once(tmp_path: Path) -> None:
     assert set(first.space.forecasts) <= set(structures(first.space))
 
 
+@pytest.mark.usefixtures("hasty")
 def test_evidence_is_kept_with_the_run_and_its_loss_is_noticed(tmp_path: Path) -> None:
     spec = load_spec(write_study(tmp_path))
     here, study, folder = load_subject(spec), new_study(), run_folder(tmp_path)

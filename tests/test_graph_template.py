@@ -22,10 +22,11 @@ from paretoformer.spaces.runtimes import Tools, graph_template, onnx_export
 from paretoformer.spaces.runtimes.example import example_for
 from paretoformer.spaces.runtimes.onnx_export import onnx_model
 from paretoformer.spaces.runtimes.onnxruntime import OnnxRunnable
+from tests.sampled import sampled
 from tests.test_surgery import inputs, tiny
 from tests.test_text_generation import write_language_model
 
-pytestmark = pytest.mark.usefixtures("one_thread")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("one_thread")]
 LAYERS, HEADS, NEURONS = 2, 4, 64
 
 
@@ -58,7 +59,7 @@ def template_is_used() -> bool:
     return all(each is not None for each in onnx_export._TEMPLATES.values())
 
 
-@pytest.mark.parametrize("family", ["bert", pytest.param("vit", marks=pytest.mark.slow)])
+@sampled("family", ["bert", "vit"], ["bert"])
 def test_one_template_serves_every_cut(family: str, monkeypatch: pytest.MonkeyPatch) -> None:
     dense = tiny(family)
     onnx_model(dense, None)
@@ -72,7 +73,7 @@ def test_one_template_serves_every_cut(family: str, monkeypatch: pytest.MonkeyPa
         torch.testing.assert_close(answers(cut, batch)["logits"], expected, atol=1e-5, rtol=1e-4)
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.parametrize("family", ["llama", "gpt2"])
 def test_template_of_a_language_model_has_its_cache(family: str, tmp_path: Path) -> None:
     folder = write_language_model(tmp_path, family)
@@ -91,7 +92,7 @@ def test_template_of_a_language_model_has_its_cache(family: str, tmp_path: Path)
     assert template_is_used()
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.parametrize("pooled", [True, False])
 def test_outputs_that_are_hidden_states_stay_outputs(pooled: bool) -> None:
     dense = transformers.BertModel(tiny("bert").config, add_pooling_layer=pooled).eval()
@@ -104,7 +105,7 @@ def test_outputs_that_are_hidden_states_stay_outputs(pooled: bool) -> None:
     assert template_is_used()
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_readout_is_another_kind() -> None:
     dense, batch = tiny("bert"), inputs(tiny("bert"))
     candidate = Candidate.dense(LAYERS, HEADS)
@@ -136,7 +137,6 @@ def test_equal_models_give_equal_bytes() -> None:
     assert onnx_model(tiny("bert"), None).SerializeToString() == first
 
 
-@pytest.mark.slow
 def test_graph_that_differs_from_torch_is_not_used(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -175,7 +175,7 @@ def test_layers_that_scale_their_scores_differently_are_traced() -> None:
     assert not onnx_export._TEMPLATES
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_images_of_another_size_are_another_kind() -> None:
     """There positions are interpolated, which tracing does at once: no template can do it later."""
     dense = tiny("dinov2")

@@ -52,7 +52,8 @@ def test_last_layer_computes_one_token() -> None:
     assert seen == [(8, 1, 64)]
 
 
-@pytest.mark.parametrize("family", ["bert", "vit"])
+@pytest.mark.slow
+@sampled("family", ["bert", "vit"], ["bert"])
 def test_one_export_serves_every_length(family: str) -> None:
     _, first = pair(family, Candidate.dense(LAYERS, 4))
     assert_equal_everywhere(first)

@@ -32,6 +32,7 @@ from tests.mechanisms import CHEAP
 from tests.sampled import sampled
 from tests.test_surgery import HEADLESS, MASK, inputs, tiny
 
+pytestmark = pytest.mark.slow
 FAMILIES = ("bert", "distilbert", "roberta", "electra", "gpt2", "llama", "vit", "dinov2")
 every_exported_family = sampled("family", FAMILIES, ("bert", "gpt2"))
 TOLERANCES = {"float32": 1e-5, "bfloat16": 0.05, "float16": 0.01, "int8_weights": 0.05, "int8": 0.1}
@@ -42,9 +43,19 @@ OWN_FILES = tuple(name for name in names() if not parse(name)[0].rebuilt)
 THREADS = 2
 
 
+DAILY = (
+    "torch",
+    "torch:int8",
+    "compile",
+    "onnxruntime",
+    "onnxruntime:int8",
+    "openvino",
+    "openvino:int8",
+)
+
+
 def marked(values: tuple[str, ...]) -> Any:
-    slow = [pytest.param(v, marks=pytest.mark.slow) if "compile" in v else v for v in values]
-    return pytest.mark.parametrize("value", slow)
+    return sampled("value", values, [value for value in values if value in DAILY])
 
 
 def tools() -> Tools:
@@ -249,9 +260,8 @@ def test_every_family_runs_in_int8_in_torch(family: str) -> None:
 WINDOWED = AttentionChoice.of("window", window=17, global_tokens=2)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    ("family", "choice"),
+@sampled(
+    "family, choice",
     [
         ("bert", CHEAP["full"][0]),
         ("bert", WINDOWED),
@@ -266,6 +276,7 @@ WINDOWED = AttentionChoice.of("window", window=17, global_tokens=2)
         ("llama", WINDOWED),
         ("vit", CHEAP["lowrank"][0]),
     ],
+    [("bert", CHEAP["strided"][0]), ("bert", CHEAP["linear"][0])],
 )
 def test_mechanism_exports_for_every_length_and_mask(family: str, choice: AttentionChoice) -> None:
     """In one layer; the other one is `window`, so that `full` is not the dense model."""
@@ -321,6 +332,13 @@ def test_missing_inputs_are_filled_in_and_unknown_ones_refused() -> None:
         runnable(attention_mask=ids)
 
 
+def test_graph_of_a_classifier_does_not_generate() -> None:
+    runnable = converted("onnxruntime")
+    assert runnable.generator is None
+    with pytest.raises(ValueError, match="does not generate"):
+        runnable.generate(torch.tensor([[5, 6]]))
+
+
 def test_torch_tells_the_peak_of_a_forward_and_exported_graphs_do_not() -> None:
     small, large = cut(inputs(model()), slice(1), 10), inputs(model())
     runnable = converted("torch")
@@ -358,8 +376,8 @@ def test_unknown_runtime_is_answered_with_the_nearest(wrong: str, near: str) -> 
         parse(wrong)
 
 
-@pytest.mark.parametrize(
-    ("value", "package", "extra"),
+@sampled(
+    "value, package, extra",
     [
         ("onnxruntime", "onnxruntime", "onnx"),
         ("onnxruntime:int8", "onnxscript", "onnx"),
@@ -367,6 +385,7 @@ def test_unknown_runtime_is_answered_with_the_nearest(wrong: str, near: str) -> 
         ("openvino:int8", "nncf", "openvino"),
         ("openvino", "onnx", "onnx"),
     ],
+    [("onnxruntime", "onnxruntime", "onnx"), ("openvino:int8", "nncf", "openvino")],
 )
 def test_missing_package_names_its_extra(
     value: str, package: str, extra: str, monkeypatch: pytest.MonkeyPatch

@@ -38,7 +38,7 @@ from tests.test_recovery import teacher
 from tests.test_solver import Formula
 from tests.tiny import write_study
 
-pytestmark = pytest.mark.usefixtures("one_thread")
+pytestmark = pytest.mark.usefixtures("one_thread", "hasty")
 
 
 def candidates() -> list[Candidate]:

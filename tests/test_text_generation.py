@@ -43,11 +43,13 @@ from paretoformer.spaces.axes.axis import Shape, Unsuitable
 from paretoformer.spaces.models import key_values
 from paretoformer.spaces.models.families import FAMILIES
 from paretoformer.spaces.models.next_tokens import NextTokens
-from paretoformer.spaces.runtimes import Tools, onnx_export, parse
+from paretoformer.spaces.runtimes import Tools, parse
 from paretoformer.spaces.runtimes.torch_runtime import TorchRunnable
 from paretoformer.testing import check_metric
 from tests.conftest import Run
+from tests.sampled import sampled
 from tests.test_runtimes import template_of_last_graph
+from tests.test_surgery import every_decoder
 from tests.tiny import SMALL_SPACE, WORDS, kept, write_model, write_study
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -139,7 +141,7 @@ def test_lines_are_joined_to_passages_and_rows_of_a_csv_are_not(study: Path) -> 
     assert min(len(each["input_ids"]) for each in texts) < 10
 
 
-@pytest.mark.parametrize("family", DECODERS)
+@every_decoder
 def test_cut_model_generates_with_a_cache_what_it_generates_without(
     tmp_path: Path, family: str
 ) -> None:
@@ -244,7 +246,7 @@ def some_texts() -> dict[str, torch.Tensor]:
 
 
 @pytest.mark.parametrize("choice", [WITH_SINKS, KERNEL])
-@pytest.mark.parametrize("family", DECODERS)
+@every_decoder
 def test_short_cache_generates_what_is_computed_without_a_cache(
     family: str, choice: AttentionChoice, tmp_path: Path
 ) -> None:
@@ -341,24 +343,16 @@ def prompts() -> dict[str, torch.Tensor]:
     return {"input_ids": tokens, "attention_mask": (tokens > 0).long()}
 
 
-@pytest.mark.parametrize(
-    ("family", "runtime"),
-    [
-        ("llama", "onnxruntime"),
-        ("gpt2", "openvino"),
-        *(
-            pytest.param(family, runtime, marks=pytest.mark.slow)
-            for family in DECODERS
-            for runtime in ("onnxruntime", "openvino")
-            if (family, runtime) not in (("llama", "onnxruntime"), ("gpt2", "openvino"))
-        ),
-    ],
+@pytest.mark.slow
+@sampled(
+    "family, runtime",
+    [(family, runtime) for family in DECODERS for runtime in ("onnxruntime", "openvino")],
+    [("llama", "onnxruntime"), ("gpt2", "openvino")],
 )
 def test_graph_generates_with_its_cache_what_torch_generates(
     tmp_path: Path, family: str, runtime: str
 ) -> None:
     dense = AutoModelForCausalLM.from_pretrained(write_language_model(tmp_path / "m", family))
-    onnx_export._TEMPLATES.clear()
     runnable = served(dense, runtime)
     assert template_of_last_graph() is not None
     loaded = pf.load_compressed(pf.save_compressed(runnable, tmp_path / "out"))
@@ -374,8 +368,9 @@ def test_graph_generates_with_its_cache_what_torch_generates(
     assert len(found[0][:, 5:].unique()) > 3
 
 
-@pytest.mark.parametrize(
-    ("runtime", "tolerance"),
+@pytest.mark.slow
+@sampled(
+    "runtime, tolerance",
     [
         ("onnxruntime", 1e-4),
         ("openvino", 1e-4),
@@ -383,6 +378,7 @@ def test_graph_generates_with_its_cache_what_torch_generates(
         ("openvino:int8_weights", 0.1),
         ("openvino:int8", 0.5),
     ],
+    [("onnxruntime", 1e-4)],
 )
 def test_graph_with_a_cache_has_the_logits_of_the_whole_text(
     tmp_path: Path, runtime: str, tolerance: float
@@ -411,6 +407,7 @@ def test_graph_with_a_cache_has_the_logits_of_the_whole_text(
         assert float((found - expected).abs().mean()) < tolerance * scale
 
 
+@pytest.mark.slow
 def test_costs_of_generation_are_measured_in_a_graph(study: Path) -> None:
     subject = load_subject(load_spec(study))
     dense = bench_of(subject)
@@ -462,17 +459,6 @@ def test_cache_of_another_kind_is_refused() -> None:
     cache.layers.append(DynamicSlidingWindowLayer(sliding_window=4))
     with pytest.raises(ValueError, match="DynamicSlidingWindowLayer is not a layer that grows"):
         key_values.write(cache, [(torch.zeros(1, 1, 2, 3), torch.zeros(1, 1, 2, 3))])
-
-
-def test_graph_of_a_classifier_does_not_generate(tmp_path: Path) -> None:
-    folder = write_model(tmp_path / "m", "llama")
-    dense = transformers.AutoModelForSequenceClassification.from_pretrained(folder, pad_token_id=0)
-    runnable = pf.compress(
-        dense, Candidate.dense(2, 4).replaced(runtime="onnxruntime"), tools=Tools(threads=1)
-    )
-    assert runnable.generator is None
-    with pytest.raises(ValueError, match="does not generate"):
-        runnable.generate(torch.tensor([[5, 6]]))
 
 
 def outputs(vocabulary: int) -> tuple[Any, Any]:

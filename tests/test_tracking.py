@@ -35,6 +35,7 @@ def logged(uri: str) -> list[Any]:
     return list(client.search_runs([each.experiment_id for each in client.search_experiments()]))
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.*noload:DeprecationWarning")  # MLflow's own
 def test_every_point_is_logged_once_with_what_was_measured(uri: str, folder: RunFolder) -> None:
     Tracker(uri).log(folder)
