@@ -28,7 +28,6 @@ from tests.tiny import write_study
 reason = postgres.unavailable_reason()
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.alone,
     pytest.mark.skipif(bool(reason), reason=reason),
 ]
 

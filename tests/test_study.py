@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
@@ -54,17 +55,44 @@ def finish(study: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.CompletedProcess(process.args, 0, output, error)
 
 
+@dataclass(frozen=True)
+class Killed:
+    """A study file, and what its run had measured when it was killed."""
+
+    study: Path
+    before: list[str]
+
+
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The study file of a finished run, which lies beside it as `run`."""
+def killed(tmp_path_factory: pytest.TempPathFactory) -> Killed:
+    """A run that was killed once it had two rows; the same command finished it."""
     study = write_study(tmp_path_factory.mktemp("study"), trials=7, extra=TORCH)
+    process = start(study)
+    wait_for_rows(study.parent / "run", 2)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    before = ids(study.parent / "run")
     finish(study)
-    return study
+    return Killed(study, before)
+
+
+@pytest.fixture
+def finished(killed: Killed) -> Path:
+    """The study file of a finished run, which lies beside it as `run`."""
+    return killed.study
 
 
 def ids(run: Path) -> list[str]:
     column = read_table(run / "trials.parquet")[0]["candidate_id"]
     return list(column.to_pylist())
+
+
+def wait_for_rows(run: Path, count: int) -> None:
+    """Until the table has so many."""
+    deadline = time.monotonic() + 120
+    while not (run / "trials.parquet").exists() or len(ids(run)) < count:
+        assert time.monotonic() < deadline, "no trial was finished"
+        time.sleep(0.1)
 
 
 def ray_processes() -> set[int]:
@@ -75,6 +103,13 @@ def ray_processes() -> set[int]:
         if "ray::" in line or "raylet" in line or "gcs_server" in line:
             found.add(process.pid)
     return found
+
+
+def test_killed_study_goes_on_without_loss_or_double(killed: Killed) -> None:
+    after = ids(killed.study.parent / "run")
+    assert 2 <= len(killed.before) < 7
+    assert after[: len(killed.before)] == killed.before
+    assert len(set(after)) == len(after) == 7
 
 
 def test_run_folder_holds_what_was_promised(finished: Path) -> None:
@@ -126,13 +161,10 @@ def test_best_model_runs_and_has_the_measured_size(finished: Path) -> None:
     assert model(torch.tensor([[2, 5, 6, 3]])).logits.shape == (1, 2)
 
 
-def test_exported_model_answers_alike_in_another_process(finished: Path) -> None:
-    subprocess.run(
-        [*COMMAND, "export", "run", "out", "--minimize", "parameters", "--require", "accuracy>=0"],
-        cwd=finished.parent,
-        check=True,
-        capture_output=True,
-    )
+def test_exported_model_answers_alike_in_another_process(finished: Path, run: Run) -> None:
+    folder = finished.parent
+    wanted = ("--minimize", "parameters", "--require", "accuracy>=0")
+    assert run("export", folder / "run", folder / "out", *wanted)[0] == 0
     script = (
         "import paretoformer as pf, torch, json, transformers;"
         "model = pf.load_compressed('out');"
@@ -212,27 +244,6 @@ def test_changed_data_is_refused(finished: Path, copy: Path, run: Run) -> None:
         data.write_text(text)
     assert status == 2
     assert "the data changed" in error
-
-
-def wait_for_rows(run: Path, count: int) -> None:
-    """Until the table has so many."""
-    deadline = time.monotonic() + 120
-    while not (run / "trials.parquet").exists() or len(ids(run)) < count:
-        assert time.monotonic() < deadline, "no trial was finished"
-        time.sleep(0.1)
-
-
-def test_killed_study_goes_on_without_loss_or_double(tmp_path: Path) -> None:
-    study, run = write_study(tmp_path, trials=8, extra=TORCH), tmp_path / "run"
-    process = start(study)
-    wait_for_rows(run, 2)
-    process.send_signal(signal.SIGKILL)
-    process.communicate()
-    kept = ids(run)
-    assert 2 <= len(kept) < 8
-    finish(study)
-    assert ids(run)[: len(kept)] == kept
-    assert len(set(ids(run))) == len(ids(run)) == 8
 
 
 @sampled("number, status", [(signal.SIGINT, 130), (signal.SIGTERM, 143)], [(signal.SIGINT, 130)])
