@@ -355,7 +355,8 @@ def short_front(folder: Path) -> str:
     rows = []
     for label, trial in trials.items():
         row = frame[frame["trial"] == trial].iloc[0]
-        kept = described(Candidate.from_json(row["candidate"]))
+        dense = row["role"] == "dense"
+        kept = "everything" if dense else described(Candidate.from_json(row["candidate"]))
         numbers = [number(row[name]) for name in ("accuracy", "latency_ms")]
         rows.append((label, kept, *numbers, f"{row['speedup']:.2f}x"))
     return table(("", "keeps", "accuracy", "latency, ms", "speed-up"), rows)
