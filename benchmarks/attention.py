@@ -7,7 +7,7 @@ them: (batch, length, heads, head_dim), transposed. Memory is the allocator's pe
     pip install -e '.[bench]'
     python benchmarks/attention.py [--quick] [--out benchmarks/attention]
 
-writes OUT.json and OUT.png beside the tables it prints.
+writes OUT.json, from which `docs/results.md` is made, and its plot, docs/images/OUT.png.
 """
 
 from __future__ import annotations
@@ -289,7 +289,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--quick", action="store_true", help="12 heads x 32, batch 1 only")
     parser.add_argument("--no-peers", action="store_true", help="without the public packages")
-    parser.add_argument("--out", type=Path, help="write OUT.json and OUT.png")
+    parser.add_argument("--out", type=Path, help="write OUT.json and docs/images/OUT.png")
     arguments = parser.parse_args()
     torch.set_num_threads(physical_cores())
     print(machine())
@@ -310,7 +310,7 @@ def main() -> None:
     if arguments.out:
         found["rows"] = [asdict(row) for row in rows]
         arguments.out.with_suffix(".json").write_text(json.dumps(found, indent=1) + "\n")
-        plot(rows, arguments.out.with_suffix(".png"))
+        plot(rows, Path("docs/images", arguments.out.name).with_suffix(".png"))
 
 
 if __name__ == "__main__":
