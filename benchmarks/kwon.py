@@ -31,9 +31,10 @@ from paretoformer.evaluators.data.recovery_texts import has_own_texts
 from paretoformer.search.planning import knapsack as solver
 from paretoformer.search.planning.block_repair import BlockRepairs
 from paretoformer.search.planning.block_table import KnownRows, block_table
+from paretoformer.search.planning.forecast import FORECASTS, ROUNDS
 from paretoformer.search.planning.knapsack import BUCKETS, Kind, Programme
-from paretoformer.search.planning.prepare import FORECASTS, ROUNDS
-from paretoformer.search.planning.screening import Screen, Screening
+from paretoformer.search.planning.screen import Screen
+from paretoformer.search.planning.screener import Screener
 from paretoformer.search.study.spec import load_spec
 from paretoformer.search.study.subject import Subject, load_subject
 from paretoformer.spaces.axes import axis_of
@@ -284,11 +285,11 @@ def programmes(here: Subject, encoder: Encoder, teacher: Teacher) -> dict[str, P
         block = axis_of(name).block(evidence)
         assert block is not None
         priced[name] = (block, _costs(block, dense, encoder))
-    screens = Screening(Screen(teacher, BlockRepairs.of(teacher)))
-    table = block_table(screens, here.model, priced, False, KnownRows())
+    screener = Screener(Screen(teacher, BlockRepairs.of(teacher)))
+    table = block_table(screener, here.model, priced, False, KnownRows())
     kinds = tuple(Kind(block, table.nats[name], costs) for name, (block, costs) in priced.items())
     plain = Programme(dense, kinds, 0.0, table.removed)
-    corrected, _ = solver.learn(plain, screens, ROUNDS, FORECASTS)
+    corrected, _ = solver.learn(plain, screener, ROUNDS, FORECASTS)
     return {"sums": plain, "corrected": corrected}
 
 

@@ -24,9 +24,10 @@ from paretoformer.evaluators.job import Evaluates
 from paretoformer.search.dispatch.placement import places
 from paretoformer.search.dispatch.ray_dispatcher import RayDispatcher
 from paretoformer.search.dispatch.ray_session import ray_session
+from paretoformer.search.planning import screener as screening
 from paretoformer.search.planning.block_repair import BlockRepairs
-from paretoformer.search.planning.screened import ScreenedByWorkers
-from paretoformer.search.planning.screening import Screen, Screening
+from paretoformer.search.planning.screen import Screen
+from paretoformer.search.planning.screener import Screener
 from paretoformer.search.study.spec import load_spec
 from paretoformer.search.study.subject import load_subject
 from paretoformer.spaces import Candidate, HeadMask
@@ -90,6 +91,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--candidates", type=int, default=24)
     parser.add_argument("--workers", type=int, default=physical_cores())
     arguments = parser.parse_args(argv)
+    screening.TRIED, screening.LONG_SECONDS = 1, 0.0
     print(f"{cpu_name()}, {physical_cores()} cores, {arguments.workers} workers")
     print("model | sums s | sums MB | here s | here, one thread s | workers s | until the first s")
     teachers: Mapping[str, Callable[[], Teacher]] = {
@@ -103,7 +105,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     }
 
     def workers(evaluator: Evaluates, *, most: int) -> RayDispatcher:
-        where = replace(places(workers=most), timing=())
+        where = replace(places(workers=min(most, arguments.workers)), timing=())
         return RayDispatcher(evaluator, where=where, threads=1, seconds=600)
 
     for name, made in teachers.items():
@@ -118,13 +120,14 @@ def main(argv: Sequence[str] | None = None) -> None:
         some = changed(teacher.model, arguments.candidates)
         for threads in dict.fromkeys((physical_cores(), 1)):
             torch.set_num_threads(threads)
-            screens = Screening(Screen(teacher, BlockRepairs(teacher.model, repairs.sums)))
-            cells.append(f"{seconds_each(screens(some), len(some))[1]:.2f}")
+            screener = Screener(Screen(teacher, BlockRepairs(teacher.model, repairs.sums)))
+            cells.append(f"{seconds_each(screener(some), len(some))[1]:.2f}")
         with (
             ray_session(None, arguments.workers),
-            ScreenedByWorkers(Screen(teacher, repairs), workers, arguments.workers) as others,
+            Screener(Screen(teacher, repairs), workers) as others,
         ):
-            first, each = seconds_each(others(some), len(some))
+            list(others(some[:1]))  # the first is screened here
+            first, each = seconds_each(others(some[1:]), len(some) - 1)
         print(" | ".join([*cells, f"{each:.2f}", f"{first:.0f}"]), flush=True)
 
 

@@ -42,7 +42,7 @@ from paretoformer.search.loop import Search
 from paretoformer.search.planning.block_repair import BlockRepairs
 from paretoformer.search.planning.predictor import Predictor
 from paretoformer.search.planning.prepare import Prepared, prepare
-from paretoformer.search.planning.screening import Screen
+from paretoformer.search.planning.screen import Screen
 from paretoformer.search.proposers import (
     Planted,
     Proposer,
@@ -71,7 +71,7 @@ WORST = 0.6
 """Nats at which a candidate is worth nothing."""
 TIMINGS = 7
 BITS = "NSGA-II on bits"
-METHODS = (BITS, "local search", "TPE", "first order, NSGA-II", "solved", "surrogate")
+METHODS = (BITS, "local search", "TPE", "starts, NSGA-II", "solved", "surrogate")
 
 
 @dataclass
@@ -200,12 +200,12 @@ def main(argv: Sequence[str] | None = None) -> None:
         surrogate = SurrogateSampler(predictor, *wanted, seed)
         first: list[Proposer] = [Planted((bits.space.dense,))]
         local = LocalSearch(ranked.space, np.random.default_rng(seed))
-        first_order = standard_proposers(before.space, *wanted)
+        starts = standard_proposers(before.space, *wanted)
         rows = [
             (bits, first, sampler("nsga2")),
             (ranked, [*first, local], sampler("random")),
             (ranked, first, sampler("tpe")),
-            (before, first_order, sampler("nsga2")),
+            (before, starts, sampler("nsga2")),
             (ranked, solved_proposers(predictor, *wanted), sampler("nsga2")),
             (ranked, solved_proposers(predictor, *wanted, rounds=False), surrogate),
         ]

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +19,6 @@ from paretoformer.evaluators.common.progress import silent
 from paretoformer.evaluators.common.target import Target
 from paretoformer.search.planning import block_costs as block_costs_of
 from paretoformer.search.planning.block_costs import block_costs
-from paretoformer.search.planning.prediction import Forecast, Priced, forecasts, spread
 from paretoformer.search.planning.prepare import prepare
 from paretoformer.search.proposers.standard import structures
 from paretoformer.search.records.errors import RunError
@@ -29,149 +26,30 @@ from paretoformer.search.records.run_folder import RunFolder
 from paretoformer.search.study.spec import load_spec
 from paretoformer.search.study.subject import Subject, load_subject
 from paretoformer.spaces import AttentionChoice, Candidate, HeadMask
-from paretoformer.spaces.attention import build as build_mechanism
-from paretoformer.spaces.attention.interface import MECHANISM
 from paretoformer.spaces.axes.attention_options import AttentionBlock
-from paretoformer.spaces.axes.axis import Probe
-from paretoformer.spaces.axes.block_options import normalised
 from paretoformer.spaces.axes.feed_forward import NeuronBlock
-from paretoformer.spaces.axes.sensitivity import OutputProbe, SwapProbe, sensitivity
-from paretoformer.spaces.build import build
+from paretoformer.spaces.axes.sensitivity import OutputProbe, sensitivity
 from paretoformer.spaces.models.families import blocks_of
 from tests.test_surgery import inputs, tiny
 from tests.tiny import write_study
 
 FULL = AttentionChoice("full")
 WINDOW = AttentionChoice.of("window", window=3, global_tokens=0)
-EXACT = AttentionChoice.of("window", window=64, global_tokens=0)
 
 
 def loss(output, labels):
     return torch.nn.functional.cross_entropy(output.logits, labels, reduction="sum")
 
 
-class Blend(torch.nn.Module):
-    """Exact attention of all heads but one, which goes a step towards another mechanism."""
-
-    def __init__(self, choice: AttentionChoice, head: int, step: float) -> None:
-        super().__init__()
-        self.choice, self.head, self.step = choice, head, step
-
-    def forward(self, query, key, value, **call):
-        output = build_mechanism(FULL, query.shape[-1])(query, key, value, **call)
-        other = build_mechanism(self.choice, query.shape[-1])(query, key, value, **call)
-        output[:, self.head] += self.step * (other - output)[:, self.head]
-        return output
-
-
-def test_swap_is_scored_by_the_slope_of_the_loss_towards_it() -> None:
-    model = tiny("bert").double()
-    batch = {key: value[:1] for key, value in inputs(model).items()}
-    labels = torch.tensor([1])
-    probe = SwapProbe([FULL, EXACT, WINDOW], 4)
-    found = sensitivity(model, [(batch, labels)], loss, {"attention": probe})
-    scored = np.asarray(found["attention"]["swapped"])
-    assert scored.shape == (3, 2, 4)
-    np.testing.assert_allclose(scored[:2], 0, atol=1e-12)
-
-    def blended(layer: int, head: int, step: float) -> float:
-        rebuilt = build(Candidate(HeadMask.all(2, 4), (EXACT, EXACT)), model).model
-        setattr(blocks_of(rebuilt)[layer].attention, MECHANISM, Blend(WINDOW, head, step))
-        with torch.no_grad():
-            return float(loss(rebuilt(**batch), labels))
-
-    slopes = [
-        [abs(blended(i, j, 1e-4) - blended(i, j, -1e-4)) / 2e-4 for j in range(4)] for i in range(2)
-    ]
-    np.testing.assert_allclose(scored[2], slopes, rtol=1e-4)
-
-
 def test_sensitivity_leaves_the_model_as_it_was() -> None:
     model = tiny("llama")
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    heads = OutputProbe(lambda block: block.output, 4)
-    probes: dict[str, Probe] = {"heads": heads, "attention": SwapProbe([FULL, WINDOW], 4)}
+    probes = {"heads": OutputProbe(lambda block: block.output, 4)}
     found = sensitivity(model, [(inputs(model), torch.tensor([0, 1, 1]))], loss, probes)
     assert np.shape(found["heads"]["removed"]) == (2, 4)  # a group of query heads is one
-    assert np.shape(found["attention"]["swapped"]) == (2, 2, 4)
     assert model.config._attn_implementation == "sdpa"
     assert before.keys() == model.state_dict().keys()
     assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())
-
-
-@dataclass(frozen=True)
-class Problem:
-    """Two layers, three mechanisms, three heads.
-
-    removed: (layers, heads). swapped: (choices, layers, heads). time: (choices, heads + 1).
-    """
-
-    removed: np.ndarray
-    swapped: np.ndarray
-    time: np.ndarray
-    choices: tuple[AttentionChoice, ...] = (FULL, EXACT, WINDOW)
-
-    def forecasts(self, *, prune: bool = True) -> list[Forecast]:
-        block = AttentionBlock.of(self.choices, self.removed, self.swapped, prune=prune)
-        return forecasts(Candidate.dense(2, 3), [Priced(block, self.time.flatten())])
-
-    def predicted(self, candidate: Candidate) -> tuple[float, float]:
-        """(damage, milliseconds), head by head."""
-        damage = time = 0.0
-        norms = np.linalg.norm(self.removed, axis=1)
-        for layer, (row, choice) in enumerate(
-            zip(candidate.heads.kept, candidate.attention, strict=True)
-        ):
-            index = self.choices.index(choice)
-            for head, keep in enumerate(row):
-                effect = (self.swapped[index] if keep else self.removed)[layer, head]
-                damage += float(effect / norms[layer])
-            time += float(self.time[index, sum(row)])
-        return damage, time
-
-
-def problem(seed: int) -> Problem:
-    """Cheaper mechanisms harm more."""
-    rng = np.random.default_rng(seed)
-    swapped = rng.random((3, 2, 3)) * np.array([0, 0.5, 1])[:, None, None]
-    time = np.linspace(0, 1, 4) * np.array([3.0, 2.0, 1.0])[:, None] * rng.uniform(0.8, 1.2, (3, 1))
-    return Problem(rng.random((2, 3)), swapped, time)
-
-
-@given(st.integers(0, 1000))
-def test_nothing_is_predicted_better_than_what_was_forecast(seed: int) -> None:
-    here = problem(seed)
-    every = [
-        here.predicted(Candidate(HeadMask.ranked(counts, normalised(here.removed)), pair))
-        for counts in itertools.product(range(4), repeat=2)
-        for pair in itertools.product(here.choices, repeat=2)
-    ]
-    found = [here.predicted(each) for each in spread(here.forecasts(), 100)]
-    assert found
-    for damage, time in found:
-        assert not any(d < damage - 1e-9 and t < time - 1e-9 for d, t in every)
-
-
-@given(st.integers(0, 1000))
-def test_forecast_predicts_the_sum_over_heads_and_layers(seed: int) -> None:
-    here = problem(seed)
-    for each in here.forecasts():
-        assert (each.damage, each.milliseconds) == pytest.approx(here.predicted(each.candidate))
-
-
-def test_forecast_gives_the_number_asked_for_from_slow_to_fast() -> None:
-    here = problem(1)
-    found = spread(here.forecasts(), 4)
-    times = [here.predicted(candidate)[1] for candidate in found]
-    assert 2 <= len(found) <= 4
-    assert times == sorted(times, reverse=True)
-    assert not any(candidate.is_dense or not candidate.heads.total for candidate in found)
-
-
-def test_forecast_keeps_every_head_where_none_may_go() -> None:
-    found = spread(problem(2).forecasts(prune=False), 100)
-    assert found
-    assert {candidate.heads.total for candidate in found} == {6}
 
 
 def subject(tmp_path: Path) -> Subject:
@@ -181,8 +59,8 @@ def subject(tmp_path: Path) -> Subject:
 def test_block_costs_are_those_of_the_attention_alone(tmp_path: Path) -> None:
     here = subject(tmp_path)
     choices = (FULL, WINDOW)
-    block = AttentionBlock.of(choices, np.ones((2, 4)), np.zeros((2, 2, 4)))
-    costs = block_costs(here.model, here.workload, here.target, [block]).blocks[0]
+    block = AttentionBlock(choices, np.ones((2, 4)))
+    costs = block_costs(here.model, here.workload, here.target, {"heads": block}).blocks["heads"]
     costs = costs.reshape(len(choices), 5)
     assert not costs[:, 0].any()
     assert (costs >= 0).all()
@@ -193,13 +71,13 @@ def test_costs_of_a_forward_are_those_of_its_parts(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     here = subject(tmp_path)
-    heads = AttentionBlock.of((FULL,), np.ones((2, 4)), np.zeros((1, 2, 4)))
+    heads = AttentionBlock((FULL,), np.ones((2, 4)))
     neurons = NeuronBlock.of(np.ones((2, 64)))
     named = {("rest", 0): 0.5, ("last", 0): 8.0, ("last", 1): 2.0}
 
     def times(calls: dict[Any, Callable[[], Any]], *_: Any) -> dict[Any, float]:
         """Four milliseconds of heads, three of neurons, one of what is left."""
-        blocks = [(heads, 4.0), (neurons, 3.0)]
+        blocks = {"heads": (heads, 4.0), "neurons": (neurons, 3.0)}
         found = dict.fromkeys(calls, 0.0)
         for key in calls:
             if key in named:
@@ -211,9 +89,9 @@ def test_costs_of_a_forward_are_those_of_its_parts(
 
     monkeypatch.setattr(block_costs_of, "_usual_times", times)
     dense = Candidate.dense(2, 4)
-    arguments: Any = (here.model, here.workload, here.target, [heads, neurons])
+    arguments: Any = (here.model, here.workload, here.target, {"heads": heads, "neurons": neurons})
     found = block_costs(*arguments, dense.replaced(readout="first"))
-    assert [each.max() for each in found.blocks] == pytest.approx([4.0, 3.0])
+    assert [each.max() for each in found.blocks.values()] == pytest.approx([4.0, 3.0])
     assert (found.layer, found.rest, found.last) == pytest.approx((1.0, 0.5, 0.25))
     assert block_costs(*arguments, dense).last == 1.0
 
@@ -270,7 +148,7 @@ def test_block_costs_are_the_usual_ones_though_the_machine_is_held_up(
 @given(st.lists(st.floats(0.1, 5.0), min_size=4, max_size=4))
 def test_more_heads_or_neurons_never_cost_less(times: list[float]) -> None:
     neurons = NeuronBlock.of(np.ones((2, 64)))
-    heads = AttentionBlock.of((FULL,), np.ones((2, 8)), np.zeros((1, 2, 8)))
+    heads = AttentionBlock((FULL,), np.ones((2, 8)))
     for block in (neurons, heads):
         costs = block.costs(dict(zip(sorted(block.timed()), times, strict=False)))
         assert (np.diff(costs[: block.uncut + 1]) >= -1e-12).all()

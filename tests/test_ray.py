@@ -23,7 +23,8 @@ from paretoformer.search.dispatch.placement import places
 from paretoformer.search.dispatch.ray_dispatcher import RayDispatcher
 from paretoformer.search.dispatch.ray_session import ray_session
 from paretoformer.search.dispatch.signals import interruptible
-from paretoformer.search.planning.screened import ScreenedByWorkers
+from paretoformer.search.planning import screener
+from paretoformer.search.planning.screener import Screener
 from paretoformer.search.records.errors import Interrupted
 from paretoformer.spaces import Candidate, HeadMask
 from tests.test_screening import candidates, screen
@@ -218,13 +219,18 @@ def test_signals_while_ray_waits_keep_their_numbers_and_none_is_lost_in_a_finali
     assert found == [128 + signal.SIGINT, 128 + signal.SIGTERM, 128 + signal.SIGINT]
 
 
-def test_candidates_are_screened_by_workers_that_do_not_time() -> None:
+def test_candidates_are_screened_by_workers_that_do_not_time(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(screener, "TRIED", 1)
+    monkeypatch.setattr(screener, "LONG_SECONDS", 0.0)
     here = screen()
 
     def workers(evaluator: Evaluates, *, most: int) -> RayDispatcher:
-        where = replace(places(workers=most), timing=())
+        where = replace(places(workers=min(most, 2)), timing=())
         return RayDispatcher(evaluator, where=where, threads=1, seconds=60)
 
-    with ScreenedByWorkers(here, workers, most=2) as others:
+    with Screener(here, workers) as others:
         found = dict(others(candidates()))
+        assert not others.trouble
     assert found == pytest.approx({each: here.of(each) for each in candidates()}, rel=1e-3)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import pickle
-from collections.abc import Generator, Sequence
 from contextlib import AbstractContextManager, ExitStack
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
 
+from paretoformer.evaluators.common.measurement import Measurement
 from paretoformer.evaluators.common.progress import silent
 from paretoformer.evaluators.common.target import Target
 from paretoformer.evaluators.job import Evaluates, Job
@@ -17,11 +18,11 @@ from paretoformer.evaluators.outcome import Outcome, Result
 from paretoformer.search import workers as workers_of
 from paretoformer.search.dispatch import memory
 from paretoformer.search.dispatch.dispatcher import Dispatcher, InlineDispatcher
-from paretoformer.search.planning import screening
+from paretoformer.search.planning import screener as screener_of
 from paretoformer.search.planning.block_repair import BlockRepairs
 from paretoformer.search.planning.prepare import prepare
-from paretoformer.search.planning.screened import ScreenedByWorkers
-from paretoformer.search.planning.screening import Screen, ScreenEvaluator, Screening
+from paretoformer.search.planning.screen import NATS, Screen, ScreenEvaluator
+from paretoformer.search.planning.screener import Screener
 from paretoformer.search.records.errors import StudyFailed
 from paretoformer.search.records.run_folder import RunFolder
 from paretoformer.search.report.display import Display
@@ -35,7 +36,6 @@ from tests.test_block_repair import WINDOW, only
 from tests.test_cutting import tiny
 from tests.test_forecast import new_study, run_folder
 from tests.test_recovery import teacher
-from tests.test_solver import Formula
 from tests.tiny import write_study
 
 pytestmark = pytest.mark.usefixtures("one_thread", "hasty")
@@ -57,32 +57,16 @@ def screen() -> Screen:
 @pytest.fixture
 def long(monkeypatch: pytest.MonkeyPatch) -> None:
     """Anything takes long, once two were tried."""
-    monkeypatch.setattr(screening, "TRIED", 2)
-    monkeypatch.setattr(screening, "LONG_SECONDS", 0.0)
-
-
-def test_what_takes_long_is_asked_of_others_and_what_they_leave_out_is_screened_here(
-    long: None,
-) -> None:
-    asked: list[Candidate] = []
-
-    def others(some: Sequence[Candidate]) -> Generator[tuple[Candidate, float], None, None]:
-        asked.extend(some)
-        yield some[-1], -1.0
-
-    here, every = Formula(), candidates()
-    found = list(Screening(here, others)(every))
-    assert asked == every[2:]
-    assert len(found) == len(every)
-    assert dict(found) == {**{each: Formula().of(each) for each in every}, every[-1]: -1.0}
+    monkeypatch.setattr(screener_of, "TRIED", 2)
+    monkeypatch.setattr(screener_of, "LONG_SECONDS", 0.0)
 
 
 def test_what_is_short_is_screened_here() -> None:
-    def others(some: Sequence[Candidate]) -> Generator[tuple[Candidate, float], None, None]:
+    def workers(evaluator: Evaluates, *, most: int) -> AbstractContextManager[Dispatcher]:
         raise AssertionError("nobody is asked")
-        yield
 
-    assert len(list(Screening(Formula(), others)(candidates()))) == len(candidates())
+    with Screener(screen(), workers) as found:
+        assert len(list(found(candidates()))) == len(candidates())
 
 
 def test_screen_that_travelled_finds_the_same() -> None:
@@ -101,32 +85,39 @@ def test_screen_travels_without_the_teacher() -> None:
 
 
 class Forgetful(ScreenEvaluator):
-    """Has no answer for the first candidate, as if its worker had died."""
+    """Has no answer for the last candidate, as if its worker had died."""
 
     def run(self, job: Job) -> Result:
-        if job.candidate == candidates()[0]:
+        if job.candidate == candidates()[-1]:
             return Result(Outcome.WORKER_DIED)
-        return super().run(job)
+        found = super().run(job)
+        return replace(found, measurements={NATS: Measurement.exact(-1.0, "nats")})
 
 
-def test_workers_leave_out_what_they_could_not_screen() -> None:
+def test_what_takes_long_goes_to_workers_and_what_they_leave_out_is_screened_here(
+    long: None,
+) -> None:
     def workers(evaluator: Evaluates, *, most: int) -> AbstractContextManager[Dispatcher]:
         return InlineDispatcher(Forgetful(here))
 
-    here = screen()
-    with ScreenedByWorkers(here, workers, most=2) as others:
-        found = dict(others(candidates()))
-        assert others.trouble == Outcome.WORKER_DIED.value
-    assert found == {each: here.of(each) for each in candidates()[1:]}
+    here, every = screen(), candidates()
+    with Screener(here, workers) as screener:
+        found = list(screener(every))
+        assert screener.trouble == Outcome.WORKER_DIED.value
+        assert list(screener(every[:1])) == [(every[0], here.of(every[0]))]  # not asked again
+    assert len(found) == len(every)
+    by_workers = dict.fromkeys(every[2:-1], -1.0)
+    assert dict(found) == {**{each: here.of(each) for each in every}, **by_workers}
 
 
-def test_workers_that_do_not_start_leave_all_of_it_out() -> None:
+def test_workers_that_do_not_start_leave_all_of_it_out(long: None) -> None:
     def workers(evaluator: Evaluates, *, most: int) -> AbstractContextManager[Dispatcher]:
         raise StudyFailed("the workers did not start")
 
-    with ScreenedByWorkers(screen(), workers, most=2) as others:
-        assert not list(others(candidates()))
-        assert others.trouble == "the workers did not start"
+    here = screen()
+    with Screener(here, workers) as screener:
+        assert dict(screener(candidates())) == {each: here.of(each) for each in candidates()}
+        assert screener.trouble == "the workers did not start"
 
 
 def test_table_is_measured_here_and_says_so_where_workers_do_not_start(

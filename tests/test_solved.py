@@ -49,7 +49,7 @@ def predictor() -> Predictor:
     damage[1] *= WRONG
     costs = np.concatenate((counts, np.maximum(counts - 0.5 * WRONG, 0)))
     choices = (AttentionChoice("full"), WINDOW)
-    block = AttentionBlock.of(choices, SCORES, np.zeros((2, LAYERS, HEADS)))
+    block = AttentionBlock(choices, SCORES)
     dense = Candidate.dense(LAYERS, HEADS)
     never = np.full(LAYERS, np.inf)
     programme = Programme(dense, (Kind(block, damage, costs.astype(float)),), 0.0, never)

@@ -26,10 +26,12 @@ from paretoformer.search.planning.knapsack import (
     learn,
 )
 from paretoformer.search.planning.latency_model import LatencyModel
-from paretoformer.search.planning.screening import Screen, Screening
+from paretoformer.search.planning.screen import Screen
+from paretoformer.search.planning.screener import Screener
 from paretoformer.spaces import AttentionChoice, Candidate, HeadMask
 from paretoformer.spaces.axes.attention_options import AttentionBlock
 from paretoformer.spaces.axes.axis import Shape
+from paretoformer.spaces.axes.block_options import normalised
 from paretoformer.spaces.axes.feed_forward import NeuronBlock
 from tests.test_cutting import tiny
 
@@ -42,13 +44,11 @@ DENSE = Candidate.dense(LAYERS, HEADS)
 def programme(seed: int, *, removable: bool = True) -> Programme:
     """Random damage that grows, and costs that shrink, as more is cut."""
     rng = np.random.default_rng(seed)
-    attention = AttentionBlock.of(
-        (FULL, WINDOW), rng.random((LAYERS, HEADS)), rng.random((2, LAYERS, HEADS))
-    )
+    attention = AttentionBlock((FULL, WINDOW), normalised(rng.random((LAYERS, HEADS))))
     neurons = NeuronBlock.of(rng.random((LAYERS, NEURONS)))
     kinds = []
     for block in (attention, neurons):
-        options = block.damage.shape[1]
+        options = block.size
         damage = rng.random((LAYERS, options))
         damage[:, block.uncut] = 0
         costs = np.round(rng.random(options), 2)
@@ -256,8 +256,7 @@ class Model:
 
 
 def measured(formula: Formula, known: KnownRows) -> Any:
-    screens = Screening(formula)
-    return block_table(screens, Model(), blocks(), True, known)  # type: ignore[arg-type]
+    return block_table(Screener(formula), Model(), blocks(), True, known)  # type: ignore[arg-type]
 
 
 def test_table_has_every_option_and_measures_none_twice(tmp_path: Path) -> None:
@@ -265,7 +264,7 @@ def test_table_has_every_option_and_measures_none_twice(tmp_path: Path) -> None:
     table = measured(formula, KnownRows(file, "a"))
     for name, (block, costs) in blocks().items():
         nats = table.nats[name]
-        assert nats.shape == block.damage.shape
+        assert nats.shape == (LAYERS, block.size)
         assert not nats[:, block.uncut].any()
         for option in block.measured(costs):
             one = DENSE.replaced(**block.values([option, block.uncut]))
@@ -326,7 +325,7 @@ def test_slow_mechanisms_are_not_measured_and_not_chosen() -> None:
 
 def test_options_are_read_back_from_values() -> None:
     for block, _ in blocks().values():
-        every = range(block.damage.shape[1])
+        every = range(block.size)
         for pair in itertools.product(every, repeat=LAYERS):
             candidate = DENSE.replaced(**block.values(pair))
             again = DENSE.replaced(**block.values(block.options(candidate.values)))
@@ -362,7 +361,7 @@ def test_table_is_given_up_when_time_is_over_and_keeps_what_it_has(tmp_path: Pat
     file, calls = tmp_path / "table.parquet", iter([False] * 5 + [True] * 99)
     with pytest.raises(TooLate):
         block_table(
-            Screening(Formula()), Model(), blocks(), True, KnownRows(file, "a"),
+            Screener(Formula()), Model(), blocks(), True, KnownRows(file, "a"),
             is_late=lambda: next(calls),
         )  # type: ignore[arg-type]  # fmt: skip
     formula = Formula()

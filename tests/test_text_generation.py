@@ -30,7 +30,7 @@ from paretoformer.evaluators.metrics.perplexity import Perplexity
 from paretoformer.evaluators.outcome import Outcome, Result
 from paretoformer.evaluators.tasks import task_of
 from paretoformer.evaluators.timing.protocol import TimingProtocol
-from paretoformer.search.planning.prepare import _context
+from paretoformer.search.planning.survey import context_of
 from paretoformer.search.publish.front import published_table
 from paretoformer.search.records.errors import StudyError
 from paretoformer.search.records.facts import compared_timing
@@ -39,7 +39,7 @@ from paretoformer.search.study.spec import load_spec
 from paretoformer.search.study.subject import Subject, load_subject, try_dense
 from paretoformer.spaces import AttentionChoice, Candidate, HeadMask
 from paretoformer.spaces.axes import axis_of
-from paretoformer.spaces.axes.axis import Shape, Unsuitable
+from paretoformer.spaces.axes.axis import Unsuitable
 from paretoformer.spaces.models import key_values
 from paretoformer.spaces.models.families import FAMILIES
 from paretoformer.spaces.models.next_tokens import NextTokens
@@ -434,7 +434,7 @@ def surveyed(study: Path, attention: str) -> dict[str, Any]:
     text = study.read_text().replace('runtime = ["torch"]', 'runtime = "all"')
     study.write_text(text.replace('attention = ["full"]', f"attention = {attention}"))
     spec = load_spec(study)
-    context = _context(spec, load_subject(spec), Shape(3, 2), lambda *_: None)
+    context = context_of(spec, load_subject(spec), lambda *_: None)
     return {
         name: axis_of(name).survey(spec.setting(name), context) for name in ("attention", "runtime")
     }

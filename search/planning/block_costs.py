@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import copy
 import time
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeVar
@@ -46,12 +46,12 @@ Key = TypeVar("Key", bound=Hashable)
 class ForwardCosts:
     """Milliseconds of what a forward consists of.
 
-    blocks: of each block, (options,). layer: what is left of a layer without any of its blocks.
+    blocks: name -> (options,). layer: what is left of a layer without any of its blocks.
     rest: of the model without its layers. last: no milliseconds, but the share of the last layer's
     time that is left with what every candidate of the study has, such as a readout of one token.
     """
 
-    blocks: list[Costs]
+    blocks: dict[str, Costs]
     layer: float
     rest: float
     last: float
@@ -61,7 +61,7 @@ def block_costs(
     model: nn.Module,
     workload: Workload,
     target: Target,
-    blocks: Sequence[Block],
+    blocks: Mapping[str, Block],
     free: Candidate | None = None,
     progress: Progress = silent,
     seconds: float = SECONDS,
@@ -77,9 +77,9 @@ def block_costs(
     model = copy.deepcopy(model).to(device=target.device, dtype=target.torch_dtype).eval()
     dense = Candidate.dense(*shape_of(model.config))
     batch = workload.timing_batch(target)
-    calls: dict[tuple[int | str, int], Callable[[], Any]] = {
-        (index, option): _layer(0, model, dense.replaced(**values), batch)
-        for index, block in enumerate(blocks)
+    calls = {
+        (name, option): _layer(0, model, dense.replaced(**values), batch)
+        for name, block in blocks.items()
         for option, values in block.timed().items()
     }
     calls[REST] = _without_layers(model, batch)
@@ -87,12 +87,12 @@ def block_costs(
         calls[LAST] = _layer(-1, model, dense, batch)
         calls[LAST_FREE] = _layer(-1, model, free, batch)
     times = _usual_times(calls, target, progress, seconds)
-    costs = [
-        block.costs({option: ms for (i, option), ms in times.items() if i == index})
-        for index, block in enumerate(blocks)
-    ]
-    whole = np.median([times[index, block.uncut] for index, block in enumerate(blocks)])
-    full = sum(each[block.uncut] for each, block in zip(costs, blocks, strict=True))
+    costs = {
+        name: block.costs({option: ms for (of, option), ms in times.items() if of == name})
+        for name, block in blocks.items()
+    }
+    whole = np.median([times[name, block.uncut] for name, block in blocks.items()])
+    full = sum(costs[name][block.uncut] for name, block in blocks.items())
     last = min(1.0, times[LAST_FREE] / times[LAST]) if LAST in times else 1.0
     layer = max(LEAST_LAYER * whole, whole - full)
     return ForwardCosts(costs, float(layer), times[REST], last)

@@ -22,7 +22,8 @@ import transformers
 from torch import nn
 
 from paretoformer.evaluators.common.progress import Progress, silent
-from paretoformer.search.planning.screening import EXAMPLES, Screens
+from paretoformer.search.planning.screen import EXAMPLES
+from paretoformer.search.planning.screener import Screener
 from paretoformer.spaces.axes.block_options import Block, Costs, Damage
 from paretoformer.spaces.candidate import Candidate
 from paretoformer.spaces.common.atomic import atomic_file
@@ -57,7 +58,7 @@ class BlockTable:
 
 
 def block_table(
-    screens: Screens,
+    screener: Screener,
     model: nn.Module,
     blocks: Mapping[str, tuple[Block, Costs]],
     removable: bool,
@@ -67,9 +68,9 @@ def block_table(
 ) -> BlockTable:
     """Measure what is not known yet.
 
-    screens: of candidates with one block changed; infinite where a block cannot be mended. blocks:
-    name -> kind of block, and what its options cost. removable: whether layers may go. is_late:
-    whether there is no more time for it.
+    blocks: name -> a block of every layer, and what its options cost. removable: whether layers may
+    go. known: rows that are not measured again; the others are added. is_late: whether there is no
+    more time for it.
 
     Raises:
         TooLate: time was over; what was measured is kept.
@@ -83,7 +84,7 @@ def block_table(
             missing.setdefault(_candidate(dense, blocks, row), []).append(row)
     done, written = len(rows) - sum(map(len, missing.values())), time.monotonic()
     try:
-        with closing(screens(list(missing))) as screened:
+        with closing(screener(list(missing))) as screened:
             while missing:
                 if is_late():
                     raise TooLate

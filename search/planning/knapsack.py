@@ -112,10 +112,10 @@ class Programme:
         rest = None if rest is None else float(rest)
         found = cls(dense, tuple(kinds), float(data["layer"]), removed, weights, rest, last)
         for kind in found.kinds:
-            if kind.damage.shape != kind.block.damage.shape:
+            if kind.damage.shape[1] != kind.block.size:
                 raise ValueError(
                     f"its blocks have {kind.damage.shape[1]} options, and those of this version "
-                    f"{kind.block.damage.shape[1]}"
+                    f"{kind.block.size}"
                 )
         return found
 

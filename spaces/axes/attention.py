@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, cast
 
@@ -20,7 +20,6 @@ from paretoformer.spaces.axes.axis import (
     Fixed,
     Json,
     Params,
-    Probe,
     Shape,
     Stage,
     Suggests,
@@ -121,12 +120,6 @@ class LayerAttention(Axis[Choices]):
         """Tokens that meet a cache attend to it exactly; `all` means `full` in a language model."""
         return setting != "all" and not self.is_fixed(setting)
 
-    def probe(self, setting: Any, facts: Mapping[str, Json], context: Context) -> Probe | None:
-        from paretoformer.spaces.axes.sensitivity import SwapProbe
-
-        choices = self.decode(facts["choices"])
-        return SwapProbe(choices, context.shape.heads) if len(choices) > 1 else None
-
     def domain(self, setting: Any, evidence: Evidence) -> Domain[Choices]:
         facts = evidence.of(self.name)
         choices = self.decode(facts.get("choices", [FULL.to_dict()]))
@@ -137,15 +130,14 @@ class LayerAttention(Axis[Choices]):
     def block(self, evidence: Evidence) -> Block | None:
         """Mechanisms and numbers of heads; they share the attention block."""
         from paretoformer.spaces.axes.attention_options import AttentionBlock
+        from paretoformer.spaces.axes.block_options import normalised
 
-        own, heads = evidence.of(self.name), evidence.of("heads")
-        choices = self.decode(own.get("choices", [FULL.to_dict()]))
-        if "swapped" not in own and "removed" not in heads:
+        shape, heads = evidence.shape, evidence.of("heads")
+        choices = self.decode(evidence.of(self.name).get("choices", [FULL.to_dict()]))
+        if len(choices) == 1 and "removed" not in heads:
             return None
-        nothing = np.zeros((len(choices), evidence.shape.layers, evidence.shape.heads))
-        removed = np.asarray(heads.get("removed", nothing[0]))
-        swapped = np.asarray(own.get("swapped", nothing))
-        return AttentionBlock.of(choices, removed, swapped, prune="removed" in heads)
+        removed = heads.get("removed", np.zeros((shape.layers, shape.heads)))
+        return AttentionBlock(choices, normalised(np.asarray(removed)), "removed" in heads)
 
     def catalogue(self) -> list[dict[str, Json]]:
         from paretoformer.spaces.attention import card, names

@@ -15,14 +15,10 @@ from paretoformer.spaces.axes.block_options import (
     Damage,
     Values,
     between,
-    normalised,
     rising,
 )
 from paretoformer.spaces.axes.head_mask import HeadMask
 from paretoformer.spaces.common.attention_choice import AttentionChoice
-
-FASTER = 0.95
-"""Share of full attention's time, with its projections, below which a mechanism is worth a try."""
 
 MEASURED = (1 / 8, 1 / 4, 1 / 2, 3 / 4)
 """Shares of a layer's heads whose damage is measured."""
@@ -32,31 +28,21 @@ MEASURED = (1 / 8, 1 / 4, 1 / 2, 3 / 4)
 class AttentionBlock(Block):
     """Option (mechanism, heads kept) is number `mechanism * (heads + 1) + kept`.
 
-    choices: the mechanisms, `full` first. scores: (layers, heads), larger matters more.
+    choices: the mechanisms, `full` first. scores: (layers, heads), larger matters more; compared
+    within a layer. prunes: whether heads may go.
     """
 
     choices: tuple[AttentionChoice, ...]
     scores: npt.NDArray[np.float64]
-    damage: npt.NDArray[np.float64]
-
-    @classmethod
-    def of(
-        cls,
-        choices: tuple[AttentionChoice, ...],
-        removed: npt.NDArray[np.float64],
-        swapped: npt.NDArray[np.float64],
-        *,
-        prune: bool = True,
-    ) -> AttentionBlock:
-        """removed: (layers, heads). swapped: (choices, layers, heads). prune: may heads go."""
-        damage = _damage(removed, swapped)
-        if not prune:
-            damage[:, :, :-1] = np.inf
-        return cls(choices, normalised(removed), damage.reshape(len(damage), -1))
+    prunes: bool = True
 
     @property
     def heads(self) -> int:
         return int(self.scores.shape[1])
+
+    @property
+    def size(self) -> int:
+        return len(self.choices) * (self.heads + 1)
 
     @property
     def meaning(self) -> str:
@@ -90,17 +76,6 @@ class AttentionBlock(Block):
             rows.append(np.interp(np.arange(width), [0, *sorted(own)], [0.0, *above]))
         return np.concatenate(rows)
 
-    def halved(self) -> Sequence[int]:
-        """Half of the heads; or where none may go, another mechanism."""
-        layers, heads = self.scores.shape
-        if self._prunes:
-            return HeadMask.most_important(layers * heads // 2, self.scores).counts
-        return [(len(self.choices) - 1) * (heads + 1) + heads] * layers
-
-    @property
-    def _prunes(self) -> bool:
-        return bool(np.isfinite(self.damage[:, 0]).all())
-
     def options(self, values: Mapping[str, Any]) -> Sequence[int] | None:
         if not set(values["attention"]) <= set(self.choices):
             return None
@@ -115,14 +90,14 @@ class AttentionBlock(Block):
         some = sorted({0, *(round(heads * share) for share in MEASURED)} - {heads})
         others = [index * (heads + 1) + heads for index in range(1, len(self.choices))]
         others = [option for option in others if costs[option] <= costs[heads]]
-        return [*(some if self._prunes else ()), *others]
+        return [*(some if self.prunes else ()), *others]
 
     def filled(self, nats: Mapping[int, Damage]) -> Damage:
         """A mechanism with fewer heads damages as much as the two by themselves."""
         layers, heads = self.scores.shape
         cut = np.full((layers, heads + 1), np.inf)
         cut[:, heads] = 0.0
-        if self._prunes:
+        if self.prunes:
             counts = [option for option in nats if option < heads]
             known = [*(nats[count] for count in counts), np.zeros(layers)]
             cut = between([*counts, heads], known, range(heads + 1))
@@ -140,34 +115,9 @@ class AttentionBlock(Block):
         which = {option // (self.heads + 1) for option in self.measured(costs)}
         return tuple(self.choices[index] for index in sorted(which | {0}))
 
-    def kinds(self, costs: Costs) -> Sequence[Values]:
-        """The first setting of each mechanism that is faster than full attention here."""
-        heads, layers = self.heads, len(self.scores)
-        whole = costs.reshape(len(self.choices), -1)[:, heads]
-        first = {choice.name: i for i, choice in reversed(list(enumerate(self.choices)))}
-        faster = [i for i in sorted(first.values()) if whole[i] < FASTER * whole[0]]
-        return [self.values([i * (heads + 1) + heads] * layers) for i in faster]
-
     def values(self, chosen: Sequence[int]) -> Values:
         which, kept = np.divmod(np.asarray(chosen), self.heads + 1)
         return {
             "heads": HeadMask.ranked(kept.tolist(), self.scores),
             "attention": tuple(self.choices[index] for index in which),
         }
-
-
-def _damage(
-    removed: npt.NDArray[np.float64], swapped: npt.NDArray[np.float64]
-) -> npt.NDArray[np.float64]:
-    """(layers, choices, heads + 1), divided by the layer's norm, as the importance of heads is."""
-    norms = np.linalg.norm(removed, axis=1)[:, None]
-    norms = np.where(norms > 0, norms, 1.0)
-    order = np.argsort(-normalised(removed), axis=1, kind="stable")
-    removed = np.take_along_axis(removed / norms, order, axis=1)
-    swapped = np.take_along_axis(swapped / norms, order[None], axis=2)
-    lost = removed.sum(axis=1, keepdims=True) - np.cumsum(removed, axis=1)
-    lost = np.concatenate((removed.sum(axis=1, keepdims=True), lost), axis=1)
-    kept = np.cumsum(swapped, axis=2)
-    kept = np.concatenate((np.zeros_like(kept[:, :, :1]), kept), axis=2)
-    damage: npt.NDArray[np.float64] = kept.transpose(1, 0, 2) + lost[:, None]
-    return damage

@@ -19,13 +19,12 @@ Damage = npt.NDArray[np.float64]
 
 
 class Block(ABC):
-    """One kind of block: attention, or feed-forward. An option may be taken in any layer.
+    """One kind of block: attention, or feed-forward. An option may be taken in any layer."""
 
-    damage: (layers, options), predicted to first order, in a unit of this block's own; the
-    uncompressed option has none.
-    """
-
-    damage: npt.NDArray[np.float64]
+    @property
+    @abstractmethod
+    def size(self) -> int:
+        """How many options there are."""
 
     @property
     @abstractmethod
@@ -44,10 +43,6 @@ class Block(ABC):
     @abstractmethod
     def costs(self, milliseconds: Mapping[int, float]) -> Costs:
         """(options,) milliseconds of every option, from those of one layer with the timed ones."""
-
-    @abstractmethod
-    def halved(self) -> Sequence[int]:
-        """An option for each layer, with which about half of the block is cut."""
 
     @abstractmethod
     def options(self, values: Mapping[str, Any]) -> Sequence[int] | None:
@@ -73,10 +68,6 @@ class Block(ABC):
     def filled(self, nats: Mapping[int, Damage]) -> Damage:
         """(layers, options) nats of every option, from (layers,) nats of the measured ones; inf of
         those that may not be chosen."""
-
-    def kinds(self, costs: Costs) -> Sequence[Values]:
-        """Options of another kind in every layer, such as a mechanism, that cost less here."""
-        return ()
 
     @abstractmethod
     def values(self, chosen: Sequence[int]) -> Values:

@@ -199,15 +199,15 @@ class NeuronBlock(Block):
 
     scores: NeuronScores
     widths: tuple[int, ...]
-    damage: npt.NDArray[np.float64]
 
     @classmethod
     def of(cls, removed: NeuronScores) -> NeuronBlock:
-        """removed: (layers, neurons), first-order damage."""
-        scores, widths = normalised(removed), widths_of(removed.shape[1])
-        ordered = -np.sort(-scores, axis=1)
-        kept = np.concatenate((np.zeros((len(scores), 1)), np.cumsum(ordered, axis=1)), axis=1)
-        return cls(scores, widths, (kept[:, -1:] - kept)[:, list(widths)])
+        """removed: (layers, neurons), larger matters more; compared within a layer."""
+        return cls(normalised(removed), widths_of(removed.shape[1]))
+
+    @property
+    def size(self) -> int:
+        return len(self.widths)
 
     @property
     def meaning(self) -> str:
@@ -236,11 +236,6 @@ class NeuronBlock(Block):
         options = sorted(milliseconds)
         above = rising([milliseconds[option] - milliseconds[0] for option in options])
         return np.interp(self.widths, [self.widths[option] for option in options], above)
-
-    def halved(self) -> Sequence[int]:
-        counts = global_counts(self.scores, 0.5)
-        nearest = np.abs(np.asarray(self.widths)[None] - counts[:, None]).argmin(axis=1)
-        return [int(option) for option in nearest]
 
     def options(self, values: Mapping[str, Any]) -> Sequence[int] | None:
         widths = map(values["feed_forward"].width, range(len(self.scores)))

@@ -1,4 +1,4 @@
-"""Sensitivity: how much the loss would move if a part of the model went, or worked differently.
+"""Sensitivity: how much the loss would move if a part of the model went.
 
 To first order: the gradient of the loss with respect to the part's output, times its change. One
 forward and one backward pass over the training examples serve the probes of all axes.
@@ -7,24 +7,18 @@ forward and one backward pass over the training examples serve the probes of all
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
 
-from paretoformer.spaces.attention import build
-from paretoformer.spaces.attention.interface import IMPLEMENTATION, MECHANISM
 from paretoformer.spaces.axes.axis import Json, Probe
-from paretoformer.spaces.common.attention_choice import FULL, AttentionChoice
-from paretoformer.spaces.models.families import Block, blocks_of, head_dim_of
+from paretoformer.spaces.models.families import Block, blocks_of
 from paretoformer.spaces.models.surgery import share
 
 Batch = Mapping[str, torch.Tensor]
 Loss = Callable[[Any, torch.Tensor], torch.Tensor]
-
-SWAP_EXAMPLES = 32
-"""Examples on which mechanisms are tried: every setting in every layer, so a few must do."""
 
 
 def sensitivity(
@@ -115,72 +109,3 @@ class OutputProbe(Probe):
     def facts(self, examples: int) -> dict[str, Json]:
         """`removed`: (layers, groups), in units of the loss."""
         return {"removed": [(total / examples).tolist() for total in self._totals]}
-
-
-class SwapProbe(Probe):
-    """Scores each choice of a mechanism for each head, on the first `SWAP_EXAMPLES` examples.
-
-    As `OutputProbe` scores a removal, with the change that the mechanism makes to the output.
-
-    heads: of a layer; query heads that share a key are one.
-    """
-
-    def __init__(self, choices: Sequence[AttentionChoice], heads: int) -> None:
-        self._choices = choices
-        self._heads = heads
-        self._tried = 0
-        self._slots: list[_Slot] = []
-        self._mechanisms: list[nn.Module] = []
-
-    def install(self, model: nn.Module) -> None:
-        config = cast(Any, model).config
-        self._mechanisms = [build(choice, head_dim_of(config)) for choice in self._choices]
-        self._slots = [_Slot() for _ in blocks_of(model)]
-        for block, slot in zip(blocks_of(model), self._slots, strict=True):
-            block.attention.add_module(MECHANISM, slot)
-        cast(Any, model).set_attn_implementation(IMPLEMENTATION)
-        self._totals = np.zeros((len(self._choices), len(self._slots), self._heads))
-
-    def leaves(self) -> Sequence[torch.Tensor]:
-        return [slot.shift for slot in self._slots] if self._tried < SWAP_EXAMPLES else []
-
-    def update(self, gradients: Sequence[torch.Tensor]) -> None:
-        if not gradients:
-            return
-        with torch.no_grad():
-            for layer, (slot, gradient) in enumerate(zip(self._slots, gradients, strict=True)):
-                for index, mechanism in enumerate(self._mechanisms):
-                    change = mechanism.to(gradient.device)(*slot.inputs, **slot.call) - slot.output
-                    self._totals[index, layer] += _effect(gradient, change, self._heads)
-        self._tried += len(gradients[0])
-
-    def facts(self, examples: int) -> dict[str, Json]:
-        """`swapped`: (choices, layers, heads), in units of the loss."""
-        return {"swapped": (self._totals / self._tried).tolist()}
-
-
-class _Slot(nn.Module):
-    """Exact attention that keeps what went in and came out, and a zero to differentiate by."""
-
-    inputs: tuple[torch.Tensor, ...]
-    call: dict[str, Any]
-    output: torch.Tensor
-    shift: torch.Tensor
-
-    def forward(self, *inputs: torch.Tensor, **call: Any) -> torch.Tensor:
-        output: torch.Tensor = build(FULL, inputs[0].shape[-1])(*inputs, **call)
-        self.shift = torch.zeros_like(output, requires_grad=True)
-        self.inputs = tuple(each.detach() for each in inputs)
-        self.call, self.output = call, output.detach()
-        return output + self.shift
-
-
-def _effect(gradient: torch.Tensor, change: torch.Tensor, heads: int) -> np.ndarray:
-    """(heads,) sum over examples of |gradient · change|.
-
-    gradient, change: (batch, query heads, length, head_dim).
-    """
-    products = (gradient.double() * change.double()).sum(dim=(2, 3))  # (batch, query heads)
-    each = products.view(len(products), heads, -1).sum(dim=2)
-    effect: np.ndarray = each.abs().sum(dim=0).cpu().numpy()
-    return effect

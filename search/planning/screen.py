@@ -1,12 +1,9 @@
-"""Screening: how far the answers of a candidate's structure are from the dense model's.
+"""Screening one candidate: how far the answers of its structure are from the dense model's.
 
 A forward pass of some texts in torch shows it; a trial also repairs, converts and times.
 """
 
 from __future__ import annotations
-
-import time
-from collections.abc import Callable, Generator, Sequence
 
 import numpy as np
 import torch
@@ -23,22 +20,15 @@ from paretoformer.spaces.recovery.teacher import Teacher
 
 EXAMPLES = 64
 """Texts that a candidate is screened on, about; of the teacher's held-out ones."""
-TRIED = 4
-"""How many candidates are screened here to see how long one takes."""
-LONG_SECONDS = 60.0
-"""What would take longer than this goes to workers, which need some seconds to start."""
 PROCESS_BYTES = 2**29
 """Memory of a process that has imported torch, about."""
 NATS = "divergence"
 
-Screens = Callable[[Sequence[Candidate]], Generator[tuple[Candidate, float], None, None]]
-"""Candidates -> each once with its nats, in any order."""
-
 
 class Screen:
-    """Nats between the answers of a candidate's structure and dense, in torch.
+    """Mean nats between the answers of a candidate's structure and the dense model's, in torch.
 
-    repairs: mend each block; None: blocks stay as the cut left them.
+    repairs: repair each block; None: blocks stay as the cut left them.
     """
 
     def __init__(self, teacher: Teacher, repairs: BlockRepairs | None) -> None:
@@ -47,7 +37,7 @@ class Screen:
         self._dense = teacher.held.one_in(max(1, texts // EXAMPLES))
 
     def of(self, candidate: Candidate) -> float:
-        """Infinite where a block cannot be mended, or the model has no answer."""
+        """Infinite where a block cannot be repaired, or the model has no answer."""
         try:
             nats = self._nats(candidate)
         except torch.linalg.LinAlgError:  # type: ignore[attr-defined]
@@ -55,7 +45,6 @@ class Screen:
         return nats if np.isfinite(nats) else float("inf")
 
     def _nats(self, candidate: Candidate) -> float:
-        """Mean over the texts."""
         with torch.no_grad():
             model = build(candidate, self._model).model.eval()
             if self._repairs is not None:
@@ -72,46 +61,6 @@ class Screen:
         """What each worker needs in addition, about: torch, the model twice, and solutions."""
         model = sum(each.numel() * each.element_size() for each in self._model.parameters())
         return PROCESS_BYTES + 2 * model + (KEPT_BYTES if self._repairs is not None else 0)
-
-
-class Screening:
-    """Screens many candidates, here or, if that would take long, elsewhere.
-
-    elsewhere: what it leaves out is screened here. left: how many more candidates will follow; they
-    count when the time is estimated.
-    """
-
-    def __init__(self, screen: Screen, elsewhere: Screens | None = None, left: int = 0) -> None:
-        self._screen, self._elsewhere, self._left = screen, elsewhere, left
-        self._seconds: list[float] = []
-        self._moved = False
-
-    def __call__(
-        self, candidates: Sequence[Candidate]
-    ) -> Generator[tuple[Candidate, float], None, None]:
-        waiting = dict.fromkeys(candidates)
-        while waiting:
-            if self._elsewhere is not None and self._is_long(len(waiting)):
-                self._moved = True
-                for candidate, nats in self._elsewhere(tuple(waiting)):
-                    del waiting[candidate]
-                    yield candidate, nats
-                if waiting:
-                    self._elsewhere = None
-                continue
-            candidate = next(iter(waiting))
-            begun = time.monotonic()
-            nats = self._screen.of(candidate)
-            self._seconds.append(time.monotonic() - begun)
-            del waiting[candidate]
-            yield candidate, nats
-
-    def _is_long(self, waiting: int) -> bool:
-        if self._moved:
-            return True
-        if len(self._seconds) < TRIED:
-            return False
-        return float(np.median(self._seconds)) * (waiting + self._left) > LONG_SECONDS
 
 
 class ScreenEvaluator:

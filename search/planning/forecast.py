@@ -1,0 +1,173 @@
+"""Forecast: the candidates to try first.
+
+    time the blocks of a layer -> measure what each option damages -> solve, screen what comes out
+    as a whole, correct the sums, and again -> the best of what was screened
+
+Sources: SPDY (Frantar & Alistarh 2022, arXiv:2201.13096), ZipLM (Kurtic et al. 2023,
+arXiv:2302.04089).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from paretoformer.evaluators.common.progress import Progress
+from paretoformer.evaluators.common.target import physical_cores
+from paretoformer.evaluators.demo import cache_folder
+from paretoformer.search.planning import knapsack as solver
+from paretoformer.search.planning.block_costs import ForwardCosts, block_costs
+from paretoformer.search.planning.block_repair import BlockRepairs
+from paretoformer.search.planning.block_table import KnownRows, TooLate, block_table, table_key
+from paretoformer.search.planning.knapsack import Kind, Programme
+from paretoformer.search.planning.plan import Plan, blocks_of_axes, kinds_of, study_space
+from paretoformer.search.planning.screen import Screen
+from paretoformer.search.planning.screener import Screener, StartsWorkers
+from paretoformer.search.records.run_folder import RunFolder
+from paretoformer.search.study.budget import is_short
+from paretoformer.search.study.spec import Spec
+from paretoformer.search.study.subject import Subject
+from paretoformer.spaces.axes import axes
+from paretoformer.spaces.axes.axis import Evidence, Stage
+from paretoformer.spaces.axes.block_options import Block, Costs
+from paretoformer.spaces.candidate import Candidate
+from paretoformer.spaces.recovery.teacher import Teacher
+
+FORECASTS = 10
+ROUNDS = 6
+"""Of solving and screening, to correct the sums."""
+FEWER_ROUNDS = 3
+"""The same in a short study. Three more rounds take as long as one or two trials."""
+BLOCK_TIMES = 4
+"""Duration of timing the options of a layer, as a multiple of a trial's: the first candidates
+depend on it."""
+
+TOO_LATE = (
+    "There was no time for the whole table of blocks: the search begins with evenly spaced cuts."
+)
+
+TimedBlocks = Mapping[str, tuple[Block, Costs]]
+"""Name -> a block of every layer, and what its options cost."""
+
+
+@dataclass(frozen=True)
+class Forecaster:
+    """Of one study.
+
+    is_late: whether there is no more time to measure a block table. workers: screen where that
+    takes long; None: everything is screened here.
+    """
+
+    spec: Spec
+    subject: Subject
+    folder: RunFolder
+    progress: Progress
+    is_late: Callable[[], bool]
+    workers: StartsWorkers | None
+
+    def plan(self, evidence: Evidence) -> Plan:
+        """From a block table, where the study wants one and there is time for it."""
+        blocks = blocks_of_axes(evidence)
+        space = study_space(self.spec, evidence, solved=False)
+        if not (blocks and self.spec.search.table):
+            return Plan(evidence, kinds=kinds_of(space))
+        try:
+            return self._solved(evidence, blocks)
+        except TooLate:
+            return Plan(evidence, kinds=kinds_of(space), notes=(TOO_LATE,))
+
+    def _solved(self, evidence: Evidence, blocks: Mapping[str, Block]) -> Plan:
+        space = study_space(self.spec, evidence, solved=True)
+        costs = self._costs(space.dense, space.completed(space.dense), blocks)
+        timed = {name: (block, costs.blocks[name]) for name, block in blocks.items()}
+        rounds = FEWER_ROUNDS if is_short(self.spec) else ROUNDS
+        repairs = any(axis.mends(evidence) for axis in axes())
+        teacher = self.subject.teacher(self.progress)
+        screen = Screen(teacher, _repairs(teacher, timed) if repairs else None)
+        with Screener(screen, self.workers, left=rounds * FORECASTS) as screener:
+            table = block_table(
+                screener,
+                self.subject.model,
+                timed,
+                any(axis.removes_layers(evidence) for axis in axes()),
+                known := self._known_rows(teacher, blocks, repairs),
+                self.progress,
+                self.is_late,
+            )
+            known.write(self.folder.blocks)
+            options = (Kind(block, table.nats[name], own) for name, (block, own) in timed.items())
+            problem, found = solver.learn(
+                Programme(
+                    space.dense,
+                    tuple(options),
+                    costs.layer,
+                    table.removed,
+                    rest=costs.rest,
+                    last=costs.last,
+                ),
+                screener,
+                rounds,
+                FORECASTS,
+                progress=lambda done, total: self.progress("Trying what is predicted", done, total),
+                is_late=self.is_late,
+            )
+        return Plan(
+            evidence,
+            tuple(solver.best_screened(found, FORECASTS)),
+            tuple(each for each in kinds_of(space) if np.isfinite(problem.nats(each))),
+            problem,
+            tuple(filter(None, (_slower(timed), _alone(screener.trouble)))),
+        )
+
+    def _costs(
+        self, dense: Candidate, completed: Candidate, blocks: Mapping[str, Block]
+    ) -> ForwardCosts:
+        """Timed with the threads that trials are timed with."""
+        subject = self.subject
+        torch.set_num_threads(subject.target.threads)
+        found = block_costs(
+            subject.model,
+            subject.workload,
+            subject.target,
+            blocks,
+            dense.replaced(**completed.of_stage(Stage.RECOVERY)),
+            self.progress,
+            BLOCK_TIMES * self.spec.timing.search_seconds,
+        )
+        torch.set_num_threads(physical_cores())
+        return found
+
+    def _known_rows(
+        self, teacher: Teacher, blocks: Mapping[str, Block], repairs: bool
+    ) -> KnownRows:
+        """What another run measured on the same model and texts."""
+        texts = teacher.texts
+        used = [tensor for batch in (*texts.fit, *texts.held) for tensor in batch.values()]
+        config: Any = self.subject.model.config
+        meanings = (block.meaning for block in blocks.values())
+        parts = (self.subject.model_digest, config.to_json_string(), str(repairs), *meanings)
+        key = table_key(parts, used)
+        return KnownRows(cache_folder() / "blocks" / f"{key}.parquet", key)
+
+
+def _repairs(teacher: Teacher, timed: TimedBlocks) -> BlockRepairs:
+    choices = [choice for block, costs in timed.values() for choice in block.mechanisms(costs)]
+    return BlockRepairs.of(teacher, choices)
+
+
+def _slower(timed: TimedBlocks) -> str:
+    names = [name for block, costs in timed.values() for name in block.slower(costs)]
+    if not names:
+        return ""
+    return (
+        "Not in the table of blocks, since they take longer here than what they would replace: "
+        f"{', '.join(names)}."
+    )
+
+
+def _alone(trouble: str) -> str:
+    return trouble and f"A part of the block table was measured without workers: {trouble}"

@@ -1,0 +1,85 @@
+"""Survey: what each axis finds out about the model when a study begins."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+
+from paretoformer.evaluators.common.progress import Progress
+from paretoformer.search.study.spec import Spec
+from paretoformer.search.study.subject import Subject
+from paretoformer.spaces.axes import axes
+from paretoformer.spaces.axes.axis import Context, Evidence, Shape
+from paretoformer.spaces.axes.sensitivity import Batch, sensitivity
+from paretoformer.spaces.models.families import shape_of
+from paretoformer.spaces.runtimes import parse
+
+BATCH = 16
+
+
+def survey(spec: Spec, subject: Subject, progress: Progress) -> Evidence:
+    """One forward and one backward pass over the training examples serve all axes."""
+    context = context_of(spec, subject, progress)
+    settings = {axis.name: spec.setting(axis.name) for axis in axes()}
+    facts = {axis.name: axis.survey(settings[axis.name], context) for axis in axes()}
+    probes = {
+        axis.name: probe
+        for axis in axes()
+        if (probe := axis.probe(settings[axis.name], facts[axis.name], context)) is not None
+    }
+    if probes:
+        batches = _training_batches(subject, progress)
+        for name, found in sensitivity(subject.model, batches, subject.task.loss, probes).items():
+            facts[name] |= found
+    return Evidence(context.shape, facts)
+
+
+def context_of(spec: Spec, subject: Subject, progress: Progress) -> Context:
+    target = subject.target
+    mixed = any(axis.changes_prompts(spec.setting(axis.name)) for axis in axes())
+
+    def unmeasurable(value: Any) -> str:
+        runtime, _ = parse(value)
+        if subject.task.generates and not runtime.generates:
+            return "it keeps no key-value cache here, without which no text is generated"
+        if subject.task.generates and runtime.one_graph and mixed:
+            return "its graph has one way with a key-value cache, and this study tries others"
+        for metric in subject.objectives:
+            if reason := metric.untold_by(value):
+                return f"the objective {metric.name} cannot be measured in it: {reason}"
+        return ""
+
+    return Context(
+        model=subject.model,
+        shape=Shape(*shape_of(subject.model.config)),
+        device=target.device,
+        threads=target.threads,
+        batch_size=target.batch_size,
+        sequence_length=target.sequence_length,
+        dtype=target.dtype,
+        batches=lambda count: subject.workload.training_batches(count, "cpu", BATCH),
+        divergence=lambda output, dense, batch: float(
+            subject.task.answers.divergence(output, dense, batch).sum()
+        ),
+        kept=subject.task.answers.kept,
+        progress=progress,
+        unmeasurable=unmeasurable,
+        minutes=math.inf if spec.search.minutes is None else spec.search.minutes,
+        generates=subject.task.generates,
+    )
+
+
+def _training_batches(subject: Subject, progress: Progress) -> Iterator[tuple[Batch, torch.Tensor]]:
+    train = subject.workload.splits["train"]
+    done = 0
+    for indices, inputs in subject.workload.batches(train, "cpu", BATCH):
+        labels = train.labels[indices]
+        if not subject.labelled:
+            with torch.inference_mode():
+                labels = subject.task.as_labels(subject.model(**inputs), inputs)
+        yield inputs, torch.from_numpy(labels)
+        done += len(indices)
+        progress("Ranking what may go", done, len(train))
