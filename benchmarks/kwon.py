@@ -28,11 +28,11 @@ from torch import nn
 
 from paretoformer.evaluators.common.target import cpu_name
 from paretoformer.evaluators.data.recovery_texts import has_own_texts
-from paretoformer.search.planning import knapsack as solver
 from paretoformer.search.planning.block_repair import BlockRepairs
 from paretoformer.search.planning.block_table import KnownRows, block_table
 from paretoformer.search.planning.forecast import FORECASTS, ROUNDS
-from paretoformer.search.planning.knapsack import BUCKETS, Kind, Programme
+from paretoformer.search.planning.knapsack import BUCKETS, BlockOptions, KnapsackProblem
+from paretoformer.search.planning.learn import learn
 from paretoformer.search.planning.screen import Screen
 from paretoformer.search.planning.screener import Screener
 from paretoformer.search.study.spec import load_spec
@@ -266,7 +266,7 @@ def _candidate(heads: Bits, neurons: Bits) -> Candidate:
 # Ours
 
 
-def programmes(here: Subject, encoder: Encoder, teacher: Teacher) -> dict[str, Programme]:
+def problems(here: Subject, encoder: Encoder, teacher: Teacher) -> dict[str, KnapsackProblem]:
     """The block table of a study with FLOPs for costs; as its sums are, and corrected."""
     shape = Shape(encoder.layers, encoder.heads)
     probes = {
@@ -287,9 +287,11 @@ def programmes(here: Subject, encoder: Encoder, teacher: Teacher) -> dict[str, P
         priced[name] = (block, _costs(block, dense, encoder))
     screener = Screener(Screen(teacher, BlockRepairs.of(teacher)))
     table = block_table(screener, here.model, priced, False, KnownRows())
-    kinds = tuple(Kind(block, table.nats[name], costs) for name, (block, costs) in priced.items())
-    plain = Programme(dense, kinds, 0.0, table.removed)
-    corrected, _ = solver.learn(plain, screener, ROUNDS, FORECASTS)
+    kinds = tuple(
+        BlockOptions(block, table.nats[name], costs) for name, (block, costs) in priced.items()
+    )
+    plain = KnapsackProblem(dense, kinds, 0.0, table.removed)
+    corrected, _ = learn(plain, screener, ROUNDS, FORECASTS)
     return {"sums": plain, "corrected": corrected}
 
 
@@ -301,9 +303,9 @@ def _costs(block: Block, dense: Candidate, encoder: Encoder) -> Any:
     )
 
 
-def ours(programme: Programme, encoder: Encoder, limit: float) -> Candidate:
-    """The best that the programme predicts within the limit."""
-    solved = programme.solve()
+def ours(problem: KnapsackProblem, encoder: Encoder, limit: float) -> Candidate:
+    """The best that the problem predicts within the limit."""
+    solved = problem.solve()
     for bucket in range(int(limit * BUCKETS), 0, -1):
         solution = solved.at(bucket)
         if solution is not None and encoder.share(solution.candidate) <= limit:
@@ -323,7 +325,7 @@ def row(
     brief: bool,
 ) -> dict[str, tuple[float, tuple[float, float]]]:
     """Method -> (FLOPs, (accuracy, nats))."""
-    encoder, found, programmes, tuning = more
+    encoder, found, problems, tuning = more
     result: dict[str, tuple[float, tuple[float, float]]] = {}
 
     def note(name: str, candidate: Candidate, model: nn.Module) -> None:
@@ -343,8 +345,8 @@ def row(
     note("their masks, our repair", candidate, model)
 
     best, chosen = np.inf, None
-    for name, programme in programmes.items():
-        candidate = ours(programme, encoder, limit)
+    for name, problem in problems.items():
+        candidate = ours(problem, encoder, limit)
         model = build(candidate, here.model).model
         _, report = repair(model, kept_of(candidate), teacher)
         if not brief:
@@ -392,7 +394,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     with mock.patch("paretoformer.evaluators.data.recovery_texts.FIT_TOKENS", 10**9):
         tuning = made_teacher(here, tuned)
     print(f"theirs: masks from {arguments.examples} examples, tuned on {tuned}", flush=True)
-    mine = programmes(here, encoder, teacher)
+    mine = problems(here, encoder, teacher)
     more = (encoder, gradients(here, encoder, arguments.examples), mine, tuning)
     dense = scores.of(here.model)
     print(f"dense {cell(dense)} on {len(here.workload.splits['confirm'])} examples", flush=True)

@@ -55,15 +55,13 @@ def prepared(here: Subject, study: str, folder: Path) -> Prepared:
 
 def drawn(here: Prepared, count: int) -> list[Candidate]:
     """The best for random coefficients, each at a random place of its front."""
-    programme, rng = here.programme, np.random.default_rng(0)
-    assert programme is not None
+    problem, rng = here.problem, np.random.default_rng(0)
+    assert problem is not None
     found: dict[Candidate, None] = {}
     while len(found) < count:
-        weights = np.exp(
-            rng.normal(scale=SPREAD, size=(programme.layers, len(programme.kinds) + 1))
-        )
-        fronts = list(replace(programme, coefficients=weights).solve().along(30))
-        usable = [s for s in fronts if RANGE[0] < programme.nats(s.candidate) < RANGE[1]]
+        weights = np.exp(rng.normal(scale=SPREAD, size=(problem.layers, len(problem.blocks) + 1)))
+        fronts = list(replace(problem, coefficients=weights).solve().along(30))
+        usable = [s for s in fronts if RANGE[0] < problem.nats(s.candidate) < RANGE[1]]
         if usable:
             found[here.space.completed(usable[rng.integers(len(usable))].candidate)] = None
     return list(found)

@@ -187,11 +187,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     ranked = made(here, spec_of(arguments.study, {}, table=True))
     before = made(here, spec_of(arguments.study, {}, table=False))
     bits = made(here, spec_of(arguments.study, {"heads": "mask", "layers": "mask"}, table=False))
-    assert ranked.programme is not None
+    assert ranked.problem is not None
     teacher = Teacher(here.model, recovery_texts(here.workload, "cpu"), here.task.answers)
-    choices = {c for kind in ranked.programme.kinds for c in kind.block.mechanisms(kind.costs)}
+    choices = {c for kind in ranked.problem.blocks for c in kind.block.mechanisms(kind.costs)}
     quick = Quick(here, Screen(teacher, BlockRepairs.of(teacher, choices | _all_choices(ranked))))
-    predictor = Predictor(ranked.space, ranked.programme)
+    predictor = Predictor(ranked.space, ranked.problem)
     print(f"{arguments.study}, {cpu_name()}, {here.target.threads} threads", flush=True)
 
     def methods(seed: int) -> dict[str, tuple[Prepared, Sequence[Proposer], BaseSampler]]:

@@ -51,7 +51,7 @@ def _shared_teacher(session: Session) -> Teacher | None:
     subject = session.subject
     target, weights = subject.target, next(subject.model.parameters())
     here = torch.device("cpu"), weights.dtype
-    if not session.prepared.mends or (torch.device(target.device), target.torch_dtype) != here:
+    if not session.prepared.repairs or (torch.device(target.device), target.torch_dtype) != here:
         subject.forget_teacher()
         return None
     torch.set_num_threads(physical_cores())

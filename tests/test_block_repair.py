@@ -63,7 +63,7 @@ def test_one_block_is_mended_as_repair_mends_it(family: str, part: Part) -> None
     repairs, moved = BlockRepairs.of(source, (FULL, WINDOW)), 0
     for candidate in only(dense, part):
         mended, wanted = (build(candidate, dense).model.eval() for _ in range(2))
-        repairs.mend(mended, candidate)
+        repairs.repair(mended, candidate)
         with torch.no_grad():
             walk = Layerwise(wanted, source.texts.fit)
             for block in blocks_of(wanted)[:CHANGED]:
@@ -85,7 +85,7 @@ def test_mending_lowers_the_divergence_of_every_cut_at_once(family: str) -> None
     candidate = changed(dense, "torch").replaced(recovery="none", layers=(True,) * LAYERS)
     cut = build(candidate, dense).model
     before = source.divergence(cut)
-    BlockRepairs.of(source, candidate.attention).mend(cut, candidate)
+    BlockRepairs.of(source, candidate.attention).repair(cut, candidate)
     assert source.divergence(cut) < before
 
 
@@ -95,7 +95,7 @@ def test_layer_in_front_of_removed_ones_makes_up_for_them() -> None:
     stays = tuple(layer not in (2, 3) for layer in range(LAYERS))
     candidate = Candidate.dense(*shape_of(dense.config)).replaced(layers=stays)
     cut, mended = (build(candidate, dense).model for _ in range(2))
-    BlockRepairs.of(source).mend(mended, candidate)
+    BlockRepairs.of(source).repair(mended, candidate)
     before, after = cut.state_dict(), mended.state_dict()
     changed_names = {n for n, each in before.items() if not torch.equal(each, after[n])}
     assert {n.split("layer.")[1] for n in changed_names} == {
@@ -107,5 +107,5 @@ def test_layer_in_front_of_removed_ones_makes_up_for_them() -> None:
 def test_dense_is_left_alone() -> None:
     dense = tiny("bert")
     model = build(Candidate.dense(*shape_of(dense.config)), dense).model
-    BlockRepairs.of(teacher(dense)).mend(model, Candidate.dense(*shape_of(dense.config)))
+    BlockRepairs.of(teacher(dense)).repair(model, Candidate.dense(*shape_of(dense.config)))
     assert all(torch.equal(e, copied(dense)[n]) for n, e in model.state_dict().items())

@@ -17,7 +17,7 @@ from paretoformer.evaluators.outcome import Outcome
 from paretoformer.search.dispatch.dispatcher import InlineDispatcher
 from paretoformer.search.dispatch.pipeline import Pipeline
 from paretoformer.search.loop import Search, stored_records
-from paretoformer.search.planning.knapsack import Kind, Programme
+from paretoformer.search.planning.knapsack import BlockOptions, KnapsackProblem
 from paretoformer.search.planning.predictor import LATENCY, Predictor
 from paretoformer.search.proposers import Unseen, solved_proposers, standard_proposers
 from paretoformer.search.proposers.bisection import by_bisection
@@ -52,10 +52,12 @@ def predictor() -> Predictor:
     block = AttentionBlock(choices, SCORES)
     dense = Candidate.dense(LAYERS, HEADS)
     never = np.full(LAYERS, np.inf)
-    programme = Programme(dense, (Kind(block, damage, costs.astype(float)),), 0.0, never)
-    found = [each.candidate for each in programme.solve().along(6)]
+    problem = KnapsackProblem(
+        dense, (BlockOptions(block, damage, costs.astype(float)),), 0.0, never
+    )
+    found = [each.candidate for each in problem.solve().along(6)]
     space = replace(small_space(), forecasts=tuple(found))
-    return Predictor(space, programme)
+    return Predictor(space, problem)
 
 
 def search(

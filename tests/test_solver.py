@@ -15,17 +15,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from paretoformer.search.planning.block_table import KnownRows, Row, TooLate, block_table
-from paretoformer.search.planning.knapsack import (
-    BUCKETS,
-    Kind,
-    Programme,
-    Screened,
-    Solution,
+from paretoformer.search.planning.knapsack import BUCKETS, BlockOptions, KnapsackProblem, Solution
+from paretoformer.search.planning.latency_model import LatencyModel
+from paretoformer.search.planning.learn import (
+    MeasuredSolution,
     best_screened,
     coefficients,
     learn,
 )
-from paretoformer.search.planning.latency_model import LatencyModel
 from paretoformer.search.planning.screen import Screen
 from paretoformer.search.planning.screener import Screener
 from paretoformer.spaces import AttentionChoice, Candidate, HeadMask
@@ -41,12 +38,12 @@ WINDOW = AttentionChoice.of("window", window=3, global_tokens=0)
 DENSE = Candidate.dense(LAYERS, HEADS)
 
 
-def programme(seed: int, *, removable: bool = True) -> Programme:
+def problem(seed: int, *, removable: bool = True) -> KnapsackProblem:
     """Random damage that grows, and costs that shrink, as more is cut."""
     rng = np.random.default_rng(seed)
     attention = AttentionBlock((FULL, WINDOW), normalised(rng.random((LAYERS, HEADS))))
     neurons = NeuronBlock.of(rng.random((LAYERS, NEURONS)))
-    kinds = []
+    options_of = []
     for block in (attention, neurons):
         options = block.size
         damage = rng.random((LAYERS, options))
@@ -55,24 +52,26 @@ def programme(seed: int, *, removable: bool = True) -> Programme:
         costs[block.uncut] = 1.5
         if block is attention:  # without heads all mechanisms are one
             damage[:, HEADS + 1], costs[HEADS + 1] = damage[:, 0], costs[0]
-        kinds.append(Kind(block, damage, costs))
+        options_of.append(BlockOptions(block, damage, costs))
     removed = 2 * rng.random(LAYERS) if removable else np.full(LAYERS, np.inf)
-    return Programme(DENSE, tuple(kinds), 0.25, removed, rng.uniform(0.5, 2, (LAYERS, 3)))
+    return KnapsackProblem(
+        DENSE, tuple(options_of), 0.25, removed, rng.uniform(0.5, 2, (LAYERS, 3))
+    )
 
 
-def everything(here: Programme) -> Iterator[tuple[float, int]]:
+def everything(here: KnapsackProblem) -> Iterator[tuple[float, int]]:
     """(nats, steps) of every combination."""
     weights = here.coefficients
     assert weights is not None
     layers = []
     for layer in range(LAYERS):
         found = [(weights[layer, 2] * here.removed[layer], 0)]
-        for options in itertools.product(*(range(len(k.costs)) for k in here.kinds)):
+        for options in itertools.product(*(range(len(k.costs)) for k in here.blocks)):
             nats = sum(
                 weights[layer, i] * k.damage[layer, o]
-                for i, (k, o) in enumerate(zip(here.kinds, options, strict=True))
+                for i, (k, o) in enumerate(zip(here.blocks, options, strict=True))
             )
-            time = sum(here.steps(k.costs[o]) for k, o in zip(here.kinds, options, strict=True))
+            time = sum(here.steps(k.costs[o]) for k, o in zip(here.blocks, options, strict=True))
             found.append((nats, time + here.steps(here.layer)))
         layers.append(found)
     for each in itertools.product(*layers):
@@ -81,7 +80,7 @@ def everything(here: Programme) -> Iterator[tuple[float, int]]:
 
 @given(st.integers(0, 1000), st.integers(0, BUCKETS), st.booleans())
 def test_no_combination_is_better_within_its_budget(seed: int, budget: int, gone: bool) -> None:
-    here = programme(seed, removable=gone)
+    here = problem(seed, removable=gone)
     solved = here.solve()
     fit = [nats for nats, steps in everything(here) if steps <= budget]
     assert solved.best[budget] == pytest.approx(min(fit, default=np.inf))
@@ -89,7 +88,7 @@ def test_no_combination_is_better_within_its_budget(seed: int, budget: int, gone
 
 @given(st.integers(0, 1000))
 def test_solution_is_what_its_candidate_is_predicted_to_be(seed: int) -> None:
-    here = programme(seed)
+    here = problem(seed)
     for each in here.solve().along(12):
         assert here.nats(each.candidate) == pytest.approx(each.nats)
         parts = here.parts(each.candidate)
@@ -101,20 +100,20 @@ def test_solution_is_what_its_candidate_is_predicted_to_be(seed: int) -> None:
 
 @given(st.integers(0, 1000))
 def test_programme_survives_its_json(seed: int) -> None:
-    here = replace(programme(seed, removable=bool(seed % 2)), rest=0.5, last=0.25)
+    here = replace(problem(seed, removable=bool(seed % 2)), rest=0.5, last=0.25)
     names = ("attention", "feed_forward")
-    blocks = {name: kind.block for name, kind in zip(names, here.kinds, strict=True)}
-    again = Programme.from_dict(here.to_dict(), Shape(LAYERS, HEADS), blocks)
+    blocks = {name: kind.block for name, kind in zip(names, here.blocks, strict=True)}
+    again = KnapsackProblem.from_dict(here.to_dict(), Shape(LAYERS, HEADS), blocks)
     assert again.to_dict() == here.to_dict()
     assert (again.rest, again.last) == (0.5, 0.25)
     np.testing.assert_array_equal(again.solve().best, here.solve().best)
     older = {k: v for k, v in here.to_dict().items() if k not in ("rest", "last")}
-    of_older = Programme.from_dict(older, Shape(LAYERS, HEADS), blocks)
+    of_older = KnapsackProblem.from_dict(older, Shape(LAYERS, HEADS), blocks)
     assert (of_older.rest, of_older.last) == (None, 1.0)
 
 
 def test_what_the_programme_does_not_know_is_not_predicted() -> None:
-    here = programme(0)
+    here = problem(0)
     other = DENSE.replaced(attention=(AttentionChoice.of("linear"),) * LAYERS)
     assert np.isnan(here.nats(other))
     assert here.parts(other) is None
@@ -125,22 +124,22 @@ def test_coefficients_are_those_that_explain_what_was_measured() -> None:
     true = rng.uniform(0.5, 4, (LAYERS, 3))
     found = []
     for _ in range(60):
-        shares = rng.random((LAYERS, 3))
-        solution = Solution(DENSE, 0.0, 0.0, shares)
-        found.append(Screened(solution, float((true * shares).sum())))
+        damage = rng.random((LAYERS, 3))
+        solution = Solution(DENSE, 0.0, 0.0, damage)
+        found.append(MeasuredSolution(solution, float((true * damage).sum())))
     learned = coefficients(found, true.shape)
     for each in found:
-        assert float((learned * each.solution.shares).sum()) == pytest.approx(each.nats, rel=0.1)
+        assert float((learned * each.solution.damage).sum()) == pytest.approx(each.nats, rel=0.1)
 
 
-def screened_by(truth: Programme) -> Callable[[Sequence[Candidate]], Any]:
+def screened_by(truth: KnapsackProblem) -> Callable[[Sequence[Candidate]], Any]:
     """In another order than it was asked for."""
     return lambda candidates: [(each, truth.nats(each)) for each in reversed(candidates)]
 
 
 def test_search_learns_which_layer_matters() -> None:
     """Whole candidates lose five times as much in the first layer as its blocks alone say."""
-    here = replace(programme(3), coefficients=None)
+    here = replace(problem(3), coefficients=None)
     true = np.ones((LAYERS, 3))
     true[0] = 5.0
     really = replace(here, coefficients=true)
@@ -150,11 +149,11 @@ def test_search_learns_which_layer_matters() -> None:
     random = []
     for _ in range(50):
         values: dict[str, Any] = {}
-        for kind in here.kinds:
+        for kind in here.blocks:
             values |= kind.block.values(rng.integers(0, len(kind.costs), LAYERS).tolist())
         random.append(DENSE.replaced(**values))
 
-    def misses(model: Programme) -> float:
+    def misses(model: KnapsackProblem) -> float:
         return float(np.mean([abs(np.log(model.nats(c) / really.nats(c))) for c in random]))
 
     assert misses(learned) < 0.5 * misses(here)
@@ -162,7 +161,7 @@ def test_search_learns_which_layer_matters() -> None:
 
 
 def test_front_of_what_was_screened_has_none_that_is_slower_and_worse() -> None:
-    _, found = learn(programme(5), screened_by(programme(5)), rounds=3, count=8)
+    _, found = learn(problem(5), screened_by(problem(5)), rounds=3, count=8)
     measured = {each.solution.candidate: each for each in found}
     best = [measured[each] for each in best_screened(found, 4)]
     assert 1 < len(best) <= 4
@@ -175,7 +174,7 @@ def test_front_of_what_was_screened_has_none_that_is_slower_and_worse() -> None:
 
 
 def test_latency_of_a_runtime_is_learned_from_few_candidates() -> None:
-    here = programme(1)
+    here = problem(1)
     candidates = [each.candidate for each in here.solve().along(20)]
     truth = np.array([0.1, 0.5, 0.4])  # attention is made much faster than the rest
 
@@ -198,7 +197,7 @@ def test_latency_of_a_runtime_is_learned_from_few_candidates() -> None:
 
 def test_parts_that_are_timed_by_themselves_give_proportions() -> None:
     """Their sum is less than the model takes, but the rest of the model is not what is left."""
-    here = replace(programme(1), rest=0.5)
+    here = replace(problem(1), rest=0.5)
     free = DENSE.replaced(readout="first")
     halved = DENSE.replaced(layers=(True,) + (False,) * (LAYERS - 1))
     model = LatencyModel.fitted(here, 100.0, (free, 10.0), [])
@@ -208,7 +207,7 @@ def test_parts_that_are_timed_by_themselves_give_proportions() -> None:
 
 
 def test_last_layer_that_reads_some_tokens_costs_its_share() -> None:
-    here = replace(programme(1), last=0.25)
+    here = replace(problem(1), last=0.25)
     layers = (True, True) + (False,) * (LAYERS - 2)
     cut = DENSE.replaced(layers=layers)
     of_two, of_one_and_a_quarter = here.parts(cut), here.parts(cut.replaced(readout="first"))
@@ -217,7 +216,7 @@ def test_last_layer_that_reads_some_tokens_costs_its_share() -> None:
 
 
 def test_unknown_candidates_teach_nothing_and_are_not_predicted() -> None:
-    here = programme(1)
+    here = problem(1)
     other = DENSE.replaced(attention=(AttentionChoice.of("linear"),) * LAYERS)
     plain = LatencyModel.fitted(here, 10.0, (DENSE, 5.0), [])
     told = LatencyModel.fitted(here, 10.0, (DENSE, 5.0), [(other, 1.0)])
@@ -244,7 +243,7 @@ class Formula(Screen):
 
 def blocks() -> Mapping[str, Any]:
     names = ("attention", "feed_forward")
-    return {n: (k.block, k.costs) for n, k in zip(names, programme(0).kinds, strict=True)}
+    return {n: (k.block, k.costs) for n, k in zip(names, problem(0).blocks, strict=True)}
 
 
 class Model:
@@ -333,7 +332,7 @@ def test_options_are_read_back_from_values() -> None:
 
 
 def test_heads_are_counted_where_a_layer_is_gone() -> None:
-    here = programme(0)
+    here = problem(0)
     gone = DENSE.replaced(layers=(True, False), heads=HeadMask(((True,) * 3, (False,) * 3)))
     whole = here.parts(DENSE)
     parts = here.parts(gone)
@@ -377,10 +376,10 @@ def test_table_of_an_unwritable_cache_is_as_good(tmp_path: Path) -> None:
 
 
 def test_programme_of_another_grid_is_refused() -> None:
-    here = programme(0)
+    here = problem(0)
     data = here.to_dict()
     data["kinds"][1]["damage"] = [row[:-1] for row in data["kinds"][1]["damage"]]
     names = ("attention", "feed_forward")
-    of = {name: kind.block for name, kind in zip(names, here.kinds, strict=True)}
+    of = {name: kind.block for name, kind in zip(names, here.blocks, strict=True)}
     with pytest.raises(ValueError, match="options"):
-        Programme.from_dict(data, Shape(LAYERS, HEADS), of)
+        KnapsackProblem.from_dict(data, Shape(LAYERS, HEADS), of)

@@ -1,9 +1,9 @@
-"""Block repair: any cut of any block mended at once, from sums that were taken over dense inputs.
+"""Block repair: any cut of any block repaired at once, from sums that were taken over dense inputs.
 
 `repair` takes seconds for each candidate, since it runs every text through every layer again. Here
 each block is taken by itself, behind a dense model: the moments of its inputs, summed once, hold
 the solution for every subset of its heads or neurons, a small linear system each. A search can so
-compare thousands of candidates; what is handed over is mended by `repair`.
+compare thousands of candidates; what is handed over is repaired by `repair`.
 
 Sources: the database of blocks, each solved by itself and stitched together, of ZipLM (Kurtic et
 al. 2023, arXiv:2302.04089, section 3) and of SPDY (Frantar & Alistarh 2022, arXiv:2201.13096).
@@ -89,7 +89,7 @@ Change = torch.Tensor
 
 
 class BlockRepairs:
-    """Mends candidates of one dense model, each block by itself.
+    """Repairs candidates of one dense model, each block by itself.
 
     sums: of each block, those to solve from and those to choose by. Of L layers, a width of H and N
     neurons, they take about 16·L·(choices·2·H² + N² + 3·N·H) bytes, and what was solved up to
@@ -122,8 +122,8 @@ class BlockRepairs:
         """Of the sums."""
         return sum(each.nbytes for pair in self.sums.values() for each in pair)
 
-    def mend(self, model: nn.Module, candidate: Candidate) -> None:
-        """In place. model: the candidate's, cut and not mended."""
+    def repair(self, model: nn.Module, candidate: Candidate) -> None:
+        """In place. model: the candidate's, cut and not repaired."""
         kept = [layer for layer, stays in enumerate(candidate.layers) if stays]
         ends = [*(layer - 1 for layer in kept[1:]), self.shape.layers - 1]
         for block, layer, end in zip(blocks_of(model), kept, ends, strict=True):

@@ -19,11 +19,11 @@ import torch
 from paretoformer.evaluators.common.progress import Progress
 from paretoformer.evaluators.common.target import physical_cores
 from paretoformer.evaluators.demo import cache_folder
-from paretoformer.search.planning import knapsack as solver
 from paretoformer.search.planning.block_costs import ForwardCosts, block_costs
 from paretoformer.search.planning.block_repair import BlockRepairs
 from paretoformer.search.planning.block_table import KnownRows, TooLate, block_table, table_key
-from paretoformer.search.planning.knapsack import Kind, Programme
+from paretoformer.search.planning.knapsack import BlockOptions, KnapsackProblem
+from paretoformer.search.planning.learn import best_screened, learn
 from paretoformer.search.planning.plan import Plan, blocks_of_axes, kinds_of, study_space
 from paretoformer.search.planning.screen import Screen
 from paretoformer.search.planning.screener import Screener, StartsWorkers
@@ -99,9 +99,11 @@ class Forecaster:
                 self.is_late,
             )
             known.write(self.folder.blocks)
-            options = (Kind(block, table.nats[name], own) for name, (block, own) in timed.items())
-            problem, found = solver.learn(
-                Programme(
+            options = (
+                BlockOptions(block, table.nats[name], own) for name, (block, own) in timed.items()
+            )
+            problem, found = learn(
+                KnapsackProblem(
                     space.dense,
                     tuple(options),
                     costs.layer,
@@ -117,7 +119,7 @@ class Forecaster:
             )
         return Plan(
             evidence,
-            tuple(solver.best_screened(found, FORECASTS)),
+            tuple(best_screened(found, FORECASTS)),
             tuple(each for each in kinds_of(space) if np.isfinite(problem.nats(each))),
             problem,
             tuple(filter(None, (_slower(timed), _alone(screener.trouble)))),

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from paretoformer.search.planning.knapsack import Programme
+from paretoformer.search.planning.knapsack import KnapsackProblem
 from paretoformer.spaces.candidate import Candidate
 from paretoformer.spaces.common.arrays import Floats
 
@@ -27,16 +27,16 @@ LEAST_REST = 0.03
 
 @dataclass(frozen=True)
 class LatencyModel:
-    """Milliseconds = constant + Σ factor · part, the parts being those of a programme in torch."""
+    """Milliseconds = constant + Σ factor · part, the parts being those of a problem in torch."""
 
-    programme: Programme
+    problem: KnapsackProblem
     constant: float
     factors: Floats
 
     @classmethod
     def fitted(
         cls,
-        programme: Programme,
+        problem: KnapsackProblem,
         torch_dense: float,
         whole: tuple[Candidate, float],
         measured: Sequence[tuple[Candidate, float]],
@@ -50,16 +50,16 @@ class LatencyModel:
         torch_dense: milliseconds of the dense model in torch. whole: the uncompressed model in this
         runtime, with milliseconds. measured: candidates in it, with milliseconds.
         """
-        blocks = programme.parts(programme.dense)
+        blocks = problem.parts(problem.dense)
         assert blocks is not None
-        rest = programme.rest
+        rest = problem.rest
         if rest is None:
             rest = max(torch_dense - blocks.sum(), LEAST_REST * torch_dense)
         start = np.array([rest, *np.ones(len(blocks))])
-        known = programme.parts(whole[0])
+        known = problem.parts(whole[0])
         rows, wanted = [np.array([1.0, *(blocks if known is None else known)])], [whole[1]]
         for candidate, milliseconds in measured:
-            parts = programme.parts(candidate)
+            parts = problem.parts(candidate)
             if parts is not None:
                 rows.append(np.array([1.0, *parts]))
                 wanted.append(milliseconds)
@@ -73,13 +73,13 @@ class LatencyModel:
         left = design.T @ design + RIDGE * np.eye(len(scales))
         solved = start + scales * np.linalg.solve(left, design.T @ missing)
         solved = np.maximum(solved, 0.05 * start)
-        return cls(programme, float(solved[0]), solved[1:])
+        return cls(problem, float(solved[0]), solved[1:])
 
     def predict(self, candidate: Candidate) -> float:
-        """NaN where the programme does not know what the candidate has."""
-        parts = self.programme.parts(candidate)
+        """NaN where the problem does not know what the candidate has."""
+        parts = self.problem.parts(candidate)
         return float("nan") if parts is None else self.constant + float(self.factors @ parts)
 
-    def solver(self) -> Programme:
-        """The programme in this runtime's milliseconds."""
-        return self.programme.scaled(self.factors)
+    def solver(self) -> KnapsackProblem:
+        """The problem in this runtime's milliseconds."""
+        return self.problem.scaled(self.factors)

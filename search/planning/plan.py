@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from paretoformer.search.planning.knapsack import Programme
+from paretoformer.search.planning.knapsack import KnapsackProblem
 from paretoformer.search.study.spec import Spec
 from paretoformer.spaces.axes import axes
 from paretoformer.spaces.axes.axis import Evidence, Shape, Stage
@@ -40,7 +40,7 @@ class Plan:
     evidence: Evidence
     forecasts: tuple[Candidate, ...] = ()
     kinds: tuple[Candidate, ...] = ()
-    problem: Programme | None = None
+    problem: KnapsackProblem | None = None
     notes: tuple[str, ...] = ()
 
     def space(self, spec: Spec) -> Space:
@@ -91,7 +91,7 @@ def read_plan(path: Path, shape: Shape) -> Plan:
     )
     evidence, problem = Evidence(shape, kept["facts"]), kept.get("programme")
     if problem is not None:
-        problem = Programme.from_dict(problem, shape, blocks_of_axes(evidence))
+        problem = KnapsackProblem.from_dict(problem, shape, blocks_of_axes(evidence))
     return Plan(evidence, forecasts, kinds, problem)
 
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from paretoformer.search.planning.knapsack import Programme
+from paretoformer.search.planning.knapsack import KnapsackProblem
 from paretoformer.search.planning.latency_model import LatencyModel
 from paretoformer.search.planning.size_model import SizeModel
 from paretoformer.search.records.record import Records, TrialRecord
@@ -25,13 +25,13 @@ class Predictor:
     """Predicts the candidates of one study."""
 
     space: Space
-    programme: Programme
+    problem: KnapsackProblem
 
     def of(self, candidate: Candidate, records: Records) -> dict[str, float]:
         """Metric -> its value, of what can be predicted."""
         found = {}
         if not candidate.seconds:
-            found[DIVERGENCE] = self.programme.nats(candidate)
+            found[DIVERGENCE] = self.problem.nats(candidate)
         model = self.latency_model(self.unserved(candidate), records)
         if model is not None:
             found[LATENCY] = model.predict(candidate)
@@ -67,7 +67,7 @@ class Predictor:
             for record in self.cut(base, records)
             if (milliseconds := _timed(record)) is not None
         ]
-        return LatencyModel.fitted(self.programme, _timed(dense) or 0.0, whole, measured)
+        return LatencyModel.fitted(self.problem, _timed(dense) or 0.0, whole, measured)
 
     def size_model(self, base: Candidate, records: Records, name: str) -> SizeModel | None:
         """Of the runtime of `base`; None while it told no size of the uncompressed model.

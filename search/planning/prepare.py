@@ -14,7 +14,7 @@ import torch
 from paretoformer.evaluators.common.progress import Progress
 from paretoformer.evaluators.common.target import physical_cores
 from paretoformer.search.planning.forecast import Forecaster
-from paretoformer.search.planning.knapsack import Programme
+from paretoformer.search.planning.knapsack import KnapsackProblem
 from paretoformer.search.planning.plan import (
     Plan,
     check_plan,
@@ -41,18 +41,18 @@ from paretoformer.spaces.space import Space
 class Prepared:
     """The space of a study, and what was left out of it: axis -> value -> why.
 
-    programme: predicts candidates; None without a block table.
+    problem: predicts candidates; None without a block table.
     begun_without: axes that did not exist yet when the run was begun.
     notes: what the user should know, one sentence each.
-    mends: whether candidates are repaired.
+    repairs: whether candidates are repaired.
     """
 
     space: Space
     left_out: dict[str, dict[str, str]]
-    programme: Programme | None = None
+    problem: KnapsackProblem | None = None
     begun_without: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
-    mends: bool = False
+    repairs: bool = False
 
     @classmethod
     def of(cls, spec: Spec, plan: Plan) -> Prepared:
@@ -68,7 +68,7 @@ class Prepared:
 
     @property
     def predictor(self) -> Predictor | None:
-        return None if self.programme is None else Predictor(self.space, self.programme)
+        return None if self.problem is None else Predictor(self.space, self.problem)
 
 
 def prepare(

@@ -48,7 +48,7 @@ class Screen:
         with torch.no_grad():
             model = build(candidate, self._model).model.eval()
             if self._repairs is not None:
-                self._repairs.mend(model, candidate)
+                self._repairs.repair(model, candidate)
         return self._dense.divergence(model)
 
     @property

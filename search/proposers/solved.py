@@ -11,7 +11,7 @@ import numpy as np
 from scipy.optimize import isotonic_regression
 
 from paretoformer.evaluators.metrics import Metric
-from paretoformer.search.planning.knapsack import Programme
+from paretoformer.search.planning.knapsack import KnapsackProblem
 from paretoformer.search.planning.predictor import Predictor
 from paretoformer.search.proposers.bisection import by_bisection
 from paretoformer.search.proposers.crossed import Crossed
@@ -159,7 +159,7 @@ class Solved(Proposer):
         model = self.predictor.latency_model(base, records)
         if len(cut) < LEAST or model is None or dense is None or not dense.ok:
             return
-        curve = _curve(model.programme, [dense, *cut], quality)
+        curve = _curve(model.problem, [dense, *cut], quality)
         for solution in model.solver().solve().along(LOOKED_AT):
             candidate = self.predictor.served(solution.candidate, base)
             if candidate.id not in records:
@@ -198,11 +198,11 @@ def least_of_use(
 
 
 def _curve(
-    programme: Programme, records: Sequence[TrialRecord], quality: Metric
+    problem: KnapsackProblem, records: Sequence[TrialRecord], quality: Metric
 ) -> Callable[[float], float]:
     """Predicted nats -> quality: monotone, through what was measured."""
     pairs = [
-        (programme.nats(record.candidate), record.measurements[quality.name].value)
+        (problem.nats(record.candidate), record.measurements[quality.name].value)
         for record in records
     ]
     nats, values = np.array([pair for pair in pairs if np.isfinite(pair[0])]).T

@@ -199,7 +199,7 @@ class _Quality:
 
 def _features(predictor: Predictor, candidate: Candidate) -> Floats | None:
     """Predicted nats, then what each layer adds to them."""
-    shares = predictor.programme.shares(candidate)
+    shares = predictor.problem.shares(candidate)
     return None if shares is None else np.array([shares.sum(), *shares.sum(axis=1)])
 
 

@@ -1,0 +1,112 @@
+"""Learning: sums over blocks, corrected by what whole candidates showed.
+
+Source: SPDY (Frantar & Alistarh 2022, arXiv:2201.13096): coefficients of the layers. Differs in:
+they are fitted by least squares on what was measured, after each round, and drawn at random only to
+see something new.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from scipy.optimize import least_squares
+
+from paretoformer.search.planning.knapsack import KnapsackProblem, Solution
+from paretoformer.spaces.candidate import Candidate
+from paretoformer.spaces.common.arrays import Floats
+
+DRAWN = 0.5
+"""Standard deviation of the logarithm of drawn coefficients around the fitted ones."""
+CAUTION = 0.05
+"""What one unit of a coefficient's logarithm away from the others weighs against the fit."""
+
+
+@dataclass(frozen=True)
+class MeasuredSolution:
+    """A solution whose nats were measured."""
+
+    solution: Solution
+    nats: float
+
+
+def learn(
+    problem: KnapsackProblem,
+    screens: Callable[[Sequence[Candidate]], Iterable[tuple[Candidate, float]]],
+    rounds: int,
+    count: int,
+    seed: int = 0,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+    is_late: Callable[[], bool] = lambda: False,
+) -> tuple[KnapsackProblem, list[MeasuredSolution]]:
+    """Solve, measure, fit the coefficients to what was measured, and again.
+
+    screens: candidates -> each with its nats, in any order; not the sum over its blocks. count:
+    budgets of a round. is_late: whether there is no time for a further round.
+
+    Returns the problem with the coefficients of the last round, and all that was screened.
+    """
+    rng = np.random.default_rng(seed)
+    found: dict[Candidate, MeasuredSolution] = {}
+    for turn in range(rounds):
+        if found and is_late():
+            break
+        fitted = problem.weights
+        drawn = rng.normal(scale=DRAWN * (turn % 2), size=fitted.shape)
+        looked = _with(problem, fitted * np.exp(drawn))
+        solutions = {each.candidate: each for each in looked.solve().along(count)}
+        new = [candidate for candidate in solutions if candidate not in found]
+        nats = {}
+        for candidate, value in screens(new):
+            nats[candidate] = value
+            progress(turn * count + len(nats), rounds * count)
+        found |= {each: MeasuredSolution(solutions[each], nats[each]) for each in new}
+        if found:
+            problem = _with(problem, coefficients([*found.values()], fitted.shape))
+    progress(rounds * count, rounds * count)
+    return problem, list(found.values())
+
+
+def _with(problem: KnapsackProblem, coefficients: Floats) -> KnapsackProblem:
+    return replace(problem, coefficients=coefficients)
+
+
+def coefficients(found: Sequence[MeasuredSolution], shape: tuple[int, ...]) -> Floats:
+    """Those whose sums are, in proportion, nearest to what was measured.
+
+    They are drawn to one common size, from which only measurements take them.
+    """
+    rows = np.stack([each.solution.damage.ravel() for each in found])
+    wanted = np.array([each.nats for each in found])
+    fit = (rows.sum(axis=1) > 0) & (wanted > 0) & np.isfinite(wanted)
+    if not fit.any():
+        return np.ones(shape)
+    rows, wanted = rows[fit], wanted[fit]
+    scale = float(np.exp(np.median(np.log(wanted / rows.sum(axis=1)))))
+
+    def misses(logs: Floats) -> Floats:
+        predicted = rows @ np.exp(logs)
+        return np.concatenate((np.log(predicted / wanted), CAUTION**0.5 * (logs - np.log(scale))))
+
+    start = np.full(rows.shape[1], np.log(scale))
+    found_logs: Floats = least_squares(misses, start, max_nfev=50).x
+    return np.exp(found_logs).reshape(shape)
+
+
+def best_screened(found: Sequence[MeasuredSolution], count: int) -> list[Candidate]:
+    """At most `count` of what was screened: none slower and worse than another; even in log nats,
+    the slowest first."""
+    known = (each for each in found if np.isfinite(each.nats))
+    ordered = sorted(known, key=lambda each: (each.solution.milliseconds, each.nats))
+    best: list[MeasuredSolution] = []
+    for each in ordered:
+        if not best or each.nats < best[-1].nats:
+            best.append(each)
+    best.reverse()  # now the slowest is the first
+    if len(best) <= count:
+        return [each.solution.candidate for each in best]
+    logs = np.log([max(each.nats, 1e-9) for each in best])
+    wanted = np.linspace(logs[0], logs[-1], count)
+    nearest = dict.fromkeys(int(np.abs(logs - each).argmin()) for each in wanted)
+    return [best[index].solution.candidate for index in nearest]
