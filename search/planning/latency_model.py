@@ -1,5 +1,4 @@
-"""The latency of candidates in one runtime, predicted as a sum over blocks and refitted as it is
-measured."""
+"""Latency of candidates in one runtime: a sum over blocks, refitted as candidates are measured."""
 
 from __future__ import annotations
 
@@ -8,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from paretoformer.search.planning.knapsack import KnapsackProblem
+from paretoformer.search.planning.knapsack import KnapsackProblem, Solutions
 from paretoformer.spaces.candidate import Candidate
 from paretoformer.spaces.common.arrays import Floats
 
@@ -27,7 +26,7 @@ LEAST_REST = 0.03
 
 @dataclass(frozen=True)
 class LatencyModel:
-    """Milliseconds = constant + Σ factor · part, the parts being those of a problem in torch."""
+    """Milliseconds = constant + Σ factor · part, of the parts that were timed in torch."""
 
     problem: KnapsackProblem
     constant: float
@@ -50,28 +49,23 @@ class LatencyModel:
         torch_dense: milliseconds of the dense model in torch. whole: the uncompressed model in this
         runtime, with milliseconds. measured: candidates in it, with milliseconds.
         """
-        blocks = problem.parts(problem.dense)
-        assert blocks is not None
-        rest = problem.rest
-        if rest is None:
-            rest = max(torch_dense - blocks.sum(), LEAST_REST * torch_dense)
-        start = np.array([rest, *np.ones(len(blocks))])
+        dense = problem.parts(problem.dense)
+        assert dense is not None
         known = problem.parts(whole[0])
-        rows, wanted = [np.array([1.0, *(blocks if known is None else known)])], [whole[1]]
+        rows, times = [dense if known is None else known], [whole[1]]
         for candidate, milliseconds in measured:
             parts = problem.parts(candidate)
             if parts is not None:
-                rows.append(np.array([1.0, *parts]))
-                wanted.append(milliseconds)
-        start *= wanted[0] / (start @ rows[0])
-        # In units of what each can differ by, so that the ridge holds all of them alike.
+                rows.append(parts)
+                times.append(milliseconds)
+        design = np.insert(np.stack(rows), 0, 1.0, axis=1)
+        start = np.array([_rest(problem, torch_dense, dense), *np.ones(len(dense))])
+        start *= times[0] / (start @ design[0])
+        # What each can differ by.
         scales = np.maximum(start, 1e-9)
-        scales[0] = max(scales[0], OVERHEAD * wanted[0])
-        scales[-1] = max(scales[-1], OVERHEAD * wanted[0] / max(blocks[-1], 1e-9))
-        design = np.stack(rows) / np.array(wanted)[:, None]
-        missing, design = 1.0 - design @ start, design * scales
-        left = design.T @ design + RIDGE * np.eye(len(scales))
-        solved = start + scales * np.linalg.solve(left, design.T @ missing)
+        scales[0] = max(scales[0], OVERHEAD * times[0])
+        scales[-1] = max(scales[-1], OVERHEAD * times[0] / max(dense[-1], 1e-9))
+        solved = _ridge(design / np.array(times)[:, None], start, scales)
         solved = np.maximum(solved, 0.05 * start)
         return cls(problem, float(solved[0]), solved[1:])
 
@@ -80,6 +74,21 @@ class LatencyModel:
         parts = self.problem.parts(candidate)
         return float("nan") if parts is None else self.constant + float(self.factors @ parts)
 
-    def solver(self) -> KnapsackProblem:
-        """The problem in this runtime's milliseconds."""
-        return self.problem.scaled(self.factors)
+    def solutions(self) -> Solutions:
+        """The best candidates within every budget of this runtime's milliseconds."""
+        return self.problem.scaled(self.factors).solve()
+
+
+def _rest(problem: KnapsackProblem, torch_dense: float, parts: Floats) -> float:
+    """Milliseconds of the dense model in torch without its layers."""
+    if problem.rest is not None:
+        return problem.rest
+    return max(torch_dense - float(parts.sum()), LEAST_REST * torch_dense)
+
+
+def _ridge(design: Floats, start: Floats, scales: Floats) -> Floats:
+    """What makes every row of the design come to 1, held at `start` in units of `scales`."""
+    missing, scaled = 1.0 - design @ start, design * scales
+    left = scaled.T @ scaled + RIDGE * np.eye(len(scales))
+    solved: Floats = start + scales * np.linalg.solve(left, scaled.T @ missing)
+    return solved

@@ -1,5 +1,7 @@
-"""What a candidate weighs, in parameters or megabytes: a sum over what it keeps, refitted as sizes
-are measured."""
+"""Size of candidates in one runtime, in parameters or megabytes: a sum over what they keep.
+
+It is refitted as candidates are measured.
+"""
 
 from __future__ import annotations
 

@@ -160,7 +160,7 @@ class Solved(Proposer):
         if len(cut) < LEAST or model is None or dense is None or not dense.ok:
             return
         curve = _curve(model.problem, [dense, *cut], quality)
-        for solution in model.solver().solve().along(LOOKED_AT):
+        for solution in model.solutions().along(LOOKED_AT):
             candidate = self.predictor.served(solution.candidate, base)
             if candidate.id not in records:
                 yield candidate, curve(solution.nats), model.predict(candidate)

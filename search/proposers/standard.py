@@ -12,7 +12,7 @@ from paretoformer.evaluators.metrics import Metric
 from paretoformer.search.proposers.crossed import Crossed
 from paretoformer.search.proposers.planted import Planted
 from paretoformer.search.proposers.proposer import Proposer, Records
-from paretoformer.search.records.dominance import as_costs, nondominated
+from paretoformer.search.records.dominance import nondominated
 from paretoformer.search.records.record import TrialRecord
 from paretoformer.search.records.requirement import Requirement
 from paretoformer.spaces.axes.axis import Stage
@@ -28,7 +28,8 @@ THINNED = 3
 def standard_proposers(
     space: Space, objectives: Sequence[Metric], requirements: Sequence[Requirement] = ()
 ) -> list[Proposer]:
-    """Dense and the alternatives; structures, served by the alternatives that did best; crosses.
+    """Without a block table: dense and the alternatives; cuts, served by the alternatives that did
+    best; kinds that did well, crossed with cuts.
 
     The uncompressed model in every runtime comes first, since a structure is worth measuring in the
     runtime that will serve it.
@@ -99,19 +100,19 @@ def _served_kinds(
     requirements: Sequence[Requirement],
     records: Records,
 ) -> Sequence[Candidate]:
-    """The starts that differ in kind, such as mechanisms, in the runtime that did best."""
+    """The kinds, in the runtime that did best."""
     if not space.kinds:
         return ()
     bases = best_servings(space, objectives, requirements, records)[:1]
-    return [served(each, base) for base in bases for each in space.kinds]
+    return [served(kind, base) for base in bases for kind in space.kinds]
 
 
 def _with_kind(space: Space, base: Candidate) -> list[Candidate]:
     """A base's kind and runtime with fewer heads, neurons or layers."""
-    starts = (spread_evenly(each, THINNED) for each in space.sizes().values())
+    starts = (spread_evenly(of_axis, THINNED) for of_axis in space.sizes().values())
     some = [*spread_evenly(space.forecasts, THINNED), *chain(*starts)]
     changed = {name: base[name] for name in base.changes()}
-    return [each.replaced(**changed) for each in some]
+    return [candidate.replaced(**changed) for candidate in some]
 
 
 def fastest(
@@ -119,45 +120,37 @@ def fastest(
     objectives: Sequence[Metric],
     requirements: Sequence[Requirement],
 ) -> list[TrialRecord]:
-    """The best two by the first cost, of the non-dominated that satisfy the requirements."""
+    """The best two by the first cost, of the non-dominated that may satisfy the requirements.
+
+    They may where their intervals reach: few examples must not rule out what more of them would let
+    pass.
+    """
     dense = next(record for record in records if record.candidate.is_dense)
-    front = nondominated_records(records, objectives)
-    fit = [record for record in front if _satisfies(record, dense, requirements)] or [dense]
+    fit = [
+        record
+        for record in nondominated_records(records, objectives)
+        if all(each.may_hold(record.measurements, dense.measurements) for each in requirements)
+    ]
     cost = next((m for m in objectives if m.role == "cost"), objectives[-1])
-    return sorted(fit, key=lambda record: record.measurements[cost.name].value)[:BEST]
+    return _best_two(fit or [dense], cost)
 
 
 def best_by_quality(
     records: Sequence[TrialRecord], objectives: Sequence[Metric]
 ) -> list[TrialRecord]:
     """Of the non-dominated, the best two in the first objective."""
-    costs = as_costs(_values(records, objectives), [m.direction for m in objectives])
-    order = {record.trial: cost for record, cost in zip(records, costs[:, 0], strict=True)}
-    return sorted(
-        nondominated_records(records, objectives), key=lambda record: order[record.trial]
-    )[:BEST]
+    return _best_two(nondominated_records(records, objectives), objectives[0])
+
+
+def _best_two(records: Sequence[TrialRecord], metric: Metric) -> list[TrialRecord]:
+    sign = -1.0 if metric.direction == "maximize" else 1.0
+    return sorted(records, key=lambda record: sign * record.measurements[metric.name].value)[:BEST]
 
 
 def nondominated_records(
     records: Sequence[TrialRecord], objectives: Sequence[Metric]
 ) -> list[TrialRecord]:
-    keep = nondominated(_values(records, objectives), [m.direction for m in objectives])
+    names = [metric.name for metric in objectives]
+    values = np.array([record.values(names) for record in records])
+    keep = nondominated(values, [metric.direction for metric in objectives])
     return [record for record, kept in zip(records, keep, strict=True) if kept]
-
-
-def _values(records: Sequence[TrialRecord], objectives: Sequence[Metric]) -> np.ndarray:
-    return np.array([record.values([m.name for m in objectives]) for record in records])
-
-
-def _satisfies(
-    record: TrialRecord, dense: TrialRecord, requirements: Sequence[Requirement]
-) -> bool:
-    """Within its interval: few examples must not rule out what more of them would let pass."""
-    for requirement in requirements:
-        if requirement.metric not in record.measurements:
-            return False
-        found, reference = (r.measurements[requirement.metric] for r in (record, dense))
-        best = found.high if requirement.operator.startswith(">") else found.low
-        if requirement.shortfall(best, reference.value):
-            return False
-    return True

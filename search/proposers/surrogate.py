@@ -143,7 +143,7 @@ class SurrogateSampler(BaseSampler):
             model = self._predictor.latency_model(base, records)
             if model is None:
                 continue
-            for solution in model.solver().solve().along(BUDGETS):
+            for solution in model.solutions().along(BUDGETS):
                 found[self._predictor.served(solution.candidate, base)] = None
         measured = [r.candidate for r in records.values() if r.ok and not r.candidate.seconds]
         parents = [*found, *measured]
