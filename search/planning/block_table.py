@@ -1,7 +1,7 @@
-"""The block table: what each option of each block damages by itself, mended, in nats from dense.
+"""The block table: what every option of every block damages by itself, repaired; in nats.
 
-First-order sensitivities say which heads and neurons an option keeps; a forward of the whole model
-says what that costs in quality. It is kept in a file, which another study of the same model finds.
+Sensitivities say which heads and neurons an option keeps; a forward of the whole model says what
+that costs in quality. The table is kept in a file, which another study of the same model finds.
 """
 
 from __future__ import annotations
@@ -37,6 +37,10 @@ LAYER = "layer"
 """The row of a whole layer that is gone."""
 
 
+TimedBlocks = Mapping[str, tuple[Block, Costs]]
+"""Name -> a block of every layer, and what its options cost."""
+
+
 @dataclass(frozen=True)
 class Row:
     """One block's option in one layer, or the layer's removal."""
@@ -60,7 +64,7 @@ class BlockTable:
 def block_table(
     screener: Screener,
     model: nn.Module,
-    blocks: Mapping[str, tuple[Block, Costs]],
+    blocks: TimedBlocks,
     removable: bool,
     known: KnownRows,
     progress: Progress = silent,
@@ -68,9 +72,9 @@ def block_table(
 ) -> BlockTable:
     """Measure what is not known yet.
 
-    blocks: name -> a block of every layer, and what its options cost. removable: whether layers may
-    go. known: rows that are not measured again; the others are added. is_late: whether there is no
-    more time for it.
+    screener: of candidates with one block changed. removable: whether layers may go. known: rows
+    that are not measured again; the others are added. is_late: whether there is no more time for
+    it.
 
     Raises:
         TooLate: time was over; what was measured is kept.
@@ -82,40 +86,39 @@ def block_table(
     for row in rows:
         if row not in known:
             missing.setdefault(_candidate(dense, blocks, row), []).append(row)
-    done, written = len(rows) - sum(map(len, missing.values())), time.monotonic()
     try:
         with closing(screener(list(missing))) as screened:
             while missing:
                 if is_late():
                     raise TooLate
                 candidate, nats = next(screened)
-                found = missing.pop(candidate)
-                for row in found:
+                for row in missing.pop(candidate):
                     known.add(row, nats)
-                if time.monotonic() - written > WRITE_SECONDS:
-                    known.write()
-                    written = time.monotonic()
-                done += len(found)
+                done = len(rows) - sum(map(len, missing.values()))
                 progress("Measuring blocks", done, len(rows))
     finally:
         known.write()
     progress("Measuring blocks", len(rows), len(rows))
-    nats_of = {}
+    return _table(blocks, layers, removable, known)
+
+
+def _table(blocks: TimedBlocks, layers: int, removable: bool, known: KnownRows) -> BlockTable:
+    nats = {}
     for name, (block, costs) in blocks.items():
         columns = {
             option: np.array([known[Row(layer, name, option)] for layer in range(layers)])
             for option in block.measured(costs)
         }
-        nats_of[name] = block.filled(columns)
+        nats[name] = block.filled(columns)
     gone = [known[Row(layer, LAYER, 0)] if removable else np.inf for layer in range(layers)]
-    return BlockTable(nats_of, np.array(gone))
+    return BlockTable(nats, np.array(gone))
 
 
 class TooLate(Exception):
     """There was no time for the whole table."""
 
 
-def _rows(blocks: Mapping[str, tuple[Block, Costs]], layers: int, removable: bool) -> Iterator[Row]:
+def _rows(blocks: TimedBlocks, layers: int, removable: bool) -> Iterator[Row]:
     for layer in range(layers):
         for name, (block, costs) in blocks.items():
             for option in block.measured(costs):
@@ -124,7 +127,7 @@ def _rows(blocks: Mapping[str, tuple[Block, Costs]], layers: int, removable: boo
             yield Row(layer, LAYER, 0)
 
 
-def _candidate(dense: Candidate, blocks: Mapping[str, tuple[Block, Costs]], row: Row) -> Candidate:
+def _candidate(dense: Candidate, blocks: TimedBlocks, row: Row) -> Candidate:
     """The dense model with one option in one layer."""
     layers = dense.shape.layers
     if row.block == LAYER:
@@ -144,6 +147,7 @@ class KnownRows:
     def __init__(self, path: Path | None = None, key: str = "") -> None:
         self._path, self._key = path, key
         self._nats: dict[Row, float] = {}
+        self._written = time.monotonic()
         self.new = 0
         if path is not None and path.exists():
             self._read(path)
@@ -171,9 +175,12 @@ class KnownRows:
     def add(self, row: Row, nats: float) -> None:
         self._nats[row] = nats
         self.new += 1
+        if time.monotonic() - self._written > WRITE_SECONDS:
+            self.write()
 
     def write(self, path: Path | None = None) -> None:
         """Whole or not at all. path: instead of its own."""
+        self._written = time.monotonic()
         path = path or self._path
         if path is None:
             return

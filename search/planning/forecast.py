@@ -21,7 +21,14 @@ from paretoformer.evaluators.common.target import physical_cores
 from paretoformer.evaluators.demo import cache_folder
 from paretoformer.search.planning.block_costs import ForwardCosts, block_costs
 from paretoformer.search.planning.block_repair import BlockRepairs
-from paretoformer.search.planning.block_table import KnownRows, TooLate, block_table, table_key
+from paretoformer.search.planning.block_table import (
+    BlockTable,
+    KnownRows,
+    TimedBlocks,
+    TooLate,
+    block_table,
+    table_key,
+)
 from paretoformer.search.planning.knapsack import BlockOptions, KnapsackProblem
 from paretoformer.search.planning.learn import best_screened, learn
 from paretoformer.search.planning.plan import Plan, blocks_of_axes, kinds_of, study_space
@@ -33,9 +40,9 @@ from paretoformer.search.study.spec import Spec
 from paretoformer.search.study.subject import Subject
 from paretoformer.spaces.axes import axes
 from paretoformer.spaces.axes.axis import Evidence, Stage
-from paretoformer.spaces.axes.block_options import Block, Costs
+from paretoformer.spaces.axes.block_options import Block
 from paretoformer.spaces.candidate import Candidate
-from paretoformer.spaces.recovery.teacher import Teacher
+from paretoformer.spaces.space import Space
 
 FORECASTS = 10
 ROUNDS = 6
@@ -49,9 +56,6 @@ depend on it."""
 TOO_LATE = (
     "There was no time for the whole table of blocks: the search begins with evenly spaced cuts."
 )
-
-TimedBlocks = Mapping[str, tuple[Block, Costs]]
-"""Name -> a block of every layer, and what its options cost."""
 
 
 @dataclass(frozen=True)
@@ -82,35 +86,14 @@ class Forecaster:
 
     def _solved(self, evidence: Evidence, blocks: Mapping[str, Block]) -> Plan:
         space = study_space(self.spec, evidence, solved=True)
-        costs = self._costs(space.dense, space.completed(space.dense), blocks)
+        costs = self._costs(space, blocks)
         timed = {name: (block, costs.blocks[name]) for name, block in blocks.items()}
+        screen = self._screen(evidence, timed)
         rounds = FEWER_ROUNDS if is_short(self.spec) else ROUNDS
-        repairs = any(axis.mends(evidence) for axis in axes())
-        teacher = self.subject.teacher(self.progress)
-        screen = Screen(teacher, _repairs(teacher, timed) if repairs else None)
         with Screener(screen, self.workers, left=rounds * FORECASTS) as screener:
-            table = block_table(
-                screener,
-                self.subject.model,
-                timed,
-                any(axis.removes_layers(evidence) for axis in axes()),
-                known := self._known_rows(teacher, blocks, repairs),
-                self.progress,
-                self.is_late,
-            )
-            known.write(self.folder.blocks)
-            options = (
-                BlockOptions(block, table.nats[name], own) for name, (block, own) in timed.items()
-            )
+            table = self._table(evidence, timed, screener)
             problem, found = learn(
-                KnapsackProblem(
-                    space.dense,
-                    tuple(options),
-                    costs.layer,
-                    table.removed,
-                    rest=costs.rest,
-                    last=costs.last,
-                ),
+                _problem(space.dense, timed, costs, table),
                 screener,
                 rounds,
                 FORECASTS,
@@ -120,45 +103,66 @@ class Forecaster:
         return Plan(
             evidence,
             tuple(best_screened(found, FORECASTS)),
-            tuple(each for each in kinds_of(space) if np.isfinite(problem.nats(each))),
+            tuple(kind for kind in kinds_of(space) if np.isfinite(problem.nats(kind))),
             problem,
             tuple(filter(None, (_slower(timed), _alone(screener.trouble)))),
         )
 
-    def _costs(
-        self, dense: Candidate, completed: Candidate, blocks: Mapping[str, Block]
-    ) -> ForwardCosts:
+    def _costs(self, space: Space, blocks: Mapping[str, Block]) -> ForwardCosts:
         """Timed with the threads that trials are timed with."""
         subject = self.subject
+        of_all = space.completed(space.dense).of_stage(Stage.RECOVERY)
         torch.set_num_threads(subject.target.threads)
         found = block_costs(
             subject.model,
             subject.workload,
             subject.target,
             blocks,
-            dense.replaced(**completed.of_stage(Stage.RECOVERY)),
+            space.dense.replaced(**of_all),
             self.progress,
             BLOCK_TIMES * self.spec.timing.search_seconds,
         )
         torch.set_num_threads(physical_cores())
         return found
 
-    def _known_rows(
-        self, teacher: Teacher, blocks: Mapping[str, Block], repairs: bool
-    ) -> KnownRows:
-        """What another run measured on the same model and texts."""
-        texts = teacher.texts
+    def _screen(self, evidence: Evidence, timed: TimedBlocks) -> Screen:
+        teacher = self.subject.teacher(self.progress)
+        if not _repairs(evidence):
+            return Screen(teacher, None)
+        choices = [choice for block, costs in timed.values() for choice in block.mechanisms(costs)]
+        return Screen(teacher, BlockRepairs.of(teacher, choices))
+
+    def _table(self, evidence: Evidence, timed: TimedBlocks, screener: Screener) -> BlockTable:
+        """With the rows that another run measured on the same model and texts."""
+        removable = any(axis.removes_layers(evidence) for axis in axes())
+        key = self._table_key(evidence, timed)
+        known = KnownRows(cache_folder() / "blocks" / f"{key}.parquet", key)
+        model = self.subject.model
+        table = block_table(screener, model, timed, removable, known, self.progress, self.is_late)
+        known.write(self.folder.blocks)
+        return table
+
+    def _table_key(self, evidence: Evidence, timed: TimedBlocks) -> str:
+        texts = self.subject.teacher(self.progress).texts
         used = [tensor for batch in (*texts.fit, *texts.held) for tensor in batch.values()]
         config: Any = self.subject.model.config
-        meanings = (block.meaning for block in blocks.values())
-        parts = (self.subject.model_digest, config.to_json_string(), str(repairs), *meanings)
-        key = table_key(parts, used)
-        return KnownRows(cache_folder() / "blocks" / f"{key}.parquet", key)
+        meanings = (block.meaning for block, _ in timed.values())
+        repaired = str(_repairs(evidence))
+        parts = (self.subject.model_digest, config.to_json_string(), repaired, *meanings)
+        return table_key(parts, used)
 
 
-def _repairs(teacher: Teacher, timed: TimedBlocks) -> BlockRepairs:
-    choices = [choice for block, costs in timed.values() for choice in block.mechanisms(costs)]
-    return BlockRepairs.of(teacher, choices)
+def _repairs(evidence: Evidence) -> bool:
+    return any(axis.mends(evidence) for axis in axes())
+
+
+def _problem(
+    dense: Candidate, timed: TimedBlocks, costs: ForwardCosts, table: BlockTable
+) -> KnapsackProblem:
+    blocks = (BlockOptions(block, table.nats[name], own) for name, (block, own) in timed.items())
+    return KnapsackProblem(
+        dense, tuple(blocks), costs.layer, table.removed, rest=costs.rest, last=costs.last
+    )
 
 
 def _slower(timed: TimedBlocks) -> str:
