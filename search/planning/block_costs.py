@@ -37,7 +37,7 @@ BLOCK_SECONDS = 0.01
 """Duration of the timed calls of one variant in a round; one untimed call comes first."""
 
 REST, LAST, LAST_FREE = ("rest", 0), ("last", 0), ("last", 1)
-"""What is timed besides blocks."""
+"""Further variants that are timed: the model without layers; the last layer."""
 
 Key = TypeVar("Key", bound=Hashable)
 

@@ -53,7 +53,7 @@ class Solution:
 
 @dataclass(frozen=True)
 class KnapsackProblem:
-    """What may be chosen in each layer.
+    """The options of every layer.
 
     layer: milliseconds of what is left of a layer without its blocks.
     removed: (layers,) nats of the model without that layer; inf where it must stay.
@@ -127,7 +127,7 @@ class KnapsackProblem:
         return None if damage is None else self.weights * damage
 
     def nats(self, candidate: Candidate) -> float:
-        """What is predicted of a candidate; NaN where it has what the problem does not know."""
+        """The predicted nats of a candidate; NaN where it has what the problem does not know."""
         shares = self.shares(candidate)
         return float("nan") if shares is None else float(shares.sum())
 
@@ -218,7 +218,7 @@ def _floats(numbers: Any) -> Floats:
 
 
 def _later(best: Floats, steps: int) -> Floats:
-    """What is left of every budget after these steps."""
+    """Every budget, after these steps were spent."""
     if not steps:
         return best
     found = np.full_like(best, np.inf)
@@ -228,8 +228,10 @@ def _later(best: Floats, steps: int) -> Floats:
 
 @dataclass(frozen=True)
 class LayerChoice:
-    """What is best in one layer, for each budget of it and the layers before: (BUCKETS + 1,)
-    whether it stays, and of each block the option."""
+    """The best choice in one layer, for every budget of it and the layers before.
+
+    stays: (BUCKETS + 1,) whether the layer stays. options: of each block, (BUCKETS + 1,).
+    """
 
     stays: npt.NDArray[np.bool_]
     options: list[npt.NDArray[np.int64]]

@@ -61,7 +61,7 @@ class LatencyModel:
         design = np.insert(np.stack(rows), 0, 1.0, axis=1)
         start = np.array([_rest(problem, torch_dense, dense), *np.ones(len(dense))])
         start *= times[0] / (start @ design[0])
-        # What each can differ by.
+        # By how much each can differ.
         scales = np.maximum(start, 1e-9)
         scales[0] = max(scales[0], OVERHEAD * times[0])
         scales[-1] = max(scales[-1], OVERHEAD * times[0] / max(dense[-1], 1e-9))
@@ -87,7 +87,7 @@ def _rest(problem: KnapsackProblem, torch_dense: float, parts: Floats) -> float:
 
 
 def _ridge(design: Floats, start: Floats, scales: Floats) -> Floats:
-    """What makes every row of the design come to 1, held at `start` in units of `scales`."""
+    """Factors that bring every row of the design to 1, held at `start` in units of `scales`."""
     missing, scaled = 1.0 - design @ start, design * scales
     left = scaled.T @ scaled + RIDGE * np.eye(len(scales))
     solved: Floats = start + scales * np.linalg.solve(left, scaled.T @ missing)

@@ -20,7 +20,7 @@ from paretoformer.spaces.common.arrays import Floats
 DRAWN = 0.5
 """Standard deviation of the logarithm of drawn coefficients around the fitted ones."""
 CAUTION = 0.05
-"""What one unit of a coefficient's logarithm away from the others weighs against the fit."""
+"""Weight, against the fit, of one unit of a coefficient's logarithm away from the others."""
 
 
 @dataclass(frozen=True)

@@ -30,7 +30,7 @@ VERSION_1 = {"attention": "attention", "importance": "importance", "forecast": "
 
 @dataclass(frozen=True)
 class Plan:
-    """What is tried first, and what that rests on.
+    """The candidates to try first, and the evidence for them.
 
     forecasts: candidates that should trade well, the slowest first. kinds: the uncompressed model
     with another kind of something, such as a mechanism. problem: predicts candidates; None without
@@ -44,11 +44,6 @@ class Plan:
     notes: tuple[str, ...] = ()
 
     def space(self, spec: Spec) -> Space:
-        """The space of the study.
-
-        Raises:
-            MALFORMED: the plan is damaged: no candidate comes out, or it cannot be predicted.
-        """
         space = study_space(spec, self.evidence, solved=self.problem is not None)
         return replace(space, forecasts=self.forecasts, kinds=self.kinds)
 

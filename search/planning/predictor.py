@@ -1,5 +1,7 @@
-"""What is expected of a candidate before it is measured, from the block table and from what was
-measured so far. It decides what is tried, is kept with what came out, and is never reported."""
+"""Prediction of a candidate's metrics, from the block table and from what was measured so far.
+
+It decides what is tried, is kept with the measurements, and is never reported.
+"""
 
 from __future__ import annotations
 
@@ -28,16 +30,15 @@ class Predictor:
     problem: KnapsackProblem
 
     def of(self, candidate: Candidate, records: Records) -> dict[str, float]:
-        """Metric -> its value, of what can be predicted."""
+        """Metric -> its value; only metrics that can be predicted."""
+        base = self.unserved(candidate)
         found = {}
         if not candidate.seconds:
             found[DIVERGENCE] = self.problem.nats(candidate)
-        model = self.latency_model(self.unserved(candidate), records)
-        if model is not None:
-            found[LATENCY] = model.predict(candidate)
+        if (latency := self.latency_model(base, records)) is not None:
+            found[LATENCY] = latency.predict(candidate)
         for name in SIZES:
-            size = self.size_model(self.unserved(candidate), records, name)
-            if size is not None:
+            if (size := self._size_model(base, records, name)) is not None:
                 found[name] = size.predict(candidate)
         return {name: value for name, value in found.items() if math.isfinite(value)}
 
@@ -50,38 +51,34 @@ class Predictor:
         return self.space.completed(structure).replaced(**base.of_stage(Stage.RUNTIME))
 
     def latency_model(self, base: Candidate, records: Records) -> LatencyModel | None:
-        """Of the runtime of `base`; None while the uncompressed model was not measured there.
+        """Of the runtime of `base`; None until the uncompressed model was measured there.
 
-        What costs no quality, such as the readout of one token, is in whatever else is measured;
-        so it is the model with that, where it was measured, that the blocks are taken out of.
+        Blocks are taken out of the uncompressed model with whatever costs no quality, such as the
+        readout of one token, where that was measured: every other candidate has it too.
         """
-        dense = records.get(self.space.dense.id)
-        runtime = base.of_stage(Stage.RUNTIME)
-        free = self.space.completed(self.space.dense).replaced(**runtime)
-        served = ((each, _timed(records.get(each.id))) for each in (free, base))
-        whole = next(((each, ms) for each, ms in served if ms is not None), None)
-        if whole is None or _timed(dense) is None:
+        torch_dense = _value(records.get(self.space.dense.id), LATENCY)
+        free = self.served(self.space.dense, base)
+        wholes = ((each, _value(records.get(each.id), LATENCY)) for each in (free, base))
+        whole = next(((each, ms) for each, ms in wholes if ms is not None), None)
+        if whole is None or torch_dense is None:
             return None
-        measured = [
-            (record.candidate, milliseconds)
-            for record in self.cut(base, records)
-            if (milliseconds := _timed(record)) is not None
-        ]
-        return LatencyModel.fitted(self.problem, _timed(dense) or 0.0, whole, measured)
+        measured = self._measured(base, records, LATENCY)
+        return LatencyModel.fitted(self.problem, torch_dense, whole, measured)
 
-    def size_model(self, base: Candidate, records: Records, name: str) -> SizeModel | None:
-        """Of the runtime of `base`; None while it told no size of the uncompressed model.
-
-        name: of a metric, one of `SIZES`.
-        """
+    def _size_model(self, base: Candidate, records: Records, name: str) -> SizeModel | None:
+        """Of the runtime of `base`; None until the uncompressed model has a size there."""
         whole = _value(records.get(base.id), name)
-        if whole is None:
-            return None
-        sizes = ((r.candidate, _value(r, name)) for r in self.cut(base, records))
-        return SizeModel.fitted(whole, [(c, size) for c, size in sizes if size is not None])
+        measured = self._measured(base, records, name)
+        return None if whole is None else SizeModel.fitted(whole, measured)
+
+    def _measured(
+        self, base: Candidate, records: Records, name: str
+    ) -> list[tuple[Candidate, float]]:
+        found = ((record.candidate, _value(record, name)) for record in self.cut(base, records))
+        return [(candidate, value) for candidate, value in found if value is not None]
 
     def cut(self, base: Candidate, records: Records) -> list[TrialRecord]:
-        """What was measured in the runtime of `base`, but for what is not cut."""
+        """Successful records of cut candidates in the runtime of `base`."""
         whole = self.space.dense.of_stage(Stage.STRUCTURE)
         runtime = base.of_stage(Stage.RUNTIME)
         return [
@@ -91,11 +88,6 @@ class Predictor:
             and record.candidate.of_stage(Stage.RUNTIME) == runtime
             and record.candidate.of_stage(Stage.STRUCTURE) != whole
         ]
-
-
-def _timed(record: TrialRecord | None) -> float | None:
-    """Milliseconds, where they were measured."""
-    return _value(record, LATENCY)
 
 
 def _value(record: TrialRecord | None, name: str) -> float | None:

@@ -58,7 +58,7 @@ class Screen:
 
     @property
     def worker_bytes(self) -> int:
-        """What each worker needs in addition, about: torch, the model twice, and solutions."""
+        """Additional memory of a worker, about: torch, the model twice, and solutions."""
         model = sum(each.numel() * each.element_size() for each in self._model.parameters())
         return PROCESS_BYTES + 2 * model + (KEPT_BYTES if self._repairs is not None else 0)
 

@@ -21,7 +21,7 @@ from paretoformer.spaces.candidate import Candidate
 TRIED = 4
 """How many candidates are screened here to see how long one takes."""
 LONG_SECONDS = 60.0
-"""What would take longer than this goes to workers, which need some seconds to start."""
+"""Longer work goes to workers, which need some seconds to start."""
 
 Nats = Generator[tuple[Candidate, float], None, None]
 
