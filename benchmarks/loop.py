@@ -30,7 +30,6 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-import optuna
 import torch  # noqa: F401  # before the clock starts
 from ranked_space import space_of
 
@@ -53,7 +52,7 @@ from paretoformer.search.records.facts import RunFacts
 from paretoformer.search.records.parquet import TrialsFile
 from paretoformer.search.records.record import TrialRecord
 from paretoformer.search.records.run_folder import RunFolder
-from paretoformer.search.study.optuna_study import open_study
+from paretoformer.search.study.optuna_study import ResumableStudy, open_study
 from paretoformer.spaces.space import Space
 from tests import postgres
 
@@ -155,7 +154,7 @@ def show_use(trials: int, workers: int, seconds: float) -> None:
 
 
 def search_of(
-    study: optuna.Study,
+    study: ResumableStudy,
     space: Space,
     objectives: list[Metric],
     folder: RunFolder,

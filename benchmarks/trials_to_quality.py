@@ -52,11 +52,12 @@ from paretoformer.search.proposers import (
     standard_proposers,
 )
 from paretoformer.search.proposers.standard import nondominated_records
-from paretoformer.search.proposers.surrogate import SurrogateSampler
+from paretoformer.search.proposers.surrogate import Surrogate
 from paretoformer.search.records.dominance import hypervolume
 from paretoformer.search.records.requirement import Requirement
 from paretoformer.search.records.run_folder import RunFolder
-from paretoformer.search.study.optuna_study import make_sampler
+from paretoformer.search.study.optuna_study import ResumableStudy
+from paretoformer.search.study.samplers import make_sampler
 from paretoformer.search.study.spec import Spec, load_spec
 from paretoformer.search.study.subject import Subject, load_subject
 from paretoformer.spaces.build import build
@@ -115,7 +116,7 @@ class LocalSearch(Proposer):
     space: Space
     rng: np.random.Generator
 
-    def propose(self, records: Records) -> Sequence[Candidate]:
+    def propose(self, records: Records, under_way: Sequence[Candidate]) -> Sequence[Candidate]:
         done = [record for record in records.values() if record.ok]
         if not done:
             return [self.space.dense]
@@ -154,14 +155,13 @@ def one(
     by: Quick,
 ) -> list[tuple[float, float]]:
     """(nats, milliseconds) of each trial."""
-    study = optuna.create_study(
-        directions=[metric.direction for metric in OBJECTIVES], sampler=sampler
-    )
+    storage = optuna.storages.InMemoryStorage()
+    directions = [metric.direction for metric in OBJECTIVES]
+    optuna.create_study(study_name="one", storage=storage, directions=directions)
+    study = ResumableStudy("one", storage, sampler)
     pipeline = Pipeline(InlineDispatcher(by, by.here.target.threads), "search")
     spare = Unseen(prepared.space, seed)
     search = Search(study, prepared.space, proposers, spare, pipeline, NAMES)
-    if isinstance(sampler, SurrogateSampler):
-        sampler.records, sampler.under_way = lambda: search.known, lambda: search.under_way
     records = search.run(count)
     return [(record.values(NAMES)[0], record.values(NAMES)[1]) for record in records]
 
@@ -197,17 +197,18 @@ def main(argv: Sequence[str] | None = None) -> None:
     def methods(seed: int) -> dict[str, tuple[Prepared, Sequence[Proposer], BaseSampler]]:
         wanted = OBJECTIVES, REQUIREMENTS
         sampler = partial(make_sampler, seed=seed)  # one for each: a sampler keeps its population
-        surrogate = SurrogateSampler(predictor, *wanted, seed)
+        surrogate = Surrogate(predictor, *wanted, seed, at_once=2)
         first: list[Proposer] = [Planted((bits.space.dense,))]
         local = LocalSearch(ranked.space, np.random.default_rng(seed))
         starts = standard_proposers(before.space, *wanted)
+        forecast = solved_proposers(predictor, *wanted, rounds=False)
         rows = [
             (bits, first, sampler("nsga2")),
             (ranked, [*first, local], sampler("random")),
             (ranked, first, sampler("tpe")),
             (before, starts, sampler("nsga2")),
             (ranked, solved_proposers(predictor, *wanted), sampler("nsga2")),
-            (ranked, solved_proposers(predictor, *wanted, rounds=False), surrogate),
+            (ranked, [*forecast, surrogate], sampler("nsga2")),
         ]
         every = dict(zip(METHODS, rows, strict=True))
         return {name: every[name] for name in arguments.methods or every}

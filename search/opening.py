@@ -14,7 +14,7 @@ from paretoformer.search.records.errors import RunError, StudyError
 from paretoformer.search.records.run_folder import RunFolder
 from paretoformer.search.report.display import Display
 from paretoformer.search.study.budget import Budget
-from paretoformer.search.study.optuna_study import check_storage, open_study
+from paretoformer.search.study.optuna_study import ResumableStudy, check_storage, open_study
 from paretoformer.search.study.spec import Spec, check_varies, read_spec
 from paretoformer.search.study.subject import Subject, load_subject, try_dense
 from paretoformer.search.workers import Workers
@@ -31,7 +31,7 @@ class Opening:
 
     spec: Spec
     folder: RunFolder
-    study: optuna.Study
+    study: ResumableStudy
     subject: Subject
     budget: Budget
     workers: Workers

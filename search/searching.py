@@ -11,23 +11,15 @@ from optuna.trial import TrialState
 from paretoformer.search.dispatch.pipeline import Pipeline
 from paretoformer.search.loop import Search
 from paretoformer.search.measuring import dispatcher
-from paretoformer.search.planning.predictor import PREDICTED, Predictor
-from paretoformer.search.proposers import (
-    Proposer,
-    Unseen,
-    is_distilled,
-    solved_proposers,
-    standard_proposers,
-)
+from paretoformer.search.planning.predictor import PREDICTED
+from paretoformer.search.proposers import Proposer, Unseen, is_distilled, study_proposers
 from paretoformer.search.proposers.distilling import progress_of
-from paretoformer.search.proposers.surrogate import SurrogateSampler
 from paretoformer.search.publish.choose import Unchosen
 from paretoformer.search.publish.confirm import confirmations
 from paretoformer.search.records.parquet import TrialsFile
 from paretoformer.search.records.record import TrialRecord
 from paretoformer.search.records.throttle import Seldom
 from paretoformer.search.session import Session
-from paretoformer.search.study.sampler_choice import predicts, uses_surrogate
 from paretoformer.spaces.candidate import Candidate
 
 
@@ -74,16 +66,13 @@ def searching(session: Session, records: Sequence[TrialRecord]) -> Iterator[Sear
     """Start workers, and a loop that goes on from the `records` of earlier runs."""
     study, subject, prepared = session.study, session.subject, session.prepared
     budget, predictor = session.budget, session.prepared.predictor
-    learns = uses_surrogate(
-        session.spec.search.sampler, subject.objectives, has_table=predictor is not None
-    )
     keeper = _Keeper(session, records)
     begun_at, before = budget.spent, len(records)
     with dispatcher(session, fresh=False) as workers, session.scores as scores:
         loop = Search(
             study,
             prepared.space,
-            _proposers(session, workers.slots, rounds=not learns),
+            _proposers(session, workers.slots),
             Unseen(prepared.space, session.spec.seed),
             Pipeline(workers, "search", session.artifacts),
             [metric.name for metric in subject.objectives],
@@ -95,21 +84,7 @@ def searching(session: Session, records: Sequence[TrialRecord]) -> Iterator[Sear
         loop.is_over = lambda: (
             not budget.has_time_for(begun_at, len(loop.known) - before, len(loop.under_way))
         )
-        if learns and predictor is not None:  # goes on by itself, without rounds
-            study.sampler = surrogate(session, predictor, loop)
-            loop.at_once = 2 * workers.slots
         yield Searching(session, loop, workers.slots, keeper)
-
-
-def surrogate(session: Session, predictor: Predictor, loop: Search) -> SurrogateSampler:
-    """The sampler that learns from what the loop has measured."""
-    subject = session.subject
-    # A restarted sampler must not draw again what it drew before it was cut off.
-    seed = (session.spec.seed + len(loop.study.get_trials(deepcopy=False))) % 2**32
-    sampler = SurrogateSampler(predictor, subject.objectives, subject.requirements, seed)
-    sampler.records = lambda: loop.known
-    sampler.under_way = lambda: loop.under_way
-    return sampler
 
 
 def write_trials(session: Session, records: Sequence[TrialRecord]) -> None:
@@ -130,13 +105,17 @@ def _trials_file(session: Session) -> TrialsFile:
     return TrialsFile(session.folder.trials, list(metrics), sampled, facts, predicted)
 
 
-def _proposers(session: Session, slots: int, *, rounds: bool) -> Sequence[Proposer]:
-    """Solved from the block table, where the study has one."""
-    subject, predictor = session.subject, session.prepared.predictor
-    wanted = subject.objectives, subject.requirements
-    if predictor is None or not predicts(subject.objectives):
-        return standard_proposers(session.prepared.space, *wanted)
-    return solved_proposers(predictor, *wanted, rounds=rounds, at_once=slots + 1)
+def _proposers(session: Session, slots: int) -> Sequence[Proposer]:
+    spec, subject, prepared = session.spec, session.subject, session.prepared
+    return study_proposers(
+        prepared.space,
+        prepared.predictor,
+        spec.search.sampler,
+        subject.objectives,
+        subject.requirements,
+        seed=spec.seed,
+        slots=slots,
+    )
 
 
 class _Keeper:

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import dataclass
 
-import optuna
-
 from paretoformer.search.dispatch.artifacts import ArtifactFolder
 from paretoformer.search.planning.prepare import Prepared
 from paretoformer.search.proposers import alternatives
@@ -16,6 +14,7 @@ from paretoformer.search.records.run_folder import RunFolder
 from paretoformer.search.records.scores import Scores
 from paretoformer.search.report.display import Display
 from paretoformer.search.study.budget import Budget
+from paretoformer.search.study.optuna_study import ResumableStudy
 from paretoformer.search.study.spec import Spec
 from paretoformer.search.study.subject import Subject
 from paretoformer.search.workers import Workers
@@ -26,7 +25,7 @@ from paretoformer.spaces.candidate import Candidate
 class Session:
     spec: Spec
     folder: RunFolder
-    study: optuna.Study
+    study: ResumableStudy
     subject: Subject
     prepared: Prepared
     budget: Budget

@@ -23,7 +23,7 @@ from paretoformer.evaluators.metrics.latency import Latency
 from paretoformer.evaluators.outcome import Outcome, Result
 from paretoformer.search.dispatch.dispatcher import InlineDispatcher
 from paretoformer.search.dispatch.pipeline import Pipeline
-from paretoformer.search.loop import DUPLICATE, PLANTED, Search, stored_records
+from paretoformer.search.loop import DUPLICATE, Search, stored_records
 from paretoformer.search.proposers import Planted, Unseen, standard_proposers, to_distil
 from paretoformer.search.proposers.distilling import Distilling, progress_of
 from paretoformer.search.proposers.standard import structures
@@ -35,7 +35,7 @@ from paretoformer.search.records.errors import StudyFailed
 from paretoformer.search.records.record import New, Records, TrialRecord
 from paretoformer.search.records.requirement import Requirement
 from paretoformer.search.records.throttle import Seldom
-from paretoformer.search.study.optuna_study import open_study
+from paretoformer.search.study.optuna_study import ResumableStudy, open_study
 from paretoformer.spaces import AttentionChoice, Candidate, HeadMask
 from paretoformer.spaces.axes.attention import ChoicePerLayer
 from paretoformer.spaces.axes.axis import Fixed, Shape
@@ -69,10 +69,16 @@ def new_search(folder: Path, space: Space | None = None, **evaluator: object) ->
     return search_of(study, space or small_space(), FormulaEvaluator(**evaluator))
 
 
-def search_of(study: optuna.Study, space: Space, evaluator: FormulaEvaluator) -> Search:
+def search_of(study: ResumableStudy, space: Space, evaluator: FormulaEvaluator) -> Search:
     proposers = standard_proposers(space, OBJECTIVES, [REQUIREMENT])
     pipeline = Pipeline(InlineDispatcher(evaluator), "search")
     return Search(study, space, proposers, Unseen(space, 0), pipeline, NAMES)
+
+
+def planted(search: Search) -> set[str]:
+    """Ids of the candidates that proposers asked for."""
+    numbers = {t.number for t in search.study.get_trials() if "fixed_params" in t.system_attrs}
+    return {record.candidate.id for record in search.records if record.trial in numbers}
 
 
 def test_first_record_is_dense_and_no_candidate_is_measured_twice(tmp_path: Path) -> None:
@@ -133,7 +139,7 @@ class Killed(BaseException):
 @pytest.mark.parametrize(
     ("owner", "method", "when"),
     [
-        *((Search, "_tell", when) for when in (1, 7, 24)),  # between the record and the tell
+        *((Search, "_close", when) for when in (1, 7, 24)),  # between the record and its end
         *((TrialRecord, "to_json", when) for when in (1, 7, 24)),  # measured, but not stored
         *((optuna.Trial, "suggest_categorical", when) for when in (1, 7, 40)),  # half suggested
         *((optuna.Study, "enqueue_trial", when) for when in (1, 7)),  # half planted
@@ -163,8 +169,7 @@ def test_search_cut_off_anywhere_loses_and_doubles_nothing(
     assert len(ids) == len(records) == 25
     assert before.items() <= ids.items()
     assert records[0].candidate.is_dense
-    planted = {candidate.id for candidate in structures(small_space())}
-    assert planted <= ids.keys()
+    assert {candidate.id for candidate in structures(small_space())} <= ids.keys()
     running = optuna.trial.TrialState.RUNNING
     assert not new_search(tmp_path).study.get_trials(states=(running,))
 
@@ -300,10 +305,9 @@ def test_planted_trials_are_parents_of_the_first_children(tmp_path: Path) -> Non
     search = new_search(tmp_path)
     search.run(30)
     trials = search.study.get_trials(deepcopy=False)
-    planted = [trial for trial in trials if "fixed_params" in trial.system_attrs]
     generations = [trial.system_attrs["NSGAIISampler:generation"] for trial in trials]
-    assert len(planted) >= 5
-    assert [generations[trial.number] for trial in planted[:5]] == [0] * 5
+    first = [trial.number for trial in trials if "fixed_params" in trial.system_attrs][:5]
+    assert [generations[number] for number in first] == [0] * 5
     assert max(generations) >= 1
 
 
@@ -312,16 +316,14 @@ def test_best_mechanism_is_crossed_with_the_planted_masks(tmp_path: Path) -> Non
     records = search.run(40)
     seen = {record.candidate for record in records}
     (uniform,) = search.space.kinds
-    crosses = search.proposers[2].propose({record.candidate.id: record for record in records})
+    crosses = search.proposers[2].propose(search.known, [])
     assert crosses
     assert set(crosses) <= seen
     for each in crosses:
         assert each == Candidate(each.heads, uniform.attention)
         assert each.heads in {other.heads for other in structures(search.space)}
         assert each.heads.total < 12
-    planted = search.study.user_attrs[PLANTED]
-    assert len(set(planted)) == len(planted)
-    assert {candidate.id for candidate in crosses} <= set(planted)
+    assert {candidate.id for candidate in crosses} <= planted(search)
 
 
 def test_nothing_is_crossed_before_each_mechanism_was_measured_in_all_layers(
@@ -332,33 +334,40 @@ def test_nothing_is_crossed_before_each_mechanism_was_measured_in_all_layers(
     records = {record.candidate.id: record for record in search.run(40)}
     records.pop(uniform.id)
     crossed = standard_proposers(search.space, OBJECTIVES, [REQUIREMENT])[2]
-    assert not crossed.propose(records)
-    assert search.proposers[2].propose(records)  # which had made them before
+    assert not crossed.propose(records, [])
+    assert search.proposers[2].propose(records, [])  # which had made them before
 
 
 def test_sampler_is_not_asked_while_a_proposer_waits_for_what_it_proposed(tmp_path: Path) -> None:
     """Random candidates would take the places of those that the first measurements call for."""
     search = new_search(tmp_path)
     search.run(40)
-    planted = set(search.study.user_attrs[PLANTED])
-    of_sampler = [record.candidate.id not in planted for record in search.records]
+    of_sampler = [record.candidate.id not in planted(search) for record in search.records]
     assert any(of_sampler)
-    assert not any(of_sampler[: len(planted)])
+    assert not any(of_sampler[: len(planted(search))])
 
 
-@pytest.mark.parametrize("at_once", [None, 2])
-def test_sampler_is_asked_while_few_are_under_way(tmp_path: Path, at_once: int | None) -> None:
+class Patient(Planted):
+    """Waits while two candidates are under way."""
+
+    def waits(self, records: Records, under_way: Sequence[Candidate]) -> bool:
+        return len(under_way) >= 2
+
+
+@pytest.mark.parametrize("patient", [False, True])
+def test_sampler_is_asked_while_few_are_under_way(tmp_path: Path, patient: bool) -> None:
     search, most = new_search(tmp_path), {}
 
     def count(candidate: Candidate, records: Records) -> dict[str, float]:
-        most[candidate.id] = len(search.under_way)
+        most[candidate.id] = 1 + len(search.under_way)
         return {}
 
-    search.predict, search.at_once = count, at_once
+    search.predict = count
+    if patient:
+        search.proposers = [*search.proposers, Patient(())]
     search.run(40)
-    planted = search.study.user_attrs[PLANTED]
-    of_sampler = [number for each, number in most.items() if each not in planted]
-    assert max(of_sampler) == (at_once or search.pipeline.capacity)
+    of_sampler = [number for key, number in most.items() if key not in planted(search)]
+    assert max(of_sampler) == (2 if patient else search.pipeline.capacity)
 
 
 def test_what_its_runtime_cannot_run_does_not_count_as_a_trial(tmp_path: Path) -> None:
@@ -384,13 +393,13 @@ OTHER = Candidate(HeadMask.all(3, 4), runtime="onnxruntime")
 
 
 def test_what_is_measured_besides_is_no_trial_and_waits_for_no_queue(tmp_path: Path) -> None:
+    """Versions before kept a queue in the study; its candidates are proposed again."""
     search = new_search(tmp_path)
     search.run(3)
-    queued = len(search.study.get_trials(states=(TrialState.WAITING,)))
-    assert queued
+    search.study.enqueue_trial(search.space.params(structures(search.space)[-1]))
     records = search.measure([OTHER])
     assert [record.candidate for record in records[3:]] == [OTHER]
-    assert len(search.study.get_trials(states=(TrialState.WAITING,))) == queued
+    assert not search.study.get_trials(states=(TrialState.WAITING, TrialState.RUNNING))
     assert search.measure([OTHER]) == records
     assert len(search.run(6)) == 6 + 1 - records[3].counts
 

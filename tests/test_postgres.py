@@ -22,7 +22,7 @@ from paretoformer.search.records.parquet import read_front, read_table
 from paretoformer.search.study.optuna_study import check_storage, open_study
 from tests import postgres
 from tests.test_loop import OBJECTIVES, search_of, small_space
-from tests.test_storage import as_stored, facts
+from tests.test_storage import as_stored
 from tests.tiny import write_study
 
 reason = postgres.unavailable_reason()
@@ -49,12 +49,6 @@ def test_search_goes_on_where_it_was(url: str) -> None:
     both = search_in(url, "resumed", 30)
     assert both[:15] == first
     assert len(set(both)) == len(both) == 30
-
-
-def test_optuna_reads_from_the_server_what_is_in_memory(url: str) -> None:
-    study = open_study("read", url, OBJECTIVES, "nsga2", 0)
-    search_of(study, small_space(), FormulaEvaluator()).run(25)
-    assert list(map(facts, as_stored(url, "read"))) == list(map(facts, study.get_trials()))
 
 
 def test_studies_of_one_server_keep_apart(url: str) -> None:

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
 
 import numpy as np
 import pytest
@@ -23,15 +21,14 @@ from paretoformer.search.proposers import Unseen, solved_proposers, standard_pro
 from paretoformer.search.proposers.bisection import by_bisection
 from paretoformer.search.proposers.gaussian_process import GaussianProcess
 from paretoformer.search.proposers.solved import REACH, least_of_use
-from paretoformer.search.proposers.surrogate import SurrogateSampler
+from paretoformer.search.proposers.surrogate import Surrogate
 from paretoformer.search.records.dominance import hypervolume
 from paretoformer.search.records.errors import StudyError
 from paretoformer.search.records.record import TrialRecord, row, schema
 from paretoformer.search.records.requirement import Requirement
 from paretoformer.search.records.run_folder import RunFolder
-from paretoformer.search.searching import surrogate
 from paretoformer.search.study.optuna_study import open_study
-from paretoformer.search.study.sampler_choice import check_sampler, uses_surrogate
+from paretoformer.search.study.samplers import check_sampler, uses_surrogate
 from paretoformer.spaces import AttentionChoice, Candidate
 from paretoformer.spaces.axes.attention_options import AttentionBlock
 from tests.test_loop import NAMES, OBJECTIVES, REQUIREMENT, SCORES, WINDOW, small_space, storage
@@ -72,12 +69,9 @@ def search(
     )
     pipeline = Pipeline(InlineDispatcher(FormulaEvaluator(**evaluator)), "search")  # type: ignore[arg-type]
     spare = Unseen(here.space, 0)
-    found = Search(study, here.space, proposers, spare, pipeline, NAMES, predict=here.of)
     if by == "surrogate":
-        study.sampler = sampler = SurrogateSampler(here, *wanted, 0)
-        sampler.records = lambda: found.known
-        sampler.under_way = lambda: found.under_way
-    return found
+        proposers.append(surrogate(here))
+    return Search(study, here.space, proposers, spare, pipeline, NAMES, predict=here.of)
 
 
 def share(records: Sequence[TrialRecord], here: Predictor) -> float:
@@ -124,8 +118,8 @@ def test_surrogate_finds_it_too(tmp_path: Path) -> None:
     records = found.run(30)
     assert share(records, here) > 0.99
     assert len({record.candidate.id for record in records}) == 30
-    sampled = [t for t in found.study.get_trials() if "fixed_params" not in t.system_attrs]
-    assert len(sampled) > 10
+    proposed = [t for t in found.study.get_trials() if "fixed_params" in t.system_attrs]
+    assert len(proposed) > 10 + len(here.space.forecasts)
 
 
 def test_process_interpolates_and_is_unsure_elsewhere() -> None:
@@ -162,14 +156,20 @@ def test_run_that_was_begun_with_rounds_goes_on_with_the_surrogate(tmp_path: Pat
     assert share(records, here) > 0.99
 
 
-def test_restarted_surrogate_does_not_draw_again_what_it_drew(tmp_path: Path) -> None:
-    here, spec = predictor(), SimpleNamespace(seed=0)
-    subject: Any = SimpleNamespace(objectives=OBJECTIVES, requirements=[REQUIREMENT])
-    session: Any = SimpleNamespace(spec=spec, subject=subject)
-    first = surrogate(session, here, search(tmp_path, here))
-    search(tmp_path, here).run(14)
-    second = surrogate(session, here, search(tmp_path, here))
-    assert first._rng.random() != second._rng.random()
+def test_surrogate_draws_other_neighbours_after_each_result(tmp_path: Path) -> None:
+    """So a restarted one does not draw again what it drew before it was cut off."""
+    here = predictor()
+    found = search(tmp_path, here)
+    found.run(14)
+    pools = []
+    for known in (13, 14):
+        records = dict(list(found.known.items())[:known])
+        pools.append(set(surrogate(here)._pool(records, [])))
+    assert pools[0] != pools[1]
+
+
+def surrogate(here: Predictor) -> Surrogate:
+    return Surrogate(here, OBJECTIVES, [REQUIREMENT], seed=0, at_once=2)
 
 
 def test_surrogate_is_used_where_it_is_named_or_has_something_to_learn_from() -> None:

@@ -94,14 +94,14 @@ def test_planted_candidates_are_what_the_first_proposers_propose() -> None:
     first, second, _ = standard_proposers(
         here, OBJECTIVES, [Requirement.parse(Accuracy.requirement)]
     )
-    assert first.propose({}) == (here.dense, *alternatives(here))
-    assert not second.propose({})  # until the dense model was measured
+    assert first.propose({}, []) == (here.dense, *alternatives(here))
+    assert not second.propose({}, [])  # until the dense model was measured
     measured = {
         "accuracy": Measurement.exact(0.9, "fraction"),
         "latency_ms": Measurement.exact(5.0, "ms"),
     }
     record = TrialRecord(0, here.dense, Result(Outcome.OK, measured))
-    assert second.propose({here.dense.id: record}) == structures(here)
+    assert second.propose({here.dense.id: record}, []) == structures(here)
 
 
 def test_forecasts_are_planted_before_the_starts() -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from paretoformer.evaluators.common.target import check_device
 from paretoformer.search.records.errors import StudyError
-from paretoformer.search.study.optuna_study import make_sampler
+from paretoformer.search.study.samplers import make_sampler
 from paretoformer.search.study.spec import BUILTIN, NO_LIMIT, check_varies, load_spec, parse_spec
 from paretoformer.spaces.axes import axis_of
 

@@ -1,5 +1,6 @@
 """Proposers, one file each: what to try next."""
 
+from paretoformer.search.proposers.assembled import study_proposers
 from paretoformer.search.proposers.distilled import is_distilled, to_distil
 from paretoformer.search.proposers.planted import Planted
 from paretoformer.search.proposers.proposer import Proposer, Records
@@ -16,5 +17,6 @@ __all__ = [
     "is_distilled",
     "solved_proposers",
     "standard_proposers",
+    "study_proposers",
     "to_distil",
 ]

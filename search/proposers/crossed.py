@@ -17,12 +17,12 @@ class Crossed(Proposer):
     That is made once: it depends on the records of the bases alone. The order in which it is
     proposed may change with every record.
 
-    bases: asked for until they are there, since they may depend on what was measured.
+    bases: called until they are there, since they may depend on what was measured.
     choose: of the records of the bases that were measured, the best.
     cross: called with each of the best and its place among them.
     order: called with what `cross` made of one of them, and with the records; puts the most useful
     first.
-    at_once: the most that are proposed but not measured yet; None: all are proposed at once.
+    at_once: the most that are under way at the same time; None: no limit.
     """
 
     bases: Callable[[Records], Sequence[Candidate]]
@@ -31,31 +31,26 @@ class Crossed(Proposer):
     order: Callable[[Sequence[Candidate], Records], Sequence[Candidate]] = lambda made, _: made
     at_once: int | None = None
     _made: list[Sequence[Candidate]] | None = field(default=None, init=False)
-    _proposed: dict[str, Candidate] = field(default_factory=dict, init=False)
 
-    def waits(self, records: Records) -> bool:
+    def waits(self, records: Records, under_way: Sequence[Candidate]) -> bool:
         if self._made is None:
             return any(base.id not in records for base in self.bases(records))
         if self.at_once is None:
             return False
-        every = (each for made in self._made for each in made)
-        return any(each.id not in records and each.id not in self._proposed for each in every)
+        every = (candidate for made in self._made for candidate in made)
+        return any(each.id not in records and each not in under_way for each in every)
 
-    def propose(self, records: Records) -> Sequence[Candidate]:
+    def propose(self, records: Records, under_way: Sequence[Candidate]) -> Sequence[Candidate]:
         if self._made is None:
             bases = self.bases(records)
             if not bases or any(base.id not in records for base in bases):
                 return ()
             self._made = self._cross([records[base.id] for base in bases])
-        ordered = [each for made in self._made for each in self.order(made, records)]
-        if self.at_once is None:
-            return ordered
-        free = self.at_once - sum(known not in records for known in self._proposed)
-        for each in ordered:
-            if free > 0 and each.id not in records and each.id not in self._proposed:
-                self._proposed[each.id] = each
-                free -= 1
-        return list(self._proposed.values())
+        if self.at_once is not None:
+            made = {candidate for some in self._made for candidate in some}
+            if len(made.intersection(under_way)) >= self.at_once:
+                return ()
+        return [candidate for made in self._made for candidate in self.order(made, records)]
 
     def _cross(self, bases: Sequence[TrialRecord]) -> list[Sequence[Candidate]]:
         measured = [record for record in bases if record.ok]

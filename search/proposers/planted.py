@@ -15,5 +15,5 @@ class Planted(Proposer):
 
     candidates: tuple[Candidate, ...]
 
-    def propose(self, records: Records) -> Sequence[Candidate]:
+    def propose(self, records: Records, under_way: Sequence[Candidate]) -> Sequence[Candidate]:
         return self.candidates

@@ -1,4 +1,4 @@
-"""What every proposer promises: it says what to try next; the loop does not know why."""
+"""The contract of proposers, which say what to try next; the loop does not know why."""
 
 from __future__ import annotations
 
@@ -12,15 +12,21 @@ __all__ = ["Proposer", "Records"]
 
 
 class Proposer(ABC):
-    """Asked again and again; a candidate that was proposed once is not tried twice."""
+    """Asked whenever there is room for another candidate.
+
+    records: what was measured so far. under_way: what is being measured.
+    """
 
     @abstractmethod
-    def propose(self, records: Records) -> Sequence[Candidate]:
-        """Candidates to measure before any that the sampler proposes, the most useful first."""
+    def propose(self, records: Records, under_way: Sequence[Candidate]) -> Sequence[Candidate]:
+        """Candidates to measure before any of the sampler's, the most useful first.
 
-    def waits(self, records: Records) -> bool:
-        """Whether it will propose more once what it proposed was measured.
+        The loop takes the first one that is neither measured nor under way.
+        """
 
-        Until then nothing is asked of the sampler, which knows less.
+    def waits(self, records: Records, under_way: Sequence[Candidate]) -> bool:
+        """Whether it will propose more once what is under way was measured.
+
+        Until then the sampler is not asked, which knows less.
         """
         return False

@@ -26,7 +26,7 @@ from paretoformer.search.proposers.standard import (
 )
 from paretoformer.search.records.record import TrialRecord
 from paretoformer.search.records.requirement import Requirement
-from paretoformer.search.study.sampler_choice import quality_and_latency
+from paretoformer.search.study.samplers import quality_and_latency
 from paretoformer.spaces.candidate import Candidate
 from paretoformer.spaces.space import Space, spread_evenly
 
@@ -114,13 +114,13 @@ class Solved(Proposer):
     def space(self) -> Space:
         return self.predictor.space
 
-    def waits(self, records: Records) -> bool:
+    def waits(self, records: Records, under_way: Sequence[Candidate]) -> bool:
         wanted = (*self._asked, *self._planned(records))
         return any(each.id not in records for each in wanted)
 
-    def propose(self, records: Records) -> Sequence[Candidate]:
+    def propose(self, records: Records, under_way: Sequence[Candidate]) -> Sequence[Candidate]:
         """Nothing until all that was forecast is measured, and after that round by round."""
-        if self.waits(records):
+        if self.waits(records, under_way):
             return self._asked
         self._asked = tuple(self._round(records))
         return self._asked

@@ -1,4 +1,4 @@
-"""Sampler `surrogate`: what the sums over blocks predict, corrected by a Gaussian process, and the
+"""Proposer `Surrogate`: what the sums over blocks predict, corrected by a Gaussian process, and the
 candidate with the largest expected gain of hypervolume.
 
 Source: expected hypervolume improvement under noise, of which one objective is known (qNEHVI,
@@ -8,28 +8,20 @@ expectation over quality is a Gauss-Hermite sum; what is under way counts as its
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
-from optuna.distributions import (
-    BaseDistribution,
-    CategoricalDistribution,
-    IntDistribution,
-)
-from optuna.samplers import BaseSampler, RandomSampler
-from optuna.study import Study
-from optuna.trial import FrozenTrial
 
 from paretoformer.evaluators.metrics import Metric
 from paretoformer.search.planning.predictor import LATENCY, Predictor
 from paretoformer.search.proposers.gain import Gain
 from paretoformer.search.proposers.gaussian_process import GaussianProcess
+from paretoformer.search.proposers.proposer import Proposer, Records
 from paretoformer.search.proposers.solved import least_of_use
 from paretoformer.search.proposers.standard import best_servings
-from paretoformer.search.records.record import Records
 from paretoformer.search.records.requirement import Requirement
+from paretoformer.search.study.samplers import quality_and_latency
 from paretoformer.spaces.candidate import Candidate
 from paretoformer.spaces.common.arrays import Floats
 from paretoformer.spaces.space import Space
@@ -43,120 +35,78 @@ NEIGHBOURS = 75
 NODES, WEIGHTS = np.polynomial.hermite_e.hermegauss(5)
 
 
-@dataclass
-class Recorded:
-    """A trial that answers at random, and keeps what it was asked."""
+@dataclass(frozen=True)
+class Surrogate(Proposer):
+    """One candidate at a time, chosen with everything that is known by then.
 
-    rng: np.random.Generator
-    distributions: dict[str, BaseDistribution] = field(default_factory=dict)
-
-    def suggest_int(self, name: str, low: int, high: int) -> int:
-        self.distributions[name] = IntDistribution(low, high)
-        return int(self.rng.integers(low, high, endpoint=True))
-
-    def suggest_categorical(self, name: str, choices: Sequence[str]) -> str:
-        self.distributions[name] = CategoricalDistribution(choices)
-        return choices[int(self.rng.integers(len(choices)))]
-
-
-class SurrogateSampler(BaseSampler):
-    """Proposes within one study's space.
-
-    records: what was measured so far; under_way: candidates that are being measured.
     requirements: say which runtimes are worth it, and what quality is of no use.
+    at_once: it proposes nothing while this many are under way, since it learns from each.
     """
 
-    def __init__(
-        self,
-        predictor: Predictor,
-        objectives: Sequence[Metric],
-        requirements: Sequence[Requirement],
-        seed: int,
-    ) -> None:
-        self._predictor = predictor
-        self._objectives = objectives
-        self._requirements = requirements
-        self._rng = np.random.default_rng(seed)
-        self._random = RandomSampler(seed=seed)
-        self.records: Callable[[], Records] = dict
-        self.under_way: Callable[[], Sequence[Candidate]] = list
+    predictor: Predictor
+    objectives: Sequence[Metric]
+    requirements: Sequence[Requirement]
+    seed: int
+    at_once: int
 
-    @property
-    def _space(self) -> Space:
-        return self._predictor.space
+    def waits(self, records: Records, under_way: Sequence[Candidate]) -> bool:
+        return len(under_way) >= self.at_once
 
-    def infer_relative_search_space(
-        self, study: Study, trial: FrozenTrial
-    ) -> dict[str, BaseDistribution]:
-        recorded = Recorded(self._rng)
-        self._space.suggest(recorded)
-        return recorded.distributions
-
-    def sample_relative(
-        self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
-    ) -> dict[str, Any]:
-        """Empty, which leaves it to chance, where nothing can be predicted yet."""
-        candidate = self._best(self.records(), self.under_way())
-        return {} if candidate is None else dict(self._space.params(candidate))
-
-    def sample_independent(
-        self,
-        study: Study,
-        trial: FrozenTrial,
-        param_name: str,
-        param_distribution: BaseDistribution,
-    ) -> Any:
-        return self._random.sample_independent(study, trial, param_name, param_distribution)
-
-    def _best(self, records: Records, under_way: Sequence[Candidate]) -> Candidate | None:
-        quality = next((m for m in self._objectives if m.role == "quality"), None)
-        if quality is None or LATENCY not in {m.name for m in self._objectives}:
-            return None
-        model = _Quality.fitted(self._predictor, records, quality)
-        pool = [
-            each
-            for each in self._pool(records)
-            if each.id not in records and each not in under_way and self._space.holds(each)
-        ]
-        if model is None or not pool:
-            return None
+    def propose(self, records: Records, under_way: Sequence[Candidate]) -> Sequence[Candidate]:
+        """The best of the pool; nothing where it cannot be predicted, or would gain nothing."""
+        quality, latency = quality_and_latency(self.objectives)
+        if quality is None or latency is None or self.waits(records, under_way):
+            return ()
+        model = _Quality.fitted(self.predictor, records, quality)
+        if model is None:
+            return ()
+        pool = self._pool(records, under_way)
         known = [
             (record.measurements[quality.name].value, record.measurements[LATENCY].value)
             for record in records.values()
             if record.ok and {quality.name, LATENCY} <= record.measurements.keys()
         ]
-        for each in under_way:
-            told = self._predictor.of(each, records).get(LATENCY)
-            if told is not None and (mean := model.predict([each])[0][0]) == mean:
-                known.append((float(mean), told))
-        times = [self._predictor.of(each, records).get(LATENCY, np.nan) for each in pool]
-        means, errors = model.predict(pool)
-        dense = records[self._space.dense.id].measurements[quality.name].value
-        least = least_of_use(self._requirements, quality, dense)
-        gains = _gains(known, quality, least, means, errors, np.array(times))
-        return pool[int(gains.argmax())] if gains.max() > 0 else None
+        expected = zip(
+            model.predict(under_way)[0], self._latencies(under_way, records), strict=True
+        )
+        known += [
+            (float(mean), float(ms)) for mean, ms in expected if np.isfinite([mean, ms]).all()
+        ]
+        dense = records[self.predictor.space.dense.id].measurements[quality.name].value
+        gain = Gain(known, quality, least_of_use(self.requirements, quality, dense))
+        gains = _gains(gain, *model.predict(pool), self._latencies(pool, records))
+        return [pool[int(gains.argmax())]] if gains.max(initial=0.0) > 0 else ()
 
-    def _pool(self, records: Records) -> list[Candidate]:
-        """Solved for budgets in each runtime, and neighbours of these and of the front."""
-        found: dict[Candidate, None] = {}
-        for base in best_servings(self._space, self._objectives, self._requirements, records):
-            model = self._predictor.latency_model(base, records)
-            if model is None:
-                continue
-            for solution in model.solutions().along(BUDGETS):
-                found[self._predictor.served(solution.candidate, base)] = None
+    def _latencies(self, candidates: Sequence[Candidate], records: Records) -> Floats:
+        """Predicted milliseconds; NaN where nothing is known of a candidate."""
+        return np.array([self.predictor.of(c, records).get(LATENCY, np.nan) for c in candidates])
+
+    def _pool(self, records: Records, under_way: Sequence[Candidate]) -> list[Candidate]:
+        """Solved for budgets in each runtime, and neighbours of these and of the measured ones."""
+        space, found = self.predictor.space, dict[Candidate, None]()
+        for base in best_servings(space, self.objectives, self.requirements, records):
+            model = self.predictor.latency_model(base, records)
+            if model is not None:
+                for solution in model.solutions().along(BUDGETS):
+                    found[self.predictor.served(solution.candidate, base)] = None
         measured = [r.candidate for r in records.values() if r.ok and not r.candidate.seconds]
         parents = [*found, *measured]
+        rng = np.random.default_rng((self.seed, len(records), len(under_way)))
         for _ in range(NEIGHBOURS if parents else 0):
-            found[self._neighbour(parents[int(self._rng.integers(len(parents)))])] = None
-        return list(found)
+            found[_neighbour(parents[int(rng.integers(len(parents)))], space, rng)] = None
+        return [
+            candidate
+            for candidate in found
+            if candidate.id not in records and candidate not in under_way and space.holds(candidate)
+        ]
 
-    def _neighbour(self, candidate: Candidate) -> Candidate:
-        """One parameter drawn anew."""
-        params = self._space.params(candidate)
-        other = self._space.params(self._space.random(self._rng))
-        name = list(params)[int(self._rng.integers(len(params)))]
-        return self._space.of_params({**params, name: other[name]})
+
+def _neighbour(candidate: Candidate, space: Space, rng: np.random.Generator) -> Candidate:
+    """One parameter drawn anew."""
+    params = space.params(candidate)
+    other = space.params(space.random(rng))
+    name = list(params)[int(rng.integers(len(params)))]
+    return space.of_params({**params, name: other[name]})
 
 
 @dataclass(frozen=True)
@@ -209,19 +159,10 @@ def _mean_terms(rows: Floats) -> Floats:
     return np.stack([np.ones_like(nats), np.sqrt(nats), nats], axis=1)
 
 
-def _gains(
-    known: Sequence[tuple[float, float]],
-    quality: Metric,
-    least: float | None,
-    means: Floats,
-    errors: Floats,
-    times: Floats,
-) -> Floats:
-    """(candidates,) the expected gain of hypervolume."""
-    gain = Gain(known, quality, least)
+def _gains(gain: Gain, means: Floats, errors: Floats, times: Floats) -> Floats:
+    """(candidates,) the expected gain of hypervolume; 0 where nothing is known of a candidate."""
     gains = np.zeros(len(means))
-    for index, (mean, error, ms) in enumerate(zip(means, errors, times, strict=True)):
-        if np.isfinite([mean, ms]).all():
-            found = [gain.of(float(mean + node * error), float(ms)) for node in NODES]
-            gains[index] = WEIGHTS @ found
+    for index in np.flatnonzero(np.isfinite(means + times)):
+        values = means[index] + NODES * errors[index]
+        gains[index] = WEIGHTS @ [gain.of(float(v), float(times[index])) for v in values]
     return gains

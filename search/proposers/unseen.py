@@ -1,4 +1,4 @@
-"""Proposer `Unseen`: a random candidate that was not measured, when a sampler repeats itself."""
+"""Proposer `Unseen`: a random candidate that is new, for when a sampler repeats itself."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from paretoformer.spaces.candidate import Candidate
 from paretoformer.spaces.space import Space
 
 DRAWS = 2000
-"""After so many known candidates in a row the space counts as exhausted."""
+"""After this many known candidates in a row the space counts as exhausted."""
 
 
 @dataclass(frozen=True)
@@ -22,10 +22,11 @@ class Unseen(Proposer):
     space: Space
     seed: int
 
-    def propose(self, records: Records) -> Sequence[Candidate]:
-        rng = np.random.default_rng((self.seed, len(records)))
+    def propose(self, records: Records, under_way: Sequence[Candidate]) -> Sequence[Candidate]:
+        rng = np.random.default_rng((self.seed, len(records) + len(under_way)))
+        known = records.keys() | {candidate.id for candidate in under_way}
         for _ in range(DRAWS):
             candidate = self.space.random(rng)
-            if candidate.id not in records:
+            if candidate.id not in known:
                 return [candidate]
         return ()

@@ -1,4 +1,4 @@
-"""The Optuna study: its storage, its sampler, and the trials of a run that was cut off."""
+"""The Optuna study of a run: its storage, and the trials of a run that was interrupted."""
 
 from __future__ import annotations
 
@@ -11,22 +11,33 @@ from typing import Any
 import optuna
 import sqlalchemy
 from optuna.samplers import BaseSampler
+from optuna.storages import BaseStorage, RDBStorage
 from optuna.trial import TrialState
 
 from paretoformer.evaluators.metrics import Metric
 from paretoformer.search.records.disk import is_full
 from paretoformer.search.records.errors import StudyError
-from paretoformer.search.study.generations import Generations
-from paretoformer.search.study.storage import StudyStorage
+from paretoformer.search.study.samplers import make_sampler
 from paretoformer.spaces.common.malformed import one_line
 
-SURROGATE = "surrogate"
-"""The sampler of ours, which a study gets once its block table is there."""
-AUTO = "auto"
-"""`SURROGATE` where there is such a table and it models the objectives, else NSGA-II."""
-POPULATION = 16
-"""Of NSGA-II. Optuna's 50 would spend most of a study of 60 trials on its random first generation;
-the planted trials fill one of 16, or two."""
+
+class ResumableStudy(optuna.Study):
+    """An Optuna study that can continue the trials of an interrupted run."""
+
+    def __init__(self, name: str, storage: BaseStorage, sampler: BaseSampler | None = None) -> None:
+        super().__init__(name, storage, sampler)
+        self.database = storage
+
+    def unfinished(self) -> Iterator[optuna.Trial]:
+        """The running trials, under their own numbers.
+
+        Each answers `suggest` with the values that are stored already; an enqueued one, with its
+        enqueued values.
+        """
+        study = self.database.get_study_id_from_name(self.study_name)
+        find = self.database.get_trial_id_from_study_id_trial_number
+        for trial in self.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
+            yield optuna.Trial(self, find(study, trial.number))
 
 
 def open_study(
@@ -35,7 +46,7 @@ def open_study(
     metrics: Sequence[Metric],
     sampler: str,
     seed: int,
-) -> optuna.Study:
+) -> ResumableStudy:
     """Create the study, or open it where an earlier run left it.
 
     Raises:
@@ -43,38 +54,37 @@ def open_study(
             objectives.
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    with _answering(storage_url):
+    with _storage_errors(storage_url):
         study = _opened(name, storage_url, metrics)
-    # A restarted sampler must not draw again what it drew before it was cut off.
+    # A restarted sampler must not draw the same numbers again.
     study.sampler = make_sampler(sampler, seed + len(study.get_trials(deepcopy=False)))
     return study
 
 
-def _opened(name: str, storage_url: str, metrics: Sequence[Metric]) -> optuna.Study:
-    database = open_storage(storage_url)
-    stored = optuna.create_study(
+def _opened(name: str, storage_url: str, metrics: Sequence[Metric]) -> ResumableStudy:
+    storage = open_storage(storage_url)
+    optuna.create_study(
         study_name=name,
-        storage=database,
+        storage=storage,
         directions=[metric.direction for metric in metrics],
         load_if_exists=True,
     )
+    study = ResumableStudy(name, storage)
     names = [metric.name for metric in metrics]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        if stored.metric_names not in (None, names):
+        if study.metric_names not in (None, names):
             raise StudyError(
                 f"{_shown(storage_url)} holds a study {name!r} with the objectives "
-                f"{', '.join(stored.metric_names)}: choose another name."
+                f"{', '.join(study.metric_names)}: choose another name."
             )
-        stored.set_metric_names(names)
-        study = optuna.load_study(study_name=name, storage=StudyStorage(database, name))
         study.set_metric_names(names)
     return study
 
 
 def check_storage(url: str, new: str) -> None:
     """Raises StudyError unless a database answers at the SQLAlchemy URL, without a study `new`."""
-    with _answering(url):
+    with _storage_errors(url):
         where = sqlalchemy.make_url(_with_driver(url))
         engine = sqlalchemy.create_engine(where)
         engine.connect().close()
@@ -87,8 +97,8 @@ def check_storage(url: str, new: str) -> None:
 
 
 @contextmanager
-def _answering(url: str) -> Iterator[None]:
-    """Within, a database that cannot be used is a `StudyError`; one whose disk is full stays it."""
+def _storage_errors(url: str) -> Iterator[None]:
+    """Turn the errors of a database that cannot be used into `StudyError`, but for a full disk."""
     try:
         yield
     except (
@@ -116,88 +126,36 @@ def _shown(url: str) -> str:
         return url
 
 
-def open_storage(url: str) -> optuna.storages.RDBStorage:
-    """Optuna's storage at a SQLAlchemy URL; SQLite in WAL mode: readers never block it.
+def open_storage(url: str) -> RDBStorage:
+    """Optuna's storage at a SQLAlchemy URL; SQLite in WAL mode, in which readers never block it.
 
     Its connections are closed when it is no longer used.
 
     Raises:
         StudyError: the database cannot be used.
     """
-    with _answering(url):
-        return _storage(url)
-
-
-def _storage(url: str) -> optuna.storages.RDBStorage:
-    if not url.startswith("sqlite"):
-        storage = optuna.storages.RDBStorage(_with_driver(url))
-        weakref.finalize(storage, storage.engine.dispose)
+    with _storage_errors(url):
+        if not url.startswith("sqlite"):
+            storage = RDBStorage(_with_driver(url))
+            weakref.finalize(storage, storage.engine.dispose)
+            return storage
+        storage = RDBStorage(url, engine_kwargs={"connect_args": {"timeout": 60}})
+        sqlalchemy.event.listen(storage.engine, "connect", _use_wal)
+        storage.engine.dispose()  # connections made before the listener
         return storage
-    storage = optuna.storages.RDBStorage(url, engine_kwargs={"connect_args": {"timeout": 60}})
 
-    @sqlalchemy.event.listens_for(storage.engine, "connect")
-    def configure(connection: Any, record: Any) -> None:
-        # NORMAL in WAL mode loses nothing when a process dies, only (the last commits) when the
-        # machine loses power; it saves a disk flush at every commit.
-        connection.execute("PRAGMA journal_mode=WAL")
-        connection.execute("PRAGMA synchronous=NORMAL")
 
-    storage.engine.dispose()  # connections made before the listener
-    return storage
+def _use_wal(connection: Any, record: Any) -> None:
+    """NORMAL in WAL mode loses nothing when a process dies, only (the last commits) when the
+    machine loses power; it saves a disk flush at every commit."""
+    connection.execute("PRAGMA journal_mode=WAL")
+    connection.execute("PRAGMA synchronous=NORMAL")
 
 
 def _with_driver(url: str) -> str:
-    """PostgreSQL by psycopg 3, which the extra `postgres` installs, unless the URL names another.
+    """PostgreSQL by psycopg 3, which the extra `postgres` installs, unless the URL names a driver.
 
-    SQLAlchemy 2.0 would take psycopg2, later versions this one.
+    SQLAlchemy 2.0 would take psycopg2, later versions psycopg 3.
     """
     scheme, separator, rest = url.partition("://")
     return f"postgresql+psycopg{separator}{rest}" if scheme == "postgresql" else url
-
-
-def make_sampler(name: str, seed: int) -> BaseSampler:
-    """The sampler of that name; every setting explicit where Optuna's defaults have moved.
-
-    Random, until it is there, in place of `SURROGATE`.
-
-    seed: numpy, which draws for the samplers, takes 32 bits of it.
-    """
-    seed %= 2**32
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        if name in ("nsga2", AUTO):
-            return Generations(population_size=POPULATION, seed=seed)
-        if name == "tpe":
-            return optuna.samplers.TPESampler(
-                multivariate=False, constant_liar=True, n_startup_trials=10, seed=seed
-            )
-        if name == "gp":
-            return optuna.samplers.GPSampler(n_startup_trials=10, seed=seed)
-        return optuna.samplers.RandomSampler(seed=seed)
-
-
-def belongs_to_population(study: optuna.Study, trial: optuna.Trial) -> None:
-    """Make a planted trial a member of the generation that is being filled.
-
-    Optuna's genetic samplers count only trials that they proposed: without this the planted ones
-    would have no children, and the search would begin again from random candidates.
-    """
-    frozen = trial._cached_frozen_trial  # as it was asked: no question to the storage
-    if isinstance(study.sampler, Generations) and "fixed_params" in frozen.system_attrs:
-        study.sampler.get_trial_generation(study, frozen)
-
-
-def keep(trial: optuna.Trial) -> None:
-    """Have a begun trial in the database, before anyone works on it."""
-    if isinstance(trial.storage, StudyStorage):
-        trial.storage.keep()
-
-
-def unfinished(study: optuna.Study) -> Iterator[optuna.Trial]:
-    """The trials that a killed run was measuring, to be measured now under their own numbers.
-
-    A `Trial` made for a running trial answers `suggest` with the values that are stored already,
-    and planted ones with their planted values.
-    """
-    for frozen in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
-        yield optuna.Trial(study, frozen._trial_id)

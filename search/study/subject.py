@@ -36,7 +36,7 @@ from paretoformer.evaluators.tasks import (
 )
 from paretoformer.search.records.errors import StudyError, UserError
 from paretoformer.search.records.requirement import Requirement
-from paretoformer.search.study.sampler_choice import check_sampler
+from paretoformer.search.study.samplers import check_sampler
 from paretoformer.search.study.spec import Spec
 from paretoformer.spaces.axes import axes
 from paretoformer.spaces.common.malformed import one_line

@@ -1,0 +1,43 @@
+"""The proposers of a study, chosen by its sampler and by what there is to learn from."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from paretoformer.evaluators.metrics import Metric
+from paretoformer.search.planning.predictor import Predictor
+from paretoformer.search.proposers.proposer import Proposer
+from paretoformer.search.proposers.solved import solved_proposers
+from paretoformer.search.proposers.standard import standard_proposers
+from paretoformer.search.proposers.surrogate import Surrogate
+from paretoformer.search.records.requirement import Requirement
+from paretoformer.search.study.samplers import predicts, uses_surrogate
+from paretoformer.spaces.space import Space
+
+
+def study_proposers(
+    space: Space,
+    predictor: Predictor | None,
+    sampler: str,
+    objectives: Sequence[Metric],
+    requirements: Sequence[Requirement],
+    *,
+    seed: int,
+    slots: int,
+) -> list[Proposer]:
+    """What is solved from the block table, if there is one, then rounds of it or the surrogate.
+
+    predictor: None without a block table. slots: candidates that the workers measure at once.
+
+    Raises:
+        StudyError: the sampler needs a block table, and there is none.
+    """
+    learns = uses_surrogate(sampler, objectives, has_table=predictor is not None)
+    if predictor is None or not predicts(objectives):
+        return standard_proposers(space, objectives, requirements)
+    found = solved_proposers(
+        predictor, objectives, requirements, rounds=not learns, at_once=slots + 1
+    )
+    if learns:
+        found.append(Surrogate(predictor, objectives, requirements, seed, at_once=2 * slots))
+    return found

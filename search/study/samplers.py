@@ -1,0 +1,104 @@
+"""Optuna's samplers, by the names that a study file gives them, and when the surrogate is used."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+
+import optuna
+from optuna.samplers import BaseSampler
+from optuna.trial import FrozenTrial
+
+from paretoformer.evaluators.metrics import Metric
+from paretoformer.search.records.errors import StudyError
+
+LATENCY = "latency_ms"
+SURROGATE = "surrogate"
+"""The proposer `Surrogate`, which needs a block table; where it proposes nothing, random search."""
+AUTO = "auto"
+"""`SURROGATE` where there is a block table and it models the objectives, else NSGA-II."""
+MODELLED = 2
+"""Objectives that the surrogate models: a quality and the latency."""
+POPULATION = 16
+"""Of NSGA-II. Optuna's 50 would spend most of a study of 60 trials on its random first generation;
+the planted trials fill one of 16, or two."""
+
+
+class NSGAIISampler(optuna.samplers.NSGAIISampler):
+    """NSGA-II in which enqueued trials are members of the generation that is being filled.
+
+    Optuna counts only trials that the sampler proposed: the planted ones would have no children,
+    and the search would begin again from random candidates. The class has Optuna's name because the
+    name is part of the attributes that stored studies hold.
+    """
+
+    _found = 1
+    """The parents of earlier generations are stored."""
+
+    def before_trial(self, study: optuna.Study, trial: FrozenTrial) -> None:
+        super().before_trial(study, trial)
+        if "fixed_params" in trial.system_attrs:
+            self.get_trial_generation(study, trial)
+
+    def get_parent_population(self, study: optuna.Study, generation: int) -> list[FrozenTrial]:
+        """Parents come from the generation before. Optuna finds those that a study does not store,
+        as those of earlier versions do not, by recursion, which would nest too deeply."""
+        for earlier in range(self._found, generation):
+            self._found = earlier
+            super().get_parent_population(study, earlier)
+        return super().get_parent_population(study, generation)
+
+
+def make_sampler(name: str, seed: int) -> BaseSampler:
+    """Create a sampler, with every setting explicit where Optuna's defaults have changed.
+
+    seed: taken modulo 2**32, since numpy accepts no more.
+    """
+    seed %= 2**32
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        if name in ("nsga2", AUTO):
+            return NSGAIISampler(population_size=POPULATION, seed=seed)
+        if name == "tpe":
+            return optuna.samplers.TPESampler(
+                multivariate=False, constant_liar=True, n_startup_trials=10, seed=seed
+            )
+        if name == "gp":
+            return optuna.samplers.GPSampler(n_startup_trials=10, seed=seed)
+        return optuna.samplers.RandomSampler(seed=seed)
+
+
+def quality_and_latency(objectives: Sequence[Metric]) -> tuple[Metric | None, Metric | None]:
+    """The objectives that the block table predicts; None where there is no such objective."""
+    quality = next((m for m in objectives if m.role == "quality"), None)
+    return quality, next((m for m in objectives if m.name == LATENCY), None)
+
+
+def predicts(objectives: Sequence[Metric]) -> bool:
+    """Whether candidates can be solved for these objectives."""
+    return None not in quality_and_latency(objectives)
+
+
+def check_sampler(name: str, objectives: Sequence[Metric]) -> None:
+    """Raises ValueError if a sampler cannot propose anything for these objectives."""
+    if name == SURROGATE and not predicts(objectives):
+        raise ValueError(
+            f"search.sampler = {SURROGATE!r} predicts a quality and latency_ms: have both among "
+            f"the objectives, or write {AUTO!r}."
+        )
+
+
+def uses_surrogate(name: str, objectives: Sequence[Metric], *, has_table: bool) -> bool:
+    """Whether a study uses the surrogate: by name, or by `auto` where it models all objectives.
+
+    Raises:
+        StudyError: it is named, and there is no block table.
+    """
+    if name == AUTO:
+        return has_table and predicts(objectives) and len(objectives) == MODELLED
+    if name == SURROGATE and not has_table:
+        raise StudyError(
+            f"search.sampler = {SURROGATE!r} needs a table of blocks, and here there is none: "
+            f"nothing of the model may be cut, or there was no time for it. Write {AUTO!r}."
+        )
+    return name == SURROGATE
