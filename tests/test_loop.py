@@ -13,6 +13,7 @@ from types import SimpleNamespace
 import numpy as np
 import optuna
 import pytest
+from optuna.storages import InMemoryStorage
 from optuna.trial import TrialState
 
 from paretoformer.evaluators.artifact import workspace
@@ -35,7 +36,7 @@ from paretoformer.search.records.errors import StudyFailed
 from paretoformer.search.records.record import New, Records, TrialRecord
 from paretoformer.search.records.requirement import Requirement
 from paretoformer.search.records.throttle import Seldom
-from paretoformer.search.study.optuna_study import ResumableStudy, open_study
+from paretoformer.search.study.optuna_study import ResumableStudy, open_study, study_in
 from paretoformer.spaces import AttentionChoice, Candidate, HeadMask
 from paretoformer.spaces.axes.attention import ChoicePerLayer
 from paretoformer.spaces.axes.axis import Fixed, Shape
@@ -64,9 +65,20 @@ def storage(folder: Path) -> str:
     return f"sqlite:///{folder / 'optuna.db'}"
 
 
+MEMORY: dict[Path, InMemoryStorage] = {}
+
+
 def new_search(folder: Path, space: Space | None = None, **evaluator: object) -> Search:
-    study = open_study("test", storage(folder), OBJECTIVES, "nsga2", 0)
+    """A search whose study is kept in memory, which is quick, for as long as this process."""
+    memory = MEMORY.setdefault(folder, InMemoryStorage())
+    study = study_in(memory, "test", OBJECTIVES, "nsga2", 0)
     return search_of(study, space or small_space(), FormulaEvaluator(**evaluator))
+
+
+def stored_search(folder: Path) -> Search:
+    """A search whose study is kept in a database."""
+    study = open_study("test", storage(folder), OBJECTIVES, "nsga2", 0)
+    return search_of(study, small_space(), FormulaEvaluator())
 
 
 def search_of(study: ResumableStudy, space: Space, evaluator: FormulaEvaluator) -> Search:
@@ -158,20 +170,20 @@ def test_search_cut_off_anywhere_loses_and_doubles_nothing(
             raise Killed
         return real(*args, **kwargs)
 
-    search = new_search(tmp_path)
+    search = stored_search(tmp_path)
     with monkeypatch.context() as patch:
         patch.setattr(owner, method, killed)
         with pytest.raises(Killed):
             search.run(25)
     before = {record.candidate.id: record.trial for record in stored_records(search.study)}
-    records = new_search(tmp_path).run(25)
+    records = stored_search(tmp_path).run(25)
     ids = {record.candidate.id: record.trial for record in records}
     assert len(ids) == len(records) == 25
     assert before.items() <= ids.items()
     assert records[0].candidate.is_dense
     assert {candidate.id for candidate in structures(small_space())} <= ids.keys()
     running = optuna.trial.TrialState.RUNNING
-    assert not new_search(tmp_path).study.get_trials(states=(running,))
+    assert not stored_search(tmp_path).study.get_trials(states=(running,))
 
 
 def test_records_survive_their_json(tmp_path: Path) -> None:

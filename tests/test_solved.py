@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from optuna.storages import InMemoryStorage
 
 from paretoformer.evaluators.formula import FormulaEvaluator, formula
 from paretoformer.evaluators.metrics.counts import Parameters
@@ -27,11 +28,11 @@ from paretoformer.search.records.errors import StudyError
 from paretoformer.search.records.record import TrialRecord, row, schema
 from paretoformer.search.records.requirement import Requirement
 from paretoformer.search.records.run_folder import RunFolder
-from paretoformer.search.study.optuna_study import open_study
+from paretoformer.search.study.optuna_study import study_in
 from paretoformer.search.study.samplers import check_sampler, uses_surrogate
 from paretoformer.spaces import AttentionChoice, Candidate
 from paretoformer.spaces.axes.attention_options import AttentionBlock
-from tests.test_loop import NAMES, OBJECTIVES, REQUIREMENT, SCORES, WINDOW, small_space, storage
+from tests.test_loop import MEMORY, NAMES, OBJECTIVES, REQUIREMENT, SCORES, WINDOW, small_space
 
 LAYERS, HEADS = 3, 4
 WRONG = 1.7
@@ -60,7 +61,7 @@ def predictor() -> Predictor:
 def search(
     folder: Path, here: Predictor, *, by: str = "solved", at_once: int = 2, **evaluator: object
 ) -> Search:
-    study = open_study("test", storage(folder), OBJECTIVES, "nsga2", 0)
+    study = study_in(MEMORY.setdefault(folder, InMemoryStorage()), "test", OBJECTIVES, "nsga2", 0)
     wanted = OBJECTIVES, [REQUIREMENT]
     proposers = (
         standard_proposers(here.space, *wanted)

@@ -10,7 +10,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from paretoformer.search.study.optuna_study import open_storage
 from paretoformer.search.study.samplers import POPULATION
-from tests.test_loop import Killed, new_search, storage
+from tests.test_loop import Killed, storage, stored_search
 
 
 def as_stored(url: str, name: str = "test") -> list[FrozenTrial]:
@@ -21,7 +21,7 @@ def as_stored(url: str, name: str = "test") -> list[FrozenTrial]:
 def test_begun_trial_is_in_the_database_with_its_parameters_before_it_is_measured(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    search = new_search(tmp_path)
+    search = stored_search(tmp_path)
     search.run(30)
 
     def killed(key: int, *others: object) -> None:
@@ -35,13 +35,13 @@ def test_begun_trial_is_in_the_database_with_its_parameters_before_it_is_measure
     assert running.number == number
     assert running.params == search.study.get_trials()[number].params
     assert running.params
-    again = new_search(tmp_path)
+    again = stored_search(tmp_path)
     assert again.run(31)[-1].trial == number
     assert again.study.get_trials()[number].params == running.params
 
 
 def test_trials_that_another_version_wrote_are_continued(tmp_path: Path) -> None:
-    first = new_search(tmp_path / "new")
+    first = stored_search(tmp_path / "new")
     records = first.run(20)
     old = optuna.create_study(
         study_name="test",
@@ -55,7 +55,7 @@ def test_trials_that_another_version_wrote_are_continued(tmp_path: Path) -> None
         system_attrs={"fixed_params": first.study.get_trials()[15].params},
     )
     old.add_trial(last)
-    again = new_search(tmp_path / "old")
+    again = stored_search(tmp_path / "old")
     assert [r.candidate for r in again.run(16)[:15]] == [r.candidate for r in records[:15]]
     assert again.records[15].trial == 15
     assert again.records[15].candidate == records[15].candidate

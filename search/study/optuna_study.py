@@ -53,21 +53,18 @@ def open_study(
         StudyError: the storage cannot be opened, or holds a study of that name with other
             objectives.
     """
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
     with _storage_errors(storage_url):
-        study = _opened(name, storage_url, metrics)
-    # A restarted sampler must not draw the same numbers again.
-    study.sampler = make_sampler(sampler, seed + len(study.get_trials(deepcopy=False)))
-    return study
+        return study_in(open_storage(storage_url), name, metrics, sampler, seed)
 
 
-def _opened(name: str, storage_url: str, metrics: Sequence[Metric]) -> ResumableStudy:
-    storage = open_storage(storage_url)
+def study_in(
+    storage: BaseStorage, name: str, metrics: Sequence[Metric], sampler: str, seed: int
+) -> ResumableStudy:
+    """As `open_study`, in a storage that is open."""
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    directions = [metric.direction for metric in metrics]
     optuna.create_study(
-        study_name=name,
-        storage=storage,
-        directions=[metric.direction for metric in metrics],
-        load_if_exists=True,
+        study_name=name, storage=storage, directions=directions, load_if_exists=True
     )
     study = ResumableStudy(name, storage)
     names = [metric.name for metric in metrics]
@@ -75,10 +72,12 @@ def _opened(name: str, storage_url: str, metrics: Sequence[Metric]) -> Resumable
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         if study.metric_names not in (None, names):
             raise StudyError(
-                f"{_shown(storage_url)} holds a study {name!r} with the objectives "
+                f"the storage holds a study {name!r} with the objectives "
                 f"{', '.join(study.metric_names)}: choose another name."
             )
         study.set_metric_names(names)
+    # A restarted sampler must not draw the same numbers again.
+    study.sampler = make_sampler(sampler, seed + len(study.get_trials(deepcopy=False)))
     return study
 
 

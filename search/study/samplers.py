@@ -32,8 +32,9 @@ class NSGAIISampler(optuna.samplers.NSGAIISampler):
     name is part of the attributes that stored studies hold.
     """
 
-    _found = 1
-    """The parents of earlier generations are stored."""
+    def __init__(self, *, population_size: int, seed: int) -> None:
+        super().__init__(population_size=population_size, seed=seed)
+        self._parents: list[list[FrozenTrial]] = []  # by generation
 
     def before_trial(self, study: optuna.Study, trial: FrozenTrial) -> None:
         super().before_trial(study, trial)
@@ -41,12 +42,15 @@ class NSGAIISampler(optuna.samplers.NSGAIISampler):
             self.get_trial_generation(study, trial)
 
     def get_parent_population(self, study: optuna.Study, generation: int) -> list[FrozenTrial]:
-        """Parents come from the generation before. Optuna finds those that a study does not store,
-        as those of earlier versions do not, by recursion, which would nest too deeply."""
-        for earlier in range(self._found, generation):
-            self._found = earlier
-            super().get_parent_population(study, earlier)
-        return super().get_parent_population(study, generation)
+        """Found once for each generation, and in order: parents come from the generation before.
+
+        Optuna reads the storage each time. Where a study does not store the parents, as those of
+        earlier versions, it finds them by a recursion as deep as there are generations.
+        """
+        while len(self._parents) <= generation:
+            found = super().get_parent_population(study, len(self._parents))
+            self._parents.append(found)
+        return self._parents[generation]
 
 
 def make_sampler(name: str, seed: int) -> BaseSampler:
