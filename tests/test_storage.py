@@ -10,7 +10,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from paretoformer.search.study.optuna_study import open_storage
 from paretoformer.search.study.samplers import POPULATION
-from tests.test_loop import Killed, storage, stored_search
+from tests.test_loop import Killed, new_search, storage, stored_search
 
 
 def as_stored(url: str, name: str = "test") -> list[FrozenTrial]:
