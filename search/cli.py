@@ -139,7 +139,7 @@ def search(
     from paretoformer.search.run import search as run_search
 
     if dry_run:
-        from paretoformer.search.study.first_screen import planned
+        from paretoformer.search.first_screen import planned
 
         typer.echo(planned(study, out, trials, seed, require or (), minutes))
         return

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from paretoformer.evaluators.data.recovery_texts import has_own_texts
+from paretoformer.search.first_screen import first_screen
 from paretoformer.search.opening import Opening
 from paretoformer.search.planning import prepare as planning
 from paretoformer.search.records.errors import StudyError
 from paretoformer.search.session import Session
-from paretoformer.search.study.first_screen import first_screen
 
 
 def prepare(run: Opening) -> Session:

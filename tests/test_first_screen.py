@@ -9,11 +9,11 @@ import pytest
 import torch
 from rich.console import Console
 
+from paretoformer.search.first_screen import first_screen
 from paretoformer.search.records.run_folder import RunFolder
 from paretoformer.search.report.cells import catalogue_table
 from paretoformer.search.report.display import Display, Tenths
 from paretoformer.search.study.estimate import START_SECONDS, about, estimate, forward_ms
-from paretoformer.search.study.first_screen import first_screen
 from paretoformer.search.study.spec import load_spec
 from paretoformer.search.study.subject import Subject, load_subject
 from tests.tiny import write_study

@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from paretoformer.evaluators.common.target import cpu_name
+from paretoformer.search.opening import is_checked, settled
 from paretoformer.search.records.parquet import read_table
 from paretoformer.search.records.run_folder import RunFolder
 from paretoformer.search.study.budget import plan
 from paretoformer.search.study.estimate import estimate
-from paretoformer.search.study.spec import Spec, check_varies, load_spec, read_spec
+from paretoformer.search.study.spec import Spec, check_varies, load_spec
 from paretoformer.search.study.subject import Subject, load_subject, try_dense
 from paretoformer.spaces.axes import axes
 from paretoformer.spaces.axes.axis import Axis
@@ -37,15 +38,9 @@ def planned(
     spec = load_spec(study, trials=trials, seed=seed, require=require, minutes=minutes)
     check_varies(spec)
     folder = RunFolder(out if out is not None else Path("runs") / spec.name)
-    if folder.exists:
-        there = read_spec(folder.study)
-        spec = spec.settled(there)
-        folder.check_study(spec.model_dump(), there.settled(there).model_dump())
-    else:
-        spec = spec.settled(None)
-        folder.check_free()
+    spec = settled(spec, folder)
     subject = load_subject(spec)
-    if not (folder.exists and spec.data.check):
+    if not is_checked(spec, folder):
         subject = try_dense(subject, spec)
     lines = [f"{name:<9} {text}" for name, text in _lines(spec, subject, folder).items()]
     return "\n".join((*lines, *(remark.text for remark in subject.remarks)))
