@@ -28,7 +28,7 @@ def planned(
     require: Sequence[str],
     minutes: float | None,
 ) -> str:
-    """What `search` with the same arguments would do, some lines of text.
+    """Describe what `search` with the same arguments would do.
 
     Nothing is measured but a few forwards of the dense model.
 
@@ -47,7 +47,7 @@ def planned(
 
 
 def first_screen(spec: Spec, subject: Subject, folder: RunFolder) -> dict[str, str]:
-    """What will be done, how long it will take, and where it goes: five lines, by name.
+    """The plan of the run, its estimated time and its folder: five lines, by name.
 
     A few forwards of the dense model are timed for it.
     """

@@ -97,7 +97,7 @@ class Search:
                 self._finish(number, result)
 
     def measure(self, candidates: Iterable[Candidate]) -> list[TrialRecord]:
-        """Measure these besides the trials that were asked for.
+        """Measure these in addition to the wanted trials.
 
         Those that an interrupted run had begun continue under their numbers.
         """

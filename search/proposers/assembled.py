@@ -25,7 +25,8 @@ def study_proposers(
     seed: int,
     slots: int,
 ) -> list[Proposer]:
-    """What is solved from the block table, if there is one, then rounds of it or the surrogate.
+    """Candidates solved from the block table, then rounds of them or the surrogate; without a
+    table, the standard proposers.
 
     predictor: None without a block table. slots: candidates that the workers measure at once.
 

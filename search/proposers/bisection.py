@@ -18,10 +18,10 @@ def by_bisection(holds: Sequence[bool | None]) -> list[int]:
     last = max((place for place in range(first) if holds[place]), default=-1)
     unknown = [place for place, each in enumerate(holds) if each is None]
     between = [place for place in _halves(last, first) if place in unknown]
-    beside = [place for place in unknown if place not in between]
-    beside.sort(key=lambda place: last - place if place < last else place - first)
+    outside = [place for place in unknown if place not in between]
+    outside.sort(key=lambda place: last - place if place < last else place - first)
     measured = [place for place in range(len(holds)) if place not in unknown]
-    return [*between, *beside, *measured]
+    return [*between, *outside, *measured]
 
 
 def _halves(low: int, high: int) -> list[int]:

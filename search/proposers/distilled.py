@@ -11,11 +11,11 @@ from paretoformer.search.records.requirement import Requirement
 from paretoformer.spaces.candidate import Candidate
 
 LEFT = (0.25, 0.4, 0.15, 0.6)
-"""Shares of a candidate's loss of quality that distillation may leave; with little time, the first
-ones count. On the built-in studies two minutes left a half of what least squares had left, and five
-minutes between nothing and a third."""
+"""Shares of a candidate's loss of quality that distillation may leave; with little time, only the
+first ones are used. On the built-in studies two minutes left half of the loss after least squares,
+five minutes none to a third."""
 ENOUGH = 4.0
-"""Minutes that one distillation should have; where there are fewer, fewer are distilled."""
+"""Minutes that one distillation should have; with less time, fewer candidates are distilled."""
 
 
 def is_distilled(record: TrialRecord) -> bool:
@@ -32,38 +32,41 @@ def to_distil(
 ) -> list[Candidate]:
     """The fastest candidates that may come to satisfy `quality`, at each share in `LEFT`.
 
-    Of the search's front only, so that each is the best of its speed. The minutes are wall time:
-    `slots` candidates are distilled side by side.
+    Only those of the search's front, each the best at its speed. The minutes are wall time, in
+    which `slots` candidates are distilled in parallel.
 
-    others: what they must satisfy already, for distillation changes no cost.
+    others: requirements that they satisfy already, since distillation changes no cost.
     """
     searched = [record for record in records if record.ok and not is_distilled(record)]
     cost = next((m for m in objectives if m.role == "cost"), None)
     dense = next((record for record in searched if record.candidate.is_dense), None)
     if cost is None or dense is None:
         return []
-    front = nondominated_records(searched, objectives)
     front = [
         record
-        for record in front
+        for record in nondominated_records(searched, objectives)
         if record.candidate.given(minutes) != record.candidate
-        and all(each.holds(record.measurements, dense.measurements) for each in others)
+        and all(other.holds(record.measurements, dense.measurements) for other in others)
     ]
     front.sort(key=lambda record: record.measurements[cost.name].value)
+    picks = _picks(front, quality, dense)[: slots * max(1, int(minutes / ENOUGH))]
+    rounds = -(-len(picks) // slots)
+    share = minutes / max(1, rounds)
+    share = int(2 * share) / 2 if share >= 1 else share
+    return [candidate.given(share) for candidate in picks]
+
+
+def _picks(
+    front: Sequence[TrialRecord], quality: Requirement, dense: TrialRecord
+) -> list[Candidate]:
+    """For each share in `LEFT`, the first that may come to satisfy `quality` and was not picked."""
     reference = dense.measurements[quality.metric].value
-    picks: dict[Candidate, None] = {}
+    picks: list[Candidate] = []
     for left in LEFT:
         for record in front:
             loss = reference - record.measurements[quality.metric].value
-            if not quality.shortfall(reference - left * loss, reference):
-                if record.candidate in picks:
-                    continue  # the next slower one, then
-                picks[record.candidate] = None
+            fits = not quality.shortfall(reference - left * loss, reference)
+            if fits and record.candidate not in picks:
+                picks.append(record.candidate)
                 break
-    most = slots * max(1, int(minutes / ENOUGH))
-    some = list(picks)[:most]
-    if not some:
-        return []
-    each = minutes / -(-len(some) // slots)  # as many rounds as it takes
-    each = int(2 * each) / 2 if each >= 1 else each
-    return [candidate.given(each) for candidate in some]
+    return picks

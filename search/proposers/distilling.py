@@ -1,4 +1,4 @@
-"""What is distilled once a search is over: decided once, and kept with the study."""
+"""The candidates that a study distils after its search: chosen once, and stored with it."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from paretoformer.spaces.candidate import Candidate
 from paretoformer.spaces.recovery.distillation import read_progress
 
 PLAN = "distilled"
-"""User attribute of the study: what is distilled, and from how many trials that was decided."""
+"""User attribute of the study: the chosen candidates, and the number of trials at that time."""
 
 
 @dataclass(frozen=True)
 class Distilling:
     """The candidates that a study distils.
 
-    They are chosen when the search is over, and anew only where it went on since, or the minutes
-    were changed: so what was cut off is finished, and what was finished is not done again.
+    They are chosen when the search is over, and again only after more trials or with other minutes:
+    so an interrupted distillation is finished, and a finished one is not repeated.
     """
 
     study: optuna.Study
@@ -32,17 +32,17 @@ class Distilling:
     minutes: float
 
     def is_left(self, records: Sequence[TrialRecord]) -> bool:
-        """Whether anything is to be distilled still."""
+        """Whether any candidate is still to distil."""
         kept = self._kept(records)
         picks = self._chosen(records, slots=1) if kept is None else kept
         return bool(_missing(picks, records))
 
     def begun(self, records: Sequence[TrialRecord]) -> list[Candidate]:
-        """What an interrupted run may have begun to distil."""
+        """Candidates that an interrupted run may have begun to distil."""
         return _missing(self._kept(records) or [], records)
 
     def left(self, records: Sequence[TrialRecord], slots: int) -> list[Candidate]:
-        """What is to be distilled still, by `slots` at once."""
+        """Candidates still to distil, `slots` at once."""
         picks = self._kept(records)
         if picks is None:
             picks = self._chosen(records, slots)
@@ -64,7 +64,7 @@ class Distilling:
         return to_distil(records, self.subject.objectives, quality, self.minutes, slots, others)
 
     def _kept(self, records: Sequence[TrialRecord]) -> list[Candidate] | None:
-        """What was chosen from the same records for the same minutes; None where nothing was."""
+        """The earlier choice for the same trials and minutes; None if there is none."""
         plan, basis = self.study.user_attrs.get(PLAN, {}), self._basis(records)
         if any(plan.get(name) != value for name, value in basis.items()):
             return None

@@ -1,4 +1,4 @@
-"""The budget of a study that has minutes, not trials: how they are shared out, and what is left."""
+"""The budget of a study that has minutes instead of trials: its shares, and what is left."""
 
 from __future__ import annotations
 
@@ -11,27 +11,27 @@ import optuna
 from paretoformer.search.study.spec import Spec
 
 CONFIRMATION = 0.3
-"""Share of the minutes that is kept for the confirmation."""
+"""Share of the minutes reserved for the confirmation."""
 DISTILLATION = 0.3
 """Largest share of the minutes that distillation may take."""
 WAITING = 0.1
 """Largest share of the minutes that one timing may wait for a quiet machine."""
 SEARCHED = 10.0
-"""Minutes of which distillation takes none: a search without time for its alternatives has nothing
-that is worth distilling."""
+"""Minutes that distillation leaves to the rest: a search that is too short for its alternatives
+finds nothing worth distilling."""
 PREPARATION = 0.5
-"""Share of the time to search after which no table of blocks is measured any more."""
+"""Share of the search time after which no more of the block table is measured."""
 SHORT = 10.0
-"""A study of fewer minutes spends less of them on what is not a trial."""
+"""Minutes below which a study saves time on everything but trials."""
 SPENT = "spent_seconds"
-"""User attribute of the study: what earlier runs of it took."""
+"""User attribute of the study: seconds that its earlier runs took."""
 
 
 @dataclass
 class Budget:
-    """The minutes of one study, over all its runs; without a limit where it has trials instead.
+    """The minutes of one study over all its runs; no limit where it has trials instead.
 
-    study: keeps what was spent. begun: when this run was, by `time.monotonic`.
+    study: stores what was spent. begun: start of this run, by `time.monotonic`.
     """
 
     spec: Spec
@@ -48,7 +48,7 @@ class Budget:
 
     @property
     def distill_minutes(self) -> float:
-        """As the study wants, but no more than its share."""
+        """The study's wish, limited to its share."""
         return distill_minutes(self.spec)
 
     @property
@@ -58,12 +58,12 @@ class Budget:
 
     @property
     def search_seconds(self) -> float:
-        """By when the search must be over, counted from the beginning of the study."""
+        """When the search must be over, from the beginning of the study."""
         return 60 * (self.minutes * (1 - CONFIRMATION) - self.distill_minutes)
 
     @property
     def is_preparation_over(self) -> bool:
-        """Whether preparing has taken what it may."""
+        """Whether preparation has used its share."""
         return self.spent >= PREPARATION * self.search_seconds
 
     @property
@@ -71,9 +71,9 @@ class Budget:
         return self.spent >= self.search_seconds
 
     def has_time_for(self, begun: float, done: int, under_way: int) -> bool:
-        """Whether one more trial would be finished in time, at the pace of those that are.
+        """Whether one more trial would finish in time, at the pace so far.
 
-        begun: the seconds that were spent when the first was begun.
+        begun: seconds that were spent when the first trial began.
         """
         pace = (self.spent - begun) / done if done else 0.0
         return self.spent + pace * (under_way + 1) < self.search_seconds
@@ -83,7 +83,7 @@ class Budget:
         return self.spent >= 60 * self.minutes
 
     def keep(self) -> None:
-        """Remember what was spent."""
+        """Store what was spent."""
         if math.isfinite(self.minutes):
             self.study.set_user_attr(SPENT, self.spent)
 
@@ -94,7 +94,7 @@ def is_short(spec: Spec) -> bool:
 
 
 def patience_seconds(spec: Spec) -> float:
-    """How long a timing may wait for a quiet machine; a budget has no more than its share of it."""
+    """How long a timing may wait for a quiet machine: at most its share of a budget."""
     minutes = spec.timing.patience_minutes
     if spec.search.minutes is not None:
         minutes = min(minutes, WAITING * spec.search.minutes)
@@ -102,7 +102,7 @@ def patience_seconds(spec: Spec) -> float:
 
 
 def distill_minutes(spec: Spec) -> float:
-    """Those of the study, but no more than a budget has for it."""
+    """The wished minutes of distillation, limited to what the budget has for them."""
     wanted = float(spec.recovery.distill_minutes)
     limit = spec.search.minutes
     if limit is None:

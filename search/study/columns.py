@@ -30,7 +30,7 @@ LABELS = (
 )
 IMAGES = ("image", "img", "picture", "photo", "file", "path")
 NUMBERS = ("", "id", "idx", "index", "unnamed: 0")
-"""What columns that only number the rows are called."""
+"""Names of columns that only number the rows."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class Head:
 
 
 def read_head(path: str, encoding: str = "utf-8") -> Head:
-    """Those of a data file.
+    """The head of a data file.
 
     Raises:
         StudyError: it is missing, empty, or cannot be read.
@@ -75,12 +75,12 @@ def columns_of(
     *,
     images: bool = False,
 ) -> Columns:
-    """Those that were given, checked; the others guessed from their names.
+    """The given columns, checked; the others guessed from the names.
 
-    images: whether the data are images, whose column takes the place of the text.
+    images: whether a column of images takes the place of the text.
 
     Raises:
-        StudyError: a given one is not there, or one cannot be guessed.
+        StudyError: a given column is missing, or one cannot be guessed.
     """
     for key, given in (("text", text), ("text-pair", text_pair), ("label", label)):
         if given and given not in names:

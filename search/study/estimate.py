@@ -1,4 +1,4 @@
-"""How long a study will take: from a few forwards of the dense model, and what studies took."""
+"""How long a study will take, from a few forward passes of the dense model."""
 
 from __future__ import annotations
 
@@ -17,24 +17,24 @@ from paretoformer.search.study.subject import Subject
 from paretoformer.spaces.models.families import shape_of
 
 FORWARDS = 8
-"""The first of them warm the caches up."""
+"""The first ones warm up the caches."""
 START_SECONDS = 15.0
-"""Workers with Ray, torch and the model: once to search, once to confirm."""
+"""To start workers with Ray, torch and the model: once to search, once to confirm."""
 BUILD_SECONDS = 3.0
-"""Of a candidate: converted for its runtime, or read."""
+"""To convert a candidate for its runtime, or to read it."""
 SCORED = 0.6
-"""Time of an example that is scored, in forwards of a text of full length: many are shorter."""
+"""Time to score an example, in forward passes of a text of full length: many are shorter."""
 WARM_UP_SECONDS = 1.0
 TIMED = 1.5
-"""A timing in units of its budget, for the dense model takes turns; the warm-up comes on top."""
+"""A timing in units of its budget: the dense model takes turns. The warm-up comes on top."""
 BLOCKS = 24
-"""Options of a layer that the block table tries,"""
+"""Options per layer that the block table tries."""
 BLOCK_EXAMPLES = 64
-"""and examples that each is tried on."""
+"""Examples per option."""
 CONFIRMED = (10, 0.45)
-"""Points that are confirmed: the alternatives, and a share of the trials,"""
+"""Points that are confirmed: the alternatives, and a share of the trials."""
 MOST_CONFIRMED = 40
-"""but no more than these.
+"""Limit of the points that are confirmed.
 
 The constants fit two studies of 40 trials on MiniLM and 2 cores of a Xeon, minutes to prepare, to
 search and to confirm: at 64 tokens (10.9 ms a forward) 0.8, 6.9 and 8.3, where the estimate is 1.3,
@@ -44,7 +44,7 @@ search and to confirm: at 64 tokens (10.9 ms a forward) 0.8, 6.9 and 8.3, where 
 
 @dataclass(frozen=True)
 class Estimate:
-    """Seconds of each part of a study; forward_ms: of the dense model, from which they come."""
+    """Seconds of each part of a study, computed from `forward_ms` of the dense model."""
 
     forward_ms: float
     prepare: float
@@ -63,7 +63,7 @@ class Estimate:
 
 
 def about(seconds: float) -> str:
-    """A duration as roughly as it is known."""
+    """A duration, rounded to what is known of it."""
     minutes = seconds / 60
     if minutes < 1.5:
         return "about a minute"
@@ -91,11 +91,10 @@ def estimate(spec: Spec, subject: Subject, done: int = 0, *, is_prepared: bool =
 
 
 def forward_ms(subject: Subject) -> float:
-    """The fastest of a few forwards of the dense model, as the target runs it.
+    """The fastest of a few forward passes of the dense model on the target.
 
-    A study waits for a quiet machine, so the fastest counts. One core that is busy with something
-    else makes a forward of two threads take 15 times as long, but not one of a single thread: both
-    are tried.
+    A study waits for a quiet machine, so the fastest counts. One busy core makes two threads 15x
+    slower, but not a single one: both are tried.
     """
     target = subject.target
     batch, clock = subject.workload.timing_batch(target), stopwatch(target.device)
@@ -108,7 +107,7 @@ def forward_ms(subject: Subject) -> float:
 
 
 def _on_target(subject: Subject) -> nn.Module:
-    """The dense model where and as it will run; itself where it is so already."""
+    """The dense model on the target's device, in its dtype; a copy only where it must change."""
     device, dtype = torch.device(subject.target.device), subject.target.torch_dtype
     here = next(subject.model.parameters())
     if (here.device.type, here.dtype) == (device.type, dtype):
@@ -144,7 +143,7 @@ def _point(spec: Spec, subject: Subject, row: float) -> float:
 
 
 def _measured(examples: int, row: float, seconds: float, timings: int) -> float:
-    """Built, scored on so many examples, and timed so many times for so many seconds."""
+    """Seconds to build a candidate, score it on `examples`, and time it `timings` times."""
     timed = timings * (WARM_UP_SECONDS + TIMED * seconds)
     return BUILD_SECONDS + SCORED * examples * row + timed
 

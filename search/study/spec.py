@@ -202,7 +202,7 @@ class Spec(_Section):
         return self
 
     def setting(self, axis: str) -> Any:
-        """What the study says of an axis."""
+        """The study's setting of an axis."""
         section, key = axis_of(axis).setting_key or ("space", axis)
         return getattr(getattr(self, section), key)
 
@@ -210,7 +210,7 @@ class Spec(_Section):
         return tomli_w.dumps(self.model_dump(exclude_none=True))
 
     def settled(self, there: Spec | None) -> Spec:
-        """With open settings taken from the run `there`, or from the defaults of a new run."""
+        """With open settings from the existing run `there`, or from the defaults of a new run."""
         stratify = self.data.stratify
         if stratify is None:
             stratify = True if there is None else bool(there.data.stratify)
@@ -302,7 +302,7 @@ def parse_spec(
 
 
 def _set_limit(raw: dict[str, Any], overridden: Set[str]) -> None:
-    """Minutes from the command line stand for the trials of the file, and the other way round."""
+    """Minutes of the command line replace trials of the file, and the other way round."""
     section = raw.get("search")
     if not isinstance(section, dict) or not section.get("minutes"):
         return
@@ -315,7 +315,7 @@ def _set_limit(raw: dict[str, Any], overridden: Set[str]) -> None:
 
 
 def _set_objectives(raw: dict[str, Any]) -> None:
-    """Where a study names none: the score of its task, or fidelity; and latency."""
+    """Default objectives: the score of the task, or fidelity without labels; and latency."""
     data, model = (raw.get(section) for section in ("data", "model"))
     name = model.get("task") if isinstance(model, dict) else None
     task = task_of(name) if name in task_names() else None

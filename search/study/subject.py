@@ -50,7 +50,7 @@ CHARACTERS = 4
 
 @dataclass
 class Subject:
-    """What a study is about, loaded and checked."""
+    """The loaded and checked subject."""
 
     task: Task
     target: Target
@@ -59,9 +59,9 @@ class Subject:
     metrics: dict[str, Metric]
     objectives: list[Metric]
     required: tuple[Requirement, ...] = ()
-    """What the study file asks of an answer."""
+    """Requirements that the study file states."""
     remarks: tuple[Remark, ...] = ()
-    """What the user should know about the data and the model."""
+    """Remarks on the data and the model, for the user."""
     _teacher: Teacher | None = field(default=None, init=False, repr=False, compare=False)
 
     def teacher(self, progress: Progress = silent) -> Teacher:
@@ -142,7 +142,7 @@ def load_subject(spec: Spec, progress: Progress = silent) -> Subject:
     """The model, data and metrics of a study, each checked before anything slower is begun.
 
     Raises:
-        StudyError: says what cannot be used, and how to mend it.
+        StudyError: says what cannot be used, and how to correct it.
     """
     try:
         return _loaded(spec, progress)

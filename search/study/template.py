@@ -1,6 +1,6 @@
-"""A study file for one model and its data: every key, its default, and what it means.
+"""Write a study file for one model and its data: every key, its default and its meaning.
 
-Defaults and meanings are those of the models that read the file, so there is one place for both.
+Defaults and meanings come from the pydantic models that read the file.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ def init(
     encoding: of a data file.
 
     Raises:
-        StudyError: the model or the data cannot be used, or a column cannot be told.
+        StudyError: the model or the data cannot be used, or a column cannot be guessed.
         UserError: the file exists already.
     """
     out = out or Path(f"{_name(model)}.toml")
@@ -113,7 +113,7 @@ def study_text(given: Mapping[str, Mapping[str, Any]], source: Path) -> str:
 
 
 def _toml(given: Mapping[str, Mapping[str, Any]]) -> str:
-    """What is given, and nothing else."""
+    """Only the given keys."""
     lines = []
     for name, section in given.items():
         lines += [f"[{name}]", *(f"{key} = {_value(each)}" for key, each in section.items())]
@@ -147,9 +147,9 @@ def _line(key: str, field: FieldInfo) -> Iterator[str]:
 
 
 def _meaning(field: FieldInfo) -> str:
-    """Its description, and what it may be where that is one of a few words."""
-    words = get_args(field.annotation) if get_origin(field.annotation) is Literal else ()
-    parts = (field.description or "", f"One of {', '.join(words)}." if words else "")
+    """Its description, and its choices where there are a few."""
+    choices = get_args(field.annotation) if get_origin(field.annotation) is Literal else ()
+    parts = (field.description or "", f"One of {', '.join(choices)}." if choices else "")
     return " ".join(filter(None, parts))
 
 
