@@ -61,8 +61,8 @@ def test_report_draws_the_front_and_every_point(
 ) -> None:
     copy = shutil.copytree(example, tmp_path / "run")
     page = browse(write_report(RunFolder(copy)).as_uri())
-    assert page.count('<svg class="chart"') >= 3
-    assert page.count('class="front mark"') >= 3
+    assert page.count("<svg") >= 3
+    assert page.count('fill="var(--front)"') >= 3
     assert page.count('class="point"') >= 6
     assert "dense" in page
 

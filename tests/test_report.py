@@ -5,11 +5,11 @@ from __future__ import annotations
 import math
 import re
 import shutil
-import sys
 from dataclasses import replace
 from pathlib import Path
 from xml.etree import ElementTree
 
+import altair as alt
 import pandas as pd
 import pytest
 from hypothesis import given
@@ -18,10 +18,11 @@ from hypothesis import strategies as st
 from paretoformer.search.records.facts import MetricFacts, RunFacts
 from paretoformer.search.records.parquet import read_front, read_table
 from paretoformer.search.records.run_folder import RunFolder
-from paretoformer.search.report.chart import CSS, LIGHT, Layer, Mark, scatter, standalone
-from paretoformer.search.report.front_chart import front_charts
+from paretoformer.search.report.cells import number
+from paretoformer.search.report.front_chart import front_charts, indicator_charts
 from paretoformer.search.report.page import write_report
 from paretoformer.search.report.scale import Scale
+from paretoformer.search.report.svg import DARK, LIGHT, draw
 from paretoformer.search.report.terminal_plot import HEIGHT, terminal_plot
 from paretoformer.search.report.timeline import jobs, spent, timeline_chart
 from paretoformer.search.report.trade import trade
@@ -43,56 +44,59 @@ FACTS = RunFacts(
 DENSE = {"accuracy": 0.9, "latency_ms": 10.0, "disk_mb": 90.0, "memory_mb": 50.0}
 
 
-@pytest.fixture
-def copy(example: Path, tmp_path: Path) -> Path:
-    return Path(shutil.copytree(example, tmp_path / "run"))
-
-
 def row(**values: float | None) -> pd.Series:
     return pd.Series(DENSE | {"speedup": 2.0, "speedup_low": 1.9, "speedup_high": 2.1} | values)
 
 
-def test_report_is_small_runs_nothing_and_knows_dark_screens(copy: Path) -> None:
-    page = write_report(RunFolder(copy)).read_text("utf-8")
-    assert len(page.encode()) < 2 * MEGABYTE / 4
-    assert "<script" not in page
-    assert "prefers-color-scheme: dark" in page
-    assert 'name="viewport"' in page
-    used = set(re.findall(r"var\(--(\w+)\)", page))
-    assert used <= set(LIGHT)
-    assert "Gains: " in page
-    assert "Where the time went" in page
+def titles(svg: str) -> list[str]:
+    """What the marks of a chart show while the pointer rests on them."""
+    return [title.text or "" for title in ElementTree.fromstring(svg).iter(f"{SVG}title")]
 
 
-def test_every_point_of_a_chart_leads_to_its_card(copy: Path) -> None:
-    page = write_report(RunFolder(copy)).read_text("utf-8")
-    led_to = set(re.findall(r'href="#(point-\d+)"', page))
-    assert led_to == set(re.findall(r'id="(point-\d+)"', page))
+@pytest.fixture(scope="module")
+def page(example: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    copied = shutil.copytree(example, tmp_path_factory.mktemp("report") / "run")
+    return write_report(RunFolder(copied))
 
 
-def test_front_lies_beside_the_report_as_svg(copy: Path) -> None:
-    write_report(RunFolder(copy))
-    tree = ElementTree.parse(copy / "front.svg")
-    frame, _ = read_front(copy)
-    titles = [each.text or "" for each in tree.iter(f"{SVG}title")]
+def test_report_is_small_runs_nothing_and_knows_dark_screens(page: Path) -> None:
+    text = page.read_text("utf-8")
+    assert len(text.encode()) < 2 * MEGABYTE / 4
+    assert "<script" not in text
+    assert "prefers-color-scheme: dark" in text
+    assert 'name="viewport"' in text
+    used = set(re.findall(r"var\(--(\w+)\)", text))
+    assert used <= set(LIGHT) == set(DARK)
+    assert "Gains: " in text
+    assert "Where the time went" in text
+
+
+def test_every_point_of_a_chart_leads_to_its_card(page: Path) -> None:
+    text = page.read_text("utf-8")
+    links = re.findall(r'href="([^"]*)"', "".join(re.findall(r"<svg.*?</svg>", text)))
+    cards = re.findall(r'id="(point-\d+)"', text)
+    assert len(links) >= 2 * len(cards)
+    assert set(links) == {f"#{card}" for card in cards}
+
+
+def test_front_is_a_table_of_values_and_intervals_where_charts_cannot_be_seen(page: Path) -> None:
+    text = re.sub(r"<svg.*?</svg>", "", page.read_text("utf-8"))
+    frame, facts = read_front(page.parent)
+    for _, point in frame[frame["role"] != "dominated"].iterrows():
+        for name in facts.metrics:
+            low, high = (number(point[f"{name}_{end}"]) for end in ("low", "high"))
+            assert f'title="{low} to {high}; the search saw ' in text
+            assert f">{number(point[name])}</td>" in text
+
+
+def test_front_is_an_image_in_two_formats_for_every_viewer(page: Path) -> None:
+    svg = (page.parent / "front.svg").read_text("utf-8")
+    frame, _ = read_front(page.parent)
     for trial in frame["trial"][frame["role"] == "front"]:
-        assert any(text.startswith(f"trial {trial}:") for text in titles)
-    assert "var(" not in (copy / "front.svg").read_text()
-
-
-def test_front_lies_beside_the_report_as_png_where_matplotlib_is_installed(copy: Path) -> None:
-    pytest.importorskip("matplotlib")
-    write_report(RunFolder(copy))
-    assert (copy / "front.png").read_bytes().startswith(b"\x89PNG")
-
-
-def test_without_matplotlib_there_is_a_report_and_no_png(
-    copy: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("paretoformer.search.report.front_chart.find_spec", lambda name: None)
-    monkeypatch.setitem(sys.modules, "matplotlib", None)
-    assert write_report(RunFolder(copy)).exists()
-    assert not (copy / "front.png").exists()
+        assert any(text.startswith(f"trial {trial}: ") for text in titles(svg))
+    assert LIGHT["front"] in svg
+    assert "var(" not in svg
+    assert (page.parent / "front.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_gains_and_costs_are_said_in_words() -> None:
@@ -129,55 +133,77 @@ finite = st.floats(-1e9, 1e9).filter(lambda value: value == 0 or abs(value) > 1e
 
 
 @given(st.lists(finite, min_size=1, max_size=20), st.booleans())
-def test_scale_holds_every_value_and_few_ticks(values: list[float], ratios: bool) -> None:
+def test_scale_holds_every_value(values: list[float], ratios: bool) -> None:
     scale = Scale.of([*values, math.nan], ratios=ratios)
     assert all(0 <= scale.share(value) <= 1 for value in values)
-    assert all(scale.holds(tick) for tick in scale.ticks())
-    assert 1 <= len(scale.ticks()) <= 9
+    middle = scale.value(0.5)
+    assert scale.low < middle < scale.high
+    assert scale.share(middle) == pytest.approx(0.5)
 
 
 def test_costs_that_differ_by_a_factor_are_shown_as_ratios() -> None:
     scale = Scale.of([1.0, 100.0], ratios=True)
     assert scale.log
     assert scale.share(10.0) == pytest.approx(0.5)
-    assert {1.0, 10.0, 100.0} <= set(scale.ticks())
     assert not Scale.of([1.0, 4.0], ratios=True).log
     assert not Scale.of([0.0, 100.0], ratios=True).log
 
 
-def test_text_in_a_chart_is_escaped_and_what_is_outside_is_left_out() -> None:
-    marks = [Mark(1, 1, "<script>"), Mark(5, 1, "outside")]
-    unit = Scale(0.0, 2.0)
-    drawn = scatter([Layer("a & b", "front", "circle", marks)], unit, unit, ("x<", "y"))
-    ElementTree.fromstring(drawn)
-    assert "&lt;script&gt;" in drawn
-    assert "outside" not in drawn
-
-
-def test_many_points_cost_a_dozen_bytes_each() -> None:
-    marks = [Mark(i / 1000, i / 1000) for i in range(1000)]
-    unit = Scale(0.0, 1.0)
-    drawn = scatter([Layer("many", "searched", "", marks)], unit, unit, ("x", "y"))
-    assert len(drawn) < 20_000
-
-
-def test_chart_alone_has_colours_that_every_viewer_understands() -> None:
-    unit = Scale(0.0, 1.0)
-    alone = standalone(scatter([], unit, unit, ("x", "y")))
-    ElementTree.fromstring(alone)
-    assert LIGHT["front"] in alone
-    assert "var(" in CSS
-    assert "var(" not in alone
-
-
-def test_chart_shows_the_front_and_what_was_searched(example: Path) -> None:
+def tables(example: Path) -> tuple[pd.DataFrame, pd.DataFrame, RunFacts]:
     frame, facts = read_front(example)
-    trials = read_table(example / "trials.parquet")[0].to_pandas()
-    charts = front_charts(frame, trials, facts)
+    return frame, read_table(example / "trials.parquet")[0].to_pandas(), facts
+
+
+def test_text_in_a_chart_is_escaped() -> None:
+    rows = pd.DataFrame({"x": [1], "y": [1], "text": ["<script> & co"]})
+    chart = alt.Chart(rows).mark_point().encode(x="x:Q", y="y:Q", description="text")
+    assert titles(draw(chart)) == ["<script> & co"]
+
+
+def test_front_has_its_intervals_and_lies_among_what_was_searched(example: Path) -> None:
+    frame, trials, facts = tables(example)
+    charts = [chart.to_dict() for chart in front_charts(frame, trials, facts)]
     assert len(charts) == len(facts.objectives) - 1
-    for chart in charts:
-        assert 'class="dense mark"' in chart
-        assert 'class="searched mark"' in chart
+    for chart, cost in zip(charts, facts.objectives[1:], strict=True):
+        searched, across, along, cards, labels = (
+            chart["datasets"][layer["data"]["name"]] for layer in chart["layer"]
+        )
+        drawn = pd.DataFrame([*searched, *cards]).groupby("kind")["trial"].apply(set)
+        for role, rows in frame.groupby("role"):
+            assert drawn[role] <= set(rows["trial"])
+        assert drawn["front"] == set(frame["trial"][frame["role"] == "front"])
+        assert len(drawn["dense"]) == 1
+        assert len(drawn["searched"]) > 20
+        assert across == along
+        ends = {(bar["x_low"], bar["x_high"]) for bar in across}
+        shown = frame[frame["role"] != "dominated"]
+        assert ends == set(zip(shown[f"{cost}_low"], shown[f"{cost}_high"], strict=True))
+        assert {label["trial"] for label in labels} <= drawn["front"]
+
+
+def test_searched_trials_far_from_the_front_are_left_out(example: Path) -> None:
+    frame, trials, facts = tables(example)
+    trials.loc[trials["trial"] == 2, "accuracy"] = -5.0
+    (svg, *_) = [draw(chart) for chart in front_charts(frame, trials, facts)]
+    assert not any(text.startswith("trial 2:") for text in titles(svg))
+
+
+def test_disturbed_point_is_marked_as_such(example: Path) -> None:
+    frame, trials, facts = tables(example)
+    first = frame.index[frame["role"] == "front"][0]
+    svgs = []
+    for disturbed in (False, True):
+        frame["latency_ms_disturbed"] = (frame.index == first) & disturbed
+        svgs.append(draw(front_charts(frame, trials, facts)[0]))
+    assert ["timed beside other work" in svg for svg in svgs] == [False, True]
+
+
+def test_page_stays_small_however_many_trials_there_were(example: Path) -> None:
+    frame, trials, facts = tables(example)
+    many = pd.concat([trials] * 100, ignore_index=True)
+    charts = [*front_charts(frame, many, facts), *indicator_charts(many, facts)]
+    bars = timeline_chart(jobs(many, frame))
+    assert sum(len(draw(chart)) for chart in (*charts, bars)) < MEGABYTE
 
 
 def spans(starts: list[float], length: float) -> pd.DataFrame:
@@ -198,9 +224,7 @@ def test_time_is_told_without_the_pauses_between_two_runs() -> None:
     assert (search.part, search.minutes) == ("search", pytest.approx(3))
     assert search.phases == {"build": 0, "score": pytest.approx(1.5), "time": pytest.approx(1.5)}
     assert (confirmation.part, confirmation.minutes) == ("confirmation", pytest.approx(2))
-    drawn = timeline_chart(ran)
-    ElementTree.fromstring(drawn)
-    assert "trial 2, search: time, 30 s" in drawn
+    assert "trial 2, search: time, 30 s" in titles(draw(timeline_chart(ran)))
 
 
 def test_run_without_times_has_no_timeline() -> None:

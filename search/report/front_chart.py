@@ -1,115 +1,103 @@
-"""The front as charts: one for each cost that it trades, and one for each indicator of cost."""
+"""The front as charts: one for each cost that it trades, and one for each cost indicator."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable
-from importlib.util import find_spec
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
 
+import altair as alt
 import numpy as np
+import pandas as pd
 
 from paretoformer.search.records import disturbance
 from paretoformer.search.records.facts import RunFacts
 from paretoformer.search.report.cells import number
-from paretoformer.search.report.chart import FIFTHS, LIGHT, Layer, Mark, scatter
 from paretoformer.search.report.scale import Scale
 
-if TYPE_CHECKING:
-    import pandas as pd
-
-SHAPES = {
-    "dominated": ("dominated when confirmed", "cross"),
-    "tied": ("tied", "circle"),
-    "front": ("front", "circle"),
-    "alternative": ("uncompressed, other runtime", "square"),
-    "dense": ("dense", "diamond"),
-    "disturbed": ("timed beside other work", "ring"),
+KINDS = {
+    "searched": ("searched", "circle", 25),
+    "dominated": ("dominated when confirmed", "cross", 70),
+    "tied": ("tied", "circle", 80),
+    "front": ("front", "circle", 80),
+    "alternative": ("uncompressed, other runtime", "square", 80),
+    "dense": ("dense", "diamond", 110),
+    "disturbed": ("timed beside other work", "triangle-down", 80),
 }
-"""Role, or that it is unsure -> its name in the legend, and its shape; later ones lie above."""
-SIGNS = {"cross": "x", "circle": "o", "square": "s", "diamond": "D", "ring": "$\\circ$"}
-"""Shape -> marker of matplotlib."""
-MOST_NAMED = 500
-"""Trials of the search that say their number; where there are more, none does."""
-INDICATOR_SIZE = (300, 240)
+"""Role, or "disturbed" -> its name in the legend, shape and area; later ones are drawn above."""
+BLUE_TO_RED = ["#2f7fd0", "#a3a3a3", "#c0392b"]
+"""From the fastest to the slowest; readable without telling red from green."""
+MOST_DRAWN = 300
+"""Trials of the search in one chart; of more, an even sample."""
+LABEL = (0.045, 0.05)
+"""Width and height of a trial's number, as shares of the chart."""
+LARGE = 10_000
+"""From here on, an axis says 20M for 20,000,000."""
+ENDS = ("low", "high")
 
 
-def front_charts(frame: pd.DataFrame, searched: pd.DataFrame, facts: RunFacts) -> list[str]:
+@dataclass(frozen=True)
+class Side:
+    """A metric along one side of a chart."""
+
+    metric: str
+    title: str
+    scale: Scale
+
+    @classmethod
+    def of(cls, metric: str, values: pd.Series[float], facts: RunFacts) -> Side:
+        """The range of these values; ratios of a metric compare where it has no upper end."""
+        found = facts.metrics[metric]
+        scale = Scale.of(values, ratios=found.direction == "minimize")
+        return cls(metric, f"{metric} ({found.unit})", scale)
+
+    def x(self, field: str = "x") -> alt.X:
+        return alt.X(f"{field}:Q", title=self.title, scale=self._scale(), axis=self._axis())
+
+    def y(self, field: str = "y") -> alt.Y:
+        return alt.Y(f"{field}:Q", title=self.title, scale=self._scale(), axis=self._axis())
+
+    def _scale(self) -> alt.Scale:
+        domain = [self.scale.low, self.scale.high]
+        kind: Literal["log", "linear"] = "log" if self.scale.log else "linear"
+        return alt.Scale(type=kind, domain=domain, nice=False, zero=False, clamp=True)
+
+    def _axis(self) -> alt.Axis:
+        return alt.Axis(format="~s") if self.scale.high > LARGE else alt.Axis()
+
+
+def front_charts(
+    frame: pd.DataFrame, searched: pd.DataFrame, facts: RunFacts
+) -> list[alt.LayerChart]:
     """The first objective against each other one; the front above the searched trials.
 
-    The range is that of the published points: what was far from them lies outside.
+    The range is that of the published points: searched trials far from them are left out.
 
     frame: every row of `front.parquet`. searched: every row of `trials.parquet`.
     """
     quality, *costs = facts.objectives
-    done = as_confirmed(searched[searched["state"] == "complete"], frame, facts)
-    shown, kinds = frame[frame["role"] != "dominated"], _kinds(frame, facts)
-    ends = [value for end in ("_low", "_high") for value in shown[quality + end].dropna()]
-    y = Scale.of(ends, ratios=_is_ratio(quality, facts))
-    return [
-        scatter(
-            [_searched(done, cost, quality), *_published(frame, kinds, cost, quality)],
-            Scale.of(shown[cost].dropna(), ratios=True),
-            y,
-            (_axis(cost, facts), _axis(quality, facts)),
-        )
-        for cost in costs
-    ]
+    done = as_confirmed(sample(searched), frame, facts).assign(kind="searched")
+    rows = pd.concat([done, frame.assign(kind=_kinds(frame, facts))], ignore_index=True)
+    shown = frame[frame["role"] != "dominated"]
+    y = Side.of(quality, pd.concat([shown[f"{quality}_{end}"] for end in ENDS]), facts)
+    return [_front_chart(rows, Side.of(cost, shown[cost], facts), y) for cost in costs]
 
 
-def indicator_charts(searched: pd.DataFrame, facts: RunFacts) -> list[str]:
-    """What each indicator of cost would have one believe of the trials; coloured by latency."""
+def indicator_charts(searched: pd.DataFrame, facts: RunFacts) -> list[alt.Chart]:
+    """The trade-off according to each cost indicator; the colour is the measured latency."""
     quality = facts.objectives[0]
-    done = searched[(searched["state"] == "complete") & searched[quality].notna()]
-    fifths = _fifths(done["latency_ms"].to_numpy(dtype=float))
-    y = Scale.of(done[quality], ratios=_is_ratio(quality, facts))
-    return [
-        scatter(
-            [
-                Layer(kind, kind, "", _marks(done[fifths == index], name, quality))
-                for index, kind in enumerate(FIFTHS)
-            ],
-            Scale.of(done[name].dropna(), ratios=True),
-            y,
-            (_axis(name, facts), quality),
-            INDICATOR_SIZE,
-            legend=False,
-        )
-        for name in facts.costs
-    ]
+    done = sample(searched)
+    done = done.assign(kind="searched", rank=done["latency_ms"].rank(pct=True))
+    y = Side.of(quality, done[quality], facts)
+    return [_indicator_chart(done, Side.of(cost, done[cost], facts), y) for cost in facts.costs]
 
 
-def front_png(frame: pd.DataFrame, facts: RunFacts) -> Callable[[Path], None] | None:
-    """Draws the first chart as a PNG; None where matplotlib is not installed."""
-    if find_spec("matplotlib") is None:
-        return None
-    from matplotlib.figure import Figure
-
-    quality, cost = facts.objectives[:2]
-    figure = Figure(figsize=(7, 5), layout="constrained")
-    axes: Any = figure.subplots()
-    kinds = _kinds(frame, facts)
-    for kind, (name, shape) in SHAPES.items():
-        rows = frame[kinds == kind]
-        if len(rows):
-            axes.scatter(rows[cost], rows[quality], c=LIGHT[kind], marker=SIGNS[shape], label=name)
-    x = Scale.of(frame[cost].dropna(), ratios=True)
-    y = Scale.of(frame[quality].dropna(), ratios=_is_ratio(quality, facts))
-    axes.set(xscale="log" if x.log else "linear", yscale="log" if y.log else "linear")
-    axes.set_xticks(x.ticks(), [number(each) for each in x.ticks()])
-    axes.set_yticks(y.ticks(), [number(each) for each in y.ticks()])
-    axes.minorticks_off()
-    axes.set_axisbelow(True)
-    axes.set(xlabel=_axis(cost, facts), ylabel=_axis(quality, facts))
-    axes.grid(color=LIGHT["line"])
-    axes.legend()
-    return lambda path: figure.savefig(path, format="png", dpi=200)
-
-
-def _is_ratio(quality: str, facts: RunFacts) -> bool:
-    """Whether a quality has no upper end, as perplexity has none: then ratios of it compare."""
-    return facts.metrics[quality].direction == "minimize"
+def sample(searched: pd.DataFrame) -> pd.DataFrame:
+    """At most `MOST_DRAWN` of the complete trials, evenly spread over the search."""
+    done = searched[searched["state"] == "complete"]
+    if len(done) <= MOST_DRAWN:
+        return done
+    return done.iloc[np.linspace(0, len(done) - 1, MOST_DRAWN, dtype=int)]
 
 
 def as_confirmed(searched: pd.DataFrame, frame: pd.DataFrame, facts: RunFacts) -> pd.DataFrame:
@@ -126,55 +114,78 @@ def as_confirmed(searched: pd.DataFrame, frame: pd.DataFrame, facts: RunFacts) -
     return scaled
 
 
-def _searched(done: pd.DataFrame, cost: str, quality: str) -> Layer:
-    shape = "dot" if len(done) <= MOST_NAMED else ""
-    return Layer("searched", "searched", shape, _marks(done, cost, quality))
-
-
 def _kinds(frame: pd.DataFrame, facts: RunFacts) -> pd.Series[str]:
-    """The key of `SHAPES` for each row: its role, unless one of its objectives is unsure."""
+    """The key of `KINDS` for each row: its role, unless one of its objectives is disturbed."""
     sure = frame.index.isin(disturbance.undisturbed(frame, facts.objectives).index)
     return frame["role"].where(sure | (frame["role"] == "dominated"), "disturbed")
 
 
-def _published(frame: pd.DataFrame, kinds: pd.Series[str], cost: str, quality: str) -> list[Layer]:
-    layers = []
-    for kind, (name, shape) in SHAPES.items():
-        rows = frame[kinds == kind]
-        links = kind != "dominated"  # those have no card
-        layers.append(Layer(name, kind, shape, _marks(rows, cost, quality, links=links)))
-    return layers
-
-
-def _marks(rows: pd.DataFrame, cost: str, quality: str, *, links: bool = False) -> list[Mark]:
-    """links: lead to the card of the trial, with intervals, its number next to it."""
-    return [
-        Mark(
-            float(row[cost]),
-            float(row[quality]),
-            f"trial {row['trial']}: {quality} {number(row[quality])}, {cost} {number(row[cost])}",
-            (_interval(row, cost), _interval(row, quality)) if links else None,
-            f"#point-{row['trial']}" if links else "",
-            str(row["trial"]) if row.get("role") == "front" else "",
-        )
-        for _, row in rows.iterrows()
-        if not (_is_missing(row[cost]) or _is_missing(row[quality]))
+def _front_chart(rows: pd.DataFrame, x: Side, y: Side) -> alt.LayerChart:
+    points = _points(rows, x, y)
+    has_card = ~points["kind"].isin(["searched", "dominated"])
+    cards = points[has_card]
+    colour, shape, area = _legend(points)
+    bars = alt.Chart(cards.dropna()).mark_rule(opacity=0.5, aria=False)
+    bars = bars.encode(x.x(), y.y(), colour)
+    marks = (x.x(), y.y(), colour, shape, area, alt.Description("text"))
+    labels = alt.Chart(_apart(cards[cards["kind"] == "front"], x.scale, y.scale))
+    layers = [
+        alt.Chart(points[~has_card]).mark_point(filled=True, opacity=1).encode(*marks),
+        bars.encode(x.x("x_low"), alt.X2("x_high")),
+        bars.encode(y.y("y_low"), alt.Y2("y_high")),
+        alt.Chart(cards).mark_point(filled=True, opacity=1).encode(*marks, href="link"),
+        labels.mark_text(dx=9, dy=-9, color="var(--text)").encode(x.x(), y.y(), text="trial:N"),
     ]
+    return alt.LayerChart(layer=layers, width=480, height=370)
 
 
-def _interval(row: pd.Series[Any], name: str) -> tuple[float, float]:
-    return float(row[f"{name}_low"]), float(row[f"{name}_high"])
+def _indicator_chart(done: pd.DataFrame, x: Side, y: Side) -> alt.Chart:
+    points = _points(done, x, y).assign(rank=done["rank"])
+    colour = alt.Color("rank:Q", scale=alt.Scale(range=BLUE_TO_RED), legend=None)
+    marks = alt.Chart(points, width=260, height=200).mark_circle(size=25, opacity=0.8)
+    chart: alt.Chart = marks.encode(x.x(), y.y(), colour, description="text")
+    return chart
 
 
-def _is_missing(value: float | None) -> bool:
-    return value is None or math.isnan(value)
+def _points(rows: pd.DataFrame, x: Side, y: Side) -> pd.DataFrame:
+    """The rows inside the chart: place, intervals, description, and link to the card."""
+    points = rows[["trial", "kind"]].copy()
+    for name, side in (("x", x), ("y", y)):
+        points[name] = rows[side.metric].astype(float)
+        for end in ENDS:
+            points[f"{name}_{end}"] = rows[f"{side.metric}_{end}"].astype(float)
+    points["name"] = points["kind"].map(lambda kind: KINDS[kind][0])
+    points["text"] = [
+        f"trial {trial}: {y.metric} {number(quality)}, {x.metric} {number(cost)}"
+        for trial, cost, quality in zip(points["trial"], points["x"], points["y"], strict=True)
+    ]
+    points["link"] = "#point-" + points["trial"].astype(str)
+    inside = points["x"].map(x.scale.holds) & points["y"].map(y.scale.holds)
+    order = {kind: index for index, kind in enumerate(KINDS)}
+    return points[inside].sort_values("kind", key=lambda kinds: kinds.map(order), kind="stable")
 
 
-def _fifths(values: np.ndarray) -> np.ndarray:
-    """(trials,) 0 for the fastest fifth of them, 4 for the slowest."""
-    bounds = np.nanquantile(values, [0.2, 0.4, 0.6, 0.8]) if len(values) else np.zeros(4)
-    return np.asarray(np.searchsorted(bounds, values))
+def _legend(points: pd.DataFrame) -> tuple[alt.Color, alt.Shape, alt.Size]:
+    """Colour, shape and area by kind: one legend of the kinds that there are."""
+    used = {kind: KINDS[kind] for kind in KINDS if kind in set(points["kind"])}
+
+    def scale(values: Sequence[str | int]) -> alt.Scale:
+        return alt.Scale(domain=[name for name, _, _ in used.values()], range=list(values))
+
+    key = alt.Legend(columns=3)
+    return (
+        alt.Color("name:N", scale=scale([f"var(--{kind})" for kind in used]), legend=key),
+        alt.Shape("name:N", scale=scale([shape for _, shape, _ in used.values()]), legend=key),
+        alt.Size("name:N", scale=scale([area for _, _, area in used.values()]), legend=key),
+    )
 
 
-def _axis(name: str, facts: RunFacts) -> str:
-    return f"{name} ({facts.metrics[name].unit})"
+def _apart(points: pd.DataFrame, x: Scale, y: Scale) -> pd.DataFrame:
+    """Points whose labels do not cover each other."""
+    places = list(zip(points["x"].map(x.share), points["y"].map(y.share), strict=True))
+    kept: list[int] = []
+    for index, (left, top) in enumerate(places):
+        others = (places[other] for other in kept)
+        if all(abs(left - x) > LABEL[0] or abs(top - y) > LABEL[1] for x, y in others):
+            kept.append(index)
+    return points.iloc[kept]

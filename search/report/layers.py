@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from html import escape
 
 from paretoformer.search.report.cells import in_words
-from paretoformer.search.report.chart import LIGHT
+from paretoformer.search.report.svg import LIGHT
 from paretoformer.spaces.axes import axes
 from paretoformer.spaces.candidate import Candidate
 

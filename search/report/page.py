@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
 import jinja2
+import vl_convert
 
 from paretoformer.evaluators.tasks import task_of
 from paretoformer.search.records import disturbance
@@ -22,7 +22,6 @@ from paretoformer.search.report.cells import (
     speedup,
     varying_axes,
 )
-from paretoformer.search.report.chart import CSS, DARK, LIGHT, standalone, variables
 from paretoformer.search.report.evidence import (
     contributions,
     misled_by_flops,
@@ -30,8 +29,13 @@ from paretoformer.search.report.evidence import (
     shrinkage,
     techniques,
 )
-from paretoformer.search.report.front_chart import front_charts, front_png, indicator_charts
+from paretoformer.search.report.front_chart import (
+    MOST_DRAWN,
+    front_charts,
+    indicator_charts,
+)
 from paretoformer.search.report.layers import colours_of, layer_rows
+from paretoformer.search.report.svg import DARK, LIGHT, css_variables, draw, in_light_colours
 from paretoformer.search.report.timeline import jobs, spent, timeline_chart
 from paretoformer.search.report.trade import trade
 from paretoformer.spaces.axes import axes
@@ -45,9 +49,7 @@ if TYPE_CHECKING:
 
 
 def write_report(folder: RunFolder) -> Path:
-    """Write `report.html`, and the front as `front.svg`, from the tables of a finished run.
-
-    `front.png`, too, where matplotlib is installed.
+    """Write `report.html`, `front.svg` and `front.png` from the tables of a finished run.
 
     Raises:
         RunError: the run is not finished, or its files are damaged.
@@ -66,7 +68,7 @@ def _write(folder: RunFolder) -> Path:
     shown = frame[frame["role"] != "dominated"]
     dense = frame[frame["role"] == "dense"].iloc[0]
     points = [_point(row, dense, facts, folder) for _, row in shown.iterrows()]
-    charts = front_charts(frame, searched, facts)
+    charts = [draw(chart) for chart in front_charts(frame, searched, facts)]
     ran = jobs(searched, frame)
     colours = colours_of(row for point in points for row in point["layers"])
     page = template.render(
@@ -75,13 +77,12 @@ def _write(folder: RunFolder) -> Path:
         size=task_of(facts.study["model"]["task"]).shown(facts.study["target"]["sequence_length"]),
         machine=facts.machine,
         columns=varying_axes([Candidate.from_json(text) for text in shown["candidate"]]),
-        css=CSS,
-        light=variables(LIGHT),
-        dark=variables(DARK),
+        light=css_variables(LIGHT),
+        dark=css_variables(DARK),
         charts=charts,
         headline=facts.objectives,
         others=[name for name in facts.metrics if name not in facts.objectives],
-        timeline="" if ran.empty else timeline_chart(ran),
+        timeline="" if ran.empty else draw(timeline_chart(ran)),
         spent=[] if ran.empty else spent(ran),
         points=points,
         colours=colours,
@@ -89,7 +90,8 @@ def _write(folder: RunFolder) -> Path:
         searched=len(searched),
         dominated=int((frame["role"] == "dominated").sum()),
         number=number,
-        indicators=indicator_charts(searched, facts),
+        indicators=[draw(chart) for chart in indicator_charts(searched, facts)],
+        drawn=MOST_DRAWN,
         agreement=rank_agreement(searched, facts),
         misled=misled_by_flops(searched),
         contributions=contributions(searched, facts),
@@ -99,18 +101,12 @@ def _write(folder: RunFolder) -> Path:
         mark=disturbance.MARK,
         disturbed=_disturbed(searched, facts),
     )
+    front = in_light_colours(charts[0])
     write_atomically(folder.report, page)
-    write_atomically(folder.path / "front.svg", standalone(charts[0]))
-    _write_png(folder.path / "front.png", frame, facts)
+    write_atomically(folder.path / "front.svg", front)
+    with atomic_file(folder.path / "front.png") as part:
+        part.write_bytes(vl_convert.svg_to_png(front, scale=2))
     return folder.report
-
-
-def _write_png(path: Path, frame: pd.DataFrame, facts: RunFacts) -> None:
-    """Nothing where matplotlib is not installed."""
-    draw: Callable[[Path], None] | None = front_png(frame, facts)
-    if draw is not None:
-        with atomic_file(path) as part:
-            draw(part)
 
 
 def _point(row: pd.Series, dense: pd.Series, facts: RunFacts, folder: RunFolder) -> dict[str, Any]:
@@ -172,5 +168,5 @@ def _unstable(searched: pd.DataFrame, facts: RunFacts) -> list[int]:
 
 def _disturbed(searched: pd.DataFrame, facts: RunFacts) -> list[int]:
     """Trials of which a timing ran beside other work."""
-    sure = disturbance.undisturbed(searched, facts.metrics)["trial"]
-    return [int(trial) for trial in searched["trial"] if trial not in set(sure)]
+    sure = disturbance.undisturbed(searched, facts.metrics).index
+    return [int(trial) for trial in searched["trial"].drop(sure)]

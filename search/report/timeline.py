@@ -3,23 +3,22 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
+import altair as alt
 import pandas as pd
 
 from paretoformer.evaluators.outcome import Phase
 from paretoformer.search.report.cells import number
-from paretoformer.search.report.chart import svg
 from paretoformer.search.report.evidence import timeline
-from paretoformer.search.report.scale import Scale
 
 PAUSE_SECONDS = 120.0
 """When nothing ran for longer, the study was interrupted: such a pause is left out."""
 WORDS = {Phase.BUILD: "build", Phase.SHARED: "score", Phase.TIMING: "time"}
 """What the lanes are called."""
-MOST_NAMED = 600
-"""Jobs that say which trial they were of; where there are more, none does."""
-LANE, LEFT, WIDTH = 26, 52, 480
+MOST_DRAWN = 600
+"""Jobs with a bar of their own; more are joined."""
+SLOTS = 300
+"""Of the whole time, in which jobs are joined."""
 
 
 @dataclass(frozen=True)
@@ -68,40 +67,32 @@ def _minutes(rows: pd.DataFrame) -> float:
     return float((rows["end"] - rows["begin"]).sum())
 
 
-def timeline_chart(found: pd.DataFrame) -> str:
+def timeline_chart(found: pd.DataFrame) -> alt.Chart:
     """A lane for each phase, a bar for each job; confirmation in its own colour."""
-    bottom = 8 + LANE * len(Phase)
-    scale = Scale(0.0, float(found["end"].max()) or 1.0)
-    named = len(found) <= MOST_NAMED
-    parts = [_lane(word, index) for index, word in enumerate(WORDS.values())]
-    parts += [_job(row, scale, named) for row in found.itertuples()]
-    parts += [_tick(value, _x(scale, value), bottom) for value in scale.ticks()]
-    parts.append(f'<text x="{LEFT - 6}" y="{bottom + 14}" text-anchor="end">min</text>')
-    return svg(parts, (WIDTH, bottom + 24), "when each trial was built, scored and timed")
+    bars = found.assign(phase=found["phase"].map({phase.value: WORDS[phase] for phase in Phase}))
+    bars["text"] = [
+        f"trial {trial}, {part}: {phase}, {number(60 * minutes)} s"
+        for trial, part, phase, minutes in zip(
+            bars["trial"], bars["part"], bars["phase"], bars["end"] - bars["begin"], strict=True
+        )
+    ]
+    bars = bars[["part", "phase", "begin", "end", "text"]]
+    colour = alt.Scale(domain=["search", "confirmation"], range=["var(--dense)", "var(--front)"])
+    drawn = bars if len(bars) <= MOST_DRAWN else _joined(bars)
+    marks = alt.Chart(drawn, width=480, height=170).mark_bar(opacity=0.75)
+    chart: alt.Chart = marks.encode(
+        alt.X("begin:Q", title="minutes"),
+        alt.X2("end"),
+        alt.Y("phase:N", title=None, sort=list(WORDS.values())),
+        alt.Color("part:N", scale=colour),
+        description="text",
+    )
+    return chart
 
 
-def _x(scale: Scale, minutes: float) -> float:
-    return LEFT + (WIDTH - LEFT - 12) * scale.clipped(minutes)
-
-
-def _lane(word: str, index: int) -> str:
-    y = 8 + LANE * index
-    line = f'<path class="grid" d="M{LEFT} {y + LANE - 4}H{WIDTH - 12}"/>'
-    return f'{line}<text x="{LEFT - 6}" y="{y + 15}" text-anchor="end">{word}</text>'
-
-
-def _job(row: Any, scale: Scale, named: bool) -> str:
-    phase = Phase(row.phase)
-    begin, end = _x(scale, row.begin), _x(scale, row.end)
-    y = 8 + LANE * list(WORDS).index(phase)
-    kind = "dense" if row.part == "search" else "front"
-    where = f'x="{begin:.1f}" y="{y}" width="{max(0.6, end - begin):.1f}" height="{LANE - 7}"'
-    if not named:
-        return f'<rect class="{kind} job" {where}/>'
-    seconds = number(60 * (row.end - row.begin))
-    title = f"trial {row.trial}, {row.part}: {WORDS[phase]}, {seconds} s"
-    return f'<rect class="{kind} job" {where}><title>{title}</title></rect>'
-
-
-def _tick(value: float, x: float, bottom: float) -> str:
-    return f'<text x="{x:.1f}" y="{bottom + 14}" text-anchor="middle">{number(value)}</text>'
+def _joined(bars: pd.DataFrame) -> pd.DataFrame:
+    """One bar for the jobs of a phase that begin within the same `SLOTS`th of the time."""
+    slot = (bars["begin"] / bars["end"].max() * SLOTS).astype(int)
+    groups = bars.groupby(["part", "phase", slot.rename("slot")])
+    joined = groups.agg(begin=("begin", "min"), end=("end", "max"), jobs=("text", "size"))
+    return joined.reset_index().assign(text=lambda rows: rows["jobs"].map("{} jobs".format))
