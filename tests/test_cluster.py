@@ -155,6 +155,7 @@ def test_jobs_of_a_node_that_dies_are_done_by_the_others(cluster: Any) -> None:
     assert {result.outcome for result in results} == {Outcome.OK}
 
 
+@pytest.mark.nightly
 def test_workers_that_do_not_time_go_on_without_a_node_that_dies(cluster: Any) -> None:
     dying = cluster.add_node(num_cpus=1)
     where = replace(places("edge-box", machine_of=each_node), timing=())

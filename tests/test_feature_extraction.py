@@ -278,25 +278,6 @@ def test_texts_of_few_queries_are_mixed_and_prompts_named(tmp_path: Path) -> Non
     assert task.apart("search", rows).texts == ("q", "a", "q", "b", "r", "a")
 
 
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"label": -1.0}, "a relevance is below 0"),
-        ({"label": "high"}, "label 'high' is no score: retrieval compares with numbers"),
-        ({"label": 1.0}, "has no query with several passages, one of them relevant"),
-    ],
-)
-def test_relevance_that_cannot_be_used_is_refused_in_one_line(
-    tmp_path: Path, change: dict[str, Any], message: str
-) -> None:
-    study = retrieval_study(tmp_path)
-    rows = pd.read_csv(tmp_path / "data.csv").assign(**change)
-    rows.to_csv(tmp_path / "data.csv", index=False)
-    with pytest.raises(StudyError, match=message) as caught:
-        load_subject(load_spec(study))
-    assert "\n" not in str(caught.value)
-
-
 @pytest.mark.slow
 @pytest.mark.usefixtures("inline")
 @sampled("runtime", ["torch", "openvino"], ["openvino"])

@@ -24,7 +24,6 @@ from tests.sampled import sampled
 from tests.test_cutting import tiny as deep
 from tests.test_exported_folder import CUT
 from tests.test_surgery import DAILY, inputs, logits
-from tests.tiny import write_model
 
 EVERY = HeadMask.all(5, 4)
 ALL = CUT | {
@@ -107,21 +106,6 @@ def test_it_may_be_trained(folder: Path) -> None:
     model = transformers.AutoModelForSequenceClassification.from_pretrained(folder).train()
     model(**inputs(model)).logits.sum().backward()
     assert all(parameter.grad is not None for parameter in model.classifier.parameters())
-
-
-def test_pipeline_opens_an_export(tmp_path: Path) -> None:
-    write_model(tmp_path / "dense")
-    dense = transformers.AutoModelForSequenceClassification.from_pretrained(tmp_path / "dense")
-    layers, heads = dense.config.num_hidden_layers, dense.config.num_attention_heads
-    mask = HeadMask(((True,) + (False,) * (heads - 1),) * layers)
-    folder = pf.save_compressed(pf.compress(dense, Candidate(mask)), tmp_path / "export")
-    transformers.AutoTokenizer.from_pretrained(tmp_path / "dense").save_pretrained(folder)
-    pipe = transformers.pipeline("text-classification", model=str(folder), device="cpu")
-    (found,) = pipe("word1 word2 word3")
-    batch = pipe.tokenizer("word1 word2 word3", return_tensors="pt")
-    with torch.no_grad():
-        wanted = pf.load_compressed(folder)(**batch).logits.softmax(dim=-1).max()
-    assert found["score"] == pytest.approx(float(wanted), abs=1e-5)
 
 
 ORDERS = {
