@@ -16,7 +16,7 @@ from tests.tiny import write_study
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("inline")]
 
-EXTRA = '[recovery]\ndistill_minutes = 0.05\n[space]\nruntime = ["torch"]\n'
+EXTRA = '[recovery]\ndistill_minutes = 0.05\n[space]\nruntime = ["torch"]\nattention = ["full"]\n'
 ANY = ["accuracy >= 0"]
 
 

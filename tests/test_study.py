@@ -31,7 +31,7 @@ from tests.tiny import write_study
 
 pytestmark = [pytest.mark.slow, pytest.mark.alone, pytest.mark.timeout(600)]
 
-TORCH = '[space]\nruntime = ["torch"]\n'
+TORCH = '[space]\nruntime = ["torch"]\nattention = ["full"]\n'
 """Without conversions: these tests are about the loop around them."""
 
 COMMAND = [sys.executable, "-m", "paretoformer.search.cli"]
