@@ -70,12 +70,14 @@ def one_thread() -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def hasty() -> Iterator[None]:
-    """Timings end at once: for what does not depend on their values."""
+    """Timings and intervals are rough: for what does not depend on their values."""
+    from paretoformer.evaluators.common import statistics
     from paretoformer.evaluators.timing import protocol
     from paretoformer.search.planning import block_costs
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(protocol, "WARM_UP_SECONDS", 0.05)
+        patch.setattr(statistics, "RESAMPLES", 19)
         patch.setattr(block_costs, "ROUNDS", (2, 2))
         patch.setattr(block_costs, "BLOCK_SECONDS", 0.001)
         yield
