@@ -30,7 +30,8 @@ import torch
 import transformers
 
 from paretoformer.evaluators.common.target import Target
-from paretoformer.evaluators.data.examples import DataSource, read_splits
+from paretoformer.evaluators.data.examples import DataSource
+from paretoformer.evaluators.data.splits import read_splits
 from paretoformer.evaluators.demo.assets import minilm
 from paretoformer.evaluators.demo.training import fine_tune
 from paretoformer.evaluators.tasks import task_of

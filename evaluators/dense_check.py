@@ -10,7 +10,7 @@ from torch import nn
 
 from paretoformer.evaluators.common.progress import Progress, silent
 from paretoformer.evaluators.common.remark import Remark
-from paretoformer.evaluators.data.reading import DataError
+from paretoformer.evaluators.data.table import DataError
 from paretoformer.evaluators.data.workload import Workload, in_order
 from paretoformer.evaluators.tasks.task import Task
 from paretoformer.spaces.common.malformed import one_line

@@ -281,7 +281,8 @@ def test_families_load_from_a_folder(family: str, tmp_path: Path) -> None:
 
 
 def test_splits_of_one_file_share_no_text(tmp_path: Path) -> None:
-    from paretoformer.evaluators.data.examples import DataSource, read_splits
+    from paretoformer.evaluators.data.examples import DataSource
+    from paretoformer.evaluators.data.splits import read_splits
 
     rows = write_data(tmp_path / "data.csv").read_text().splitlines()
     doubled = [rows[0], *rows[1:], *(row.upper().replace(" ", "  ") for row in rows[1:])]

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from paretoformer.evaluators.data.reading import ClassLabel, DataError
+from paretoformer.evaluators.data.table import ClassLabel, DataError
 from paretoformer.evaluators.tasks import task_of
 from paretoformer.evaluators.tasks.labels import class_numbers, doubts
 

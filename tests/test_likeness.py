@@ -10,7 +10,8 @@ import pytest
 import torch
 
 import paretoformer as pf
-from paretoformer.evaluators.data.examples import DataSource, read_splits
+from paretoformer.evaluators.data.examples import DataSource
+from paretoformer.evaluators.data.splits import read_splits
 from paretoformer.evaluators.metrics import Bench
 from paretoformer.evaluators.metrics.likeness import Divergence, Fidelity
 from paretoformer.evaluators.timing.protocol import TimingProtocol

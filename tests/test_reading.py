@@ -9,8 +9,10 @@ from pathlib import Path
 import datasets
 import pytest
 
-from paretoformer.evaluators.data.examples import DataSource, read_splits
-from paretoformer.evaluators.data.reading import ClassLabel, DataError, read_columns
+from paretoformer.evaluators.data.examples import DataSource
+from paretoformer.evaluators.data.reading import read_columns
+from paretoformer.evaluators.data.splits import read_splits
+from paretoformer.evaluators.data.table import ClassLabel, DataError
 
 ROWS = 80
 
@@ -83,6 +85,20 @@ def test_lines_of_a_quoted_text_may_each_have_the_delimiter(tmp_path: Path) -> N
     path.write_text(lines(more=('"one, and\nmore",1',)))
     assert rows(path)["one, and\nmore"] == "1"
     assert "quotation marks" not in said(path)
+
+
+def test_a_long_text_may_be_quoted(tmp_path: Path) -> None:
+    long = "a word " * 30_000
+    path = tmp_path / "rows.csv"
+    path.write_text(lines(more=(f'"{long}",1',)))
+    assert rows(path)[long] == "1"
+
+
+def test_a_quotation_mark_that_is_never_closed_is_named_with_its_line(tmp_path: Path) -> None:
+    path = tmp_path / "rows.csv"
+    path.write_text(lines(more=('"two, or\nmore lines', "the end,1")))
+    with pytest.raises(DataError, match="quotation marks do not fit: line 84"):
+        rows(path)
 
 
 @pytest.mark.parametrize("ending", ["parquet", "jsonl"])
@@ -188,7 +204,7 @@ def test_json_may_be_a_list_or_hold_one(tmp_path: Path, shape: str) -> None:
 def test_rows_longer_than_the_header_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "rows.csv"
     path.write_text("text,label\n" + "\n".join(f"a,{i},0" for i in range(ROWS)))
-    with pytest.raises(DataError, match="more cells than the first line names"):
+    with pytest.raises(DataError, match="row 1 has more cells than the first line names"):
         rows(path)
 
 

@@ -16,8 +16,9 @@ from hypothesis import strategies as st
 from sklearn.metrics import ndcg_score
 
 from paretoformer.evaluators.common.statistics import ndcg_of_queries, reciprocal_ranks
-from paretoformer.evaluators.data.examples import DataSource, read_splits
-from paretoformer.evaluators.data.reading import DataError
+from paretoformer.evaluators.data.examples import DataSource
+from paretoformer.evaluators.data.splits import read_splits
+from paretoformer.evaluators.data.table import DataError
 from paretoformer.evaluators.metrics import metric_of
 from paretoformer.evaluators.tasks import task_of
 from paretoformer.search.records.errors import StudyError

@@ -15,8 +15,10 @@ import torch
 import transformers
 from seqeval.metrics import f1_score
 
-from paretoformer.evaluators.data.examples import DataSource, read_splits
-from paretoformer.evaluators.data.reading import DataError, read_columns
+from paretoformer.evaluators.data.examples import DataSource
+from paretoformer.evaluators.data.reading import read_columns
+from paretoformer.evaluators.data.splits import read_splits
+from paretoformer.evaluators.data.table import DataError
 from paretoformer.evaluators.data.workload import IGNORED
 from paretoformer.evaluators.metrics import metric_of
 from paretoformer.evaluators.metrics.f1 import entity_counts

@@ -8,10 +8,11 @@ from collections.abc import Iterator, Mapping, Sequence
 import numpy as np
 import torch
 
-from paretoformer.evaluators.data.examples import RECOVERY_AT_LEAST
 from paretoformer.evaluators.data.workload import Encoded, Workload
 from paretoformer.spaces.recovery.teacher import Texts
 
+RECOVERY_AT_LEAST = 128
+"""With fewer texts of its own, recovery uses those that rank the heads."""
 FIT_TOKENS = 16_384
 """Of the texts that a repair is solved from: some ten for each unknown of a row."""
 FIT_EXAMPLES = 512

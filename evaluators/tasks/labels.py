@@ -17,7 +17,7 @@ from scipy.optimize import linear_sum_assignment
 
 from paretoformer.evaluators.common.remark import Remark
 from paretoformer.evaluators.data.examples import Labels
-from paretoformer.evaluators.data.reading import ClassLabel, DataError
+from paretoformer.evaluators.data.table import ClassLabel, DataError
 
 WHOLE = re.compile(r"[+-]?[0-9]+(\.0*)?")
 NO_LABEL = frozenset({-1, -100})

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from paretoformer.evaluators.common.remark import Remark
 from paretoformer.evaluators.data.examples import Labels
-from paretoformer.evaluators.data.reading import DataError
+from paretoformer.evaluators.data.table import DataError
 from paretoformer.evaluators.tasks.classifier import TextClassifier
 from paretoformer.evaluators.tasks.labels import (
     class_names,

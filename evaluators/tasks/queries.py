@@ -10,7 +10,7 @@ import numpy as np
 from paretoformer.evaluators.common.remark import Remark
 from paretoformer.evaluators.common.statistics import ndcg_of_queries
 from paretoformer.evaluators.data.examples import Examples, Labels, SplitName
-from paretoformer.evaluators.data.reading import DataError
+from paretoformer.evaluators.data.table import DataError
 from paretoformer.evaluators.tasks.labels import numbers_of
 
 LEAST_QUERIES = 2

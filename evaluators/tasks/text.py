@@ -12,7 +12,7 @@ import torch
 from paretoformer.evaluators.common.remark import Remark
 from paretoformer.evaluators.common.target import Target
 from paretoformer.evaluators.data.examples import Examples, SplitName
-from paretoformer.evaluators.data.reading import DataError
+from paretoformer.evaluators.data.table import DataError
 from paretoformer.evaluators.data.workload import Encoded, Inputs, Split, Workload
 
 

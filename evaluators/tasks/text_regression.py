@@ -14,7 +14,7 @@ from paretoformer.evaluators.common.remark import Remark
 from paretoformer.evaluators.common.statistics import rank_correlation
 from paretoformer.evaluators.common.target import Target
 from paretoformer.evaluators.data.examples import Examples, Labels, SplitName
-from paretoformer.evaluators.data.reading import DataError
+from paretoformer.evaluators.data.table import DataError
 from paretoformer.evaluators.data.workload import Workload
 from paretoformer.evaluators.tasks.classifier import TextClassifier
 from paretoformer.evaluators.tasks.labels import numbers_of

@@ -13,7 +13,7 @@ from transformers.models.auto import modeling_auto
 from paretoformer.evaluators.common.remark import Remark
 from paretoformer.evaluators.common.target import Target
 from paretoformer.evaluators.data.examples import Examples, Form, Labels, SplitName
-from paretoformer.evaluators.data.reading import DataError
+from paretoformer.evaluators.data.table import DataError
 from paretoformer.evaluators.data.workload import IGNORED, Encoded, Workload
 from paretoformer.evaluators.tasks.labels import (
     class_names,

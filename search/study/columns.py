@@ -6,7 +6,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import NoReturn
 
-from paretoformer.evaluators.data.reading import DataError, read_columns
+from paretoformer.evaluators.data.reading import read_columns
+from paretoformer.evaluators.data.table import DataError
 from paretoformer.search.records.errors import StudyError
 from paretoformer.spaces.common.registry import did_you_mean
 

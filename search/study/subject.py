@@ -21,9 +21,10 @@ from paretoformer.evaluators.common.target import (
     check_threads,
     physical_cores,
 )
-from paretoformer.evaluators.data.examples import DataSource, read_splits
-from paretoformer.evaluators.data.reading import DataError
+from paretoformer.evaluators.data.examples import DataSource
 from paretoformer.evaluators.data.recovery_texts import recovery_texts
+from paretoformer.evaluators.data.splits import read_splits
+from paretoformer.evaluators.data.table import DataError
 from paretoformer.evaluators.data.workload import Workload
 from paretoformer.evaluators.dense_check import check_dense
 from paretoformer.evaluators.metrics import Metric, available, metrics_of

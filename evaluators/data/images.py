@@ -1,0 +1,68 @@
+"""Images: files in folders, and cells of tables."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import Any
+
+from paretoformer.evaluators.common.remark import Remark
+from paretoformer.evaluators.data.table import DataError, Table, reason
+
+ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
+
+
+def read_image_folder(folder: str, image: str, label: str) -> Table:
+    """The images under a folder, labelled by the name of the folder that each lies in.
+
+    image, label: names for the two columns. Unlike `datasets`, no folder name such as `test` is
+    taken as a split, and what is no image is counted.
+
+    Raises:
+        DataError: there is none.
+    """
+    top = Path(folder)
+    files = sorted(path for path in top.rglob("*") if path.is_file())
+    paths = [path for path in files if path.suffix.lower() in ENDINGS]
+    if not paths:
+        raise DataError(f"{folder} holds no image ({', '.join(ENDINGS)}).")
+    values: dict[str, list[Any]] = {image: list(map(str, paths))}
+    remarks = []
+    if label:
+        values[label] = [None if path.parent == top else path.parent.name for path in paths]
+        remarks.append(Remark(f"{top.name}: an image is labelled by the name of its folder."))
+    if others := len(files) - len(paths):
+        remarks.append(Remark(f"{top.name}: {others} files that are no images are not read."))
+    return Table(tuple(values), values, tuple(remarks))
+
+
+def image_bytes(source: str, row: int, value: Any) -> bytes | None:
+    """The file of an image, whose cell holds its bytes, its path, or both as `datasets` keeps them.
+
+    A path is relative to the data file `source`.
+
+    Raises:
+        DataError: it is no image that can be opened.
+    """
+    try:
+        from PIL import Image, UnidentifiedImageError
+    except ImportError:
+        raise DataError("images need Pillow: pip install 'paretoformer[images]'.") from None
+    cell = (value.get("bytes") or value.get("path")) if isinstance(value, dict) else value
+    try:
+        if isinstance(cell, str):
+            cell = (Path(source).parent / cell).read_bytes() if cell.strip() else None
+        if cell is None:
+            return None
+        with Image.open(io.BytesIO(cell)) as image:
+            image.load()  # a file that was cut off has a good head
+    except UnidentifiedImageError:  # its own text names an object in memory
+        raise DataError(_refusal(source, row, value, "no format that Pillow knows")) from None
+    except Exception as error:  # Pillow raises what its decoders raise
+        raise DataError(_refusal(source, row, value, reason(error))) from None
+    return bytes(cell)
+
+
+def _refusal(source: str, row: int, value: Any, why: str) -> str:
+    shown = value if isinstance(value, str) else "its cell"
+    return f"{source}: row {row} holds no image that can be opened ({shown}): {why}"

@@ -1,0 +1,235 @@
+"""Splits: the examples of a study in parts that never overlap."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from paretoformer.evaluators.common.remark import Remark
+from paretoformer.evaluators.data.examples import DataSource, Examples, Form, Labels, SplitName
+from paretoformer.evaluators.data.rows import read_examples
+from paretoformer.evaluators.data.table import DataError
+
+TRAIN_EXAMPLES = 256
+"""Training examples that rank the heads; more are not read."""
+TRAIN_AT_LEAST = 32
+STEER_EXAMPLES = 256
+"""Further training examples, on which a search sees how far answers are from the dense model's."""
+RECOVERY_EXAMPLES = 20_000
+"""Further texts that candidates are repaired from, and distilled on; more are not read."""
+
+
+@dataclass(frozen=True)
+class Splits:
+    """Examples that never overlap, and what was noticed on the way."""
+
+    examples: dict[SplitName, Examples]
+    remarks: tuple[Remark, ...] = ()
+
+
+LabelReader = Callable[[Sequence[Any]], Labels]
+"""All the labels of a study, as they are in its files -> as the task uses them."""
+
+
+def as_they_are(labels: Sequence[Any]) -> Labels:
+    return Labels(tuple(labels))
+
+
+def read_splits(
+    source: DataSource,
+    seed: int,
+    recovery_texts: str = "",
+    read_labels: LabelReader = as_they_are,
+    form: Form = "text",
+    characters: int = 0,
+) -> Splits:
+    """The splits, shuffled by `seed`, without duplicates within or across them.
+
+    What is left over, or is left of the training file, steers the search and is for recovery.
+
+    recovery_texts: a file of further texts for recovery, which needs no labels. characters: of a
+    passage, to which lines are joined.
+
+    Raises:
+        DataError: a file is missing, unreadable or empty, lacks a column, or has too few examples.
+    """
+    pools, remarks = _pools(source, seed, read_labels, form, characters)
+    _check_counts(source, pools)
+    splits, left = _cut(source, pools, whole_queries=form == "ranking")
+    if form == "ranking":
+        remarks += _smaller(source, splits)
+    steer = min(STEER_EXAMPLES, len(left) // 4)
+    splits["steer"], recovery = left.cut(steer)
+    if recovery_texts:
+        unlabelled = source.model_copy(update={"label": ""})
+        more, said = read_examples(recovery_texts, unlabelled, form, characters)
+        seen = {key for pool in pools.values() for key in pool.identities()}
+        recovery = _shuffled(_unseen(more, seen), seed).joined(recovery)
+        remarks += said
+    splits["recovery"], _ = recovery.cut(RECOVERY_EXAMPLES)
+    return Splits({name: each for name, each in splits.items() if len(each)}, tuple(remarks))
+
+
+def _sizes(source: DataSource) -> dict[SplitName, int]:
+    """Rows of the splits that a study measures on, in the order in which they are taken: of
+    duplicates, training examples give way to the others."""
+    return {
+        "confirm": source.confirm_examples,
+        "search": source.search_examples,
+        "train": TRAIN_EXAMPLES,
+    }
+
+
+def _file_keys(source: DataSource) -> dict[SplitName, str]:
+    """Split -> the key of the study file that names its data: one for all, or its own."""
+    return {name: "path" if source.path else name for name in _sizes(source)}
+
+
+def _pools(
+    source: DataSource, seed: int, read_labels: LabelReader, form: Form, characters: int
+) -> tuple[dict[str, Examples], list[Remark]]:
+    """Key of a file -> its usable rows, in the order in which they are taken."""
+    paths = {key: getattr(source, key) for key in _file_keys(source).values()}
+    read = {key: read_examples(path, source, form, characters) for key, path in paths.items()}
+    remarks = [each for _, said in read.values() for each in said]
+    labels = Labels(())
+    if source.label:
+        labels = read_labels([label for examples, _ in read.values() for label in examples.labels])
+    values = iter(labels.values)
+    pools: dict[str, Examples] = {}
+    seen: set[str] = set()
+    queries: set[str] = set()
+    for key, (examples, _) in read.items():
+        if source.label:
+            examples = examples.relabelled([next(values) for _ in range(len(examples))])
+        if form == "ranking":
+            examples, said = _other_queries(paths[key], examples, queries)
+            remarks += said
+        fresh = _unseen(examples, seen)
+        if repeated := len(examples) - len(fresh):
+            rows = "1 row repeats" if repeated == 1 else f"{repeated} rows repeat"
+            each_once = "an earlier text; each text is used once."
+            remarks.append(Remark(f"{Path(paths[key]).name}: {rows} {each_once}"))
+        pools[key] = _in_order(fresh, seed, form, stratify=bool(source.stratify))
+    return pools, [*remarks, *labels.remarks]
+
+
+def _in_order(examples: Examples, seed: int, form: Form, *, stratify: bool) -> Examples:
+    shuffled = _shuffled(examples, seed)
+    if form == "ranking":
+        return _grouped(shuffled)
+    return _stratified(shuffled, seed) if stratify else shuffled
+
+
+def _other_queries(path: str, examples: Examples, seen: set[str]) -> tuple[Examples, list[Remark]]:
+    """The rows of queries that no earlier file has; adds the queries to `seen`."""
+    kept = [index for index, text in enumerate(examples.texts) if text not in seen]
+    seen |= set(examples.texts)
+    if len(kept) == len(examples):
+        return examples, []
+    remark = Remark(
+        f"{Path(path).name}: left out {len(examples) - len(kept)} rows of queries that another "
+        "file of the study has: the rows of one query stay in one split."
+    )
+    return examples.take(kept), [remark]
+
+
+def _check_counts(source: DataSource, pools: Mapping[str, Examples]) -> None:
+    """Raises DataError where a file has too few examples."""
+    needed = {**_sizes(source), "train": TRAIN_AT_LEAST}
+    for key, pool in pools.items():
+        parts = {name: n for name, n in needed.items() if key in ("path", name)}
+        if len(pool) < sum(parts.values()):
+            wanted = ", ".join(f"{count} to {USES[name]}" for name, count in parts.items())
+            raise DataError(
+                f"{getattr(source, key)} has {len(pool)} different examples that no other file of "
+                f"the study has, but needs {sum(parts.values())}: {wanted}. Lower "
+                "data.search_examples or data.confirm_examples."
+            )
+
+
+USES = {"confirm": "confirm", "search": "search", "train": "rank heads"}
+
+
+def _cut(
+    source: DataSource, pools: Mapping[str, Examples], *, whole_queries: bool
+) -> tuple[dict[SplitName, Examples], Examples]:
+    """The splits; and what is left of the file of the training examples."""
+    splits: dict[SplitName, Examples] = {}
+    rest, keys = dict(pools), _file_keys(source)
+    for name, size in _sizes(source).items():
+        pool = rest[keys[name]]
+        end = _end_of_query(pool, size) if whole_queries else size
+        splits[name], rest[keys[name]] = pool.cut(end)
+    return splits, rest[keys["train"]]
+
+
+def _end_of_query(pool: Examples, size: int) -> int:
+    """Rows up to the end of a query: at most `size`, or those of the first query."""
+    texts = pool.texts
+    ends = [i for i in range(1, len(pool)) if texts[i] != texts[i - 1]] + [len(pool)]
+    return max((end for end in ends if end <= size), default=ends[0])
+
+
+def _smaller(source: DataSource, splits: Mapping[SplitName, Examples]) -> list[Remark]:
+    """Where whole queries give splits another number of rows than the study asks for.
+
+    Raises:
+        DataError: they leave too little to a split.
+    """
+    at_least: Mapping[SplitName, int] = {"confirm": 1, "search": 1, "train": TRAIN_AT_LEAST}
+    for name, least in at_least.items():
+        if (count := len(splits[name])) < least:
+            raise DataError(
+                f"rows of one query stay together, which leaves {count} to {name!r}, and it needs "
+                f"{least}: there are too few queries for their number of passages. Lower "
+                "data.search_examples or data.confirm_examples, or add queries."
+            )
+    sizes = _sizes(source)
+    other = [
+        f"{len(splits[name])} instead of {sizes[name]} rows to {name}"
+        for name in ("confirm", "search")
+        if len(splits[name]) != sizes[name]
+    ]
+    text = f"Rows of one query stay together, which gives {' and '.join(other)}."
+    return [Remark(text)] if other else []
+
+
+def _unseen(examples: Examples, seen: set[str]) -> Examples:
+    """The first of each group of duplicates that is not in `seen` yet; adds them to it."""
+    fresh = []
+    for index, key in enumerate(examples.identities()):
+        if key not in seen:
+            seen.add(key)
+            fresh.append(index)
+    return examples.take(fresh)
+
+
+def _shuffled(examples: Examples, seed: int) -> Examples:
+    order = np.random.default_rng(seed).permutation(len(examples))
+    return examples.take(order.tolist())
+
+
+def _grouped(examples: Examples) -> Examples:
+    """Rows of the same first text together, in the order of the first of each."""
+    members: dict[str, list[int]] = defaultdict(list)
+    for index, text in enumerate(examples.texts):
+        members[text].append(index)
+    return examples.take([index for rows in members.values() for index in rows])
+
+
+def _stratified(examples: Examples, seed: int) -> Examples:
+    """In an order of which any stretch has its share of each class, give or take one example."""
+    members: dict[Any, list[int]] = defaultdict(list)
+    for index, label in enumerate(examples.labels):
+        members[label].append(index)
+    places = np.empty(len(examples))
+    rng = np.random.default_rng(seed)
+    for indices in members.values():
+        places[indices] = (np.arange(len(indices)) + rng.random()) / len(indices)
+    return examples.take(np.argsort(places, kind="stable").tolist())
