@@ -16,6 +16,7 @@ import transformers
 from scipy.stats import spearmanr
 
 import paretoformer as pf
+from paretoformer.evaluators.data import splits
 from paretoformer.evaluators.data.examples import Examples
 from paretoformer.evaluators.metrics import metric_of
 from paretoformer.evaluators.tasks import task_of
@@ -276,6 +277,15 @@ def test_texts_of_few_queries_are_mixed_and_prompts_named(tmp_path: Path) -> Non
     task: Any = here.task
     assert sorted(task.apart("recovery", rows).texts) == ["a", "b", "q", "r"]
     assert task.apart("search", rows).texts == ("q", "a", "q", "b", "r", "a")
+
+
+def test_texts_for_recovery_need_no_passage(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(splits, "TRAIN_EXAMPLES", 64)
+    here = load_subject(load_spec(retrieval_study(tmp_path)))
+    recovery = here.workload.splits["recovery"]
+    assert len(recovery.examples) == len(recovery.labels) > 100
 
 
 @pytest.mark.slow

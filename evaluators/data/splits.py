@@ -147,9 +147,9 @@ def _check_counts(source: DataSource, pools: Mapping[str, Examples]) -> None:
         if len(pool) < sum(parts.values()):
             wanted = ", ".join(f"{count} to {USES[name]}" for name, count in parts.items())
             raise DataError(
-                f"{getattr(source, key)} has {len(pool)} different examples that no other file of "
-                f"the study has, but needs {sum(parts.values())}: {wanted}. Lower "
-                "data.search_examples or data.confirm_examples."
+                f"{getattr(source, key)} has {len(pool)} examples of its own after duplicates are "
+                f"removed, but needs {sum(parts.values())}: {wanted}. Lower data.search_examples "
+                "or data.confirm_examples."
             )
 
 

@@ -1,4 +1,4 @@
-"""What several tasks share: classifiers of texts, and answers that are one class."""
+"""Classifiers of texts, and tasks whose answer is one class."""
 
 from __future__ import annotations
 
@@ -12,9 +12,7 @@ from torch.nn import functional as F
 from transformers.models.auto import modeling_auto
 
 from paretoformer.evaluators.common.remark import Remark
-from paretoformer.evaluators.common.target import Target
-from paretoformer.evaluators.data.examples import Examples, Labels, SplitName
-from paretoformer.evaluators.data.workload import Workload
+from paretoformer.evaluators.data.examples import Labels
 from paretoformer.evaluators.tasks.labels import (
     Problem,
     another_problem,
@@ -24,11 +22,11 @@ from paretoformer.evaluators.tasks.labels import (
     titles,
 )
 from paretoformer.evaluators.tasks.task import Task
-from paretoformer.evaluators.tasks.text import tokenize
+from paretoformer.evaluators.tasks.text import TextTask
 from paretoformer.spaces.models.divergence import Distributions
 
 
-class TextClassifier(Task):
+class TextClassifier(TextTask):
     """A sequence classifier of transformers, whose config says what its logits mean."""
 
     auto = transformers.AutoModelForSequenceClassification
@@ -36,15 +34,10 @@ class TextClassifier(Task):
         modeling_auto.MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES
     )
     problem: ClassVar[Problem]
-    """What the logits of this task's models mean."""
+    """The meaning of the logits of this task's models."""
 
     def unsuitable(self, config: Any) -> str:
         return another_problem(config, self.problem)
-
-    def encode(
-        self, splits: Mapping[SplitName, Examples], tokenizer: Any, config: Any, target: Target
-    ) -> Workload:
-        return tokenize(splits, tokenizer, config, target)
 
 
 class SingleLabel(Task):

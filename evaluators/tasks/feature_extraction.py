@@ -25,10 +25,10 @@ from paretoformer.evaluators.common.statistics import rank_correlation
 from paretoformer.evaluators.common.target import Target
 from paretoformer.evaluators.data.examples import Examples, Labels, SplitName
 from paretoformer.evaluators.data.table import DataError
-from paretoformer.evaluators.data.workload import Encoded, Workload
+from paretoformer.evaluators.data.workload import Workload
 from paretoformer.evaluators.tasks.labels import numbers_of
-from paretoformer.evaluators.tasks.task import Task, register
-from paretoformer.evaluators.tasks.text import plainly, tokenize
+from paretoformer.evaluators.tasks.task import register
+from paretoformer.evaluators.tasks.text import TextTask
 from paretoformer.spaces.models.divergence import Directions, cosines
 from paretoformer.spaces.models.embedder import Pooling, as_embedder
 from paretoformer.spaces.models.tokens import Batch
@@ -42,7 +42,7 @@ MODES: dict[str, Pooling] = {"pooling_mode_mean_tokens": "mean", "pooling_mode_c
 KNOWN = ("Transformer", "Pooling", "Normalize")
 
 
-class FeatureExtraction(Task):
+class FeatureExtraction(TextTask):
     """Sentence embeddings of encoders: folders of sentence-transformers, and plain ones.
 
     A folder of sentence-transformers says how tokens are pooled; otherwise it is their mean. The
@@ -67,7 +67,7 @@ class FeatureExtraction(Task):
         self, splits: Mapping[SplitName, Examples], tokenizer: Any, config: Any, target: Target
     ) -> Workload:
         apart = {name: self.apart(name, each) for name, each in splits.items()}
-        workload = tokenize(apart, tokenizer, config, target, self.rows)
+        workload = super().encode(apart, tokenizer, config, target)
         for name, split in workload.splits.items():
             if any(splits[name].pairs) and len(split) != len(apart[name]):
                 raise DataError(f"a text of a pair of {name!r} gives no token: leave it out.")
@@ -76,12 +76,6 @@ class FeatureExtraction(Task):
     def apart(self, name: SplitName, examples: Examples) -> Examples:
         """The examples of a split, the two texts of each pair as two, one after the other."""
         return _apart(examples)
-
-    def rows(
-        self, examples: Examples, tokenizer: Any, target: Target
-    ) -> tuple[list[Encoded], np.ndarray]:
-        """An `Encode`. examples: as `apart` returns them."""
-        return plainly(examples, tokenizer, target)
 
     def read_labels(self, labels: Sequence[Any], config: Any) -> Labels:
         return numbers_of(labels, self.name)

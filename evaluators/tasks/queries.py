@@ -1,72 +1,92 @@
-"""Rows of a query, a passage and its relevance, as tasks that order passages read them."""
+"""Tasks that order the passages of each query."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
 from paretoformer.evaluators.common.remark import Remark
 from paretoformer.evaluators.common.statistics import ndcg_of_queries
-from paretoformer.evaluators.data.examples import Examples, Labels, SplitName
+from paretoformer.evaluators.common.target import Target
+from paretoformer.evaluators.data.examples import Examples, Form, Labels, SplitName
 from paretoformer.evaluators.data.table import DataError
+from paretoformer.evaluators.data.workload import Encoded, Workload
 from paretoformer.evaluators.tasks.labels import numbers_of
+from paretoformer.evaluators.tasks.text import TextTask
 
 LEAST_QUERIES = 2
 """The fewest queries of a split that is scored: the score of one query has no interval."""
 
 
-def relevance_of(labels: Sequence[Any], task: str) -> Labels:
-    """Raises DataError where a label is no number, or below 0."""
-    found = numbers_of(labels, task)
-    if any(each < 0 for each in found.values):
-        raise DataError("a relevance is below 0: it is 0 for a passage that is not relevant.")
-    return found
+class PassageOrder(TextTask):
+    """Rows of a query (`data.text`), a passage (`data.text_pair`) and its relevance: 0 or more.
 
-
-def with_query_numbers(relevance: np.ndarray, queries: Sequence[str]) -> np.ndarray:
-    """(rows, 2): the relevance, and the number of the query in its split."""
-    numbers = {text: number for number, text in enumerate(dict.fromkeys(queries))}
-    return np.array([relevance, [numbers[text] for text in queries]], dtype=np.float64).T
-
-
-def check_order(
-    splits: Mapping[SplitName, Examples], labels: Mapping[SplitName, np.ndarray]
-) -> None:
-    """labels: of each split, (rows, 2).
-
-    Raises:
-        DataError: a split that is scored has too few queries with passages to put in order.
+    Rows of one query are in one split, so a split may be smaller than asked for. The score is that
+    of the order of the passages of each query, so only queries with several passages, one of them
+    relevant, count.
     """
-    for name in ("search", "confirm"):
-        if name not in labels or not splits[name].labelled:
-            continue
-        count = len(_scored_queries(labels[name]))
-        if count < LEAST_QUERIES:
-            raise DataError(
-                f"the split {name!r} has {count or 'no'} query with several passages, one of them "
-                f"relevant (above 0) and one less so, and an order is scored on {LEAST_QUERIES} "
-                f"or more: raise data.{name}_examples, or add queries."
+
+    scores: ClassVar[tuple[str, ...]] = ("ndcg", "mrr")
+    more_scores: ClassVar[tuple[str, ...]] = ()
+    guessed = False  # the config of such a model is that of a regression or an embedder
+    form: ClassVar[Form] = "ranking"
+    texts_of_row: ClassVar[int] = 1
+    """Encoded texts of one row, each with the row's label."""
+
+    def encode(
+        self, splits: Mapping[SplitName, Examples], tokenizer: Any, config: Any, target: Target
+    ) -> Workload:
+        """Labels are (texts, 2): the relevance, and the number of the query in its split."""
+        workload = super().encode(splits, tokenizer, config, target)
+        for name in ("search", "confirm"):
+            if name in splits and splits[name].labelled:
+                _check_order(name, workload.splits[name].labels[:: self.texts_of_row])
+        return workload
+
+    def rows(
+        self, examples: Examples, tokenizer: Any, target: Target
+    ) -> tuple[list[Encoded], np.ndarray]:
+        rows, relevance = super().rows(examples, tokenizer, target)
+        queries = [examples.texts[i - i % self.texts_of_row] for i in range(len(rows))]
+        numbers = {text: number for number, text in enumerate(dict.fromkeys(queries))}
+        of_rows = [numbers[text] for text in queries]
+        return rows, np.array([relevance, of_rows], dtype=np.float64).T
+
+    def read_labels(self, labels: Sequence[Any], config: Any) -> Labels:
+        found = numbers_of(labels, self.name)
+        if any(each < 0 for each in found.values):
+            raise DataError("a relevance is below 0: it is 0 for a passage that is not relevant.")
+        return found
+
+    def doubts(self, answers: np.ndarray, labels: np.ndarray, config: Any) -> list[Remark]:
+        answers, labels = self.scored(answers, labels)
+        if not _scored_queries(labels):
+            return []
+        given, turned = (ndcg_of_queries(labels, each).mean() for each in (answers, -answers))
+        if given > turned:
+            return []
+        return [
+            Remark(
+                "The order in which the uncompressed model puts the passages of training queries "
+                f"is no better than the opposite one (nDCG@10 {given:.2f} and {turned:.2f}). Is it "
+                "the fine-tuned model, and is a high relevance a good one?",
+                doubt=True,
             )
+        ]
 
 
-def doubts_about_order(answers: np.ndarray, labels: np.ndarray) -> list[Remark]:
-    """answers: (rows,), of the uncompressed model. labels: (rows, 2)."""
-    if not len(_scored_queries(labels)):
-        return []
-    given, turned = (ndcg_of_queries(labels, each).mean() for each in (answers, -answers))
-    if given > turned:
-        return []
-    return [
-        Remark(
-            f"The order in which the uncompressed model puts the passages of training queries is "
-            f"no better than the opposite one (nDCG@10 {given:.2f} and {turned:.2f}). Is it the "
-            "fine-tuned model, and is a high relevance a good one?",
-            doubt=True,
+def _check_order(name: str, labels: np.ndarray) -> None:
+    """Raises DataError where a split has too few queries with passages to put in order."""
+    if (count := _scored_queries(labels)) < LEAST_QUERIES:
+        raise DataError(
+            f"the split {name!r} has {count or 'no'} query with several passages, one of them "
+            f"relevant (above 0) and one less so, and an order is scored on {LEAST_QUERIES} or "
+            f"more: raise data.{name}_examples, or add queries."
         )
-    ]
 
 
-def _scored_queries(labels: np.ndarray) -> np.ndarray:
-    return ndcg_of_queries(labels, labels[:, 0])
+def _scored_queries(labels: np.ndarray) -> int:
+    """labels: (rows, 2)."""
+    return len(ndcg_of_queries(labels, labels[:, 0]))

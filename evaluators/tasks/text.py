@@ -14,6 +14,7 @@ from paretoformer.evaluators.common.target import Target
 from paretoformer.evaluators.data.examples import Examples, SplitName
 from paretoformer.evaluators.data.table import DataError
 from paretoformer.evaluators.data.workload import Encoded, Inputs, Split, Workload
+from paretoformer.evaluators.tasks.task import Task
 
 
 @dataclass(frozen=True)
@@ -62,11 +63,13 @@ def labels_of(examples: Examples) -> np.ndarray:
 
 
 Encode = Callable[[Examples, Any, Target], tuple[list[Encoded], np.ndarray]]
-"""(examples, tokenizer, target) -> each as its tokens, and (rows, ...) their labels."""
+"""(examples, tokenizer, target) -> the tokens of each, and (rows, ...) their labels."""
 
 
-def plainly(examples: Examples, tokenizer: Any, target: Target) -> tuple[list[Encoded], np.ndarray]:
-    """Texts, or pairs of them, with a label each; an `Encode`."""
+def encode_texts(
+    examples: Examples, tokenizer: Any, target: Target
+) -> tuple[list[Encoded], np.ndarray]:
+    """Texts, or pairs of them, with one label each; an `Encode`."""
     encoded = tokenizer(
         list(examples.texts),
         list(examples.pairs) if any(examples.pairs) else None,
@@ -76,8 +79,23 @@ def plainly(examples: Examples, tokenizer: Any, target: Target) -> tuple[list[En
     return rows_of(encoded, tokenizer), labels_of(examples)
 
 
+class TextTask(Task):
+    """A task whose inputs are the token ids of texts."""
+
+    def encode(
+        self, splits: Mapping[SplitName, Examples], tokenizer: Any, config: Any, target: Target
+    ) -> Workload:
+        return tokenize(splits, tokenizer, config, target, self.rows)
+
+    def rows(
+        self, examples: Examples, tokenizer: Any, target: Target
+    ) -> tuple[list[Encoded], np.ndarray]:
+        """An `Encode`."""
+        return encode_texts(examples, tokenizer, target)
+
+
 def rows_of(encoded: Any, tokenizer: Any) -> list[Encoded]:
-    """What a tokenizer returned, row by row."""
+    """The output of a tokenizer, row by row."""
     names = input_names(tokenizer)
     rows = zip(*(encoded[name] for name in names), strict=True)
     return [
@@ -95,7 +113,7 @@ def tokenize(
     tokenizer: Any,
     config: Any,
     target: Target,
-    encode: Encode = plainly,
+    encode: Encode = encode_texts,
 ) -> Workload:
     """Every split tokenised, cut to the target's sequence length; texts without a token left out.
 

@@ -16,11 +16,10 @@ from paretoformer.evaluators.common.target import Target
 from paretoformer.evaluators.data.examples import Examples, Form, Labels, SplitName
 from paretoformer.evaluators.data.workload import IGNORED, SCORING_BATCH, Encoded, Workload
 from paretoformer.evaluators.tasks.task import register
-from paretoformer.evaluators.tasks.text import TextInputs, plainly, tokenize
-from paretoformer.evaluators.tasks.token_labels import TokenLabels
+from paretoformer.evaluators.tasks.text import TextInputs
+from paretoformer.evaluators.tasks.token_labels import TokenLabels, scored_tokens
 from paretoformer.spaces.models.families import FAMILIES
 from paretoformer.spaces.models.next_tokens import NextTokens
-from paretoformer.spaces.models.tokens import Batch, token_mask
 
 LOGITS = 2**25
 """Numbers of the logits of a batch, at most: 128 MiB in float32."""
@@ -62,7 +61,7 @@ class TextGeneration(TokenLabels):
     def encode(
         self, splits: Mapping[SplitName, Examples], tokenizer: Any, config: Any, target: Target
     ) -> Workload:
-        made = tokenize(splits, tokenizer, config, target, _next_tokens)
+        made = super().encode(splits, tokenizer, config, target)
         assert isinstance(made.inputs, TextInputs)
         most = max(1, LOGITS // (target.sequence_length * int(config.vocab_size)))
         said = (
@@ -80,9 +79,7 @@ class TextGeneration(TokenLabels):
         return Labels(tuple(labels))
 
     def doubts(self, answers: np.ndarray, labels: np.ndarray, config: Any) -> list[Remark]:
-        width = min(answers.shape[1], labels.shape[1])
-        scored = labels[:, :width] != IGNORED
-        given, wanted = answers[:, :width][scored], labels[:, :width][scored]
+        given, wanted = scored_tokens(answers, labels)
         right = float((given == wanted).mean()) if len(wanted) else 0.0
         usual = float(np.bincount(wanted).max() / len(wanted)) if len(wanted) else 1.0
         if right > usual:
@@ -97,24 +94,21 @@ class TextGeneration(TokenLabels):
             )
         ]
 
-    def likeness(self, output: Any, dense: Any, batch: Batch) -> np.ndarray:
-        """(rows,) the share of tokens after which the most likely next token is the same."""
-        mask = token_mask(batch, output.logits)
-        same = self.answers.same(output, dense) & mask
-        shares: np.ndarray = (same.sum(dim=1) / mask.sum(dim=1).clamp(min=1)).cpu().numpy()
-        return shares.astype(np.float64)
+    def same(self, output: Any, dense: Any) -> np.ndarray:
+        """(rows, tokens) where the most likely next token is the dense model's."""
+        found: np.ndarray = self.answers.same(output, dense).cpu().numpy()
+        return found
 
-
-def _next_tokens(
-    examples: Examples, tokenizer: Any, target: Target
-) -> tuple[list[Encoded], np.ndarray]:
-    """labels: (rows, tokens of the longest row), of each token the next; none of the last."""
-    rows, _ = plainly(examples, tokenizer, target)
-    labels = np.full((len(rows), max(len(row["input_ids"]) for row in rows)), IGNORED)
-    for index, row in enumerate(rows):
-        tokens = row["input_ids"]
-        labels[index, : max(0, len(tokens) - 1)] = tokens[1:]
-    return rows, labels
+    def rows(
+        self, examples: Examples, tokenizer: Any, target: Target
+    ) -> tuple[list[Encoded], np.ndarray]:
+        """labels: (rows, tokens of the longest row), of each token the next; none of the last."""
+        rows, _ = super().rows(examples, tokenizer, target)
+        labels = np.full((len(rows), max(len(row["input_ids"]) for row in rows)), IGNORED)
+        for index, row in enumerate(rows):
+            tokens = row["input_ids"]
+            labels[index, : max(0, len(tokens) - 1)] = tokens[1:]
+        return rows, labels
 
 
 register(TextGeneration())

@@ -23,8 +23,8 @@ from paretoformer.evaluators.tasks.labels import (
     titles,
 )
 from paretoformer.evaluators.tasks.task import register
-from paretoformer.evaluators.tasks.text import rows_of, tokenize
-from paretoformer.evaluators.tasks.token_labels import TokenLabels
+from paretoformer.evaluators.tasks.text import rows_of
+from paretoformer.evaluators.tasks.token_labels import TokenLabels, scored_tokens
 from paretoformer.spaces.models.divergence import TokenDistributions
 from paretoformer.spaces.models.tokens import Batch, token_mask
 
@@ -56,7 +56,7 @@ class TokenClassification(TokenLabels):
                 f"{type(tokenizer).__name__} cannot tell which word a token belongs to: save the "
                 "tokenizer with its tokenizer.json."
             )
-        made = tokenize(splits, tokenizer, config, target, _word_by_word)
+        made = super().encode(splits, tokenizer, config, target)
         return replace(made, remarks=(*made.remarks, *_unscored(splits, made)))
 
     def read_labels(self, labels: Sequence[Any], config: Any) -> Labels:
@@ -72,11 +72,8 @@ class TokenClassification(TokenLabels):
         return Labels(tuple(row or None for row in rows), found.remarks)
 
     def doubts(self, answers: np.ndarray, labels: np.ndarray, config: Any) -> list[Remark]:
-        width = min(answers.shape[1], labels.shape[1])
-        answers, labels = answers[:, :width], labels[:, :width]
-        scored = labels != IGNORED
         names, _ = class_names(config)
-        found = doubts(answers[scored], labels[scored], titles(names), "training words")
+        found = doubts(*scored_tokens(answers, labels), titles(names), "training words")
         if all(name.startswith("LABEL_") for name in titles(names).values()):
             found.append(
                 Remark(
@@ -95,12 +92,28 @@ class TokenClassification(TokenLabels):
     def varies(self, answers: np.ndarray) -> bool:
         return len(np.unique(answers[answers != IGNORED])) > 1
 
-    def likeness(self, output: Any, dense: Any, batch: Batch) -> np.ndarray:
-        """(rows,) the share of a row's tokens that are labelled as the dense model does."""
-        mask = token_mask(batch, output.logits).cpu().numpy()
-        same = (self.predict(output) == self.predict(dense)) & mask
-        shares: np.ndarray = same.sum(axis=1) / mask.sum(axis=1).clip(min=1)
-        return shares
+    def rows(
+        self, examples: Examples, tokenizer: Any, target: Target
+    ) -> tuple[list[Encoded], np.ndarray]:
+        """The first subword token of each word has its label.
+
+        labels: (rows, tokens of the longest row).
+        """
+        encoded = tokenizer(
+            [list(words) for words in examples.texts],
+            is_split_into_words=True,
+            truncation=True,
+            max_length=target.sequence_length,
+        )
+        rows = rows_of(encoded, tokenizer)
+        labels = np.full((len(rows), max(len(row["input_ids"]) for row in rows)), IGNORED)
+        for index, of_words in enumerate(examples.labels):
+            before = None
+            for place, word in enumerate(encoded.word_ids(index) if of_words is not None else ()):
+                if word is not None and word != before:
+                    labels[index, place] = of_words[word]
+                before = word
+        return rows, labels
 
 
 def _unscored(splits: Mapping[SplitName, Examples], made: Workload) -> list[Remark]:
@@ -114,30 +127,6 @@ def _unscored(splits: Mapping[SplitName, Examples], made: Workload) -> list[Rema
         return []
     lost = f"{words - scored} of {words} labelled words are not scored"
     return [Remark(f"{lost}: they are cut off, or give no token.")]
-
-
-def _word_by_word(
-    examples: Examples, tokenizer: Any, target: Target
-) -> tuple[list[Encoded], np.ndarray]:
-    """The first subword token of each word has its label.
-
-    labels: (rows, tokens of the longest row).
-    """
-    encoded = tokenizer(
-        [list(words) for words in examples.texts],
-        is_split_into_words=True,
-        truncation=True,
-        max_length=target.sequence_length,
-    )
-    rows = rows_of(encoded, tokenizer)
-    labels = np.full((len(rows), max(len(row["input_ids"]) for row in rows)), IGNORED)
-    for index, of_words in enumerate(examples.labels):
-        before = None
-        for place, word in enumerate(encoded.word_ids(index) if of_words is not None else ()):
-            if word is not None and word != before:
-                labels[index, place] = of_words[word]
-            before = word
-    return rows, labels
 
 
 register(TokenClassification())
