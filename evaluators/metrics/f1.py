@@ -15,7 +15,7 @@ from paretoformer.evaluators.metrics.bench import Bench
 from paretoformer.evaluators.metrics.metric import Metric
 from paretoformer.evaluators.metrics.predictions import predictions
 from paretoformer.evaluators.metrics.registry import register
-from paretoformer.evaluators.tasks.labels import class_names, titles
+from paretoformer.evaluators.tasks.labels import titles
 
 OUTSIDE = "O"
 PREFIXES = ("B-", "I-", "E-", "S-")
@@ -37,8 +37,8 @@ class EntityF1(Metric):
     requirement = "f1>=dense-0.01"
 
     def measure(self, bench: Bench) -> Measurement:
-        names, _ = class_names(bench.dense.config)
-        counts = entity_counts(np.asarray(bench.split.labels), predictions(bench), titles(names))
+        names = titles(bench.dense.config)
+        counts = entity_counts(np.asarray(bench.split.labels), predictions(bench), names)
         low, high = bootstrap_interval(lambda rows: _f1(counts[rows]), len(counts))
         return Measurement(_f1(counts), low, high, self.unit)
 

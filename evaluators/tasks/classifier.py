@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -13,17 +13,44 @@ from transformers.models.auto import modeling_auto
 
 from paretoformer.evaluators.common.remark import Remark
 from paretoformer.evaluators.data.examples import Labels
-from paretoformer.evaluators.tasks.labels import (
-    Problem,
-    another_problem,
-    class_names,
-    class_numbers,
-    doubts,
-    titles,
-)
+from paretoformer.evaluators.tasks.labels import class_numbers, doubts, titles
 from paretoformer.evaluators.tasks.task import Task
 from paretoformer.evaluators.tasks.text import TextTask
 from paretoformer.spaces.models.divergence import Distributions
+
+Problem = Literal["single_label_classification", "multi_label_classification", "regression"]
+"""The `problem_type` of transformers: the meaning of a classifier's logits."""
+KINDS: Mapping[Problem, tuple[str, str]] = {
+    "single_label_classification": ("text-classification", "chooses one class"),
+    "multi_label_classification": ("multi-label-classification", "gives several labels a text"),
+    "regression": ("text-regression", "gives one number, a regression"),
+}
+"""Problem -> the task of texts that scores it, and what the model does."""
+
+
+def problem_of(config: Any) -> Problem:
+    """The config's own `problem_type`, or the one that its number of classes implies."""
+    if int(config.num_labels) == 1:
+        return "regression"
+    own = getattr(config, "problem_type", None)
+    return next((known for known in KINDS if known == own), "single_label_classification")
+
+
+def another_problem(config: Any, wanted: Problem) -> str:
+    """Why a classifier of texts is for another task, and which; empty if its output means this."""
+    if (found := problem_of(config)) != wanted:
+        task, does = KINDS[found]
+        return f'the model {does}: set model.task = "{task}"'
+    if wanted == "regression" and int(config.num_labels) > 1:
+        return f"the model gives {config.num_labels} numbers a text, and one can be scored"
+    return ""
+
+
+def not_single_label(config: Any) -> str:
+    """Why a model that is not of texts does not choose one class; empty if it does."""
+    if (found := problem_of(config)) != "single_label_classification":
+        return f"the model {KINDS[found][1]} (`problem_type`), which no task scores yet"
+    return ""
 
 
 class TextClassifier(TextTask):
@@ -51,8 +78,7 @@ class SingleLabel(Task):
         return class_numbers(labels, config)
 
     def doubts(self, answers: np.ndarray, labels: np.ndarray, config: Any) -> list[Remark]:
-        names, _ = class_names(config)
-        return doubts(answers, labels, titles(names))
+        return doubts(answers, labels, titles(config))
 
     def loss(self, output: Any, labels: torch.Tensor) -> torch.Tensor:
         return F.cross_entropy(output.logits.float(), labels, reduction="sum")

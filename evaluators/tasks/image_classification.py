@@ -16,8 +16,7 @@ from paretoformer.evaluators.common.remark import Remark
 from paretoformer.evaluators.common.target import Target
 from paretoformer.evaluators.data.examples import Examples, Form, SplitName
 from paretoformer.evaluators.data.workload import Encoded, Inputs, Split, Workload
-from paretoformer.evaluators.tasks.classifier import SingleLabel
-from paretoformer.evaluators.tasks.labels import not_single_label
+from paretoformer.evaluators.tasks.classifier import SingleLabel, not_single_label
 from paretoformer.evaluators.tasks.task import register
 from paretoformer.evaluators.tasks.text import labels_of
 

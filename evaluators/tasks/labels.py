@@ -10,7 +10,7 @@ import math
 import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from scipy.optimize import linear_sum_assignment
@@ -39,21 +39,17 @@ def class_numbers(labels: Sequence[Any], config: Any, unit: str = "row") -> Labe
         DataError: a label that the model does not have.
     """
     classes, (names, remarks) = int(config.num_labels), class_names(config)
-    counts = Counter(map(_plain, labels))
-    ways: tuple[Callable[[Any], int | None], ...] = (
-        _by_name(names),
-        _by_number(classes),
-    )
-    without = [label for label in counts if _number(label) in NO_LABEL and ways[0](label) is None]
+    counts = Counter(map(_countable, labels))
+    by_name, by_number = _by_name(names), _by_number(classes)
+    without = [label for label in counts if _number(label) in NO_LABEL and by_name(label) is None]
     known = [label for label in counts if label not in without]
-    for way in ways:
-        found = {label: way(label) for label in known}
-        if None not in found.values():
-            break
-    else:
-        raise DataError(_unknown(known, ways, classes, names))
-    numbers = tuple(found.get(_plain(label)) for label in labels)
-    said = [*remarks, *_mapping(counts, found, names, classes, unit)]
+    found = {label: by_name(label) for label in known}
+    if None in found.values():
+        found = {label: by_number(label) for label in known}
+    if None in found.values():
+        raise DataError(_unknown(known, (by_name, by_number), classes, names))
+    numbers = tuple(found.get(_countable(label)) for label in labels)
+    said = [*remarks, *_mapping(counts, found, titles(config), classes, unit)]
     if lost := sum(counts[label] for label in without):
         shown = ", ".join(map(str, without))
         said.append(
@@ -73,8 +69,8 @@ def class_names(config: Any) -> tuple[dict[str, int], list[Remark]]:
         more = {str(name): int(number) for name, number in (config.label2id or {}).items()}
     except (TypeError, ValueError):
         raise DataError(
-            "the model's config maps labels to something else than numbers: mend its `id2label` "
-            "and `label2id`."
+            "the model's config maps labels to something else than numbers: correct its "
+            "`id2label` and `label2id`."
         ) from None
     names = own | {name: number for name, number in more.items() if name not in own}
     if all(names[name] == number for name, number in more.items()):
@@ -83,9 +79,10 @@ def class_names(config: Any) -> tuple[dict[str, int], list[Remark]]:
     return names, [Remark(note)]
 
 
-def titles(names: Mapping[str, int]) -> dict[int, str]:
+def titles(config: Any) -> dict[int, str]:
     """Class -> its first name."""
-    return {number: name for name, number in reversed(list(names.items()))}
+    names, _ = class_names(config)
+    return {number: name for name, number in reversed(names.items())}
 
 
 def doubts(
@@ -94,93 +91,42 @@ def doubts(
     names: Mapping[int, str],
     what: str = "training examples",
 ) -> list[Remark]:
-    """Doubts about the model or its labels, from what the uncompressed model answers.
+    """A doubt about the model or its labels, from the uncompressed model's answers.
 
-    answers, labels: (examples,) classes. names: of the model's classes. what: has one each.
+    answers, labels: (examples,) classes. names: of the model's classes. what: has one label each.
     """
     if not len(labels):
         return []
-    accuracy = float((answers == labels).mean())
     classes = int(max(answers.max(), labels.max())) + 1
-    counts = np.bincount(labels, minlength=classes)
-    found = _order_doubt(answers, labels, names, accuracy, classes, what)
-    if not found and accuracy <= counts.max() / len(labels):
-        most = names.get(int(counts.argmax()), str(counts.argmax()))
-        found = [
-            Remark(
-                f"The uncompressed model is right on {accuracy:.0%} of {len(labels)} {what}, "
-                f"and {counts.max() / len(labels):.0%} of them are {most!r}: always "
-                "answering that would be as good. Is it the fine-tuned model, with its own "
-                "tokenizer, and are data.text and data.label the right columns?",
-                doubt=True,
-            )
-        ]
-    return found
-
-
-def _order_doubt(
-    answers: np.ndarray,
-    labels: np.ndarray,
-    names: Mapping[int, str],
-    accuracy: float,
-    classes: int,
-    what: str,
-) -> list[Remark]:
-    table = np.zeros((classes, classes), dtype=int)
+    table = np.zeros((classes, classes), dtype=int)  # (labels, answers)
     np.add.at(table, (labels, answers), 1)
     rows, columns = linear_sum_assignment(-table)
-    best = float(table[rows, columns].sum() / len(labels))
-    if best - accuracy <= GAIN:
-        return []
-    moved = [
-        f"{names.get(int(a), a)!r} for {names.get(int(b), b)!r}"
-        for a, b in zip(columns, rows, strict=True)
-        if a != b and table[b, a]
-    ]
-    return [
-        Remark(
-            f"The uncompressed model is right on {accuracy:.0%} of {len(labels)} {what}, "
-            f"and would be on {best:.0%} if its classes were in another order: it "
-            f"answers {', '.join(moved[:SHOWN])}. Mend `id2label` in the model's config.json, or "
-            "name the classes in the data as the model does.",
-            doubt=True,
+    usual = int(table.sum(axis=1).argmax())
+    right, reordered, always_usual = (
+        float(count / len(labels))
+        for count in (table.trace(), table[rows, columns].sum(), table[usual].sum())
+    )
+    begin = f"The uncompressed model is right on {right:.0%} of {len(labels)} {what}, and"
+    if reordered - right > GAIN:
+        moved = [
+            f"{names.get(int(a), a)!r} for {names.get(int(b), b)!r}"
+            for a, b in zip(columns, rows, strict=True)
+            if a != b and table[b, a]
+        ]
+        text = (
+            f"{begin} would be on {reordered:.0%} if its classes were in another order: it answers "
+            f"{', '.join(moved[:SHOWN])}. Correct `id2label` in the model's config.json, or name "
+            "the classes in the data as the model does."
         )
-    ]
-
-
-Problem = Literal["single_label_classification", "multi_label_classification", "regression"]
-"""What transformers calls a classifier's `problem_type`."""
-KINDS: Mapping[Problem, tuple[str, str]] = {
-    "single_label_classification": ("text-classification", "chooses one class"),
-    "multi_label_classification": ("multi-label-classification", "gives several labels a text"),
-    "regression": ("text-regression", "gives one number, a regression"),
-}
-"""The task of texts that scores it, and what the model does."""
-
-
-def problem_of(config: Any) -> Problem:
-    """What the model's output means: its own `problem_type`, or what its number of classes says."""
-    if int(config.num_labels) == 1:
-        return "regression"
-    own = getattr(config, "problem_type", None)
-    return next((known for known in KINDS if known == own), "single_label_classification")
-
-
-def another_problem(config: Any, wanted: Problem) -> str:
-    """Why a classifier of texts is for another task, and which; empty if its output means this."""
-    if (found := problem_of(config)) != wanted:
-        task, does = KINDS[found]
-        return f'the model {does}: set model.task = "{task}"'
-    if wanted == "regression" and int(config.num_labels) > 1:
-        return f"the model gives {config.num_labels} numbers a text, and one can be scored"
-    return ""
-
-
-def not_single_label(config: Any) -> str:
-    """Why a model that is not of texts does not choose one class; empty if it does."""
-    if (found := problem_of(config)) != "single_label_classification":
-        return f"the model {KINDS[found][1]} (`problem_type`), which no task scores yet"
-    return ""
+        return [Remark(text, doubt=True)]
+    if right <= always_usual:
+        text = (
+            f"{begin} {always_usual:.0%} of them are {names.get(usual, str(usual))!r}: always "
+            "answering that would be as good. Is it the fine-tuned model, with its own tokenizer, "
+            "and are data.text and data.label the right columns?"
+        )
+        return [Remark(text, doubt=True)]
+    return []
 
 
 def numbers_of(labels: Sequence[Any], task: str) -> Labels:
@@ -202,7 +148,7 @@ def _score(label: Any, task: str) -> float:
     return found
 
 
-def _plain(label: Any) -> Any:
+def _countable(label: Any) -> Any:
     """A label as something that can be counted: 1 and 1.0 are one, 1 and True are not."""
     if isinstance(label, list | dict):
         raise DataError(
@@ -269,7 +215,7 @@ def _unknown(
     named, numbered = (next(x for x in labels if way(x) is not None) for way in ways)
     return (
         f"some labels are names of the model, such as {_shown(named)}, and others only numbers, "
-        f"such as {_shown(numbered)}: what is meant cannot be told for a model {known}."
+        f"such as {_shown(numbered)}: which is meant is not known for a model {known}."
     )
 
 
@@ -284,12 +230,14 @@ def _shown(label: Any) -> str:
 def _mapping(
     counts: Mapping[Any, int],
     found: Mapping[Any, int | None],
-    names: Mapping[str, int],
+    own: Mapping[int, str],
     size: int,
     unit: str,
 ) -> list[Remark]:
-    """How labels map, with counts; and what is missing or rare."""
-    own = titles(names)
+    """How labels map to classes, with counts; and which classes are missing or rare.
+
+    own: the model's name of each class.
+    """
     rows: Counter[int] = Counter()
     texts: dict[int, list[str]] = {}
     for label, number in found.items():
@@ -306,12 +254,8 @@ def _mapping(
     absent = [repr(own.get(n, str(n))) for n in range(size) if n not in rows]
     if rows and absent:
         said.append(Remark(f"No example is of class {', '.join(absent[:SHOWN])}."))
-    most = max(rows, key=rows.__getitem__, default=None)
-    if most is not None and rows[most] > SKEWED * rows.total():
-        said.append(
-            Remark(
-                f"{rows[most] / rows.total():.0%} of the labels are {own.get(most, str(most))!r}: "
-                "accuracy says little about the others."
-            )
-        )
+    for most, count in rows.most_common(1):
+        if count > SKEWED * rows.total():
+            share = f"{count / rows.total():.0%} of the labels are {own.get(most, str(most))!r}"
+            said.append(Remark(f"{share}: accuracy says little about the others."))
     return said

@@ -15,13 +15,8 @@ from paretoformer.evaluators.common.target import Target
 from paretoformer.evaluators.data.examples import Examples, Form, Labels, SplitName
 from paretoformer.evaluators.data.table import DataError
 from paretoformer.evaluators.data.workload import IGNORED, Encoded, Workload
-from paretoformer.evaluators.tasks.labels import (
-    class_names,
-    class_numbers,
-    doubts,
-    not_single_label,
-    titles,
-)
+from paretoformer.evaluators.tasks.classifier import not_single_label
+from paretoformer.evaluators.tasks.labels import class_numbers, doubts, titles
 from paretoformer.evaluators.tasks.task import register
 from paretoformer.evaluators.tasks.text import rows_of
 from paretoformer.evaluators.tasks.token_labels import TokenLabels, scored_tokens
@@ -72,9 +67,9 @@ class TokenClassification(TokenLabels):
         return Labels(tuple(row or None for row in rows), found.remarks)
 
     def doubts(self, answers: np.ndarray, labels: np.ndarray, config: Any) -> list[Remark]:
-        names, _ = class_names(config)
-        found = doubts(*scored_tokens(answers, labels), titles(names), "training words")
-        if all(name.startswith("LABEL_") for name in titles(names).values()):
+        names = titles(config)
+        found = doubts(*scored_tokens(answers, labels), names, "training words")
+        if all(name.startswith("LABEL_") for name in names.values()):
             found.append(
                 Remark(
                     "The labels of the model have no names, so nothing says which are entities: "
