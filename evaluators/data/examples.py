@@ -13,9 +13,9 @@ from paretoformer.evaluators.common.remark import Remark
 
 SplitName = Literal["train", "search", "confirm", "steer", "recovery"]
 Form = Literal["text", "passage", "words", "image", "ranking"]
-"""What a row of the data is: a text; a passage, to which the lines of a txt file are joined; a list
-of words with a label for each; an image; or a query with a text, where rows of the same query stay
-together."""
+"""The content of a row of the data: a text; a passage, to which the lines of a txt file are joined;
+a list of words with a label for each; an image; or a query with a text, where rows of the same
+query stay together."""
 
 
 class DataSource(BaseModel):
@@ -96,7 +96,7 @@ class Examples:
         )
 
     def identities(self) -> list[str]:
-        """What makes two rows duplicates: their texts, without case and spacing, or their bytes."""
+        """A key for each row that duplicates share: texts without case and spacing, or bytes."""
         return [
             " ".join(_words(text)).casefold() + "\0" + " ".join(_words(pair)).casefold()
             for text, pair in zip(self.texts, self.pairs, strict=True)

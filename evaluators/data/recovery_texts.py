@@ -1,4 +1,4 @@
-"""The texts that candidates are repaired from: unlabelled, and in no split that is measured on."""
+"""Texts for recovery: unlabelled, and in no split that is measured on."""
 
 from __future__ import annotations
 
@@ -14,21 +14,18 @@ from paretoformer.spaces.recovery.teacher import Texts
 RECOVERY_AT_LEAST = 128
 """With fewer texts of its own, recovery uses those that rank the heads."""
 FIT_TOKENS = 16_384
-"""Of the texts that a repair is solved from: some ten for each unknown of a row."""
+"""Tokens that a repair is solved from: about ten for each unknown of a row."""
 FIT_EXAMPLES = 512
 HELD_TOKENS = 8_192
-"""Of the texts that tell whether a repair helped."""
+"""Tokens that show whether a repair helped."""
 HELD_EXAMPLES = 128
 BATCH = 16
 BATCHES = 8
-"""At least so many, where there are the texts: some of them choose the ridge."""
+"""The least number of batches, if there are enough texts: some of them choose the ridge."""
 
 
 def recovery_texts(workload: Workload, device: str, examples: int = FIT_EXAMPLES) -> Texts:
-    """The first of the split `recovery`, or of the training split where that is too small.
-
-    examples: to solve from, at most.
-    """
+    """Texts to solve a repair from, at most `examples`, and texts held out from that."""
     every = recovery_pool(workload)
     held = _first(workload, every, _held(every), HELD_TOKENS)
     fit = _first(workload, every[held:], examples, FIT_TOKENS, least=2)
@@ -49,14 +46,14 @@ def has_own_texts(workload: Workload) -> bool:
 
 
 def _held(every: Sequence[Encoded]) -> int:
-    """How many are held out at most."""
+    """The number of texts to hold out, at most."""
     return min(HELD_EXAMPLES, len(every) // 4)
 
 
 def _first(
     workload: Workload, examples: Sequence[Encoded], most: int, tokens: int, least: int = 1
 ) -> int:
-    """How many examples have at most so many tokens, but no fewer than `least`."""
+    """The number of first examples that have at most `tokens` tokens together; at least `least`."""
     count = total = 0
     for example in examples[:most]:
         total += workload.inputs.size(example)
@@ -81,7 +78,7 @@ TRAINING_BATCH = 32
 def endless_batches(
     workload: Workload, device: str, seed: int
 ) -> Iterator[Sequence[Mapping[str, torch.Tensor]]]:
-    """The texts again and again, each time in another order; but for those that are held out.
+    """The texts that are not held out, again and again, each time in another order.
 
     Each element is for one step of training: a batch of `TRAINING_BATCH` texts or, where a batch of
     the workload holds fewer, as many batches as hold at least that many.

@@ -48,7 +48,7 @@ class Inputs(ABC):
 
     @abstractmethod
     def size(self, example: Encoded) -> int:
-        """By which examples of like sizes are put together."""
+        """The size of an example; those of similar sizes share a batch."""
 
     @abstractmethod
     def collate(self, examples: Sequence[Encoded]) -> dict[str, torch.Tensor]:
@@ -61,7 +61,7 @@ class Inputs(ABC):
 
 @dataclass(frozen=True)
 class Workload:
-    """What the model is measured on, the same for every candidate."""
+    """The data that every candidate is measured on."""
 
     splits: Mapping[SplitName, Split]
     inputs: Inputs
@@ -74,10 +74,10 @@ class Workload:
 
     @property
     def digest(self) -> str:
-        """SHA-256 over every number and label, to notice data that changed under a run.
+        """SHA-256 of every number and label, to notice data that changed during a run.
 
-        Not of the texts that steer, which only lead the search, nor of those for recovery: what
-        was made of them is kept with the run.
+        Without the texts that steer the search or are for recovery: results that depend on them
+        are kept with the run.
         """
         digest = hashlib.sha256()
         for name in sorted(self.splits.keys() - {"steer", "recovery"}):
@@ -91,10 +91,8 @@ class Workload:
     def batches(
         self, split: Split, device: str, size: int = SCORING_BATCH
     ) -> Iterator[tuple[np.ndarray, dict[str, torch.Tensor]]]:
-        """(indices into the split, inputs of the model) in batches of like sizes.
-
-        Examples of like sizes share a batch, so little of it is padding.
-        """
+        """(indices into the split, inputs of the model): examples of similar sizes share a batch,
+        so little of it is padding."""
         return self.batches_of(split.examples, device, size)
 
     def batches_of(

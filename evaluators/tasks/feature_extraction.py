@@ -152,7 +152,7 @@ def pooling_of(path: str) -> tuple[Pooling, tuple[Remark, ...]]:
 
 
 def _ignored(path: str) -> Iterator[Remark]:
-    """What sentence-transformers does to texts before the tokenizer, and paretoformer does not."""
+    """Changes that sentence-transformers makes to texts before the tokenizer, and we do not."""
     prompts, name = prompts_of(path)
     if prompt := prompts.get(name):
         yield Remark(
@@ -167,7 +167,7 @@ def _ignored(path: str) -> Iterator[Remark]:
 
 
 def prompts_of(path: str) -> tuple[dict[Any, str], Any]:
-    """What sentence-transformers puts before texts, by name; and the name of the default."""
+    """The prompts that sentence-transformers puts before texts, by name; and the default name."""
     settings = _json(path, "config_sentence_transformers.json") or {}
     return settings.get("prompts") or {}, settings.get("default_prompt_name")
 

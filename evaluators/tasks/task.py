@@ -1,4 +1,4 @@
-"""What every task promises: what a model is asked, how its answers are read and scored."""
+"""Tasks: how a model is asked, and how its answers are read and scored."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from paretoformer.spaces.models.tokens import Batch
 BUFFERS = ("position_ids", "token_type_ids", ".attn.bias", "masked_bias", "rotary_emb.inv_freq")
 """Endings of what older versions of transformers saved along with the weights."""
 DERIVED = {"use_return_dict"}
-"""What a config.json may hold, but transformers derives and so refuses to set."""
+"""Keys that a config.json may hold, but that transformers derives and refuses to set."""
 
 
 class Task(ABC):
@@ -44,19 +44,19 @@ class Task(ABC):
     scores: ClassVar[tuple[str, ...]]
     """Names of its quality metrics that every study measures and reports."""
     answers: ClassVar[Answers]
-    """What a model's output holds, and how it compares with the dense model's."""
+    """The content of a model's output, and how it compares with the dense model's."""
     unread: ClassVar[tuple[str, ...]] = ()
     """Beginnings of the names of weights that it does not use, so that they may be missing."""
     files: ClassVar[tuple[str, ...]] = ()
     """Patterns of files of the model's folder that other libraries need, for an export."""
     tag: ClassVar[str] = ""
-    """What the Hub calls it (`pipeline_tag` of a model card); empty: its name."""
+    """Its name on the Hub (`pipeline_tag` of a model card), if that is another one."""
     more_scores: ClassVar[tuple[str, ...]] = ()
     """Of those that a study measures where it asks for them."""
     guessed: ClassVar[bool] = True
-    """Whether the config of a model tells that it does this task."""
+    """Whether it can be guessed from the config of a model."""
     form: ClassVar[Form] = "text"
-    """What a row of its data is."""
+    """The content of a row of its data."""
     generates: ClassVar[bool] = False
     """Whether it continues texts, with a key-value cache; then texts are their own labels."""
 
@@ -78,7 +78,7 @@ class Task(ABC):
         """
 
     def processor(self, path: str, *, trust_remote_code: bool = False) -> Any:
-        """What prepares raw rows for the model: the tokenizer of a folder or Hub id, or the like.
+        """The tokenizer of a folder or Hub id, or whatever else prepares raw rows for the model.
 
         Raises:
             OSError, ValueError: it cannot be loaded.
@@ -136,7 +136,7 @@ class Task(ABC):
         """(rows, ...) the answers; of classes as the labels are written."""
 
     def as_labels(self, output: Any, batch: Batch) -> np.ndarray:
-        """What takes the place of labels, where there are none: the dense model's own answers.
+        """Labels made of the dense model's own answers, for data without labels.
 
         output: the dense model's for a batch. Returns labels as `loss` takes them.
         """
@@ -150,7 +150,7 @@ class Task(ABC):
         return len(np.unique(answers, axis=0)) > 1
 
     def scored(self, answers: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """What a score compares: by default each row's answer with its label.
+        """The answers and labels that a score compares: by default those of each row.
 
         answers: (rows, ...), as `predict` gives them. labels: (rows,).
         """
@@ -273,8 +273,8 @@ def _unused(names: Sequence[str]) -> tuple[Remark, ...]:
     return (
         Remark(
             f"The checkpoint holds weights that its architecture has no place for, "
-            f"{_some(trained)}: the model that is measured is not the one that was trained. Mend "
-            "the `model_type` of its config.json, or save it without them.",
+            f"{_some(trained)}: the model that is measured is not the one that was trained. "
+            "Correct the `model_type` of its config.json, or save it without them.",
             doubt=True,
         ),
     )
