@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 
@@ -28,7 +29,7 @@ from paretoformer.evaluators.timing.threads import set_threads
 from paretoformer.search.study.spec import load_spec
 from paretoformer.search.study.subject import Subject, load_subject
 from paretoformer.spaces.axes import axis_of
-from paretoformer.spaces.axes.axis import Evidence, Shape
+from paretoformer.spaces.axes.evidence import Shape
 from paretoformer.spaces.axes.head_mask import HeadMask
 from paretoformer.spaces.axes.sensitivity import OutputProbe, sensitivity
 from paretoformer.spaces.candidate import Candidate
@@ -52,7 +53,10 @@ def cut(here: Subject) -> Candidate:
         for indices, inputs in here.workload.batches(train, "cpu", 16)
     )
     facts = sensitivity(here.model, batches, here.task.loss, probes)
-    domains = {name: axis_of(name).domain("ranked", Evidence(shape, facts)) for name in probes}
+    domains: Any = {
+        name: axis_of(name).domain("ranked", axis_of(name).facts(**facts[name]), shape)
+        for name in probes
+    }
     half: HeadMask = domains["heads"].starts()[4]
     return Candidate(half, feed_forward=domains["feed_forward"].starts()[2])
 

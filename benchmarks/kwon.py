@@ -33,13 +33,14 @@ from paretoformer.search.planning.block_table import KnownRows, block_table
 from paretoformer.search.planning.forecast import FORECASTS, ROUNDS
 from paretoformer.search.planning.knapsack import BUCKETS, BlockOptions, KnapsackProblem
 from paretoformer.search.planning.learn import learn
+from paretoformer.search.planning.plan import blocks_of_axes
 from paretoformer.search.planning.screen import Screen
 from paretoformer.search.planning.screener import Screener
 from paretoformer.search.study.spec import load_spec
 from paretoformer.search.study.subject import Subject, load_subject
 from paretoformer.spaces.axes import axis_of
-from paretoformer.spaces.axes.axis import Evidence, Shape
 from paretoformer.spaces.axes.block_options import Block
+from paretoformer.spaces.axes.evidence import Evidence, Shape
 from paretoformer.spaces.axes.head_mask import HeadMask
 from paretoformer.spaces.axes.neuron_mask import NeuronMask
 from paretoformer.spaces.axes.sensitivity import OutputProbe, sensitivity
@@ -278,13 +279,11 @@ def problems(here: Subject, encoder: Encoder, teacher: Teacher) -> dict[str, Kna
         (inputs, torch.from_numpy(train.labels[indices]))
         for indices, inputs in here.workload.batches(train, "cpu", 16)
     )
-    evidence = Evidence(shape, sensitivity(here.model, batches, here.task.loss, probes))
+    found = sensitivity(here.model, batches, here.task.loss, probes)
+    evidence = Evidence(shape, {name: axis_of(name).facts(**found[name]) for name in probes})
     dense = Candidate.dense(shape.layers, shape.heads)
-    priced = {}
-    for name in ("attention", "feed_forward"):
-        block = axis_of(name).block(evidence)
-        assert block is not None
-        priced[name] = (block, _costs(block, dense, encoder))
+    blocks = blocks_of_axes(evidence)
+    priced = {name: (block, _costs(block, dense, encoder)) for name, block in blocks.items()}
     screener = Screener(Screen(teacher, BlockRepairs.of(teacher)))
     table = block_table(screener, here.model, priced, False, KnownRows())
     kinds = tuple(

@@ -8,7 +8,8 @@ import numpy as np
 
 from paretoformer.spaces.attention.menu import menu
 from paretoformer.spaces.axes.attention import ChoicePerLayer
-from paretoformer.spaces.axes.axis import Domain, Shape
+from paretoformer.spaces.axes.domain import Domain
+from paretoformer.spaces.axes.evidence import Shape
 from paretoformer.spaces.axes.heads import RankedHeads
 from paretoformer.spaces.space import Space
 

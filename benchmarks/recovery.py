@@ -36,7 +36,7 @@ from paretoformer.search.study.spec import load_spec
 from paretoformer.search.study.subject import Subject, load_subject
 from paretoformer.spaces.attention.menu import menu
 from paretoformer.spaces.axes import axis_of
-from paretoformer.spaces.axes.axis import Evidence, Shape
+from paretoformer.spaces.axes.evidence import Shape
 from paretoformer.spaces.axes.head_mask import HeadMask
 from paretoformer.spaces.axes.sensitivity import OutputProbe, sensitivity
 from paretoformer.spaces.build import build
@@ -64,7 +64,9 @@ def structures(here: Subject) -> dict[str, Candidate]:
         for indices, inputs in here.workload.batches(train, "cpu", 16)
     )
     facts = sensitivity(here.model, batches, here.task.loss, probes)
-    domains: Any = {n: axis_of(n).domain("ranked", Evidence(shape, facts)) for n in probes}
+    domains: Any = {
+        n: axis_of(n).domain("ranked", axis_of(n).facts(**facts[n]), shape) for n in probes
+    }
     dense = Candidate.dense(shape.layers, shape.heads)
 
     def some(heads: int, neurons: float) -> Candidate:

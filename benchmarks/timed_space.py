@@ -21,7 +21,8 @@ from paretoformer.search.study.spec import load_spec
 from paretoformer.search.study.subject import Subject, load_subject
 from paretoformer.spaces.attention.menu import menu
 from paretoformer.spaces.axes.attention import ChoicePerLayer
-from paretoformer.spaces.axes.axis import Domain, Shape
+from paretoformer.spaces.axes.domain import Domain
+from paretoformer.spaces.axes.evidence import Shape
 from paretoformer.spaces.axes.feed_forward import RankedNeurons
 from paretoformer.spaces.axes.heads import RankedHeads
 from paretoformer.spaces.axes.runtime import RuntimeChoice

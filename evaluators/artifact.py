@@ -48,7 +48,7 @@ class Artifact:
 
 def needs_artifact(candidate: Candidate) -> bool:
     """Whether building it again would cost time, or might give other weights."""
-    return not all(axis.rebuilt(candidate[axis.name]) for axis in axes())
+    return not all(axis.is_free(candidate[axis.name]) for axis in axes())
 
 
 def workspace(folder: Path, candidate: Candidate) -> Path:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from paretoformer.evaluators.common.target import cpu_name
 from paretoformer.search.opening import is_checked, settled
@@ -16,7 +15,7 @@ from paretoformer.search.study.estimate import estimate
 from paretoformer.search.study.spec import Spec, check_varies, load_spec
 from paretoformer.search.study.subject import Subject, load_subject, try_dense
 from paretoformer.spaces.axes import axes
-from paretoformer.spaces.axes.axis import Axis
+from paretoformer.spaces.axes.evidence import Circumstances
 from paretoformer.spaces.models.families import shape_of
 
 
@@ -92,25 +91,16 @@ def _lines(spec: Spec, subject: Subject, folder: RunFolder) -> dict[str, str]:
 def _choices(spec: Spec, subject: Subject) -> dict[str, str]:
     """Of each axis that is set by names: those that can be used here and fit into the minutes."""
     found = {}
-    minutes = math.inf if spec.search.minutes is None else spec.search.minutes
+    study = Circumstances(
+        device=subject.target.device,
+        dtype=subject.target.dtype,
+        minutes=math.inf if spec.search.minutes is None else spec.search.minutes,
+        generates=subject.task.generates,
+    )
     for axis in axes():
-        setting = spec.setting(axis.name)
-        known = (row["name"] for row in axis.catalogue()) if setting == "all" else ()
-        meant = [n for n in known if axis.is_meant(n, generates=subject.task.generates)]
-        wanted = meant if setting == "all" else setting
-        if isinstance(wanted, list):
-            usable = [name for name in wanted if _is_usable(axis, name, subject.target.device)]
-            late = axis.without_time(usable, minutes) if setting == "all" else {}
-            found[axis.name] = ", ".join(name for name in usable if name not in late)
+        if names := axis.choices(spec.setting(axis.name), study):
+            found[axis.name] = ", ".join(names)
     return found
-
-
-def _is_usable(axis: Axis[Any], name: str, device: str) -> bool:
-    try:
-        axis.check_setting([name], device=device)
-    except ValueError:
-        return False
-    return True
 
 
 _PURPOSE = {

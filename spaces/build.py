@@ -10,7 +10,8 @@ import torch
 from torch import nn
 
 from paretoformer.spaces.axes import axes
-from paretoformer.spaces.axes.axis import Built, Shape, Stage
+from paretoformer.spaces.axes.axis import Built, Stage
+from paretoformer.spaces.axes.evidence import Shape
 from paretoformer.spaces.candidate import Candidate
 from paretoformer.spaces.models.families import blocks_of, shape_of
 from paretoformer.spaces.models.surgery import share

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from types import MappingProxyType
 from typing import Any
 
 from paretoformer.spaces.axes import axes, axis_of
-from paretoformer.spaces.axes.axis import Shape, Stage
+from paretoformer.spaces.axes.axis import Stage
+from paretoformer.spaces.axes.evidence import Shape
 from paretoformer.spaces.axes.head_mask import HeadMask
 from paretoformer.spaces.common.attention_choice import FULL, AttentionChoice
 from paretoformer.spaces.common.malformed import MALFORMED, json_object
@@ -86,10 +87,10 @@ class Candidate:
         """How long building it takes on purpose, such as training it."""
         return sum(axis.seconds(self.values[axis.name]) for axis in axes())
 
-    def given(self, minutes: float) -> Candidate:
-        """The candidate built with so much time; itself where time buys nothing."""
+    def with_minutes(self, minutes: float) -> Candidate:
+        """The candidate that is built for so long; itself where more time gives nothing better."""
         return self.replaced(
-            **{axis.name: axis.given(self.values[axis.name], minutes) for axis in axes()}
+            **{axis.name: axis.with_minutes(self.values[axis.name], minutes) for axis in axes()}
         )
 
     def of_stage(self, stage: Stage) -> dict[str, Any]:
@@ -109,7 +110,62 @@ class Candidate:
     @property
     def is_plain(self) -> bool:
         """Whether transformers itself computes the same from the rebuilt config and weights."""
-        return all(axis.is_plain(self.values[axis.name], self.shape) for axis in axes())
+        return all(axis_of(name).is_plain for name in self.changes())
+
+    @property
+    def stays(self) -> tuple[bool, ...]:
+        """Of each layer of the dense model, whether the model still has it."""
+        stays: tuple[bool, ...] = self.values["layers"]
+        return stays
+
+    @property
+    def kept_layers(self) -> tuple[int, ...]:
+        return tuple(layer for layer, stays in enumerate(self.stays) if stays)
+
+    def without_layers(self, stays: Sequence[bool]) -> Candidate:
+        """The same candidate with only the layers that stay."""
+        return self.replaced(layers=tuple(stays))
+
+    @property
+    def mixes_tokens(self) -> bool:
+        """Whether a layer is left in which tokens attend to each other."""
+        return bool(self.of_kept_layers("heads").total)
+
+    @property
+    def reads_first(self) -> bool:
+        """Whether the last layer computes the first token alone."""
+        return bool(self.values["readout"] == "first")
+
+    def of_kept_layers(self, axis: str) -> Any:
+        """The value of one axis, for the layers that the model still has."""
+        return axis_of(axis).of_layers(self.values[axis], self.kept_layers)
+
+    def cell(self, axis: str) -> str:
+        """One axis in a table; counts only what the model still has."""
+        return axis_of(axis).cell(self.of_kept_layers(axis))
+
+    @property
+    def phrase(self) -> str:
+        """Within a sentence: `12 of 36 heads, 3 of 6 layers`; the axes that were changed."""
+        parts = (axis_of(name).phrase(self.of_kept_layers(name)) for name in self.changes())
+        return ", ".join(parts) or "the uncompressed model"
+
+    @property
+    def techniques(self) -> list[str]:
+        """What it uses that the uncompressed model does not, axis by axis."""
+        return [
+            technique
+            for name in self.changes()
+            for technique in axis_of(name).techniques(self.values[name])
+        ]
+
+    @property
+    def kept_shares(self) -> tuple[float, ...]:
+        """What is left of the dense model: of layers, and of the parts of a layer that an axis
+        cuts."""
+        depth = len(self.kept_layers) / self.shape.layers
+        shares = (axis.kept_share(self.of_kept_layers(axis.name)) for axis in axes())
+        return (*(depth * share for share in shares if share is not None), depth)
 
     @cached_property
     def id(self) -> str:
@@ -170,7 +226,7 @@ class Candidate:
         return hash(tuple(self.values.items()))
 
     def __repr__(self) -> str:
-        cells = (f"{axis.name}={axis.cell(self.values[axis.name])}" for axis in axes())
+        cells = (f"{axis.name}={self.cell(axis.name)}" for axis in axes())
         return f"Candidate({', '.join(cells)}; {self.id})"
 
     def __reduce__(self) -> tuple[Any, ...]:

@@ -148,7 +148,7 @@ class Saved:
         later = {
             axis.name: axis.default(self.candidate.shape)
             for axis in axes()
-            if axis.stage is Stage.RUNTIME or not axis.rebuilt(self.candidate[axis.name])
+            if axis.stage is Stage.RUNTIME or not axis.is_free(self.candidate[axis.name])
         }
         return self.candidate.replaced(**later)
 
@@ -299,7 +299,7 @@ def structure(candidate: Candidate, dense: nn.Module) -> nn.Module:
     for axis in axes():
         if axis.stage is not Stage.RUNTIME:
             value = candidate[axis.name]
-            kept = axis.rebuilt(value)
+            kept = axis.is_free(value)
             built = axis.apply(built, value if kept else axis.default(candidate.shape), Tools())
     return built.model
 

@@ -12,7 +12,9 @@ from typing import Any
 import numpy as np
 
 from paretoformer.spaces.axes import axis_of
-from paretoformer.spaces.axes.axis import Domain, Fixed, Params, Shape, Stage, Suggests
+from paretoformer.spaces.axes.axis import Stage
+from paretoformer.spaces.axes.domain import Domain, Fixed, Params, Suggests
+from paretoformer.spaces.axes.evidence import Shape
 from paretoformer.spaces.candidate import Candidate
 
 ENUMERATED = 5000
@@ -74,6 +76,18 @@ class Space:
             return combinations
         every = itertools.product(*(domain.values() for domain in self.domains.values()))
         return len({Candidate(**dict(zip(self.domains, each, strict=True))) for each in every})
+
+    @property
+    def repairs(self) -> bool:
+        """Whether every cut is repaired, so that the model cannot be rebuilt for free."""
+        fixed = ((n, d.value) for n, d in self.domains.items() if isinstance(d, Fixed))
+        return not all(axis_of(name).is_free(value) for name, value in fixed)
+
+    @property
+    def removes_layers(self) -> bool:
+        """Whether a candidate may lack whole layers."""
+        starts = (start for of_axis in self.starts(Stage.STRUCTURE).values() for start in of_axis)
+        return any(len(start.kept_layers) < self.shape.layers for start in starts)
 
     def random(self, rng: np.random.Generator) -> Candidate:
         """A candidate drawn as a uniform sampler would draw its parameters."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from types import SimpleNamespace
 from typing import Any
 
@@ -10,9 +11,10 @@ import pytest
 import torch
 
 from paretoformer.evaluators.tasks import task_names, task_of
-from paretoformer.spaces import AttentionChoice, HeadMask
+from paretoformer.search.report.cells import described
+from paretoformer.spaces import AttentionChoice, Candidate, HeadMask
 from paretoformer.spaces.axes import axes, axis_of
-from paretoformer.spaces.axes.axis import Evidence, Shape
+from paretoformer.spaces.axes.evidence import Shape
 from paretoformer.spaces.axes.neuron_mask import NeuronMask
 from paretoformer.spaces.models.divergence import (
     Answers,
@@ -54,32 +56,56 @@ def test_axis_keeps_its_promises(name: str) -> None:
     check_axis(axis_of(name), SHAPE, VALUES[name])
 
 
-@pytest.mark.parametrize(
-    ("name", "words"),
-    [
-        ("heads", ["0 of 12 heads", "5 of 12 heads"]),
-        ("attention", ["window attention in 2 of 3 layers"]),
-        ("layers", ["2 of 3 layers"]),
-        ("recovery", ["repaired by least squares", "distilled for 2.5 minutes"]),
-        ("readout", ["the first token alone in the last layer"]),
-        ("runtime", ["in onnxruntime:int8", "in torch:bfloat16"]),
-    ],
+HALF = Candidate(
+    HeadMask(((True,) * 4 + (False,) * 8,) * 6),
+    (WINDOW, FULL, WINDOW, WINDOW, WINDOW, FULL),
+    feed_forward=NeuronMask.ranked((24, 96, 24, 96, 48, 0), RNG.random((6, 96))),
+    layers=(True, False, True, False, True, False),
+    recovery="distilled:2.5",
+    readout="first",
+    runtime="onnxruntime:int8",
 )
-def test_value_is_said_within_a_sentence(name: str, words: list[str]) -> None:
-    assert [axis_of(name).words(value) for value in VALUES[name]] == words
+"""Three of six layers are removed, and would have 36 of 48 heads."""
+SHOWN = {
+    "heads": ("12/36", "12 of 36 heads"),
+    "attention": ("window", "window attention in 3 of 3 layers"),
+    "feed_forward": ("33%", "33% of the neurons"),
+    "layers": ("3/6", "3 of 6 layers"),
+    "recovery": ("distilled 2.5 min", "distilled for 2.5 minutes"),
+    "readout": ("first", "the first token alone in the last layer"),
+    "runtime": ("onnxruntime:int8", "in onnxruntime:int8"),
+}
+
+
+def test_every_axis_shows_only_what_the_model_still_has() -> None:
+    assert {axis.name: HALF.cell(axis.name) for axis in axes()} == {
+        name: cell for name, (cell, _) in SHOWN.items()
+    }
+    assert set(HALF.phrase.split(", ")) == {phrase for _, phrase in SHOWN.values()}
+    assert described(HALF).startswith("heads 12/36, attention window, feed_forward 33%, layers 3/6")
+
+
+def test_uncompressed_model_shows_all_that_it_has() -> None:
+    dense = Candidate.dense(6, 12)
+    cells = [dense.cell(axis.name) for axis in axes()]
+    assert cells == ["72/72", "full", "100%", "6/6", "none", "all", "torch"]
+    assert dense.phrase == "the uncompressed model"
 
 
 @every_axis
 def test_domain_keeps_its_promises(name: str) -> None:
     axis = axis_of(name)
-    domain = axis.domain(axis.setting_default, Evidence(SHAPE, FACTS))
+    facts = axis.facts.from_json(FACTS[name])
+    assert axis.facts.from_json(json.loads(json.dumps(facts.to_json()))) == facts
+    domain = axis.domain(axis.setting_default, facts, SHAPE)
     assert domain.size > 1 or domain.starts()[0] != axis.default(SHAPE)
     check_domain(domain, axis.default(SHAPE))
 
 
 @every_axis
 def test_axis_without_facts_stays_at_its_default(name: str) -> None:
-    domain = axis_of(name).domain(axis_of(name).setting_default, Evidence(SHAPE))
+    axis = axis_of(name)
+    domain = axis.domain(axis.setting_default, axis.facts(), SHAPE)
     assert list(domain.starts()) == [axis_of(name).default(SHAPE)]
 
 

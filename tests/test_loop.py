@@ -39,7 +39,8 @@ from paretoformer.search.records.throttle import Seldom
 from paretoformer.search.study.optuna_study import ResumableStudy, open_study, study_in
 from paretoformer.spaces import AttentionChoice, Candidate, HeadMask
 from paretoformer.spaces.axes.attention import ChoicePerLayer
-from paretoformer.spaces.axes.axis import Fixed, Shape
+from paretoformer.spaces.axes.domain import Fixed
+from paretoformer.spaces.axes.evidence import Shape
 from paretoformer.spaces.axes.heads import RankedHeads
 from paretoformer.spaces.space import Space
 

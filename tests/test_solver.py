@@ -27,8 +27,8 @@ from paretoformer.search.planning.screen import Screen
 from paretoformer.search.planning.screener import Screener
 from paretoformer.spaces import AttentionChoice, Candidate, HeadMask
 from paretoformer.spaces.axes.attention_options import AttentionBlock
-from paretoformer.spaces.axes.axis import Shape
 from paretoformer.spaces.axes.block_options import normalised
+from paretoformer.spaces.axes.evidence import Shape
 from paretoformer.spaces.axes.feed_forward import NeuronBlock
 from tests.test_cutting import tiny
 

@@ -23,7 +23,8 @@ from paretoformer.spaces import AttentionChoice, Candidate, HeadMask
 from paretoformer.spaces.attention.menu import left_out, menu
 from paretoformer.spaces.axes import heads
 from paretoformer.spaces.axes.attention import ChoicePerLayer
-from paretoformer.spaces.axes.axis import Domain, Fixed, Shape
+from paretoformer.spaces.axes.domain import Domain, Fixed
+from paretoformer.spaces.axes.evidence import Shape
 from paretoformer.spaces.axes.heads import HeadBits, RankedHeads
 from paretoformer.spaces.space import Space
 

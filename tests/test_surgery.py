@@ -14,8 +14,8 @@ import transformers
 import paretoformer as pf
 from paretoformer.spaces import AttentionChoice, Candidate, HeadMask
 from paretoformer.spaces.attention import Attention, names
-from paretoformer.spaces.axes.axis import Probe
 from paretoformer.spaces.axes.block_options import normalised
+from paretoformer.spaces.axes.evidence import Probe
 from paretoformer.spaces.axes.sensitivity import OutputProbe, sensitivity
 from paretoformer.spaces.build import CANDIDATE, build
 from paretoformer.spaces.models.families import FAMILIES, UNSUITABLE, blocks_of, family_of

@@ -22,7 +22,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from paretoformer.spaces.axes.axis import Shape
+from paretoformer.spaces.axes.evidence import Shape
 from paretoformer.spaces.build import build
 from paretoformer.spaces.candidate import Candidate
 from paretoformer.spaces.common.arrays import Floats

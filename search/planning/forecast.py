@@ -38,9 +38,9 @@ from paretoformer.search.records.run_folder import RunFolder
 from paretoformer.search.study.budget import is_short
 from paretoformer.search.study.spec import Spec
 from paretoformer.search.study.subject import Subject
-from paretoformer.spaces.axes import axes
-from paretoformer.spaces.axes.axis import Evidence, Stage
+from paretoformer.spaces.axes.axis import Stage
 from paretoformer.spaces.axes.block_options import Block
+from paretoformer.spaces.axes.evidence import Evidence
 from paretoformer.spaces.candidate import Candidate
 from paretoformer.spaces.space import Space
 
@@ -88,10 +88,10 @@ class Forecaster:
         space = study_space(self.spec, evidence, solved=True)
         costs = self._costs(space, blocks)
         timed = {name: (block, costs.blocks[name]) for name, block in blocks.items()}
-        screen = self._screen(evidence, timed)
+        screen = self._screen(space, timed)
         rounds = FEWER_ROUNDS if is_short(self.spec) else ROUNDS
         with Screener(screen, self.workers, left=rounds * FORECASTS) as screener:
-            table = self._table(evidence, timed, screener)
+            table = self._table(space, timed, screener)
             problem, found = learn(
                 _problem(space.dense, timed, costs, table),
                 screener,
@@ -125,35 +125,31 @@ class Forecaster:
         torch.set_num_threads(physical_cores())
         return found
 
-    def _screen(self, evidence: Evidence, timed: TimedBlocks) -> Screen:
+    def _screen(self, space: Space, timed: TimedBlocks) -> Screen:
         teacher = self.subject.teacher(self.progress)
-        if not _repairs(evidence):
+        if not space.repairs:
             return Screen(teacher, None)
         choices = [choice for block, costs in timed.values() for choice in block.mechanisms(costs)]
         return Screen(teacher, BlockRepairs.of(teacher, choices))
 
-    def _table(self, evidence: Evidence, timed: TimedBlocks, screener: Screener) -> BlockTable:
+    def _table(self, space: Space, timed: TimedBlocks, screener: Screener) -> BlockTable:
         """With the rows that another run measured on the same model and texts."""
-        removable = any(axis.removes_layers(evidence) for axis in axes())
-        key = self._table_key(evidence, timed)
+        removable = space.removes_layers
+        key = self._table_key(space, timed)
         known = KnownRows(cache_folder() / "blocks" / f"{key}.parquet", key)
         model = self.subject.model
         table = block_table(screener, model, timed, removable, known, self.progress, self.is_late)
         known.write(self.folder.blocks)
         return table
 
-    def _table_key(self, evidence: Evidence, timed: TimedBlocks) -> str:
+    def _table_key(self, space: Space, timed: TimedBlocks) -> str:
         texts = self.subject.teacher(self.progress).texts
         used = [tensor for batch in (*texts.fit, *texts.held) for tensor in batch.values()]
         config: Any = self.subject.model.config
         meanings = (block.meaning for block, _ in timed.values())
-        repaired = str(_repairs(evidence))
+        repaired = str(space.repairs)
         parts = (self.subject.model_digest, config.to_json_string(), repaired, *meanings)
         return table_key(parts, used)
-
-
-def _repairs(evidence: Evidence) -> bool:
-    return any(axis.mends(evidence) for axis in axes())
 
 
 def _problem(

@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from paretoformer.spaces.axes.axis import Shape
 from paretoformer.spaces.axes.block_options import Block, Costs, Damage
+from paretoformer.spaces.axes.evidence import Shape
 from paretoformer.spaces.candidate import Candidate
 from paretoformer.spaces.common.arrays import Floats
 
@@ -95,8 +95,8 @@ class KnapsackProblem:
         None where the candidate has what the problem does not know.
         """
         rows = []
-        weights = np.asarray(candidate.layers, dtype=np.float64)
-        if candidate["readout"] != self.dense["readout"]:
+        weights = np.asarray(candidate.stays, dtype=np.float64)
+        if candidate.reads_first:
             weights[np.flatnonzero(weights)[-1]] = self.last
         for each in self.blocks:
             options = each.block.options(candidate.values)
@@ -110,7 +110,7 @@ class KnapsackProblem:
 
         None where the candidate has what the problem does not know.
         """
-        stays = np.asarray(candidate.layers)
+        stays = np.asarray(candidate.stays)
         found = np.zeros((self.layers, len(self.blocks) + 1))
         found[~stays, -1] = self.removed[~stays]
         for index, each in enumerate(self.blocks):
@@ -141,10 +141,10 @@ class KnapsackProblem:
 
     def candidate(self, stays: Sequence[bool], options: Sequence[Sequence[int]]) -> Candidate:
         """options: of each layer, one of each block."""
-        values: dict[str, object] = {} if all(stays) else {"layers": tuple(stays)}
+        values: dict[str, object] = {}
         for index, each in enumerate(self.blocks):
             values |= each.block.values([row[index] for row in options])
-        return self.dense.replaced(**values)
+        return self.dense.replaced(**values).without_layers(stays)
 
     def solve(self) -> Solutions:
         """The best candidate within every budget: the least nats up to each layer, and the choice
@@ -280,14 +280,9 @@ class Solutions:
             solution = self.at(int(within[0])) if len(within) else None
             if solution is None or solution.candidate.is_dense:
                 continue
-            if _has_heads(solution.candidate) and solution.candidate not in seen:
+            if solution.candidate.mixes_tokens and solution.candidate not in seen:
                 seen.add(solution.candidate)
                 yield solution
-
-
-def _has_heads(candidate: Candidate) -> bool:
-    counts = zip(candidate.heads.counts, candidate.layers, strict=True)
-    return any(count for count, stays in counts if stays)
 
 
 def _ends(nats: Floats) -> tuple[float, float]:

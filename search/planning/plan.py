@@ -17,8 +17,10 @@ import numpy as np
 from paretoformer.search.planning.knapsack import KnapsackProblem
 from paretoformer.search.study.spec import Spec
 from paretoformer.spaces.axes import axes
-from paretoformer.spaces.axes.axis import Evidence, Shape, Stage
+from paretoformer.spaces.axes.axis import Stage
 from paretoformer.spaces.axes.block_options import Block
+from paretoformer.spaces.axes.domain import Domain, Fixed
+from paretoformer.spaces.axes.evidence import Evidence, Shape
 from paretoformer.spaces.candidate import Candidate
 from paretoformer.spaces.common.atomic import write_atomically
 from paretoformer.spaces.common.malformed import digest_of, json_object
@@ -51,21 +53,35 @@ class Plan:
 def study_space(spec: Spec, evidence: Evidence, *, solved: bool) -> Space:
     """solved: whether candidates come from a knapsack problem, which the domains must hold."""
     settings = {axis.name: spec.setting(axis.name) for axis in axes()}
+    domains = domains_of(evidence, settings)
     if solved:
-        settings = {axis.name: axis.solved_setting(settings[axis.name]) for axis in axes()}
-    domains = {axis.name: axis.domain(settings[axis.name], evidence) for axis in axes()}
+        domains = {name: domain.solved() for name, domain in domains.items()}
     return Space(evidence.shape, domains)
 
 
+def domains_of(evidence: Evidence, settings: Mapping[str, Any]) -> dict[str, Domain[Any]]:
+    """An axis that did not exist when the study began keeps its default."""
+    facts, shape = evidence.facts, evidence.shape
+    return {
+        axis.name: axis.domain(settings[axis.name], facts[axis.name], shape)
+        if axis.name in facts
+        else Fixed(axis.default(shape))
+        for axis in axes()
+    }
+
+
 def blocks_of_axes(evidence: Evidence) -> dict[str, Block]:
-    """The blocks of a layer that a study may change, by the axis that speaks for each."""
-    found = {axis.name: axis.block(evidence) for axis in axes()}
-    return {name: block for name, block in found.items() if block is not None}
+    """The parts of a layer that a study may change, by name."""
+    found: Mapping[str, Block] = {}
+    for axis in axes():
+        if axis.name in evidence.facts:
+            found = axis.blocks(evidence.facts[axis.name], evidence.shape, found)
+    return dict(found)
 
 
 def write_plan(path: Path, plan: Plan) -> None:
     kept = {
-        "facts": plan.evidence.facts,
+        "facts": {name: facts.to_json() for name, facts in plan.evidence.facts.items()},
         "forecasts": [candidate.to_json() for candidate in plan.forecasts],
         "kinds": [candidate.to_json() for candidate in plan.kinds],
         "programme": None if plan.problem is None else plan.problem.to_dict(),
@@ -84,10 +100,19 @@ def read_plan(path: Path, shape: Shape) -> Plan:
     forecasts, kinds = (
         tuple(map(Candidate.from_json, kept[name])) for name in ("forecasts", "kinds")
     )
-    evidence, problem = Evidence(shape, kept["facts"]), kept.get("programme")
+    evidence, problem = evidence_of(shape, kept["facts"]), kept.get("programme")
     if problem is not None:
         problem = KnapsackProblem.from_dict(problem, shape, blocks_of_axes(evidence))
     return Plan(evidence, forecasts, kinds, problem)
+
+
+def evidence_of(shape: Shape, facts: Mapping[str, Any]) -> Evidence:
+    """Raises MALFORMED unless these are the facts of axes, as JSON holds them."""
+    known = {axis.name: axis.facts for axis in axes()}
+    return Evidence(
+        shape,
+        {name: known[name].from_json(data) for name, data in facts.items() if name in known},
+    )
 
 
 def check_plan(plan: Plan, space: Space) -> None:
@@ -113,8 +138,8 @@ def plan_of_version_1(attributes: Mapping[str, Any], shape: Shape) -> Plan:
         "heads": {"removed": attributes[VERSION_1["importance"]]},
         "attention": {"choices": attributes[VERSION_1["attention"]]},
     }
-    evidence = Evidence(shape, facts)
-    domains = {axis.name: axis.domain(axis.setting_default, evidence) for axis in axes()}
+    evidence = evidence_of(shape, facts)
+    domains = domains_of(evidence, {axis.name: axis.setting_default for axis in axes()})
     forecasts = tuple(map(Candidate.from_json, attributes[VERSION_1["forecast"]]))
     return Plan(evidence, forecasts, kinds_of(Space(shape, domains)))
 

@@ -31,7 +31,7 @@ from paretoformer.search.records.run_folder import RunFolder
 from paretoformer.search.study.spec import Spec
 from paretoformer.search.study.subject import Subject
 from paretoformer.spaces.axes import axes
-from paretoformer.spaces.axes.axis import Shape
+from paretoformer.spaces.axes.evidence import Shape
 from paretoformer.spaces.common.malformed import MALFORMED, one_line
 from paretoformer.spaces.models.families import shape_of
 from paretoformer.spaces.space import Space
@@ -57,13 +57,14 @@ class Prepared:
     @classmethod
     def of(cls, spec: Spec, plan: Plan) -> Prepared:
         evidence = plan.evidence
+        space = plan.space(spec)
         return cls(
-            plan.space(spec),
-            {axis.name: dict(axis.left_out(evidence.of(axis.name))) for axis in axes()},
+            space,
+            {name: dict(facts.left_out) for name, facts in evidence.facts.items()},
             plan.problem,
             tuple(axis.name for axis in axes() if axis.name not in evidence.facts),
             plan.notes,
-            any(axis.mends(evidence) for axis in axes()),
+            space.repairs,
         )
 
     @property

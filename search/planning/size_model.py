@@ -20,10 +20,10 @@ hardly at all."""
 
 @dataclass(frozen=True)
 class SizeModel:
-    """Size = whole · Σ share · kept: of embeddings and head, which stay, of attention by heads, of
-    feed-forward blocks by neurons, and of what else is in a layer.
+    """Size = whole · Σ share · kept: of embeddings and head, which stay, of the parts of a layer
+    that an axis cuts, and of the rest of a layer.
 
-    whole: the size of the uncompressed model. shares: (4,).
+    whole: the size of the uncompressed model. shares: (parts,).
     """
 
     whole: float
@@ -35,10 +35,11 @@ class SizeModel:
 
         measured: candidates in the same runtime, with their sizes.
         """
-        rows = np.stack([np.ones(4), *(kept(candidate) for candidate, _ in measured)])
+        dense = kept(Candidate.dense(layers=1, heads=1))
+        rows = np.stack([dense, *(kept(candidate) for candidate, _ in measured)])
         wanted = np.array([1.0, *(size / whole for _, size in measured)])
-        left = rows.T @ rows + RIDGE * np.eye(4)
-        right = rows.T @ wanted + RIDGE * np.full(4, 0.25)
+        left = rows.T @ rows + RIDGE * np.eye(len(dense))
+        right = rows.T @ wanted + RIDGE * dense / len(dense)
         return cls(whole, np.linalg.solve(left, right))
 
     def predict(self, candidate: Candidate) -> float:
@@ -46,8 +47,5 @@ class SizeModel:
 
 
 def kept(candidate: Candidate) -> Floats:
-    """(4,) the shares that a candidate keeps: of everything, of heads, neurons and layers."""
-    stays = np.asarray(candidate.layers)
-    heads = np.asarray(candidate.heads.counts) / candidate.heads.heads
-    neurons = np.array([candidate.feed_forward.share(layer) for layer in range(len(stays))])
-    return np.array([1.0, (heads * stays).mean(), (neurons * stays).mean(), stays.mean()])
+    """(parts,) the shares that a candidate keeps; of the uncompressed model ones."""
+    return np.array([1.0, *candidate.kept_shares])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -12,7 +13,7 @@ from paretoformer.evaluators.common.progress import Progress
 from paretoformer.search.study.spec import Spec
 from paretoformer.search.study.subject import Subject
 from paretoformer.spaces.axes import axes
-from paretoformer.spaces.axes.axis import Context, Evidence, Shape
+from paretoformer.spaces.axes.evidence import Context, Evidence, Shape
 from paretoformer.spaces.axes.sensitivity import Batch, sensitivity
 from paretoformer.spaces.models.families import shape_of
 from paretoformer.spaces.runtimes import parse
@@ -28,12 +29,12 @@ def survey(spec: Spec, subject: Subject, progress: Progress) -> Evidence:
     probes = {
         axis.name: probe
         for axis in axes()
-        if (probe := axis.probe(settings[axis.name], facts[axis.name], context)) is not None
+        if (probe := axis.probe(settings[axis.name], context)) is not None
     }
     if probes:
         batches = _training_batches(subject, progress)
         for name, found in sensitivity(subject.model, batches, subject.task.loss, probes).items():
-            facts[name] |= found
+            facts[name] = replace(facts[name], **found)
     return Evidence(context.shape, facts)
 
 
@@ -56,8 +57,6 @@ def context_of(spec: Spec, subject: Subject, progress: Progress) -> Context:
         model=subject.model,
         shape=Shape(*shape_of(subject.model.config)),
         device=target.device,
-        threads=target.threads,
-        batch_size=target.batch_size,
         sequence_length=target.sequence_length,
         dtype=target.dtype,
         batches=lambda count: subject.workload.training_batches(count, "cpu", BATCH),

@@ -45,7 +45,7 @@ def to_distil(
     front = [
         record
         for record in nondominated_records(searched, objectives)
-        if record.candidate.given(minutes) != record.candidate
+        if record.candidate.with_minutes(minutes) != record.candidate
         and all(other.holds(record.measurements, dense.measurements) for other in others)
     ]
     front.sort(key=lambda record: record.measurements[cost.name].value)
@@ -53,7 +53,7 @@ def to_distil(
     rounds = -(-len(picks) // slots)
     share = minutes / max(1, rounds)
     share = int(2 * share) / 2 if share >= 1 else share
-    return [candidate.given(share) for candidate in picks]
+    return [candidate.with_minutes(share) for candidate in picks]
 
 
 def _picks(

@@ -13,7 +13,6 @@ from paretoformer.evaluators.common.target import describe_machine
 from paretoformer.evaluators.tasks import task_of
 from paretoformer.search.publish.best import Best
 from paretoformer.search.report.cells import cells, number
-from paretoformer.search.report.evidence import techniques
 from paretoformer.spaces.common.malformed import json_object
 
 
@@ -40,7 +39,7 @@ def model_card(best: Best, base: str, served: Sequence[str] = ()) -> str:
         files=[f"`{name}`" for name in served],
         plain=best.candidate.is_plain,
         keeps=cells(best.candidate),
-        techniques=techniques(best.candidate),
+        techniques=best.candidate.techniques,
         rows=_rows(best),
         speedup=best.speedup_text,
         gain=best.gain,

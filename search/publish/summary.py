@@ -8,7 +8,7 @@ from pathlib import Path
 from paretoformer.search.publish.best import Best, load_best
 from paretoformer.search.records.errors import NoAnswer
 from paretoformer.search.records.requirement import Requirement
-from paretoformer.search.report.cells import in_words, number
+from paretoformer.search.report.cells import number
 
 
 def answer(folder: Path) -> str:
@@ -29,7 +29,7 @@ def sentence(found: Best) -> str:
     time = found.metrics[found.facts.timing]
     parts = (
         f"trial {found.trial}",
-        in_words(found.candidate),
+        found.candidate.phrase,
         found.speedup_text,
         f"{number(time.value)} {time.unit}",
     )

@@ -61,9 +61,7 @@ def front_table(frame: pd.DataFrame, facts: RunFacts, *, narrow: bool = False) -
     for name in (*metrics, "speed-up"):
         table.add_column(name, justify="right", no_wrap=True)
     for candidate, (_, row) in zip(candidates, shown.iterrows(), strict=True):
-        kept = [axis.cell(candidate[axis.name]) for axis in used]
-        if narrow:
-            kept = [described(candidate)]
+        kept = [described(candidate)] if narrow else [candidate.cell(axis.name) for axis in used]
         numbers = (number(row[name]) + disturbance.mark(row, name) for name in metrics)
         gained = f"{row['speedup']:.2f}x{disturbance.mark(row, facts.timing)}"
         table.add_row(_label(row), *kept, *numbers, gained)
@@ -127,17 +125,9 @@ def described(candidate: Candidate) -> str:
     return ", ".join(parts) or "the uncompressed model"
 
 
-def in_words(candidate: Candidate) -> str:
-    """The same within a sentence: `27 of 72 heads, 50% of the neurons`."""
-    changed = set(candidate.changes())
-    parts = [axis.words(candidate[axis.name]) for axis in axes() if axis.name in changed]
-    return ", ".join(parts) or "the uncompressed model"
-
-
 def cells(candidate: Candidate) -> dict[str, str]:
-    """Axis -> its value in words, of the axes that differ from the uncompressed model."""
-    changed = set(candidate.changes())
-    return {axis.name: axis.cell(candidate[axis.name]) for axis in axes() if axis.name in changed}
+    """Axis -> its value, of the axes that differ from the uncompressed model."""
+    return {name: candidate.cell(name) for name in candidate.changes()}
 
 
 def catalogue_table(title: str, rows: Sequence[Mapping[str, Any]]) -> Table:

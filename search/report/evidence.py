@@ -17,7 +17,6 @@ from paretoformer.search.records.disturbance import undisturbed
 from paretoformer.search.records.dominance import hypervolume, nondominated
 from paretoformer.search.records.facts import RunFacts
 from paretoformer.search.records.record import SPAN, span_column
-from paretoformer.spaces.axes import axes
 from paretoformer.spaces.candidate import Candidate
 
 
@@ -154,15 +153,10 @@ def contributions(trials: pd.DataFrame, facts: RunFacts) -> list[Contribution]:
         chosen = scaled[keep]
         return hypervolume(chosen[nondominated(chosen, directions)], directions, reference)
 
-    used = [techniques(Candidate.from_json(text)) for text in done["candidate"]]
+    used = [Candidate.from_json(text).techniques for text in done["candidate"]]
     whole = volume(np.ones(len(done), dtype=bool)) or 1.0
     found = []
     for name in dict.fromkeys(each for names in used for each in names):
         uses = np.array([name in names for names in used])
         found.append(Contribution(name, int(uses.sum()), volume(~uses) / whole))
     return found
-
-
-def techniques(candidate: Candidate) -> list[str]:
-    """What a candidate uses that the uncompressed model does not, axis by axis."""
-    return [name for axis in axes() for name in axis.techniques(candidate[axis.name])]

@@ -7,7 +7,6 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from html import escape
 
-from paretoformer.search.report.cells import in_words
 from paretoformer.search.report.svg import LIGHT
 from paretoformer.spaces.axes import axes
 from paretoformer.spaces.candidate import Candidate
@@ -47,8 +46,8 @@ class LayerRow:
 
 
 def layer_rows(candidate: Candidate) -> list[LayerRow]:
-    """One row a layer, of what each axis says of it."""
-    told = [axis.layer_cells(candidate[axis.name]) for axis in axes()]
+    """One row a layer, from the cells of every axis."""
+    columns = [axis.layer_cells(candidate[axis.name]) for axis in axes()]
     return [
         LayerRow(
             marks=next((cell.marks for cell in row if cell.marks), ()),
@@ -57,7 +56,7 @@ def layer_rows(candidate: Candidate) -> list[LayerRow]:
             shares=tuple(cell.share for cell in row if cell.share is not None),
             removed=any(cell.removed for cell in row),
         )
-        for row in zip(*(each for each in told if each), strict=True)
+        for row in zip(*filter(None, columns), strict=True)
     ]
 
 
@@ -70,9 +69,9 @@ def picture(candidate: Candidate) -> str:
     """The layers of one candidate, from the first to the last, as an SVG."""
     rows = layer_rows(candidate)
     colours = colours_of(rows)
-    parts = [_text(8, 0, in_words(candidate))]
+    parts = [_text(8, 0, candidate.phrase)]
     parts += [part for number, row in enumerate(rows) for part in _row(number, row, colours)]
-    ends = [LEFT + _width(row) for row in rows] + [16 + LETTER * len(in_words(candidate))]
+    ends = [LEFT + _width(row) for row in rows] + [16 + LETTER * len(candidate.phrase)]
     width, height = max(ends), LINE * (len(rows) + 1) + 8
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" width="{width:.0f}" height="{height}" '

@@ -16,7 +16,6 @@ from paretoformer.search.records.parquet import read_front, read_trials
 from paretoformer.search.records.run_folder import RunFolder
 from paretoformer.search.report.cells import (
     cells,
-    in_words,
     number,
     optimism,
     speedup,
@@ -27,7 +26,6 @@ from paretoformer.search.report.evidence import (
     misled_by_flops,
     rank_agreement,
     shrinkage,
-    techniques,
 )
 from paretoformer.search.report.front_chart import (
     MOST_DRAWN,
@@ -38,7 +36,7 @@ from paretoformer.search.report.layers import colours_of, layer_rows
 from paretoformer.search.report.svg import DARK, LIGHT, css_variables, draw, in_light_colours
 from paretoformer.search.report.timeline import jobs, spent, timeline_chart
 from paretoformer.search.report.trade import trade
-from paretoformer.spaces.axes import axes
+from paretoformer.spaces.axes import axes, axis_of
 from paretoformer.spaces.candidate import Candidate
 from paretoformer.spaces.common.atomic import atomic_file, write_atomically
 
@@ -115,17 +113,17 @@ def _point(row: pd.Series, dense: pd.Series, facts: RunFacts, folder: RunFolder)
     kept = folder.models / candidate.id
     times, _, interval = speedup(row, facts).partition(" ")
     is_dense = row["role"] == "dense"
-    told = (axis.told(candidate[axis.name], kept) for axis in axes())
+    notes = (axis.build_note(candidate[axis.name], kept) for axis in axes())
     return {
-        "told": [each for each in told if each],
+        "build_notes": list(filter(None, notes)),
         "trial": row["trial"],
         "role": row["role"],
         "id": row["candidate_id"],
-        "values": {axis.name: axis.cell(candidate[axis.name]) for axis in axes()},
+        "values": {axis.name: candidate.cell(axis.name) for axis in axes()},
         "keeps": cells(candidate),
-        "words": in_words(candidate),
+        "words": candidate.phrase,
         "trade": trade(row, dense, facts),
-        "techniques": techniques(candidate),
+        "techniques": candidate.techniques,
         "times": times,
         "interval": interval,
         "carbon": carbon(row, facts),
@@ -144,8 +142,7 @@ def _point(row: pd.Series, dense: pd.Series, facts: RunFacts, folder: RunFolder)
 
 def _differs_by_layer(candidate: Candidate) -> bool:
     """Whether a picture of its layers is another one than the dense model's."""
-    changed = set(candidate.changes())
-    return any(axis.layer_cells(candidate[axis.name]) for axis in axes() if axis.name in changed)
+    return any(axis_of(name).layer_cells(candidate[name]) for name in candidate.changes())
 
 
 def carbon(row: pd.Series[Any], facts: RunFacts) -> str:

@@ -12,7 +12,6 @@ from paretoformer.search.records.errors import UserError
 from paretoformer.search.records.facts import RunFacts
 from paretoformer.search.records.parquet import read_front
 from paretoformer.search.records.run_folder import RunFolder
-from paretoformer.search.report.cells import in_words
 from paretoformer.spaces.candidate import Candidate
 from paretoformer.spaces.common.malformed import one_line
 
@@ -87,7 +86,7 @@ class Tracker:
             own = {TAG: identity, POINT: candidate.id, "mlflow.parentRunId": parent}
             run = before.get(candidate.id) or self._begin(experiment, f"trial {row['trial']}", own)
             self._client.set_tag(run, "role", row["role"])
-            words = {"keeps": in_words(candidate), "candidate": candidate.to_json()}
+            words = {"keeps": candidate.phrase, "candidate": candidate.to_json()}
             self._params(run, words, known=candidate.id in before)
             for metric, value in _metrics(row, facts):
                 self._client.log_metric(run, metric, value)

@@ -4,28 +4,15 @@ from __future__ import annotations
 
 import itertools
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 import numpy as np
 
-from paretoformer.spaces.axes.axis import (
-    Axis,
-    Built,
-    Cell,
-    Context,
-    Domain,
-    Evidence,
-    Fixed,
-    Json,
-    Params,
-    Shape,
-    Stage,
-    Suggests,
-    Values,
-    register,
-)
+from paretoformer.spaces.axes.axis import Axis, Built, Cell, Stage, Values, register
+from paretoformer.spaces.axes.domain import Domain, Fixed, Params, Suggests
+from paretoformer.spaces.axes.evidence import Circumstances, Context, Facts, Json, Shape
 from paretoformer.spaces.common.attention_choice import FULL, AttentionChoice
 
 if TYPE_CHECKING:
@@ -43,6 +30,24 @@ OF_PROMPTS = (
 """Why `all` means `full` there."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class AttentionFacts(Facts):
+    """choices: the mechanisms that a layer may have, `full` first."""
+
+    choices: Choices = (FULL,)
+
+    def to_json(self) -> dict[str, Json]:
+        return {**super().to_json(), "choices": [choice.to_dict() for choice in self.choices]}
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Json]) -> AttentionFacts:
+        choices = data.get("choices", [FULL.to_dict()])
+        return cls(
+            left_out=Facts.from_json(data).left_out,
+            choices=tuple(map(AttentionChoice.from_dict, choices)),
+        )
+
+
 class LayerAttention(Axis[Choices]):
     """One registered mechanism with its parameters for each layer; a file each in `attention/`."""
 
@@ -50,6 +55,7 @@ class LayerAttention(Axis[Choices]):
     stage = Stage.STRUCTURE
     order = 20
     since = 1
+    facts = AttentionFacts
     setting = Literal["all"] | list[str]
     setting_default = "all"
     setting_help = "Names of mechanisms, or all that are legal for the model."
@@ -68,8 +74,7 @@ class LayerAttention(Axis[Choices]):
 
     def canonical(self, value: Choices, others: Values) -> Choices:
         """A layer without heads attends to nothing, so its mechanism is always `full`."""
-        stays = others.get("layers") or (True,) * len(value)
-        counts = others["heads"].counts
+        counts, stays = others["heads"].counts, others["layers"]
         return tuple(
             choice if count and stay else FULL
             for choice, count, stay in zip(value, counts, stays, strict=True)
@@ -98,46 +103,47 @@ class LayerAttention(Axis[Choices]):
     def is_fixed(self, setting: Any) -> bool:
         return bool(setting != "all" and set(setting) <= {FULL.name})
 
-    def survey(self, setting: Any, context: Context) -> dict[str, Json]:
+    def choices(self, setting: Any, study: Circumstances) -> Sequence[str]:
+        from paretoformer.spaces.attention import names
+
+        if setting != "all":
+            return list(setting)
+        return [FULL.name] if study.generates else names()
+
+    def survey(self, setting: Any, context: Context) -> AttentionFacts:
         from paretoformer.spaces.attention.menu import left_out, menu
         from paretoformer.spaces.models.families import family_of
 
         causal = family_of(cast(Any, context.model).config).causal
         names, length = _names(setting), context.sequence_length
-        apart: dict[str, str] = {}
+        of_prompts: dict[str, str] = {}
         if setting == "all" and context.generates:
-            names, apart = [FULL.name], {"other than full": OF_PROMPTS}
-        choices = menu(names, length, causal=causal)
-        return {
-            "choices": [choice.to_dict() for choice in choices],
-            "left_out": left_out(names, length, causal=causal) | apart,
-        }
-
-    def is_meant(self, name: str, *, generates: bool) -> bool:
-        return not generates or name == FULL.name
+            names, of_prompts = [FULL.name], {"other than full": OF_PROMPTS}
+        return AttentionFacts(
+            choices=tuple(menu(names, length, causal=causal)),
+            left_out=left_out(names, length, causal=causal) | of_prompts,
+        )
 
     def changes_prompts(self, setting: Any) -> bool:
         """Tokens that meet a cache attend to it exactly; `all` means `full` in a language model."""
         return setting != "all" and not self.is_fixed(setting)
 
-    def domain(self, setting: Any, evidence: Evidence) -> Domain[Choices]:
-        facts = evidence.of(self.name)
-        choices = self.decode(facts.get("choices", [FULL.to_dict()]))
-        if len(choices) == 1:
-            return Fixed(choices * evidence.shape.layers)
-        return ChoicePerLayer(choices, evidence.shape.layers)
+    def domain(self, setting: Any, facts: AttentionFacts, shape: Shape) -> Domain[Choices]:
+        if len(facts.choices) == 1:
+            return Fixed(facts.choices * shape.layers)
+        return ChoicePerLayer(facts.choices, shape.layers)
 
-    def block(self, evidence: Evidence) -> Block | None:
-        """Mechanisms and numbers of heads; they share the attention block."""
-        from paretoformer.spaces.axes.attention_options import AttentionBlock
-        from paretoformer.spaces.axes.block_options import normalised
+    def blocks(
+        self, facts: AttentionFacts, shape: Shape, before: Mapping[str, Block]
+    ) -> Mapping[str, Block]:
+        """Mechanisms, with every number of heads that there is already."""
+        from paretoformer.spaces.axes.attention_options import ATTENTION, AttentionBlock
 
-        shape, heads = evidence.shape, evidence.of("heads")
-        choices = self.decode(evidence.of(self.name).get("choices", [FULL.to_dict()]))
-        if len(choices) == 1 and "removed" not in heads:
-            return None
-        removed = heads.get("removed", np.zeros((shape.layers, shape.heads)))
-        return AttentionBlock(choices, normalised(np.asarray(removed)), "removed" in heads)
+        if len(facts.choices) == 1:
+            return before
+        uncut = AttentionBlock((FULL,), np.zeros((shape.layers, shape.heads)), prunes=False)
+        block = cast(AttentionBlock, before.get(ATTENTION, uncut))
+        return {**before, ATTENTION: replace(block, choices=facts.choices)}
 
     def catalogue(self) -> list[dict[str, Json]]:
         from paretoformer.spaces.attention import card, names
@@ -150,16 +156,17 @@ class LayerAttention(Axis[Choices]):
         swap_attention(built.model, value)
         return built
 
+    def of_layers(self, value: Choices, kept: Sequence[int]) -> Choices:
+        return tuple(value[layer] for layer in kept)
+
     def cell(self, value: Choices) -> str:
         """`full`, or how many layers use which mechanism: `full x2, window x4`."""
-        counts: dict[str, int] = {}
-        for choice in value:
-            counts[choice.name] = counts.get(choice.name, 0) + 1
+        counts = Counter(choice.name for choice in value)
         if len(counts) == 1:
             return next(iter(counts))
         return ", ".join(f"{name} x{count}" for name, count in sorted(counts.items()))
 
-    def words(self, value: Choices) -> str:
+    def phrase(self, value: Choices) -> str:
         """`strided attention in 1 of 6 layers`, of each that is not `full`."""
         used = Counter(choice.name for choice in value if choice.name != FULL.name)
         parts = (f"{name} attention in {n} of {len(value)} layers" for name, n in used.items())

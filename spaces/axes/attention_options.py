@@ -20,6 +20,8 @@ from paretoformer.spaces.axes.block_options import (
 from paretoformer.spaces.axes.head_mask import HeadMask
 from paretoformer.spaces.common.attention_choice import AttentionChoice
 
+ATTENTION = "attention"
+"""The part of a layer whose options these are."""
 MEASURED = (1 / 8, 1 / 4, 1 / 2, 3 / 4)
 """Shares of a layer's heads whose damage is measured."""
 

@@ -11,24 +11,10 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 import numpy as np
 import numpy.typing as npt
 
-from paretoformer.spaces.axes.axis import (
-    Axis,
-    Built,
-    Cell,
-    Context,
-    Domain,
-    Evidence,
-    Fixed,
-    Json,
-    Params,
-    Probe,
-    Shape,
-    Stage,
-    Suggests,
-    Values,
-    register,
-)
+from paretoformer.spaces.axes.axis import Axis, Built, Cell, Stage, Values, register
 from paretoformer.spaces.axes.block_options import Block, Costs, Damage, between, normalised, rising
+from paretoformer.spaces.axes.domain import Domain, Fixed, Params, Suggests
+from paretoformer.spaces.axes.evidence import Context, Facts, Json, Probe, Shape
 from paretoformer.spaces.axes.neuron_mask import ALL, NeuronMask, NeuronScores
 
 if TYPE_CHECKING:
@@ -44,6 +30,13 @@ MEASURED = (1 / 16, 1 / 8, 1 / 4, 1 / 2, 3 / 4)
 """Shares of a layer's neurons whose damage is measured."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class NeuronFacts(Facts):
+    """removed: (layers, neurons), by how much the loss moves without a neuron; None: all stay."""
+
+    removed: tuple[tuple[float, ...], ...] | None = None
+
+
 class FeedForward(Axis[NeuronMask]):
     """A width for each layer; neurons stay in order of their first-order importance.
 
@@ -57,6 +50,8 @@ class FeedForward(Axis[NeuronMask]):
     name = "feed_forward"
     stage = Stage.STRUCTURE
     order = 30
+    facts = NeuronFacts
+    technique = "feed-forward pruning"
     setting = Literal["ranked", "off"]
     setting_default = "ranked"
     setting_help = "ranked: a width for each layer, neurons in order of importance; off: all stay."
@@ -74,8 +69,9 @@ class FeedForward(Axis[NeuronMask]):
 
     def canonical(self, value: NeuronMask, others: Values) -> NeuronMask:
         """A removed layer has nothing left to cut."""
-        stays = others.get("layers") or (True,) * value.layers
-        rows = (row if stay else ALL for row, stay in zip(value.rows, stays, strict=True))
+        rows = (
+            row if stays else ALL for row, stays in zip(value.rows, others["layers"], strict=True)
+        )
         return NeuronMask(tuple(rows), value.neurons)
 
     def encode(self, value: NeuronMask) -> Json:
@@ -84,7 +80,7 @@ class FeedForward(Axis[NeuronMask]):
     def decode(self, data: Json) -> NeuronMask:
         return NeuronMask.from_dict(data)
 
-    def probe(self, setting: Any, facts: Mapping[str, Json], context: Context) -> Probe | None:
+    def probe(self, setting: Any, context: Context) -> Probe | None:
         from paretoformer.spaces.axes.sensitivity import OutputProbe
         from paretoformer.spaces.models.families import neurons_of
 
@@ -93,15 +89,17 @@ class FeedForward(Axis[NeuronMask]):
         neurons = neurons_of(cast(Any, context.model).config)
         return OutputProbe(lambda block: block.feed_forward_output, neurons)
 
-    def domain(self, setting: Any, evidence: Evidence) -> Domain[NeuronMask]:
-        facts = evidence.of(self.name)
-        if setting == "off" or "removed" not in facts:
-            return Fixed(self.default(evidence.shape))
-        return RankedNeurons.of(np.asarray(facts["removed"]))
+    def domain(self, setting: Any, facts: NeuronFacts, shape: Shape) -> Domain[NeuronMask]:
+        if facts.removed is None:
+            return Fixed(self.default(shape))
+        return RankedNeurons.of(np.asarray(facts.removed))
 
-    def block(self, evidence: Evidence) -> Block | None:
-        facts = evidence.of(self.name)
-        return NeuronBlock.of(np.asarray(facts["removed"])) if "removed" in facts else None
+    def blocks(
+        self, facts: NeuronFacts, shape: Shape, before: Mapping[str, Block]
+    ) -> Mapping[str, Block]:
+        if facts.removed is None:
+            return before
+        return {**before, self.name: NeuronBlock.of(np.asarray(facts.removed))}
 
     def apply(self, built: Built, value: NeuronMask, tools: Tools) -> Built:
         from paretoformer.spaces.models.families import blocks_of, neurons_of
@@ -113,18 +111,21 @@ class FeedForward(Axis[NeuronMask]):
                 keep_neurons(block, value.indices(layer, neurons), neurons)
         return built
 
+    def of_layers(self, value: NeuronMask, kept: Sequence[int]) -> NeuronMask:
+        return NeuronMask(tuple(value.rows[layer] for layer in kept), value.neurons)
+
+    def kept_share(self, value: NeuronMask) -> float:
+        return value.total_share
+
     def cell(self, value: NeuronMask) -> str:
         return f"{value.total_share:.0%}"
 
-    def words(self, value: NeuronMask) -> str:
+    def phrase(self, value: NeuronMask) -> str:
         return f"{value.total_share:.0%} of the neurons"
 
     def layer_cells(self, value: NeuronMask) -> Sequence[Cell]:
         shares = map(value.share, range(value.layers))
         return [Cell(label=f"feed-forward {share:.0%}", share=share) for share in shares]
-
-    def techniques(self, value: NeuronMask) -> Sequence[str]:
-        return ["feed-forward pruning"] if any(row is not ALL for row in value.rows) else []
 
 
 def widths_of(neurons: int) -> tuple[int, ...]:

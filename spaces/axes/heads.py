@@ -9,31 +9,30 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from paretoformer.spaces.axes.axis import (
-    Axis,
-    Built,
-    Cell,
-    Context,
-    Domain,
-    Evidence,
-    Fixed,
-    Json,
-    Params,
-    Probe,
-    Shape,
-    Stage,
-    Suggests,
-    Values,
-    register,
-)
+from paretoformer.spaces.axes.axis import Axis, Built, Cell, Stage, Values, register
 from paretoformer.spaces.axes.block_options import normalised
+from paretoformer.spaces.axes.domain import Domain, Fixed, Params, Suggests
+from paretoformer.spaces.axes.evidence import Context, Facts, Json, Probe, Shape
 from paretoformer.spaces.axes.head_mask import HeadMask, Scores
+from paretoformer.spaces.common.attention_choice import FULL
 
 if TYPE_CHECKING:
+    from paretoformer.spaces.axes.block_options import Block
     from paretoformer.spaces.runtimes import Tools
 
 STEPS = 8
 """Masks at even steps of the number of heads that are planted."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class HeadFacts(Facts):
+    """removed: (layers, heads), by how much the loss moves without a head; None: all stay."""
+
+    removed: tuple[tuple[float, ...], ...] | None = None
+
+    @property
+    def scores(self) -> Scores:
+        return normalised(np.asarray(self.removed))
 
 
 class Heads(Axis[HeadMask]):
@@ -46,6 +45,8 @@ class Heads(Axis[HeadMask]):
     stage = Stage.STRUCTURE
     order = 10
     since = 1
+    facts = HeadFacts
+    technique = "head pruning"
     setting = Literal["ranked", "mask", "off"]
     setting_default = "ranked"
     setting_help = "ranked: a count for each layer; mask: one bit for each head; off: all stay."
@@ -63,9 +64,10 @@ class Heads(Axis[HeadMask]):
 
     def canonical(self, value: HeadMask, others: Values) -> HeadMask:
         """A removed layer has nothing left to cut."""
-        stays = others.get("layers") or (True,) * value.layers
         every = (True,) * value.heads
-        rows = (row if stay else every for row, stay in zip(value.kept, stays, strict=True))
+        rows = (
+            row if stays else every for row, stays in zip(value.kept, others["layers"], strict=True)
+        )
         return HeadMask(tuple(rows))
 
     def encode(self, value: HeadMask) -> Json:
@@ -78,19 +80,27 @@ class Heads(Axis[HeadMask]):
             raise ValueError("the heads of a layer are written as a text of 0 and 1.")
         return HeadMask(tuple(tuple(bit == "1" for bit in row) for row in data))
 
-    def probe(self, setting: Any, facts: Mapping[str, Json], context: Context) -> Probe | None:
+    def probe(self, setting: Any, context: Context) -> Probe | None:
         from paretoformer.spaces.axes.sensitivity import OutputProbe
 
         if setting == "off":
             return None
         return OutputProbe(lambda block: block.output, context.shape.heads)
 
-    def domain(self, setting: Any, evidence: Evidence) -> Domain[HeadMask]:
-        facts, shape = evidence.of(self.name), evidence.shape
-        if setting == "off" or "removed" not in facts:
+    def domain(self, setting: Any, facts: HeadFacts, shape: Shape) -> Domain[HeadMask]:
+        if facts.removed is None:
             return Fixed(self.default(shape))
-        scores = normalised(np.asarray(facts["removed"]))
-        return HeadBits(scores) if setting == "mask" else RankedHeads(scores)
+        return HeadBits(facts.scores) if setting == "mask" else RankedHeads(facts.scores)
+
+    def blocks(
+        self, facts: HeadFacts, shape: Shape, before: Mapping[str, Block]
+    ) -> Mapping[str, Block]:
+        """Numbers of heads with full attention."""
+        from paretoformer.spaces.axes.attention_options import ATTENTION, AttentionBlock
+
+        if facts.removed is None:
+            return before
+        return {**before, ATTENTION: AttentionBlock((FULL,), facts.scores)}
 
     def apply(self, built: Built, value: HeadMask, tools: Tools) -> Built:
         from paretoformer.spaces.models.families import blocks_of
@@ -100,17 +110,20 @@ class Heads(Axis[HeadMask]):
             keep_heads(block, value.indices(layer), value.heads)
         return built
 
+    def of_layers(self, value: HeadMask, kept: Sequence[int]) -> HeadMask:
+        return HeadMask(tuple(value.kept[layer] for layer in kept))
+
+    def kept_share(self, value: HeadMask) -> float:
+        return value.total / (value.layers * value.heads)
+
     def cell(self, value: HeadMask) -> str:
         return f"{value.total}/{value.layers * value.heads}"
 
-    def words(self, value: HeadMask) -> str:
+    def phrase(self, value: HeadMask) -> str:
         return f"{value.total} of {value.layers * value.heads} heads"
 
     def layer_cells(self, value: HeadMask) -> Sequence[Cell]:
         return [Cell(marks=row) for row in value.kept]
-
-    def techniques(self, value: HeadMask) -> Sequence[str]:
-        return ["head pruning"] if value.total < value.layers * value.heads else []
 
 
 class _HeadDomain(Domain[HeadMask]):

@@ -7,21 +7,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
-from paretoformer.spaces.axes.axis import (
-    Axis,
-    Built,
-    Cell,
-    Context,
-    Domain,
-    Evidence,
-    Fixed,
-    Json,
-    Params,
-    Shape,
-    Stage,
-    Suggests,
-    register,
-)
+from paretoformer.spaces.axes.axis import Axis, Built, Cell, Stage, register
+from paretoformer.spaces.axes.domain import Domain, Fixed, Params, Suggests
+from paretoformer.spaces.axes.evidence import Context, Facts, Json, Shape
 
 if TYPE_CHECKING:
     from paretoformer.spaces.runtimes import Tools
@@ -31,6 +19,13 @@ Stays = tuple[bool, ...]
 
 EXAMPLES = 16
 """Training examples on which the removal of layers is tried."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LayerFacts(Facts):
+    """removal: every layer but one, the least missed first; None: all stay."""
+
+    removal: tuple[int, ...] | None = None
 
 
 class Layers(Axis[Stays]):
@@ -47,6 +42,9 @@ class Layers(Axis[Stays]):
     name = "layers"
     stage = Stage.STRUCTURE
     order = 40  # last of its stage, for it renumbers the layers
+    facts = LayerFacts
+    is_plain = True  # the config says how many layers there are, and their names count from 0 again
+    technique = "layer removal"
     setting = Literal["ranked", "mask", "off"]
     setting_default = "ranked"
     setting_help = (
@@ -75,22 +73,13 @@ class Layers(Axis[Stays]):
             raise ValueError(f"layers are written as a text of 0 and 1, but got {data!r}.")
         return tuple(bit == "1" for bit in data)
 
-    def survey(self, setting: Any, context: Context) -> dict[str, Json]:
-        return {} if setting == "off" else {"removal": removal_order(context)}
+    def survey(self, setting: Any, context: Context) -> LayerFacts:
+        return LayerFacts(removal=None if setting == "off" else tuple(removal_order(context)))
 
-    def domain(self, setting: Any, evidence: Evidence) -> Domain[Stays]:
-        facts = evidence.of(self.name)
-        if setting == "off" or "removal" not in facts:
-            return Fixed(self.default(evidence.shape))
-        removal = tuple(facts["removal"])
-        return LayerBits(removal) if setting == "mask" else RankedLayers(removal)
-
-    def solved_setting(self, setting: Any) -> Any:
-        """What is solved may remove any of them."""
-        return "mask" if setting == "ranked" else setting
-
-    def removes_layers(self, evidence: Evidence) -> bool:
-        return bool(evidence.of(self.name).get("removal"))
+    def domain(self, setting: Any, facts: LayerFacts, shape: Shape) -> Domain[Stays]:
+        if facts.removal is None:
+            return Fixed(self.default(shape))
+        return LayerBits(facts.removal) if setting == "mask" else RankedLayers(facts.removal)
 
     def apply(self, built: Built, value: Stays, tools: Tools) -> Built:
         from paretoformer.spaces.models.surgery import keep_layers
@@ -98,21 +87,14 @@ class Layers(Axis[Stays]):
         keep_layers(built.model, value)
         return replace(built, kept=tuple(layer for layer, stays in enumerate(value) if stays))
 
-    def is_plain(self, value: Stays, shape: Shape) -> bool:
-        """The config says how many layers there are, and their names count from 0 again."""
-        return True
-
     def cell(self, value: Stays) -> str:
         return f"{sum(value)}/{len(value)}"
 
-    def words(self, value: Stays) -> str:
+    def phrase(self, value: Stays) -> str:
         return f"{sum(value)} of {len(value)} layers"
 
     def layer_cells(self, value: Stays) -> Sequence[Cell]:
         return [Cell(removed=not stay) for stay in value]
-
-    def techniques(self, value: Stays) -> Sequence[str]:
-        return [] if all(value) else ["layer removal"]
 
 
 def removal_order(context: Context) -> list[int]:
@@ -196,6 +178,10 @@ class RankedLayers(_LayerDomain):
     """How many layers stay."""
 
     removal: tuple[int, ...]
+
+    def solved(self) -> Domain[Stays]:
+        """What is solved may remove any of them."""
+        return LayerBits(self.removal)
 
     def suggest(self, trial: Suggests) -> Stays:
         return self.without(self.layers - trial.suggest_int("layers", 1, self.layers))

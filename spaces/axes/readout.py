@@ -2,22 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from paretoformer.spaces.axes.axis import (
-    Axis,
-    Built,
-    Context,
-    Domain,
-    Evidence,
-    Fixed,
-    Json,
-    Shape,
-    Stage,
-    Unsuitable,
-    register,
-)
+from paretoformer.spaces.axes.axis import Axis, Built, Stage, Unsuitable, register
+from paretoformer.spaces.axes.domain import Domain, Fixed
+from paretoformer.spaces.axes.evidence import Context, Facts, Json, Shape
 
 if TYPE_CHECKING:
     from paretoformer.spaces.runtimes import Tools
@@ -26,6 +16,13 @@ ALL = "all"
 FIRST = "first"
 TOLERANCE = 1e-4
 """Largest difference of an answer, relative to the largest of them, that counts as rounding."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReadoutFacts(Facts):
+    """value: of every candidate that the search changes."""
+
+    value: str = ALL
 
 
 class Readout(Axis[str]):
@@ -42,6 +39,9 @@ class Readout(Axis[str]):
     name = "readout"
     stage = Stage.RECOVERY
     order = 90  # on the mended layer, for a repair looks at every token
+    facts = ReadoutFacts
+    is_plain = True  # computing every token gives the same answers
+    technique = "first-token readout"
     setting = Literal["first", "all"]
     setting_default = FIRST
     setting_help = (
@@ -56,21 +56,15 @@ class Readout(Axis[str]):
             raise ValueError(f"readout is {ALL} or {FIRST}, but got {value!r}.")
         return value
 
-    def encode(self, value: str) -> Json:
-        return value
-
-    def decode(self, data: Json) -> str:
-        return str(data)
-
-    def survey(self, setting: Any, context: Context) -> dict[str, Json]:
+    def survey(self, setting: Any, context: Context) -> ReadoutFacts:
         """Whether it changes no answer is not only looked up, but tried."""
         if setting == ALL:
-            return {}
+            return ReadoutFacts()
         reason = _reason(context)
-        return {"left_out": {FIRST: reason}} if reason else {"value": FIRST}
+        return ReadoutFacts(left_out={FIRST: reason}) if reason else ReadoutFacts(value=FIRST)
 
-    def domain(self, setting: Any, evidence: Evidence) -> Domain[str]:
-        return Fixed(evidence.of(self.name).get("value", ALL))
+    def domain(self, setting: Any, facts: ReadoutFacts, shape: Shape) -> Domain[str]:
+        return Fixed(facts.value)
 
     def apply(self, built: Built, value: str, tools: Tools) -> Built:
         from paretoformer.spaces.models.pooled_head import read_first, unsuitable
@@ -81,18 +75,11 @@ class Readout(Axis[str]):
             read_first(built.model)
         return built
 
-    def is_plain(self, value: str, shape: Shape) -> bool:
-        """Computing every token gives the same answers."""
-        return True
-
     def is_fixed(self, setting: Any) -> bool:
         """What a model may have, all its candidates have."""
         return True
 
-    def cell(self, value: str) -> str:
-        return value
-
-    def words(self, value: str) -> str:
+    def phrase(self, value: str) -> str:
         return f"{'every token' if value == ALL else 'the first token alone'} in the last layer"
 
     def catalogue(self) -> list[dict[str, Json]]:
@@ -107,9 +94,6 @@ class Readout(Axis[str]):
                 "source": f"classifiers of {', '.join(legal)}",
             }
         ]
-
-    def techniques(self, value: str) -> Sequence[str]:
-        return [] if value == ALL else ["first-token readout"]
 
 
 def _reason(context: Context) -> str:

@@ -4,24 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from paretoformer.spaces.axes.axis import (
-    Axis,
-    Built,
-    Context,
-    Domain,
-    Evidence,
-    Fixed,
-    Json,
-    Shape,
-    Stage,
-    Values,
-    axes,
-    register,
-)
+from paretoformer.spaces.axes.axis import Axis, Built, Stage, Values, axes, register
+from paretoformer.spaces.axes.domain import Domain, Fixed
+from paretoformer.spaces.axes.evidence import Context, Facts, Json, Shape
 
 if TYPE_CHECKING:
     from paretoformer.spaces.runtimes import Tools
@@ -31,6 +20,13 @@ LEAST_SQUARES = "least_squares"
 DISTILLED = "distilled"
 _DISTILLED = re.compile(rf"{DISTILLED}:([0-9]+(?:\.[0-9]+)?)")
 WEIGHTS = "recovered.safetensors"
+
+
+@dataclass(frozen=True, kw_only=True)
+class RecoveryFacts(Facts):
+    """method: of every candidate that the search changes."""
+
+    method: str = NONE
 
 
 class Recovery(Axis[str]):
@@ -43,6 +39,8 @@ class Recovery(Axis[str]):
     name = "recovery"
     stage = Stage.RECOVERY
     order = 10
+    facts = RecoveryFacts
+    is_plain = True  # it changes weights, not what is computed with them
     setting = bool
     setting_key = ("recovery", "least_squares")
     setting_default = True
@@ -69,20 +67,11 @@ class Recovery(Axis[str]):
         minutes = minutes_of(value)
         return NONE if not cut else distilled(minutes) if minutes else value
 
-    def encode(self, value: str) -> Json:
-        return value
+    def survey(self, setting: Any, context: Context) -> RecoveryFacts:
+        return RecoveryFacts(method=LEAST_SQUARES if setting else NONE)
 
-    def decode(self, data: Json) -> str:
-        return str(data)
-
-    def survey(self, setting: Any, context: Context) -> dict[str, Json]:
-        return {"method": LEAST_SQUARES if setting else NONE}
-
-    def domain(self, setting: Any, evidence: Evidence) -> Domain[str]:
-        return Fixed(evidence.of(self.name).get("method", NONE))
-
-    def mends(self, evidence: Evidence) -> bool:
-        return bool(evidence.of(self.name).get("method", NONE) != NONE)
+    def domain(self, setting: Any, facts: RecoveryFacts, shape: Shape) -> Domain[str]:
+        return Fixed(facts.method)
 
     def apply(self, built: Built, value: str, tools: Tools) -> Built:
         from paretoformer.spaces.models.families import layers_of
@@ -134,18 +123,14 @@ class Recovery(Axis[str]):
     def seconds(self, value: str) -> float:
         return 60 * minutes_of(value)
 
-    def given(self, value: str, minutes: float) -> str:
+    def with_minutes(self, value: str, minutes: float) -> str:
         return value if value == NONE else distilled(minutes)
 
-    def rebuilt(self, value: str) -> bool:
+    def is_free(self, value: str) -> bool:
         return value == NONE
 
-    def is_plain(self, value: str, shape: Shape) -> bool:
-        """It changes weights, not what is computed with them."""
-        return True
-
     def is_fixed(self, setting: Any) -> bool:
-        """Where there is something to mend, everything is."""
+        """Where there is something to repair, everything is."""
         return True
 
     def cell(self, value: str) -> str:
@@ -153,12 +138,12 @@ class Recovery(Axis[str]):
             return f"{DISTILLED} {minutes:g} min"
         return value.replace("_", " ")
 
-    def words(self, value: str) -> str:
+    def phrase(self, value: str) -> str:
         if minutes := minutes_of(value):
             return f"distilled for {minutes:g} minutes"
         return "not repaired" if value == NONE else f"repaired by {self.cell(value)}"
 
-    def told(self, value: str, folder: Path) -> str:
+    def build_note(self, value: str, folder: Path) -> str:
         from paretoformer.spaces.recovery.repair_report import Recovered
 
         found = None if value == NONE else Recovered.read(folder)
@@ -183,8 +168,6 @@ class Recovery(Axis[str]):
         ]
 
     def techniques(self, value: str) -> Sequence[str]:
-        if value == NONE:
-            return []
         return ["distillation" if minutes_of(value) else "least squares"]
 
 

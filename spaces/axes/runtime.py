@@ -8,22 +8,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from paretoformer.spaces.axes.axis import (
-    Axis,
-    Built,
-    Context,
-    Domain,
-    Evidence,
-    Fixed,
-    Json,
-    Params,
-    Shape,
-    Stage,
-    Suggests,
-    Unsuitable,
-    Values,
-    register,
-)
+from paretoformer.spaces.axes.axis import Axis, Built, Stage, Unsuitable, Values, register
+from paretoformer.spaces.axes.domain import Domain, Fixed, Params, Suggests
+from paretoformer.spaces.axes.evidence import Circumstances, Facts, Json, Shape
 
 if TYPE_CHECKING:
     from paretoformer.spaces.runtimes import Tools
@@ -40,12 +27,21 @@ SOME_MINUTES = 20.0
 _FORM = re.compile(r"[a-z][a-z0-9_]*(:[a-z0-9_]+)?")
 
 
+@dataclass(frozen=True, kw_only=True)
+class RuntimeFacts(Facts):
+    """choices: the runtimes that the study tries, the default first."""
+
+    choices: tuple[str, ...] = (DEFAULT,)
+
+
 class RuntimeAxis(Axis[str]):
     """A registered runtime and one of its precisions, as `onnxruntime:int8`; a file each."""
 
     name = "runtime"
     stage = Stage.RUNTIME
     order = 10
+    facts = RuntimeFacts
+    is_plain = True  # the weights are those of the torch model, whatever runs it
     setting = Literal["all"] | list[str]
     setting_default = "all"
     setting_help = (
@@ -65,12 +61,6 @@ class RuntimeAxis(Axis[str]):
     def canonical(self, value: str, others: Values) -> str:
         """`onnxruntime:float32` is `onnxruntime`."""
         return value.removesuffix(":float32")
-
-    def encode(self, value: str) -> Json:
-        return value
-
-    def decode(self, data: Json) -> str:
-        return str(data)
 
     def check_setting(
         self, setting: Any, *, causal: bool | None = None, device: str | None = None
@@ -94,75 +84,49 @@ class RuntimeAxis(Axis[str]):
     def is_fixed(self, setting: Any) -> bool:
         return setting != "all" and {self.canonical(each, {}) for each in setting} <= {DEFAULT}
 
-    def survey(self, setting: Any, context: Context) -> dict[str, Json]:
-        from paretoformer.spaces.runtimes import in_every_precision, names, parse
+    def choices(self, setting: Any, study: Circumstances) -> Sequence[str]:
+        return self.survey(setting, study).choices
 
-        wanted: list[str] = []
-        for each in names() if setting == "all" else map(str, setting):
-            runtime_name = each.removesuffix(EVERY)
-            wanted += in_every_precision(runtime_name) if each.endswith(EVERY) else [each]
+    def survey(self, setting: Any, context: Circumstances) -> RuntimeFacts:
+        from paretoformer.spaces.runtimes import names, parse
+
+        wanted = names() if setting == "all" else _expanded(setting)
+        named = {self.canonical(value, {}) for value in ([] if setting == "all" else setting)}
         choices, left_out = [DEFAULT], {}
-        named = {self.canonical(each, {}) for each in ([] if setting == "all" else setting)}
         for value in wanted:
-            if value not in named and not self.is_meant(value, generates=context.generates):
-                continue
             runtime, precision = parse(value)
-            reason = runtime.unavailable(precision, context.device) or context.unmeasurable(value)
+            if value not in named and not context.generates and precision in runtime.for_generation:
+                continue
             if value in choices or value == f"{DEFAULT}:{context.dtype}":
                 continue
-            if reason:
+            if reason := runtime.unavailable(precision, context.device) or context.unmeasurable(
+                value
+            ):
                 left_out[value] = reason
             else:
                 choices.append(self.canonical(value, {}))
-        unnamed = [each for each in choices if each not in named]
-        late = self.without_time(unnamed, context.minutes)
-        choices = [each for each in choices if each not in late]
-        return {"choices": choices, "left_out": left_out | late}
+        late = _late([value for value in choices if value not in named], context.minutes)
+        return RuntimeFacts(
+            choices=tuple(value for value in choices if value not in late),
+            left_out=left_out | late,
+        )
 
-    def is_meant(self, name: str, *, generates: bool) -> bool:
-        from paretoformer.spaces.runtimes import parse
-
-        runtime, precision = parse(name)
-        return generates or precision not in runtime.for_generation
-
-    def without_time(self, names: Sequence[str], minutes: float) -> dict[str, str]:
-        from paretoformer.spaces.runtimes import parse
-
-        others = [each for each in names if each != DEFAULT]
-        fewest = {parse(each)[0].name: each for each in others}  # the last of a runtime
-        reasons = {}
-        for each in others:
-            runtime, _ = parse(each)
-            if runtime.starts_slowly and minutes < SOME_MINUTES:
-                reasons[each] = (
-                    f"its first answer takes too long for a study of {minutes:g} minutes"
-                )
-            elif minutes < FEW_MINUTES and each != fewest[runtime.name]:
-                reasons[each] = (
-                    f"a study of {minutes:g} minutes tries {fewest[runtime.name]} instead"
-                )
-        return reasons
-
-    def domain(self, setting: Any, evidence: Evidence) -> Domain[str]:
-        choices = tuple(evidence.of(self.name).get("choices", [DEFAULT]))
-        return RuntimeChoice(choices) if len(choices) > 1 else Fixed(DEFAULT)
+    def domain(self, setting: Any, facts: RuntimeFacts, shape: Shape) -> Domain[str]:
+        return RuntimeChoice(facts.choices) if len(facts.choices) > 1 else Fixed(DEFAULT)
 
     def catalogue(self) -> list[dict[str, Json]]:
         from paretoformer.spaces.runtimes import names, parse
 
-        rows = []
-        for value in names():
-            runtime, precision = parse(value)
-            reason = runtime.unavailable(precision, "cpu")
-            rows.append(
-                {
-                    "name": value,
-                    "summary": runtime.summary,
-                    "here": reason or "yes",
-                    "source": runtime.source,
-                }
-            )
-        return rows
+        return [
+            {
+                "name": value,
+                "summary": runtime.summary,
+                "here": runtime.unavailable(precision, "cpu") or "yes",
+                "source": runtime.source,
+            }
+            for value in names()
+            for runtime, precision in [parse(value)]
+        ]
 
     def apply(self, built: Built, value: str, tools: Tools) -> Built:
         from paretoformer.spaces.runtimes import parse
@@ -186,23 +150,43 @@ class RuntimeAxis(Axis[str]):
         if built.runnable is not None:
             built.runnable.save(folder)
 
-    def is_plain(self, value: str, shape: Shape) -> bool:
-        """The weights are those of the torch model, whatever runs it."""
-        return True
-
-    def rebuilt(self, value: str) -> bool:
+    def is_free(self, value: str) -> bool:
         from paretoformer.spaces.runtimes import parse
 
         return parse(value)[0].rebuilt
 
-    def cell(self, value: str) -> str:
-        return value
-
-    def words(self, value: str) -> str:
+    def phrase(self, value: str) -> str:
         return f"in {value}"
 
     def techniques(self, value: str) -> Sequence[str]:
-        return [] if value == DEFAULT else [value]
+        return [value]
+
+
+def _expanded(setting: Sequence[str]) -> list[str]:
+    """With each `openvino:*` in all its precisions."""
+    from paretoformer.spaces.runtimes import in_every_precision
+
+    wanted: list[str] = []
+    for value in setting:
+        every = value.endswith(EVERY)
+        wanted += in_every_precision(value.removesuffix(EVERY)) if every else [value]
+    return wanted
+
+
+def _late(values: Sequence[str], minutes: float) -> dict[str, str]:
+    """Of values that a user did not name, those that so short a study leaves out -> why."""
+    from paretoformer.spaces.runtimes import parse
+
+    others = [value for value in values if value != DEFAULT]
+    fewest = {parse(value)[0].name: value for value in others}  # the last of a runtime
+    reasons = {}
+    for value in others:
+        runtime, _ = parse(value)
+        if runtime.starts_slowly and minutes < SOME_MINUTES:
+            reasons[value] = f"its first answer takes too long for a study of {minutes:g} minutes"
+        elif minutes < FEW_MINUTES and value != fewest[runtime.name]:
+            reasons[value] = f"a study of {minutes:g} minutes tries {fewest[runtime.name]} instead"
+    return reasons
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from paretoformer.spaces.axes.axis import Json, Probe
+from paretoformer.spaces.axes.evidence import Probe
 from paretoformer.spaces.models.families import Block, blocks_of
 from paretoformer.spaces.models.surgery import share
 
@@ -27,7 +27,7 @@ def sensitivity(
     loss: Loss,
     probes: Mapping[str, Probe],
     progress: Callable[[int], None] = lambda examples: None,
-) -> dict[str, dict[str, Json]]:
+) -> dict[str, dict[str, Any]]:
     """What each probe finds, by its name.
 
     model: a transformers model of a supported family; left as it was, in evaluation mode.
@@ -51,7 +51,7 @@ def sensitivity(
         progress(len(labels))
     if not examples:
         raise ValueError("sensitivity needs at least one training example.")
-    return {name: probe.facts(examples) for name, probe in probes.items()}
+    return {name: probe.found(examples) for name, probe in probes.items()}
 
 
 def _differentiate(value: torch.Tensor, probes: Sequence[Probe]) -> None:
@@ -106,6 +106,6 @@ class OutputProbe(Probe):
             each = products.flatten(1, -2).sum(dim=1).unflatten(-1, (self._groups, -1)).sum(dim=-1)
             self._totals[layer] += each.abs().sum(dim=0).cpu().numpy()
 
-    def facts(self, examples: int) -> dict[str, Json]:
+    def found(self, examples: int) -> dict[str, Any]:
         """`removed`: (layers, groups), in units of the loss."""
-        return {"removed": [(total / examples).tolist() for total in self._totals]}
+        return {"removed": tuple(tuple((total / examples).tolist()) for total in self._totals)}

@@ -1,0 +1,114 @@
+"""Evidence: what the axes find out about the dense model when a study begins."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from typing import TYPE_CHECKING, Any, Self
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+Json = Any
+
+
+@dataclass(frozen=True)
+class Shape:
+    """Of the dense model. heads: of one layer; where they form groups, the groups."""
+
+    layers: int
+    heads: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Facts:
+    """The findings of one axis, kept with the run. An axis with findings has a subclass of its own.
+
+    Every field has a default, for runs that began before it existed.
+
+    left_out: what the study does not try -> why.
+    """
+
+    left_out: Mapping[str, str] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Json]:
+        """The fields that are set."""
+        unset = type(self)()
+        values = {each.name: getattr(self, each.name) for each in fields(self)}
+        return {name: value for name, value in values.items() if value != getattr(unset, name)}
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Json]) -> Self:
+        """Raises ValueError when a value has another type."""
+        from pydantic import TypeAdapter
+
+        return TypeAdapter(cls).validate_python(data)
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """Of a study. facts: of each axis that the study began with, by its name."""
+
+    shape: Shape
+    facts: Mapping[str, Facts] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Circumstances:
+    """The study that an axis is asked about.
+
+    device, dtype: of the target.
+    minutes: that the study has; infinite where it has a number of trials.
+    generates: whether the model continues texts, a token at a time.
+    unmeasurable: value of an axis -> why an objective of the study cannot be measured of it, or "".
+    """
+
+    device: str
+    dtype: str
+    minutes: float = math.inf
+    generates: bool = False
+    unmeasurable: Callable[[Any], str] = lambda value: ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Context(Circumstances):
+    """The dense model and the study's data, for a survey.
+
+    model: dense, in evaluation mode, with its transformers config; left as it was.
+    sequence_length: of the target.
+    batches: inputs of at most that number of training examples, in batches of similar lengths.
+    divergence: (output, output of the dense model, batch) -> nats, their sum over the examples.
+    kept: output of the dense model -> the smaller part of it that `divergence` needs.
+    progress: called with (what is going on, steps done, steps in all).
+    """
+
+    model: nn.Module
+    shape: Shape
+    sequence_length: int
+    batches: Callable[[int], Iterable[Mapping[str, torch.Tensor]]]
+    divergence: Callable[[Any, Any, Any], float]
+    kept: Callable[[Any], Any] = lambda output: output
+    progress: Callable[[str, int, int], None] = lambda what, done, total: None
+
+
+class Probe(ABC):
+    """Watches the dense model's forward and backward passes over the training examples."""
+
+    @abstractmethod
+    def install(self, model: nn.Module) -> None:
+        """Hook into a copy of the model, made for the probes."""
+
+    @abstractmethod
+    def leaves(self) -> Sequence[torch.Tensor]:
+        """After a forward: the tensors by which the loss is to be differentiated."""
+
+    @abstractmethod
+    def update(self, gradients: Sequence[torch.Tensor]) -> None:
+        """After a backward: the gradients, one for each leaf."""
+
+    @abstractmethod
+    def found(self, examples: int) -> dict[str, Any]:
+        """Fields of the axis's facts, over that number of examples."""
