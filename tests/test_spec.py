@@ -224,23 +224,22 @@ def context_of(minutes: float = math.inf, *, generates: bool = False) -> Any:
 def test_weights_alone_are_quantised_for_language_models_or_where_they_are_named(
     setting: Any,
 ) -> None:
-    axis, value = axis_of("runtime"), "openvino:int8_weights"
+    axis: Any = axis_of("runtime")
+    value = "openvino:int8_weights"
     found = axis.survey(setting, context_of())
-    assert value not in [*found["choices"], *found["left_out"]]  # type: ignore[misc]
-    named = axis.survey(["openvino", value], context_of())["choices"]
-    meant = axis.survey(setting, context_of(generates=True))["choices"]
-    assert isinstance(named, list)
-    assert isinstance(meant, list)
+    assert value not in [*found.choices, *found.left_out]
+    named = axis.survey(["openvino", value], context_of()).choices
+    meant = axis.survey(setting, context_of(generates=True)).choices
     assert value in named
     assert value in meant
 
 
 def test_every_precision_of_a_runtime_is_named_by_a_star() -> None:
-    axis = axis_of("runtime")
+    axis: Any = axis_of("runtime")
     context = context_of()
     axis.check_setting(["torch:*"], device="cpu")
     found = axis.survey(["torch:*"], context)
-    named = [*found["choices"], *found["left_out"]]  # type: ignore[misc]
+    named = [*found.choices, *found.left_out]
     assert sorted(named) == sorted(["torch", "torch:bfloat16", "torch:float16", "torch:int8"])
     with pytest.raises(ValueError, match=r"unknown runtime 'torhc'\. Did you mean 'torch'"):
         axis.check_setting(["torhc:*"], device="cpu")
@@ -249,15 +248,15 @@ def test_every_precision_of_a_runtime_is_named_by_a_star() -> None:
 def test_short_study_leaves_out_the_runtimes_that_it_has_no_time_for() -> None:
     axis: Any = axis_of("runtime")
     every, some, few = (axis.survey("all", context_of(minutes)) for minutes in (math.inf, 15, 5))
-    slow = {value for value in every["choices"] if value.startswith("compile")}
-    assert set(every["choices"]) - set(some["choices"]) == slow
-    runtimes = [value.partition(":")[0] for value in few["choices"][1:]]  # without the default
+    slow = {value for value in every.choices if value.startswith("compile")}
+    assert set(every.choices) - set(some.choices) == slow
+    runtimes = [value.partition(":")[0] for value in few.choices[1:]]  # without the default
     assert len(set(runtimes)) == len(runtimes)
-    assert few["choices"][:2] == ["torch", "torch:int8"]
-    dropped = set(every["choices"]) - set(few["choices"])
+    assert few.choices[:2] == ("torch", "torch:int8")
+    dropped = set(every.choices) - set(few.choices)
     assert dropped > slow
     for value in dropped:
-        assert "5 minutes" in few["left_out"][value]
+        assert "5 minutes" in few.left_out[value]
     named = ["torch", "torch:bfloat16", "torch:int8", "compile"]
-    known = axis.survey(named, context_of())["choices"]
-    assert axis.survey(named, context_of(minutes=5))["choices"] == known
+    known = axis.survey(named, context_of()).choices
+    assert axis.survey(named, context_of(minutes=5)).choices == known

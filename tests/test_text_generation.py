@@ -442,16 +442,16 @@ def surveyed(study: Path, attention: str) -> dict[str, Any]:
 
 def test_mechanisms_are_not_crossed_with_graphs_that_cannot_hold_them(study: Path) -> None:
     every = surveyed(study, '"all"')
-    assert [each["name"] for each in every["attention"]["choices"]] == ["full"]
-    assert "name them to try them" in every["attention"]["left_out"]["other than full"]
-    assert {"onnxruntime", "openvino:int8_weights"} <= {*every["runtime"]["choices"]}
+    assert [choice.name for choice in every["attention"].choices] == ["full"]
+    assert "name them to try them" in every["attention"].left_out["other than full"]
+    assert {"onnxruntime", "openvino:int8_weights"} <= {*every["runtime"].choices}
 
 
 def test_study_that_names_mechanisms_keeps_to_torch(study: Path) -> None:
     named = surveyed(study, '["full", "window"]')
-    assert len(named["attention"]["choices"]) > 1
-    assert {each.partition(":")[0] for each in named["runtime"]["choices"]} == {"torch"}
-    assert "one way with a key-value cache" in named["runtime"]["left_out"]["onnxruntime"]
+    assert len(named["attention"].choices) > 1
+    assert {each.partition(":")[0] for each in named["runtime"].choices} == {"torch"}
+    assert "one way with a key-value cache" in named["runtime"].left_out["onnxruntime"]
 
 
 def test_cache_of_another_kind_is_refused() -> None:

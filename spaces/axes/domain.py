@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
+import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
 
@@ -80,3 +82,33 @@ class Fixed(Domain[V]):
 
     def values(self) -> Iterator[V]:
         yield self.value
+
+
+class IntegerDomain(Domain[V]):
+    """A value is made of integers, one parameter each."""
+
+    @property
+    @abstractmethod
+    def ranges(self) -> Mapping[str, tuple[int, int]]:
+        """Parameter -> the least and the greatest integer."""
+
+    @abstractmethod
+    def of_integers(self, integers: Sequence[int]) -> V: ...
+
+    @abstractmethod
+    def integers(self, value: V) -> Sequence[int]:
+        """The integers that give `value`, in the order of `ranges`."""
+
+    def suggest(self, trial: Suggests) -> V:
+        return self.of_integers([trial.suggest_int(name, *r) for name, r in self.ranges.items()])
+
+    def params(self, value: V) -> Params:
+        return dict(zip(self.ranges, self.integers(value), strict=True))
+
+    @property
+    def size(self) -> int:
+        return math.prod(high - low + 1 for low, high in self.ranges.values())
+
+    def values(self) -> Iterator[V]:
+        every = (range(low, high + 1) for low, high in self.ranges.values())
+        return map(self.of_integers, itertools.product(*every))

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal, cast
@@ -13,7 +12,7 @@ import numpy.typing as npt
 
 from paretoformer.spaces.axes.axis import Axis, Built, Cell, Stage, Values, register
 from paretoformer.spaces.axes.block_options import Block, Costs, Damage, between, normalised, rising
-from paretoformer.spaces.axes.domain import Domain, Fixed, Params, Suggests
+from paretoformer.spaces.axes.domain import Domain, Fixed, IntegerDomain
 from paretoformer.spaces.axes.evidence import Context, Facts, Json, Probe, Shape
 from paretoformer.spaces.axes.neuron_mask import ALL, NeuronMask, NeuronScores
 
@@ -135,7 +134,7 @@ def widths_of(neurons: int) -> tuple[int, ...]:
 
 
 @dataclass(frozen=True)
-class RankedNeurons(Domain[NeuronMask]):
+class RankedNeurons(IntegerDomain[NeuronMask]):
     """One of `widths` for each layer; its most important neurons stay.
 
     scores: (layers, neurons), larger matters more, comparable across layers.
@@ -149,23 +148,17 @@ class RankedNeurons(Domain[NeuronMask]):
         """removed: (layers, neurons), first-order damage."""
         return cls(normalised(removed), widths_of(removed.shape[1]))
 
-    def suggest(self, trial: Suggests) -> NeuronMask:
+    @property
+    def ranges(self) -> Mapping[str, tuple[int, int]]:
         most = len(self.widths) - 1
-        steps = [
-            trial.suggest_int(f"feed_forward_{layer}", 0, most) for layer in range(len(self.scores))
-        ]
-        return NeuronMask.ranked([self.widths[step] for step in steps], self.scores)
+        return {f"feed_forward_{layer}": (0, most) for layer in range(len(self.scores))}
 
-    def params(self, value: NeuronMask) -> Params:
+    def of_integers(self, integers: Sequence[int]) -> NeuronMask:
+        return NeuronMask.ranked([self.widths[step] for step in integers], self.scores)
+
+    def integers(self, value: NeuronMask) -> Sequence[int]:
         """The nearest widths of the grid."""
-        return {
-            f"feed_forward_{layer}": self._step(value.width(layer)) for layer in range(value.layers)
-        }
-
-    def _step(self, width: int | None) -> int:
-        if width is None:
-            return len(self.widths) - 1
-        return int(np.abs(np.asarray(self.widths) - width).argmin())
+        return nearest_widths(value, self.widths)
 
     def starts(self) -> Sequence[NeuronMask]:
         """Everything; the globally most important three quarters, half and quarter."""
@@ -179,13 +172,12 @@ class RankedNeurons(Domain[NeuronMask]):
         nearest = np.abs(steps[None] - counts[:, None]).argmin(axis=1)
         return NeuronMask.ranked(steps[nearest].tolist(), self.scores)
 
-    @property
-    def size(self) -> int:
-        return int(len(self.widths) ** len(self.scores))
 
-    def values(self) -> Iterator[NeuronMask]:
-        for widths in itertools.product(self.widths, repeat=len(self.scores)):
-            yield NeuronMask.ranked(widths, self.scores)
+def nearest_widths(mask: NeuronMask, widths: Sequence[int]) -> list[int]:
+    """Of each layer, the index of the width that is nearest to its own."""
+    own = (mask.width(layer) for layer in range(mask.layers))
+    wanted = np.array([widths[-1] if width is None else width for width in own])
+    return [int(index) for index in np.abs(np.asarray(widths) - wanted[:, None]).argmin(axis=1)]
 
 
 def global_counts(scores: NeuronScores, share: float) -> npt.NDArray[np.int64]:
@@ -239,10 +231,7 @@ class NeuronBlock(Block):
         return np.interp(self.widths, [self.widths[option] for option in options], above)
 
     def options(self, values: Mapping[str, Any]) -> Sequence[int] | None:
-        widths = map(values["feed_forward"].width, range(len(self.scores)))
-        wanted = np.array([self.widths[-1] if each is None else each for each in widths])
-        nearest = np.abs(np.asarray(self.widths)[None] - wanted[:, None]).argmin(axis=1)
-        return [int(option) for option in nearest]
+        return nearest_widths(values["feed_forward"], self.widths)
 
     def measured(self, costs: Costs) -> Sequence[int]:
         last = len(self.widths) - 1

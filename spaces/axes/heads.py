@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -11,7 +10,7 @@ import numpy as np
 
 from paretoformer.spaces.axes.axis import Axis, Built, Cell, Stage, Values, register
 from paretoformer.spaces.axes.block_options import normalised
-from paretoformer.spaces.axes.domain import Domain, Fixed, Params, Suggests
+from paretoformer.spaces.axes.domain import Domain, Fixed, IntegerDomain
 from paretoformer.spaces.axes.evidence import Context, Facts, Json, Probe, Shape
 from paretoformer.spaces.axes.head_mask import HeadMask, Scores
 from paretoformer.spaces.common.attention_choice import FULL
@@ -126,7 +125,7 @@ class Heads(Axis[HeadMask]):
         return [Cell(marks=row) for row in value.kept]
 
 
-class _HeadDomain(Domain[HeadMask]):
+class _HeadDomain(IntegerDomain[HeadMask]):
     """scores: (layers, heads), larger matters more, comparable across layers."""
 
     scores: Scores
@@ -146,23 +145,16 @@ class RankedHeads(_HeadDomain):
 
     scores: Scores
 
-    def suggest(self, trial: Suggests) -> HeadMask:
-        layers, heads = self.scores.shape
-        counts = [trial.suggest_int(f"heads_{layer}", 0, heads) for layer in range(layers)]
-        return HeadMask.ranked(counts, self.scores)
-
-    def params(self, value: HeadMask) -> Params:
-        return {f"heads_{layer}": count for layer, count in enumerate(value.counts)}
-
     @property
-    def size(self) -> int:
+    def ranges(self) -> Mapping[str, tuple[int, int]]:
         layers, heads = self.scores.shape
-        return int((heads + 1) ** layers)
+        return {f"heads_{layer}": (0, heads) for layer in range(layers)}
 
-    def values(self) -> Iterator[HeadMask]:
-        layers, heads = self.scores.shape
-        for counts in itertools.product(range(heads + 1), repeat=layers):
-            yield HeadMask.ranked(counts, self.scores)
+    def of_integers(self, integers: Sequence[int]) -> HeadMask:
+        return HeadMask.ranked(integers, self.scores)
+
+    def integers(self, value: HeadMask) -> Sequence[int]:
+        return value.counts
 
 
 @dataclass(frozen=True)
@@ -171,33 +163,17 @@ class HeadBits(_HeadDomain):
 
     scores: Scores
 
-    def suggest(self, trial: Suggests) -> HeadMask:
-        return HeadMask(
-            tuple(
-                tuple(bool(trial.suggest_int(name, 0, 1)) for name in row) for row in self._names()
-            )
-        )
-
-    def params(self, value: HeadMask) -> Params:
-        return {
-            name: int(keep)
-            for names, row in zip(self._names(), value.kept, strict=True)
-            for name, keep in zip(names, row, strict=True)
-        }
-
     @property
-    def size(self) -> int:
-        return int(2**self.scores.size)
-
-    def values(self) -> Iterator[HeadMask]:
-        heads = self.scores.shape[1]
-        for bits in itertools.product((False, True), repeat=self.scores.size):
-            rows = (bits[i : i + heads] for i in range(0, len(bits), heads))
-            yield HeadMask(tuple(rows))
-
-    def _names(self) -> list[list[str]]:
+    def ranges(self) -> Mapping[str, tuple[int, int]]:
         layers, heads = self.scores.shape
-        return [[f"head_{i}_{j}" for j in range(heads)] for i in range(layers)]
+        return {f"head_{i}_{j}": (0, 1) for i in range(layers) for j in range(heads)}
+
+    def of_integers(self, integers: Sequence[int]) -> HeadMask:
+        rows = np.reshape(integers, self.scores.shape).astype(bool)
+        return HeadMask(tuple(map(tuple, rows.tolist())))
+
+    def integers(self, value: HeadMask) -> Sequence[int]:
+        return [int(keep) for row in value.kept for keep in row]
 
 
 register(Heads())

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from paretoformer.spaces.axes.axis import Axis, Built, Cell, Stage, register
-from paretoformer.spaces.axes.domain import Domain, Fixed, Params, Suggests
+from paretoformer.spaces.axes.domain import Domain, Fixed, IntegerDomain
 from paretoformer.spaces.axes.evidence import Context, Facts, Json, Shape
 
 if TYPE_CHECKING:
@@ -155,7 +155,7 @@ def _without(removed: Sequence[int], layers: int) -> Stays:
     return tuple(layer not in removed for layer in range(layers))
 
 
-class _LayerDomain(Domain[Stays]):
+class _LayerDomain(IntegerDomain[Stays]):
     """removal: every layer but one, the least missed first."""
 
     removal: tuple[int, ...]
@@ -179,22 +179,19 @@ class RankedLayers(_LayerDomain):
 
     removal: tuple[int, ...]
 
-    def solved(self) -> Domain[Stays]:
-        """What is solved may remove any of them."""
-        return LayerBits(self.removal)
-
-    def suggest(self, trial: Suggests) -> Stays:
-        return self.without(self.layers - trial.suggest_int("layers", 1, self.layers))
-
-    def params(self, value: Stays) -> Params:
-        return {"layers": sum(value)}
-
     @property
-    def size(self) -> int:
-        return self.layers
+    def ranges(self) -> Mapping[str, tuple[int, int]]:
+        return {"layers": (1, self.layers)}
 
-    def values(self) -> Iterator[Stays]:
-        return map(self.without, range(self.layers))
+    def of_integers(self, integers: Sequence[int]) -> Stays:
+        return self.without(self.layers - integers[0])
+
+    def integers(self, value: Stays) -> Sequence[int]:
+        return [sum(value)]
+
+    def solved(self) -> Domain[Stays]:
+        """A solution may lack any of them."""
+        return LayerBits(self.removal)
 
 
 @dataclass(frozen=True)
@@ -203,23 +200,23 @@ class LayerBits(_LayerDomain):
 
     removal: tuple[int, ...]
 
-    def suggest(self, trial: Suggests) -> Stays:
-        bits = (bool(trial.suggest_int(f"layer_{i}", 0, 1)) for i in range(self.layers))
-        return self._legal(tuple(bits))
+    @property
+    def ranges(self) -> Mapping[str, tuple[int, int]]:
+        return {f"layer_{layer}": (0, 1) for layer in range(self.layers)}
 
-    def _legal(self, stays: Stays) -> Stays:
+    def of_integers(self, integers: Sequence[int]) -> Stays:
+        stays = tuple(map(bool, integers))
         return stays if any(stays) else self.without(self.layers - 1)
 
-    def params(self, value: Stays) -> Params:
-        return {f"layer_{i}": int(stay) for i, stay in enumerate(value)}
+    def integers(self, value: Stays) -> Sequence[int]:
+        return [int(stay) for stay in value]
 
     @property
     def size(self) -> int:
-        return int(2**self.layers - 1)
+        return super().size - 1
 
     def values(self) -> Iterator[Stays]:
-        every = itertools.product((True, False), repeat=self.layers)
-        return (stays for stays in every if any(stays))
+        return itertools.islice(super().values(), 1, None)  # the first has no layer
 
 
 register(Layers())
