@@ -72,6 +72,7 @@ def test_study_that_asks_for_none_has_the_columns_that_it_had(tmp_path: Path) ->
 
 
 @pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.usefixtures("inline")
 def test_front_of_macro_f1_is_confirmed_and_answered(run: Run, study: Path) -> None:
     assert run("search", study, "--trials", 4, "--out", study.parent / "run")[0] == 0

@@ -290,7 +290,7 @@ def test_texts_for_recovery_need_no_passage(
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("inline")
-@sampled("runtime", ["torch", "openvino"], ["openvino"])
+@sampled("runtime", ["torch", "openvino"], ["torch"])
 def test_texts_are_enough_to_compress_an_embedder(tmp_path: Path, runtime: str) -> None:
     if runtime == "openvino":
         pytest.importorskip("openvino")

@@ -147,6 +147,7 @@ def test_a_file_of_texts_is_enough_for_a_study(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.usefixtures("inline")
 def test_divergence_steers_a_labelled_study_that_reports_accuracy(tmp_path: Path) -> None:
     study = write_study(tmp_path, trials=5, extra=UNLABELLED)
