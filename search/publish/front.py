@@ -15,7 +15,7 @@ from paretoformer.evaluators.metrics.metric import Metric
 from paretoformer.search.publish.choose import intervals
 from paretoformer.search.records.dominance import clearly_dominated, nondominated
 from paretoformer.search.records.facts import compared_timing
-from paretoformer.search.records.record import TrialRecord, row, schema
+from paretoformer.search.records.record import DIFFERENCE, TrialRecord, front_schema, row
 from paretoformer.spaces.candidate import Candidate
 
 
@@ -52,13 +52,7 @@ def published_table(
     first = objectives[0]
     sign = -1.0 if first.direction == "maximize" else 1.0
     points = sorted(rows[1:], key=lambda r: (r[first.name] is None, sign * (r[first.name] or 0)))
-    extra = [f"search_{name}" for name in metrics] + ["speedup", "speedup_low", "speedup_high"]
-    extra += [f"{name}_difference{end}" for name in paired for end in ("", "_low", "_high")]
-    fields = schema(metrics, sampled)
-    for name in extra:
-        fields = fields.append(pa.field(name, pa.float64()))
-    fields = fields.append(pa.field("role", pa.string()))
-    return pa.Table.from_pylist([rows[0], *points], fields)
+    return pa.Table.from_pylist([rows[0], *points], front_schema(metrics, sampled, paired))
 
 
 def _standing(
@@ -110,7 +104,7 @@ def _difference(name: str, measured: Measurements, dense: Measurements) -> dict[
     Paired: what both models answer alike tells nothing of their difference, so the interval is far
     narrower than those of the two scores.
     """
-    keys = [f"{name}_difference{end}" for end in ("", "_low", "_high")]
+    keys = [f"{name}{end}" for end in DIFFERENCE]
     if name not in measured or not measured[name].samples:
         return dict.fromkeys(keys)
     change = np.subtract(measured[name].samples, dense[name].samples)

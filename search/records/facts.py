@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any, TypeVar, get_args
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
 from paretoformer.evaluators.common.directions import Direction, Role
-from paretoformer.search.records.errors import RunError
-from paretoformer.spaces.common.malformed import MALFORMED
+from paretoformer.spaces.common.malformed import one_line
 
-T = TypeVar("T")
+LATENCY = "latency_ms"
+"""Metric that every run measures: speed-ups are its ratios."""
 
 
 @dataclass(frozen=True)
@@ -24,23 +26,6 @@ class MetricFacts:
     direction: Direction
     role: Role
     requirement: str = ""
-
-    @classmethod
-    def read(cls, name: str, data: Mapping[str, Any]) -> MetricFacts:
-        """A run of before there were roles had one quality, which was maximised: accuracy.
-
-        Raises MALFORMED when it is not what `RunFacts.to_dict` wrote.
-        """
-        quality = data["direction"] == "maximize"
-        return cls(
-            unit=_text(data["unit"]),
-            direction=_known(data["direction"], get_args(Direction)),
-            role=_known(data.get("role", "quality" if quality else "cost"), get_args(Role)),
-            requirement=_text(data.get("requirement", f"{name}>=dense-0.01" if quality else "")),
-        )
-
-
-LATENCY = "latency_ms"
 
 
 def compared_timing(units: Mapping[str, str]) -> str:
@@ -84,23 +69,16 @@ class RunFacts:
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> RunFacts:
-        """Raises RunError when something is missing, or of another type."""
-        try:
-            return cls(
-                study=_mapping(data["study"]),
-                machine=_mapping(data["machine"]),
-                objectives=_texts(data["objectives"]),
-                metrics={n: MetricFacts.read(n, each) for n, each in data["metrics"].items()},
-                model_digest=_text(data.get("model_digest", "")),
-                left_out={
-                    axis: {value: _text(why) for value, why in reasons.items()}
-                    for axis, reasons in data.get("left_out", {}).items()
-                },
-                required=_texts(data.get("required", [])),
-                remarks=_texts(data.get("remarks", [])),
-            )
-        except MALFORMED as error:
-            raise RunError(f"the metadata of the run is damaged: {error!r}.") from None
+        """Raises MALFORMED when something is missing, or of another type."""
+        _Described.model_validate(dict(data))
+        metrics = {n: {**_default_role(n, each), **each} for n, each in data["metrics"].items()}
+        facts = _ADAPTER.validate_python({**data, "metrics": metrics})
+        if len(facts.objectives) < 2:
+            raise ValueError("it has fewer than two objectives")
+        for name in (*facts.objectives, LATENCY):
+            if name not in facts.metrics:
+                raise ValueError(f"it says nothing of the metric {name!r}")
+        return facts
 
     def named(self, role: str) -> list[str]:
         """The metrics of one role, in the order of the files."""
@@ -121,25 +99,87 @@ class RunFacts:
         return self.named("cost")
 
 
-def _mapping(value: Any) -> Mapping[str, Any]:
-    return _typed(value, dict)
+_ADAPTER = TypeAdapter(RunFacts)
 
 
-def _text(value: Any) -> str:
-    return _typed(value, str)
+def _default_role(name: str, metric: Mapping[str, Any]) -> dict[str, str]:
+    """A run of before there were roles had one quality, which was maximised: accuracy."""
+    if metric.get("direction") == "maximize":
+        return {"role": "quality", "requirement": f"{name}>=dense-0.01"}
+    return {"role": "cost"}
 
 
-def _texts(value: Any) -> tuple[str, ...]:
-    return tuple(map(_text, _typed(value, list)))
+class _Part(BaseModel):
+    """Keys that are read; others, of older and newer versions, may stand there too."""
+
+    model_config = ConfigDict(extra="allow", strict=True)
 
 
-def _typed(value: Any, kind: type[T]) -> T:
-    if not isinstance(value, kind):
-        raise TypeError(f"{value!r:.60} stands where a {kind.__name__} belongs")
-    return value
+class _Hardware(_Part):
+    cpu: str
+    cores: int
+    memory_gb: float
+    accelerator: str
 
 
-def _known(value: Any, words: tuple[Any, ...]) -> Any:
-    if value not in words:
-        raise ValueError(f"{value!r:.60} is none of {', '.join(words)}")
-    return value
+class Machine(_Part):
+    hardware: _Hardware
+    host: str
+    system: str
+    versions: dict[str, str]
+    threads: int
+
+
+class _Model(_Part):
+    path: str
+    task: str
+    trust_remote_code: bool
+
+
+class _Data(_Part):
+    search_examples: int
+    confirm_examples: int
+
+
+class _Target(_Part):
+    device: str
+    batch_size: int
+    sequence_length: int
+    dtype: str
+    grid_intensity: float = 0
+
+
+class _Sampling(_Part):
+    sampler: str
+
+
+class _Timing(_Part):
+    width: float
+    search_seconds: float
+    confirm_seconds: float
+
+
+class _Study(_Part):
+    name: str
+    seed: int
+    model: _Model
+    data: _Data
+    target: _Target
+    space: dict[str, str | list[str]]
+    search: _Sampling
+    timing: _Timing
+
+
+class _Described(_Part):
+    study: _Study
+    machine: Machine
+
+
+def fault(error: BaseException) -> str:
+    """What is wrong, in one line: `study.name: field required`."""
+    if not isinstance(error, ValidationError):
+        return one_line(error)
+    first = error.errors()[0]
+    where = ".".join(map(str, first["loc"]))
+    but = "" if first["type"] == "missing" else f", but got {first['input']!r:.60}"
+    return f"{where}: {first['msg'].lower()}{but}"

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from paretoformer.search.records.checks import check_columns, check_facts, check_rows
+from paretoformer.search.records.checks import check_columns, check_rows
 from paretoformer.search.records.errors import RunError
-from paretoformer.search.records.facts import RunFacts
+from paretoformer.search.records.facts import RunFacts, fault
 from paretoformer.search.records.record import SCHEMA_VERSION, New, TrialRecord, row, schema
 from paretoformer.search.records.run_folder import RunFolder
 from paretoformer.search.records.throttle import Seldom
@@ -88,14 +88,21 @@ def read_table(path: Path) -> tuple[pa.Table, RunFacts]:
         raise RunError(f"{path} was not written by paretoformer.")
     try:
         facts = json_object(metadata)
-    except ValueError:
-        raise RunError(f"the metadata of {path} is damaged.") from None
-    if facts.get("schema_version") != SCHEMA_VERSION:
-        raise RunError(
-            f"{path} has schema version {facts.get('schema_version')!r:.60}, and this paretoformer "
-            f"reads version {SCHEMA_VERSION}. Install the version that wrote it."
-        )
-    return table, RunFacts.from_dict(facts)
+        if facts.get("schema_version") == SCHEMA_VERSION:
+            return table, RunFacts.from_dict(facts)
+    except MALFORMED as error:
+        raise _damaged(path, error) from None
+    raise RunError(
+        f"{path} has schema version {facts.get('schema_version')!r:.60}, and this paretoformer "
+        f"reads version {SCHEMA_VERSION}. Install the version that wrote it."
+    )
+
+
+def _damaged(path: Path, error: BaseException) -> RunError:
+    return RunError(
+        f"{path} is damaged: {fault(error)}. Run the same `paretoformer search` again: it writes "
+        "the file anew from what the storage holds."
+    )
 
 
 def read_front(run: str | Path) -> tuple[pd.DataFrame, RunFacts]:
@@ -135,16 +142,12 @@ def _checked(table: pa.Table, facts: RunFacts, path: Path, *, published: bool) -
         RunError: they, or the facts, cannot.
     """
     try:
-        check_facts(facts)
         check_columns(table, facts, published=published)
         # Not by what the file says of pandas, for another program may have written that.
         frame: pd.DataFrame = table.replace_schema_metadata(None).to_pandas()
         check_rows(frame, facts, published=published)
     except (pa.ArrowException, *MALFORMED) as error:
-        raise RunError(
-            f"{path} is damaged: {one_line(error)}. Run the same `paretoformer search` again: it "
-            "writes the file anew from what the storage holds."
-        ) from None
+        raise _damaged(path, error) from None
     return frame
 
 

@@ -147,6 +147,19 @@ def span_column(phase: Phase, key: str) -> str:
     return f"{phase.value}_{key}"
 
 
+ENDS = ("", "_low", "_high")
+"""Of the columns of a number and its interval."""
+SAMPLED = {
+    "_samples": pa.list_(pa.float64()),
+    "_stable": pa.bool_(),
+    "_disturbed": pa.bool_(),
+    "_conditions": pa.string(),
+}
+"""Of the columns of a timing, besides its number."""
+DIFFERENCE = tuple(f"_difference{end}" for end in ENDS)
+"""Of the columns of a score less the dense model's."""
+
+
 def schema(
     metrics: Iterable[str], sampled: Iterable[str], predicted: Iterable[str] = ()
 ) -> pa.Schema:
@@ -155,25 +168,32 @@ def schema(
     metrics: every metric that is recorded; sampled: those that keep their samples; predicted: those
     that are predicted before they are measured.
     """
-    fields = [
-        pa.field("trial", pa.int64()),
-        pa.field("candidate_id", pa.string()),
-        pa.field("candidate", pa.string()),
-        pa.field("state", pa.string()),
-        pa.field("outcome", pa.string()),
-        pa.field("message", pa.string()),
-    ]
-    for phase in Phase:
-        fields += [pa.field(span_column(phase, key), kind) for key, kind in SPAN.items()]
-    for name in metrics:
-        fields += [pa.field(column, pa.float64()) for column in (name, f"{name}_low")]
-        fields.append(pa.field(f"{name}_high", pa.float64()))
-    fields += [pa.field(f"predicted_{name}", pa.float64()) for name in predicted]
-    fields += [pa.field(f"{name}_samples", pa.list_(pa.float64())) for name in sampled]
-    fields += [pa.field(f"{name}_stable", pa.bool_()) for name in sampled]
-    fields += [pa.field(f"{name}_disturbed", pa.bool_()) for name in sampled]
-    fields += [pa.field(f"{name}_conditions", pa.string()) for name in sampled]
-    return pa.schema(fields)
+    text, number = pa.string(), pa.float64()
+    columns: dict[str, pa.DataType] = {"trial": pa.int64(), "candidate_id": text, "candidate": text}
+    columns |= {"state": text, "outcome": text, "message": text}
+    columns |= {span_column(phase, key): kind for phase in Phase for key, kind in SPAN.items()}
+    columns |= {f"{name}{end}": number for name in metrics for end in ENDS}
+    columns |= {f"predicted_{name}": number for name in predicted}
+    columns |= {f"{name}{end}": kind for end, kind in SAMPLED.items() for name in sampled}
+    return pa.schema(list(columns.items()))
+
+
+def front_schema(
+    metrics: Sequence[str], sampled: Iterable[str], paired: Iterable[str]
+) -> pa.Schema:
+    """The columns of `front.parquet`.
+
+    paired: scores whose difference from the dense model's is known.
+    """
+    names = [f"search_{name}" for name in metrics] + [f"speedup{end}" for end in ENDS]
+    names += [f"{name}{end}" for name in paired for end in DIFFERENCE]
+    more = [pa.field(name, pa.float64()) for name in names]
+    return pa.schema([*schema(metrics, sampled), *more, pa.field("role", pa.string())])
+
+
+def is_optional(column: str) -> bool:
+    """Whether a file may lack it, as those of older versions do."""
+    return column.endswith((*SAMPLED, *DIFFERENCE))
 
 
 def row(

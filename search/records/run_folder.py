@@ -13,10 +13,10 @@ from typing import Any
 import psutil
 from filelock import FileLock, Timeout
 
-from paretoformer.search.records.checks import check_machine
 from paretoformer.search.records.errors import RunError
+from paretoformer.search.records.facts import Machine, fault
 from paretoformer.spaces.common.atomic import write_atomically
-from paretoformer.spaces.common.malformed import MALFORMED, json_object, one_line
+from paretoformer.spaces.common.malformed import MALFORMED, json_object
 
 MAY_CHANGE = (
     "trials",
@@ -28,6 +28,12 @@ MAY_CHANGE = (
     "timing.patience_minutes",
 )
 """Keys of a study file that change no number that was measured."""
+
+
+class _RunMachine(Machine):
+    """`machine.json`. run: an id, by which a storage knows the folder."""
+
+    run: str
 
 
 class RunFolder:
@@ -125,11 +131,9 @@ class RunFolder:
         """Raises RunError when it is missing, or not what `write_machine` wrote."""
         try:
             machine = json_object(self.machine.read_bytes())
-            check_machine(machine)
-            if not isinstance(machine.get("run"), str):
-                raise ValueError("it has no id of the run")
+            _RunMachine.model_validate(machine)
         except (OSError, ValueError) as error:
-            raise RunError(f"{self.machine} is missing or damaged: {one_line(error)}.") from None
+            raise RunError(f"{self.machine} is missing or damaged: {fault(error)}.") from None
         return machine
 
     def write_machine(self, machine: Mapping[str, Any]) -> None:
