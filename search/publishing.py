@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from paretoformer.search.dispatch.pipeline import Pipeline
 from paretoformer.search.measuring import dispatcher
 from paretoformer.search.publish import confirm as confirmation
-from paretoformer.search.publish.choose import by_importance, chosen, unchosen
+from paretoformer.search.publish.choose import by_importance, chosen, dropped
 from paretoformer.search.publish.front import published_table
 from paretoformer.search.records.parquet import write_table
 from paretoformer.search.records.record import TrialRecord
@@ -35,12 +35,12 @@ def confirm(session: Session, records: Sequence[TrialRecord]) -> Confirmed:
         StudyFailed: the dense model cannot be measured.
     """
     subject = session.subject
-    known = confirmation.confirmations(session.study)
+    known = confirmation.confirmed_ids(session.study)
     wanted = subject.objectives, session.alternatives
     picked = chosen(records, *wanted, subject.requirements, known)
     near = len(chosen(records, *wanted)) - len(picked)
     if near:
-        asked = " and ".join(r.words for r in subject.requirements)
+        asked = " and ".join(r.phrase for r in subject.requirements)
         session.display.note(
             f"Not confirmed: {near} of the points that may be as good as the front, since even "
             f"the better end of their intervals does not satisfy {asked}."
@@ -88,7 +88,7 @@ def publish(session: Session, records: Sequence[TrialRecord], confirmed: Confirm
     )
     write_table(table, session.folder.front, session.facts(subject.confirmed))
     write_report(session.folder)
-    session.artifacts.drop(unchosen(records, confirmed.picked))
+    session.artifacts.drop(dropped(records, confirmed.picked))
 
 
 def _notes(session: Session, confirmed: Confirmed) -> Iterator[str]:

@@ -14,11 +14,11 @@ from paretoformer.search.measuring import dispatcher
 from paretoformer.search.planning.predictor import PREDICTED
 from paretoformer.search.proposers import Proposer, Unseen, is_distilled, study_proposers
 from paretoformer.search.proposers.distilling import progress_of
-from paretoformer.search.publish.choose import Unchosen
-from paretoformer.search.publish.confirm import confirmations
+from paretoformer.search.publish.choose import DroppedCandidates
+from paretoformer.search.publish.confirm import confirmed_ids
 from paretoformer.search.records.parquet import TrialsFile
 from paretoformer.search.records.record import TrialRecord
-from paretoformer.search.records.throttle import Seldom
+from paretoformer.search.records.throttle import Throttle
 from paretoformer.search.session import Session
 from paretoformer.spaces.candidate import Candidate
 
@@ -125,10 +125,10 @@ class _Keeper:
         self._session = session
         self.records = records
         self._file = _trials_file(session)
-        self._published = confirmations(session.study).keys()  # whole until the next is published
-        self._dropped = Unchosen(session.subject.objectives, session.alternatives)
+        self._published = confirmed_ids(session.study)  # whole until the next is published
+        self._dropped = DroppedCandidates(session.subject.objectives, session.alternatives)
         self._artifacts = session.artifacts
-        self._showing, self._keeping = Seldom(), Seldom()
+        self._showing, self._keeping = Throttle(), Throttle()
         self._showing(self._show)
 
     def on_record(self, records: Sequence[TrialRecord]) -> None:

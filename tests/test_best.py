@@ -58,7 +58,7 @@ def test_other_text_is_refused_with_an_example(text: str) -> None:
     ],
 )
 def test_requirement_is_said_with_spaces(text: str, words: str) -> None:
-    assert Requirement.parse(text).words == words
+    assert Requirement.parse(text).phrase == words
     assert Requirement.parse(words).bound(0.9) == Requirement.parse(text).bound(0.9)
 
 
@@ -124,6 +124,8 @@ def write_front(run: Path, quality: str, metric: MetricFacts, values: list[float
         "candidate_id": [candidate.id for candidate in candidates],
         "candidate": [candidate.to_json() for candidate in candidates],
         "state": ["complete"] * 3,
+        "outcome": ["ok"] * 3,
+        "message": [""] * 3,
         "role": ["dense", "front", "front"],
     }
     table |= {f"speedup{end}": [1.0, 2.0, 8.0] for end in ("", "_low", "_high")}

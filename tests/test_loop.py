@@ -28,14 +28,14 @@ from paretoformer.search.loop import DUPLICATE, Search, stored_records
 from paretoformer.search.proposers import Planted, Unseen, standard_proposers, to_distil
 from paretoformer.search.proposers.distilling import Distilling, progress_of
 from paretoformer.search.proposers.standard import structures
-from paretoformer.search.publish.choose import Unchosen, by_importance, chosen, unchosen
+from paretoformer.search.publish.choose import DroppedCandidates, by_importance, chosen, dropped
 from paretoformer.search.publish.confirm import ALWAYS, confirm
 from paretoformer.search.publish.front import published_table
 from paretoformer.search.records.dominance import nondominated
 from paretoformer.search.records.errors import StudyFailed
-from paretoformer.search.records.record import New, Records, TrialRecord
+from paretoformer.search.records.record import RecordCursor, Records, TrialRecord
 from paretoformer.search.records.requirement import Requirement
-from paretoformer.search.records.throttle import Seldom
+from paretoformer.search.records.throttle import Throttle
 from paretoformer.search.study.optuna_study import ResumableStudy, open_study, study_in
 from paretoformer.spaces import AttentionChoice, Candidate, HeadMask
 from paretoformer.spaces.axes.attention import ChoicePerLayer
@@ -252,11 +252,11 @@ def test_what_will_not_be_chosen_is_known_as_records_come_in(tmp_path: Path) -> 
     failing = {each.candidate.id: Outcome.ERROR for each in first[5:9]}
     always = [each.candidate for each in first[9:14]]
     search = new_search(tmp_path / "second", failing=failing)
-    lost, found = Unchosen(OBJECTIVES, always), []
+    lost, found = DroppedCandidates(OBJECTIVES, always), []
 
     def on_record(records: Sequence[TrialRecord]) -> None:
         found.extend(lost.since(records))
-        expected = unchosen(records, chosen(records, OBJECTIVES, always))
+        expected = dropped(records, chosen(records, OBJECTIVES, always))
         assert {each.id for each in found} == {each.id for each in expected}
         assert len({each.id for each in found}) == len(found)
 
@@ -267,24 +267,24 @@ def test_what_will_not_be_chosen_is_known_as_records_come_in(tmp_path: Path) -> 
 
 def test_records_that_end_out_of_order_are_handed_out_once_and_by_trial() -> None:
     records = [recovered(trial, 0.9, 10.0, "none") for trial in range(6)]
-    new = New()
-    assert new.of([records[0], records[3]]) == [records[0], records[3]]
-    assert new.of([*records[:2], *records[3:5]]) == [records[1], records[4]]
-    assert new.of(records) == [records[2], records[5]]
-    assert not new.of(records)
+    cursor = RecordCursor()
+    assert cursor.advance([records[0], records[3]]) == [records[0], records[3]]
+    assert cursor.advance([*records[:2], *records[3:5]]) == [records[1], records[4]]
+    assert cursor.advance(records) == [records[2], records[5]]
+    assert not cursor.advance(records)
 
 
 def test_what_is_put_off_is_done_in_the_end_and_once() -> None:
-    seldom, done = Seldom(), []
+    throttle, done = Throttle(), []
 
     def slow(name: str) -> None:
         time.sleep(0.01)
         done.append(name)
 
     for name in ("first", "second", "third"):
-        seldom(partial(slow, name))
-    seldom.catch_up()
-    seldom.catch_up()
+        throttle(partial(slow, name))
+    throttle.catch_up()
+    throttle.catch_up()
     assert done == ["first", "third"]
 
 

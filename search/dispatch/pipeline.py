@@ -12,7 +12,7 @@ from paretoformer.evaluators.job import Job, phases
 from paretoformer.evaluators.outcome import Outcome, Phase, Result
 from paretoformer.search.dispatch.artifacts import Artifacts, MemoryArtifacts
 from paretoformer.search.dispatch.dispatcher import Dispatcher
-from paretoformer.search.records.disk import MEND, says_full
+from paretoformer.search.records.disk import REMEDY, says_full
 from paretoformer.search.records.errors import DiskFull
 from paretoformer.spaces.candidate import Candidate
 
@@ -108,7 +108,7 @@ class Pipeline:
         if result.outcome is Outcome.ERROR and says_full(result.message):
             # No fault of the candidate's: it stays begun, and is measured when there is room.
             host = next((span.host for span in result.spans), "a worker")
-            raise DiskFull(f"no room is left where {host} works: {result.message}. {MEND}")
+            raise DiskFull(f"no room is left where {host} works: {result.message}. {REMEDY}")
         if result.artifact is not None:
             self._artifacts.put(each.candidate, result.artifact)
         each.results.append(replace(result, artifact=None))

@@ -44,20 +44,30 @@ class Alternative:
         """What differs from the dense model: `onnxruntime:int8`; or the dense model itself."""
         return ", ".join(cells(self.candidate).values()) or "torch as it is"
 
+    @property
+    def note(self) -> str:
+        """A sentence about those that were passed over, with a leading blank; mostly empty."""
+        if not self.passed_over:
+            return ""
+        were = "alternative with better numbers was"
+        if self.passed_over > 1:
+            were = "alternatives with better numbers were"
+        return f" {self.passed_over} {were} timed beside other work and not compared."
+
 
 @dataclass(frozen=True)
 class Best:
-    """A chosen point: what it is, what was measured of it, and a way to have it run.
+    """A chosen point: what it is, what was measured of it, and a way to run it.
 
     metrics: metric -> confirmed measurement; dense: the same of the uncompressed model.
-    passed_over: how many points would be better by numbers that were timed beside other work.
+    speedup_interval: the speed-up, and the ends of its 95% interval.
+    passed_over: how many points have better numbers, but were timed beside other work.
     """
 
     candidate: Candidate
     metrics: Mapping[str, Measurement]
     dense: Mapping[str, Measurement]
     trial: int
-    speedup: float
     speedup_interval: tuple[float, float, float]
     alternative: Alternative | None
     run: Path
@@ -65,18 +75,23 @@ class Best:
     passed_over: int = 0
 
     @property
+    def speedup(self) -> float:
+        return self.speedup_interval[0]
+
+    @property
+    def _disturbed(self) -> list[Measurement]:
+        return [m for m in (*self.metrics.values(), *self.dense.values()) if m.disturbed]
+
+    @property
     def disturbed(self) -> bool:
         """Whether one of its timings, or of what they are compared with, ran beside other work."""
-        return any(each.disturbed for each in (*self.metrics.values(), *self.dense.values()))
+        return bool(self._disturbed)
 
     @property
     def warning(self) -> str:
-        """What to know of timings that ran beside other work, in one sentence; mostly nothing."""
+        """What to know of timings that ran beside other work, in one sentence; mostly empty."""
         if self.disturbed:
-            timed = [
-                each for each in (*self.metrics.values(), *self.dense.values()) if each.disturbed
-            ]
-            text = disturbance.sentence(max(each.foreign_cores for each in timed))
+            text = disturbance.sentence(max(m.foreign_cores for m in self._disturbed))
             return f"{text[0].upper()}{text[1:]}."
         if not self.passed_over:
             return ""
@@ -95,23 +110,19 @@ class Best:
     @property
     def gain(self) -> str:
         """What it gains over the best that a user could do without compression, in one line."""
-        if self.alternative is None:
+        other = self.alternative
+        if other is None:
             return ""
-        count = self.alternative.passed_over
-        unsure = (
-            f" {count} alternative{'s' if count > 1 else ''} with better numbers "
-            f"{'were' if count > 1 else 'was'} timed beside other work and not compared."
-            if count
-            else ""
-        )
-        if self.alternative.candidate == self.candidate:
-            name = self.alternative.name
-            return f"No compressed model is faster than the uncompressed one in {name}.{unsure}"
-        factor = self.speedup / self.alternative.speedup
+        if other.candidate == self.candidate:
+            return (
+                f"No compressed model is faster than the uncompressed one in {other.name}."
+                f"{other.note}"
+            )
         return (
-            f"{self.speedup:.2f}x as fast as the uncompressed torch model, and {factor:.2f}x as "
-            f"fast as the best alternative that satisfies the same requirement: the uncompressed "
-            f"model in {self.alternative.name}, {self.alternative.speedup:.2f}x.{unsure}"
+            f"{self.speedup:.2f}x as fast as the uncompressed torch model, and "
+            f"{self.speedup / other.speedup:.2f}x as fast as the best alternative that satisfies "
+            f"the same requirement: the uncompressed model in {other.name}, "
+            f"{other.speedup:.2f}x.{other.note}"
         )
 
     @property
@@ -158,50 +169,67 @@ def load_best(
     metric = minimize or facts.timing
     texts = facts.requirements if require is None else require
     requirements = [Requirement.parse(text) for text in texts]
-    for name in (metric, *(each.metric for each in requirements)):
+    names = [metric, *(requirement.metric for requirement in requirements)]
+    for name in names:
         if name not in facts.metrics:
             raise UserError(
                 f"unknown metric {name!r}.{did_you_mean(name, facts.metrics)} "
                 f"{Path(run)} has: {', '.join(facts.metrics)}."
             )
     dense = frame[frame["role"] == "dense"].iloc[0]
-    done = frame[frame["state"] == "complete"]
-    eligible = done[done["role"].isin(ELIGIBLE) & done[metric].notna()]
+    complete = frame[(frame["state"] == "complete") & frame["role"].isin(ELIGIBLE)]
+    eligible = complete[complete[metric].notna()]
     if eligible.empty:
         raise NoAnswer(f"no point of {Path(run)} says its {metric}.")
-    short = np.array(
-        [
-            sum(each.shortfall(row[each.metric], dense[each.metric]) for each in requirements)
-            for _, row in eligible.iterrows()
-        ],
-        dtype=float,
-    )
-    short[np.isnan(short)] = np.inf  # a runtime that cannot tell does not satisfy
-    satisfying = eligible[short == 0]
-    if satisfying.empty:
-        nearest = eligible.iloc[int(np.argmin(short))]
-        raise NoAnswer(_nearest(nearest, dense, requirements))
-    costs = satisfying[metric].astype(float)
-    if facts.metrics[metric].direction == "maximize":
-        costs = -costs
+    satisfying = _satisfying(eligible, dense, requirements)
     _warn_of_other_machine(facts)
-    sure = disturbance.undisturbed(satisfying, [metric, *(each.metric for each in requirements)])
-    chosen = satisfying.loc[costs[(satisfying if sure.empty else sure).index].idxmin()]
-    passed_over = int((costs < costs[chosen.name]).sum())
-    return _best(
-        chosen, dense, _alternative(satisfying, facts.timing), Path(run), facts, passed_over
+    sign = -1.0 if facts.metrics[metric].direction == "maximize" else 1.0
+    row, passed_over = _least(satisfying, sign * satisfying[metric], names)
+    reference = _measurements(dense, facts)
+    return Best(
+        candidate=Candidate.from_json(row["candidate"]),
+        metrics={name: m for name, m in _measurements(row, facts).items() if name in reference},
+        dense=reference,
+        trial=int(row["trial"]),
+        speedup_interval=(row["speedup"], row["speedup_low"], row["speedup_high"]),
+        alternative=_alternative(satisfying, facts.timing),
+        run=Path(run),
+        facts=facts,
+        passed_over=passed_over,
     )
+
+
+def _satisfying(
+    rows: pd.DataFrame, dense: pd.Series, requirements: Sequence[Requirement]
+) -> pd.DataFrame:
+    """The rows that satisfy all requirements. Raises NoAnswer, naming the nearest, if none does."""
+    short = np.array([_shortfall(row, dense, requirements) for _, row in rows.iterrows()])
+    if not (short == 0).any():
+        raise NoAnswer(_nearest(rows.iloc[int(np.argmin(short))], dense, requirements))
+    satisfying: pd.DataFrame = rows.loc[short == 0]
+    return satisfying
+
+
+def _shortfall(row: pd.Series, dense: pd.Series, requirements: Sequence[Requirement]) -> float:
+    """Infinite where a runtime cannot measure the metric."""
+    total = sum(each.shortfall(row[each.metric], dense[each.metric]) for each in requirements)
+    return float("inf") if np.isnan(total) else float(total)
+
+
+def _least(rows: pd.DataFrame, costs: pd.Series, timings: Sequence[str]) -> tuple[pd.Series, int]:
+    """The row of least cost whose `timings` ran alone, or else of all; how many cost less."""
+    sure = disturbance.undisturbed(rows, timings)
+    eligible = costs.loc[(rows if sure.empty else sure).index]
+    best = int(np.argmin(eligible))
+    return rows.loc[eligible.index[best]], int((costs < eligible.iloc[best]).sum())
 
 
 def _alternative(satisfying: pd.DataFrame, timing: str) -> Alternative | None:
     """The fastest uncompressed model among these; None in a run without alternatives."""
-    uncut = satisfying[satisfying["role"].isin(["alternative", "dense"])]
     if not (satisfying["role"] == "alternative").any():
         return None
-    sure = disturbance.undisturbed(uncut, [timing])
-    compared = uncut if sure.empty else sure
-    row = compared.iloc[int(np.argmin(compared[timing].to_numpy(dtype=float)))]
-    passed_over = int((uncut[timing].to_numpy(dtype=float) < row[timing]).sum())
+    uncut = satisfying[satisfying["role"].isin(["alternative", "dense"])]
+    row, passed_over = _least(uncut, uncut[timing], [timing])
     candidate = Candidate.from_json(row["candidate"])
     return Alternative(candidate, float(row[LATENCY]), float(row["speedup"]), passed_over)
 
@@ -225,34 +253,6 @@ def _warn_of_other_machine(facts: RunFacts) -> None:
         )
 
 
-def _best(
-    row: pd.Series,
-    dense: pd.Series,
-    alternative: Alternative | None,
-    run: Path,
-    facts: RunFacts,
-    passed_over: int,
-) -> Best:
-    reference = _measurements(dense, facts)
-    found = _measurements(row, facts)
-    return Best(
-        candidate=Candidate.from_json(row["candidate"]),
-        metrics={name: each for name, each in found.items() if name in reference},
-        dense=reference,
-        trial=int(row["trial"]),
-        speedup=float(row["speedup"]),
-        speedup_interval=(
-            float(row["speedup"]),
-            float(row["speedup_low"]),
-            float(row["speedup_high"]),
-        ),
-        alternative=alternative,
-        run=run,
-        facts=facts,
-        passed_over=passed_over,
-    )
-
-
 def _measurements(row: pd.Series, facts: RunFacts) -> dict[str, Measurement]:
     """The measurements that a row of `front.parquet` holds; none where a runtime cannot tell."""
     import pandas as pd
@@ -268,7 +268,7 @@ def _measurements(row: pd.Series, facts: RunFacts) -> dict[str, Measurement]:
             low=float(row[f"{name}_low"]),
             high=float(row[f"{name}_high"]),
             unit=metric.unit,
-            samples=() if samples is None else tuple(float(each) for each in samples),
+            samples=() if samples is None else tuple(map(float, samples)),
             stable=True if stable is None else bool(stable),
             conditions=disturbance.conditions_of(row, name),
             disturbed=disturbance.is_disturbed(row, [name]),

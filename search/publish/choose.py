@@ -9,7 +9,7 @@ import numpy as np
 from paretoformer.evaluators.common.measurement import Measurement
 from paretoformer.evaluators.metrics.metric import Metric
 from paretoformer.search.records.dominance import Standing, Values, clearly_dominated, nondominated
-from paretoformer.search.records.record import New, TrialRecord
+from paretoformer.search.records.record import RecordCursor, TrialRecord
 from paretoformer.search.records.requirement import Requirement
 from paretoformer.spaces.candidate import Candidate
 
@@ -71,14 +71,14 @@ def by_importance(
     return [dense, *{record.trial: record for record in ranked}.values()]
 
 
-def unchosen(records: Sequence[TrialRecord], picked: Sequence[TrialRecord]) -> list[Candidate]:
+def dropped(records: Sequence[TrialRecord], picked: Sequence[TrialRecord]) -> list[Candidate]:
     """The candidates that were measured and will not be measured again."""
     kept = {record.candidate for record in picked}
     return [record.candidate for record in records if record.candidate not in kept]
 
 
-class Unchosen:
-    """`unchosen` of `chosen`, as records come in: what is lost stays lost.
+class DroppedCandidates:
+    """`dropped` of `chosen`, as records come in: what is lost stays lost.
 
     objectives, always: as of `chosen`.
     """
@@ -86,7 +86,7 @@ class Unchosen:
     def __init__(self, objectives: Sequence[Metric], always: Collection[Candidate] = ()) -> None:
         self._objectives = objectives
         self._always = always
-        self._new = New()
+        self._cursor = RecordCursor()
         self._standing = Standing([metric.direction for metric in objectives])
         self._done: list[TrialRecord] = []
 
@@ -96,7 +96,7 @@ class Unchosen:
         records: all of them, by trial.
         """
         found: list[Candidate] = []
-        for record in self._new.of(records):
+        for record in self._cursor.advance(records):
             if not record.ok:
                 found.append(record.candidate)
                 continue

@@ -30,13 +30,15 @@ CONFIRMED = "confirmed:"
 of single examples; before there were `Scores`, with them."""
 
 
+def confirmed_ids(study: optuna.Study) -> list[str]:
+    """Ids of the candidates that were confirmed so far."""
+    return [key.removeprefix(CONFIRMED) for key in study.user_attrs if key.startswith(CONFIRMED)]
+
+
 def confirmations(study: optuna.Study) -> dict[str, TrialRecord]:
     """What was confirmed so far: candidate id -> its record."""
-    return {
-        key.removeprefix(CONFIRMED): TrialRecord.from_json(text)
-        for key, text in study.user_attrs.items()
-        if key.startswith(CONFIRMED)
-    }
+    texts = study.user_attrs
+    return {key: TrialRecord.from_json(texts[CONFIRMED + key]) for key in confirmed_ids(study)}
 
 
 def confirm(

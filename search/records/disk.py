@@ -24,7 +24,7 @@ PERHAPS = "disk i/o error"
 """What SQLite says of a full disk, too, where its write-ahead log does not fit."""
 NEARLY_NOTHING = 1_000_000
 """Bytes that are free where `PERHAPS` means a full disk."""
-MEND = "Make room there, and run the same command again: it goes on from what was finished."
+REMEDY = "Make room there, and run the same command again: it goes on from what was finished."
 
 
 @contextmanager
@@ -38,7 +38,7 @@ def room_on(*places: Path) -> Iterator[None]:
     except Exception as error:
         if isinstance(error, ParetoformerError) or not is_full(error, *places):
             raise
-        raise DiskFull(f"{_described(_full_place(error, places))} {MEND}") from error
+        raise DiskFull(f"{_described(_full_place(error, places))} {REMEDY}") from error
 
 
 def is_full(error: BaseException, *places: Path) -> bool:

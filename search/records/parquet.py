@@ -13,9 +13,15 @@ import pyarrow.parquet as pq
 from paretoformer.search.records.checks import check_columns, check_rows
 from paretoformer.search.records.errors import RunError
 from paretoformer.search.records.facts import RunFacts, fault
-from paretoformer.search.records.record import SCHEMA_VERSION, New, TrialRecord, row, schema
+from paretoformer.search.records.record import (
+    SCHEMA_VERSION,
+    RecordCursor,
+    TrialRecord,
+    row,
+    schema,
+)
 from paretoformer.search.records.run_folder import RunFolder
-from paretoformer.search.records.throttle import Seldom
+from paretoformer.search.records.throttle import Throttle
 from paretoformer.spaces.common.atomic import atomic_file
 from paretoformer.spaces.common.malformed import MALFORMED, json_object, one_line
 
@@ -29,7 +35,7 @@ METADATA = b"paretoformer"
 class TrialsFile:
     """`trials.parquet`, kept up to date while the search runs.
 
-    It is a view: Optuna's storage holds every record. So it may lag (`Seldom`).
+    It is a view: Optuna's storage holds every record. So it may lag (`Throttle`).
     """
 
     def __init__(
@@ -44,17 +50,17 @@ class TrialsFile:
         self._columns = metrics, sampled, predicted
         self._facts = facts
         self._table = schema(*self._columns).empty_table()
-        self._new = New()
-        self._seldom = Seldom()
+        self._cursor = RecordCursor()
+        self._throttle = Throttle()
 
     def update(self, records: Sequence[TrialRecord], *, now: bool = False) -> None:
         """records: all of them."""
-        self._seldom(lambda: self._write(records))
+        self._throttle(lambda: self._write(records))
         if now:
-            self._seldom.catch_up()
+            self._throttle.catch_up()
 
     def _write(self, records: Sequence[TrialRecord]) -> None:
-        rows = [row(each, *self._columns) for each in self._new.of(records)]
+        rows = [row(each, *self._columns) for each in self._cursor.advance(records)]
         added = pa.Table.from_pylist(rows, self._table.schema)
         whole = pa.concat_tables([self._table, added]).combine_chunks()
         self._table = whole.sort_by("trial")

@@ -98,14 +98,14 @@ class TrialRecord:
         return cls(data["trial"], candidate, result, data.get("predicted", {}))
 
 
-class New:
-    """Hands out each record once."""
+class RecordCursor:
+    """Iterates over records as they come in, so that nothing is read twice."""
 
     def __init__(self) -> None:
         self._known: set[int] = set()
 
-    def of(self, records: Sequence[TrialRecord]) -> list[TrialRecord]:
-        """Those that it did not know, by trial.
+    def advance(self, records: Sequence[TrialRecord]) -> list[TrialRecord]:
+        """The records since the last call, by trial.
 
         records: all of them, by trial, so that the new ones are near the end.
         """

@@ -52,12 +52,12 @@ class Requirement:
         return cls(match["metric"], match["operator"], factor, constant, text)
 
     @property
-    def words(self) -> str:
+    def phrase(self) -> str:
         """With spaces, to be read: `accuracy >= dense - 0.01`."""
-        return f"{self.metric} {self.operator} {self._bound_in_words}"
+        return f"{self.metric} {self.operator} {self._bound_phrase}"
 
     @property
-    def _bound_in_words(self) -> str:
+    def _bound_phrase(self) -> str:
         if not self.factor:
             return f"{self.constant:g}"
         scaled = "dense" if self.factor == 1 else f"{self.factor:g} * dense"

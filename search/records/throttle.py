@@ -1,4 +1,4 @@
-"""What grows with the number of trials is done seldom: under a twentieth of the time."""
+"""A throttle: work that grows with the number of trials takes under a twentieth of the time."""
 
 from __future__ import annotations
 
@@ -6,28 +6,28 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-REST = 20
-"""How many times as long as it took, something is not done again."""
+PAUSE = 20
+"""Minimum pause, as a multiple of the time that the last call took."""
 
 
 @dataclass
-class Seldom:
-    """Does what it is given, or puts it off; only the last thing that was put off counts."""
+class Throttle:
+    """Calls a function now or later; of calls that are put off only the last one is made."""
 
-    _due: float = 0.0
-    _left: Callable[[], None] | None = None
+    _next_time: float = 0.0
+    _pending: Callable[[], None] | None = None
 
     def __call__(self, do: Callable[[], None]) -> None:
-        self._left = do
-        if time.monotonic() >= self._due:
+        self._pending = do
+        if time.monotonic() >= self._next_time:
             self.catch_up()
 
     def catch_up(self) -> None:
-        """Do now what was put off."""
-        if self._left is None:
+        """Make the pending call now."""
+        if self._pending is None:
             return
-        do, self._left = self._left, None
+        do, self._pending = self._pending, None
         start = time.monotonic()
         do()
         end = time.monotonic()
-        self._due = end + REST * (end - start)
+        self._next_time = end + PAUSE * (end - start)
