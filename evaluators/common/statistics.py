@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 import numpy as np
-from scipy.stats import bootstrap, spearmanr
+from scipy.stats import binomtest, bootstrap, spearmanr
 
 RESAMPLES = 199
 CUTOFF = 10
@@ -50,6 +50,12 @@ def reciprocal_ranks(labels: np.ndarray, answers: np.ndarray) -> np.ndarray:
         rank = 1 + int(((of_query >= best) & (relevance == 0)).sum())
         found.append(1 / rank if rank <= CUTOFF else 0.0)
     return np.array(found, dtype=float)
+
+
+def wilson_interval(right: int, count: int) -> tuple[float, float]:
+    """The 95% interval of a share (Wilson 1927)."""
+    interval = binomtest(right, count).proportion_ci(method="wilson")
+    return float(interval.low), float(interval.high)
 
 
 def bootstrap_interval(score: Callable[[np.ndarray], float], count: int) -> tuple[float, float]:

@@ -3,6 +3,7 @@
 from paretoformer.evaluators.common.directions import Direction, Role
 from paretoformer.evaluators.metrics import (
     accuracy,
+    class_scores,
     counts,
     disk,
     energy,
@@ -10,26 +11,25 @@ from paretoformer.evaluators.metrics import (
     generation,
     latency,
     likeness,
-    macro_f1,
-    matthews,
     memory,
-    micro_f1,
     perplexity,
     ranking,
     regression,
-    spearman,
 )
 from paretoformer.evaluators.metrics.bench import Bench
-from paretoformer.evaluators.metrics.metric import Metric
+from paretoformer.evaluators.metrics.metric import Cost, Metric, Quality
 from paretoformer.evaluators.metrics.registry import available, metric_of, metrics_of, register
 
 __all__ = [
     "Bench",
+    "Cost",
     "Direction",
     "Metric",
+    "Quality",
     "Role",
     "accuracy",
     "available",
+    "class_scores",
     "counts",
     "disk",
     "energy",
@@ -37,15 +37,11 @@ __all__ = [
     "generation",
     "latency",
     "likeness",
-    "macro_f1",
-    "matthews",
     "memory",
     "metric_of",
     "metrics_of",
-    "micro_f1",
     "perplexity",
     "ranking",
     "register",
     "regression",
-    "spearman",
 ]

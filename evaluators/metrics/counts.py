@@ -3,32 +3,29 @@
 from __future__ import annotations
 
 import math
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
-from paretoformer.evaluators.common.directions import Direction, Role
 from paretoformer.evaluators.common.measurement import Measurement
 from paretoformer.evaluators.metrics.bench import Bench
-from paretoformer.evaluators.metrics.metric import Metric
+from paretoformer.evaluators.metrics.metric import Cost
 from paretoformer.evaluators.metrics.registry import register
 from paretoformer.spaces.models.surgery import count_parameters
 
 
-class Parameters(Metric):
+class Parameters(Cost):
     """Numbers in the weights of the rebuilt model."""
 
     name = "parameters"
     unit = "count"
-    direction: ClassVar[Direction] = "minimize"
-    role: ClassVar[Role] = "cost"
 
     def measure(self, bench: Bench) -> Measurement:
         return Measurement.exact(count_parameters(bench.model), self.unit)
 
 
-class Flops(Metric):
+class Flops(Cost):
     """Floating-point operations of one forward of the target, a multiply-add as two.
 
     Counted by torch's own counter, with formulas for what it lacks: the CPU kernel behind sdpa
@@ -38,8 +35,6 @@ class Flops(Metric):
 
     name = "flops"
     unit = "count"
-    direction: ClassVar[Direction] = "minimize"
-    role: ClassVar[Role] = "cost"
 
     def measure(self, bench: Bench) -> Measurement:
         batch = bench.workload.timing_batch(bench.target)

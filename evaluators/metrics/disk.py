@@ -4,27 +4,23 @@ from __future__ import annotations
 
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import ClassVar
 
 from safetensors.torch import save_model
 
-from paretoformer.evaluators.common.directions import Direction, Role
 from paretoformer.evaluators.common.measurement import Measurement
 from paretoformer.evaluators.metrics.bench import Bench
-from paretoformer.evaluators.metrics.metric import Metric
+from paretoformer.evaluators.metrics.metric import Cost
 from paretoformer.evaluators.metrics.registry import register
 
 MEGABYTE = 1e6
 
 
-class Disk(Metric):
+class Disk(Cost):
     """Megabytes (10^6 bytes) of the files that an export is served from: those of its runtime, or
     where that is torch the weights as safetensors; written, and their sizes read back."""
 
     name = "disk_mb"
     unit = "MB"
-    direction: ClassVar[Direction] = "minimize"
-    role: ClassVar[Role] = "cost"
 
     def measure(self, bench: Bench) -> Measurement:
         with TemporaryDirectory(prefix="paretoformer-") as name:

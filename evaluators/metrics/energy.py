@@ -5,15 +5,14 @@ from __future__ import annotations
 import importlib
 import time
 from functools import cache, partial
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 
-from paretoformer.evaluators.common.directions import Direction, Role
 from paretoformer.evaluators.common.measurement import Measurement
 from paretoformer.evaluators.common.target import Target
 from paretoformer.evaluators.metrics.bench import Bench
-from paretoformer.evaluators.metrics.metric import Metric
+from paretoformer.evaluators.metrics.metric import Cost
 from paretoformer.evaluators.metrics.registry import register
 from paretoformer.evaluators.timing.clocks import synchronizer
 from paretoformer.evaluators.timing.conditions import Watch
@@ -25,7 +24,7 @@ READINGS = 2
 WINDOW = "paretoformer"
 
 
-class Energy(Metric):
+class Energy(Cost):
     """Millijoules of one forward beyond what the idle machine draws.
 
     From counters of the hardware: RAPL (processor packages and memory) on a CPU target, NVML on a
@@ -36,8 +35,6 @@ class Energy(Metric):
 
     name = "energy_mj"
     unit = "mJ"
-    direction: ClassVar[Direction] = "minimize"
-    role: ClassVar[Role] = "cost"
     exclusive = True
 
     def unavailable(self, target: Target) -> str:

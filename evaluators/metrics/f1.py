@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import ClassVar
 
 import numpy as np
 
-from paretoformer.evaluators.common.directions import Direction, Role
 from paretoformer.evaluators.common.measurement import Measurement
 from paretoformer.evaluators.common.statistics import bootstrap_interval
 from paretoformer.evaluators.data.workload import IGNORED
 from paretoformer.evaluators.metrics.bench import Bench
-from paretoformer.evaluators.metrics.metric import Metric
+from paretoformer.evaluators.metrics.metric import Quality
 from paretoformer.evaluators.metrics.predictions import predictions
 from paretoformer.evaluators.metrics.registry import register
 from paretoformer.evaluators.tasks.labels import titles
@@ -21,7 +19,7 @@ OUTSIDE = "O"
 PREFIXES = ("B-", "I-", "E-", "S-")
 
 
-class EntityF1(Metric):
+class EntityF1(Quality):
     """Micro F1 over entities, as CoNLL-2003 scores them (Tjong Kim Sang and De Meulder 2003): one
     counts where its words and its kind are right. Its interval is a percentile bootstrap over
     texts.
@@ -32,8 +30,6 @@ class EntityF1(Metric):
 
     name = "f1"
     unit = "fraction"
-    direction: ClassVar[Direction] = "maximize"
-    role: ClassVar[Role] = "quality"
     requirement = "f1>=dense-0.01"
 
     def measure(self, bench: Bench) -> Measurement:

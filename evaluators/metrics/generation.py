@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from torch import nn
 from transformers import DynamicCache
 
-from paretoformer.evaluators.common.directions import Direction, Role
 from paretoformer.evaluators.common.measurement import Measurement
 from paretoformer.evaluators.metrics.bench import Bench
 from paretoformer.evaluators.metrics.memory import MEGABYTE
-from paretoformer.evaluators.metrics.metric import Metric
+from paretoformer.evaluators.metrics.metric import Cost
 from paretoformer.evaluators.metrics.registry import register
 from paretoformer.evaluators.metrics.timing import Timing
 from paretoformer.spaces.models import key_values
@@ -49,13 +48,11 @@ class Decode(Timing):
         return one
 
 
-class CacheSize(Metric):
+class CacheSize(Cost):
     """Megabytes (10^6 bytes) of the keys and values of the target's batch of prompts."""
 
     name = "cache_mb"
     unit = "MB"
-    direction: ClassVar[Direction] = "minimize"
-    role: ClassVar[Role] = "cost"
     of_generation = True
 
     def measure(self, bench: Bench) -> Measurement | None:

@@ -5,17 +5,17 @@ from __future__ import annotations
 from typing import ClassVar
 
 import numpy as np
-from scipy.stats import binomtest
 
-from paretoformer.evaluators.common.directions import Direction, Role
+from paretoformer.evaluators.common.directions import Direction
 from paretoformer.evaluators.common.measurement import Measurement
+from paretoformer.evaluators.common.statistics import wilson_interval
 from paretoformer.evaluators.metrics.bench import Bench
-from paretoformer.evaluators.metrics.metric import Metric
+from paretoformer.evaluators.metrics.metric import Quality
 from paretoformer.evaluators.metrics.predictions import compared
 from paretoformer.evaluators.metrics.registry import register
 
 
-class Fidelity(Metric):
+class Fidelity(Quality):
     """Mean likeness of the answers to the dense model's: for classes the share that is the same,
     with the Wilson interval at 95%; for vectors the mean cosine, for tokens the share of those that
     are the same, for numbers exp(-d²/2) of the difference d, with 1.96 standard errors.
@@ -25,22 +25,19 @@ class Fidelity(Metric):
 
     name = "fidelity"
     unit = "fraction"
-    direction: ClassVar[Direction] = "maximize"
-    role: ClassVar[Role] = "quality"
     requirement = "fidelity>=dense-0.05"
     likeness = True
 
     def measure(self, bench: Bench) -> Measurement:
         found = compared(bench).likeness
         if np.isin(found, (0.0, 1.0)).all():
-            interval = binomtest(int(found.sum()), len(found)).proportion_ci(method="wilson")
-            low, high = float(interval.low), float(interval.high)
+            low, high = wilson_interval(int(found.sum()), len(found))
         else:
             low, high = _interval(found)
         return Measurement(float(found.mean()), low, min(high, 1.0), self.unit)
 
 
-class Divergence(Metric):
+class Divergence(Quality):
     """Mean Kullback-Leibler divergence of the answers' distributions from the dense model's; of
     vectors 1 - cosine, of numbers half the squared difference.
 
@@ -51,7 +48,6 @@ class Divergence(Metric):
     name = "divergence"
     unit = "nats"
     direction: ClassVar[Direction] = "minimize"
-    role: ClassVar[Role] = "quality"
     likeness = True
 
     def measure(self, bench: Bench) -> Measurement:

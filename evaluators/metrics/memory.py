@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
-
 import torch
 
-from paretoformer.evaluators.common.directions import Direction, Role
 from paretoformer.evaluators.common.measurement import Measurement
 from paretoformer.evaluators.metrics.bench import Bench
-from paretoformer.evaluators.metrics.metric import Metric
+from paretoformer.evaluators.metrics.metric import Cost
 from paretoformer.evaluators.metrics.registry import register
 from paretoformer.spaces.runtimes import parse
 
 MEGABYTE = 1e6
 
 
-class Memory(Metric):
+class Memory(Cost):
     """Megabytes (10^6 bytes) of weights and peak activations of one forward of the target.
 
     From the allocator, not from the size of the process, so it repeats to the byte on a CPU. The
@@ -26,8 +23,6 @@ class Memory(Metric):
 
     name = "memory_mb"
     unit = "MB"
-    direction: ClassVar[Direction] = "minimize"
-    role: ClassVar[Role] = "cost"
 
     def measure(self, bench: Bench) -> Measurement | None:
         batch = bench.workload.timing_batch(bench.target)
@@ -37,9 +32,8 @@ class Memory(Metric):
             return None
         return Measurement.exact((bench.runnable.weight_bytes + peak) / MEGABYTE, self.unit)
 
-    def untold_by(self, value: str) -> str:
-        told = parse(value)[0].tells_peak
-        return "" if told else "its allocator cannot be asked"
+    def unmeasurable_reason(self, runtime: str) -> str:
+        return "" if parse(runtime)[0].tells_peak else "its allocator cannot be asked"
 
 
 register(Memory())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from paretoformer.evaluators.common.directions import Direction, Role
 from paretoformer.evaluators.common.measurement import Measurement
@@ -15,7 +15,7 @@ class Metric(ABC):
     """One property of a rebuilt model.
 
     Laws, checked for every metric by `paretoformer.testing.check_metric`: the value lies in its
-    interval; what the machine or the runtime cannot tell is None or `unavailable`, never a guess.
+    interval; what cannot be measured here, or in a runtime, is None or `unavailable`, not a guess.
     """
 
     name: ClassVar[str]
@@ -33,12 +33,26 @@ class Metric(ABC):
 
     @abstractmethod
     def measure(self, bench: Bench) -> Measurement | None:
-        """None: the candidate's runtime cannot tell."""
+        """None: it cannot be measured in the candidate's runtime."""
 
     def unavailable(self, target: Target) -> str:
         """Why this machine cannot measure it; empty when it can."""
         return ""
 
-    def untold_by(self, value: Any) -> str:
-        """Why it cannot be told of a candidate with this `runtime`; empty when it can."""
+    def unmeasurable_reason(self, runtime: str) -> str:
+        """Why it cannot be measured of a candidate in this runtime; empty when it can."""
         return ""
+
+
+class Quality(Metric):
+    """What compression may harm; better when it is higher, unless a subclass says otherwise."""
+
+    direction: ClassVar[Direction] = "maximize"
+    role: ClassVar[Role] = "quality"
+
+
+class Cost(Metric):
+    """What compression is to lower."""
+
+    direction: ClassVar[Direction] = "minimize"
+    role: ClassVar[Role] = "cost"

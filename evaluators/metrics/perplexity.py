@@ -8,17 +8,17 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from paretoformer.evaluators.common.directions import Direction, Role
+from paretoformer.evaluators.common.directions import Direction
 from paretoformer.evaluators.common.measurement import Measurement
 from paretoformer.evaluators.common.statistics import bootstrap_interval
 from paretoformer.evaluators.data.workload import IGNORED
 from paretoformer.evaluators.metrics.bench import Bench
-from paretoformer.evaluators.metrics.metric import Metric
+from paretoformer.evaluators.metrics.metric import Quality
 from paretoformer.evaluators.metrics.predictions import batches
 from paretoformer.evaluators.metrics.registry import register
 
 
-class Perplexity(Metric):
+class Perplexity(Quality):
     """The exponential of the mean cross entropy of each next token, in nats. Its interval is a
     percentile bootstrap over texts.
 
@@ -29,7 +29,6 @@ class Perplexity(Metric):
     name = "perplexity"
     unit = "tokens"
     direction: ClassVar[Direction] = "minimize"
-    role: ClassVar[Role] = "quality"
     requirement = "perplexity<=1.05*dense"
 
     def measure(self, bench: Bench) -> Measurement:

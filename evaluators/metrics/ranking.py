@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import ClassVar
 
 import numpy as np
 
-from paretoformer.evaluators.common.directions import Direction, Role
 from paretoformer.evaluators.common.measurement import Measurement
 from paretoformer.evaluators.common.statistics import (
     bootstrap_interval,
@@ -15,18 +13,16 @@ from paretoformer.evaluators.common.statistics import (
     reciprocal_ranks,
 )
 from paretoformer.evaluators.metrics.bench import Bench
-from paretoformer.evaluators.metrics.metric import Metric
+from paretoformer.evaluators.metrics.metric import Quality
 from paretoformer.evaluators.metrics.predictions import predictions
 from paretoformer.evaluators.metrics.registry import register
 
 
-class _OfQueries(Metric):
+class _OfQueries(Quality):
     """The mean over queries, which are its samples; its interval is a percentile bootstrap over
     them."""
 
     unit = "fraction"
-    direction: ClassVar[Direction] = "maximize"
-    role: ClassVar[Role] = "quality"
 
     @abstractmethod
     def of_queries(self, labels: np.ndarray, answers: np.ndarray) -> np.ndarray:

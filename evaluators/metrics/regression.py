@@ -1,4 +1,4 @@
-"""How near numbers are to the scores of a regression: Pearson's correlation, mean squared error."""
+"""Scores of numbers: Spearman's and Pearson's correlation, mean squared error."""
 
 from __future__ import annotations
 
@@ -8,8 +8,25 @@ import numpy as np
 from scipy.stats import pearsonr
 
 from paretoformer.evaluators.common.directions import Direction
+from paretoformer.evaluators.common.statistics import rank_correlation
 from paretoformer.evaluators.metrics.registry import register
 from paretoformer.evaluators.metrics.score import Score
+
+
+class Spearman(Score):
+    """1 where the answers rank the examples as the scores do, 0 where they tell nothing of them.
+
+    Source: Spearman 1904, The proof and measurement of association between two things; for
+    sentence embeddings Reimers et al. 2016, Task-oriented intrinsic evaluation of semantic textual
+    similarity.
+    """
+
+    name = "spearman"
+    unit = "correlation"
+    requirement = "spearman>=dense-0.01"
+
+    def score(self, labels: np.ndarray, answers: np.ndarray) -> float:
+        return rank_correlation(labels, answers)
 
 
 class Pearson(Score):
@@ -40,5 +57,6 @@ class MeanSquaredError(Score):
         return float(mean_squared_error(labels, answers))
 
 
+register(Spearman())
 register(Pearson())
 register(MeanSquaredError())

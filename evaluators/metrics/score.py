@@ -3,26 +3,21 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import ClassVar
 
 import numpy as np
 
-from paretoformer.evaluators.common.directions import Direction, Role
 from paretoformer.evaluators.common.measurement import Measurement
 from paretoformer.evaluators.common.statistics import bootstrap_interval
 from paretoformer.evaluators.metrics.bench import Bench
-from paretoformer.evaluators.metrics.metric import Metric
+from paretoformer.evaluators.metrics.metric import Quality
 from paretoformer.evaluators.metrics.predictions import predictions
 
 
-class Score(Metric):
+class Score(Quality):
     """One number of all labels and answers. Its interval is a percentile bootstrap over examples.
 
     It has no samples: so it is not paired with the dense model's, and its interval is wide.
     """
-
-    direction: ClassVar[Direction] = "maximize"
-    role: ClassVar[Role] = "quality"
 
     @abstractmethod
     def score(self, labels: np.ndarray, answers: np.ndarray) -> float:

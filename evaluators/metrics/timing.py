@@ -6,14 +6,13 @@ from abc import abstractmethod
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 
-from paretoformer.evaluators.common.directions import Direction, Role
 from paretoformer.evaluators.common.measurement import Measurement
 from paretoformer.evaluators.metrics.bench import Bench
-from paretoformer.evaluators.metrics.metric import Metric
+from paretoformer.evaluators.metrics.metric import Cost
 from paretoformer.evaluators.timing.clocks import stopwatch
 from paretoformer.evaluators.timing.conditions import Watch
 from paretoformer.evaluators.timing.intervals import summary
@@ -21,7 +20,7 @@ from paretoformer.evaluators.timing.protocol import time_alone, time_interleaved
 from paretoformer.evaluators.timing.quiet import measure_in_quiet
 
 
-class Timing(Metric):
+class Timing(Cost):
     """The mean time of one call of a model, in alternation with the dense model.
 
     Blocks of calls of the dense model A and of the candidate B alternate in rounds A B B A, so a
@@ -45,8 +44,6 @@ class Timing(Metric):
     """
 
     unit = "ms"
-    direction: ClassVar[Direction] = "minimize"
-    role: ClassVar[Role] = "cost"
     exclusive = True
 
     @abstractmethod

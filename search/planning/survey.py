@@ -49,7 +49,7 @@ def context_of(spec: Spec, subject: Subject, progress: Progress) -> Context:
         if subject.task.generates and runtime.one_graph and mixed:
             return "its graph has one way with a key-value cache, and this study tries others"
         for metric in subject.objectives:
-            if reason := metric.untold_by(value):
+            if reason := metric.unmeasurable_reason(value):
                 return f"the objective {metric.name} cannot be measured in it: {reason}"
         return ""
 
