@@ -14,7 +14,7 @@ from paretoformer.evaluators.timing.protocol import (
     TimingProtocol,
 )
 from paretoformer.search.dispatch.dispatcher import Dispatcher
-from paretoformer.search.dispatch.memory import room_beside
+from paretoformer.search.dispatch.memory import room_after
 from paretoformer.search.session import Session
 from paretoformer.search.study.budget import is_short
 from paretoformer.spaces.recovery import Teacher
@@ -57,7 +57,7 @@ def _shared_teacher(session: Session) -> Teacher | None:
     torch.set_num_threads(physical_cores())
     teacher = subject.teacher(session.display.progress)
     subject.forget_teacher()
-    if room_beside(teacher.nbytes) > 0:
+    if room_after(teacher.nbytes) > 0:
         return teacher
     session.display.note(
         f"There is no memory to share {teacher.nbytes / 1e9:.1f} GB for repairs: each worker "

@@ -145,8 +145,8 @@ def test_container_limits_the_memory_for_what_is_shared(
     assert memory.available_memory() > 2**20
     (tmp_path / "memory.max").write_text("1000\n")
     assert memory.available_memory() == 700
-    assert memory.room_beside(350) == 0
-    assert memory.room_beside(400) < 0
+    assert memory.room_after(350) == 0
+    assert memory.room_after(400) < 0
 
 
 def test_solutions_do_not_travel() -> None:

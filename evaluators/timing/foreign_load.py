@@ -1,4 +1,4 @@
-"""Load: what processes besides those of the study do on this machine."""
+"""Load: what other processes than those of the study do on this machine."""
 
 from __future__ import annotations
 

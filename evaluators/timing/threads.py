@@ -16,7 +16,7 @@ def threads_in_use() -> dict[str, int]:
 
 
 def set_threads(count: int) -> None:
-    """Use so many threads in this process.
+    """Use `count` threads in this process.
 
     Raises:
         RuntimeError: one of the libraries uses another number all the same.

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -17,37 +16,7 @@ from paretoformer.spaces.common.malformed import json_object
 DIGEST = "artifact.json"
 
 
-class Artifacts(ABC):
-    """Artifacts by candidate."""
-
-    @abstractmethod
-    def has(self, candidate: Candidate) -> bool: ...
-
-    @abstractmethod
-    def put(self, candidate: Candidate, artifact: Artifact) -> None: ...
-
-    @abstractmethod
-    def of(self, candidate: Candidate) -> Artifact | None:
-        """None for a candidate that needs none."""
-
-
-class MemoryArtifacts(Artifacts):
-    """Keeps them in memory."""
-
-    def __init__(self) -> None:
-        self._kept: dict[str, Artifact] = {}
-
-    def has(self, candidate: Candidate) -> bool:
-        return candidate.id in self._kept
-
-    def put(self, candidate: Candidate, artifact: Artifact) -> None:
-        self._kept[candidate.id] = artifact
-
-    def of(self, candidate: Candidate) -> Artifact | None:
-        return self._kept.get(candidate.id)
-
-
-class ArtifactFolder(Artifacts):
+class ArtifactFolder:
     """One folder for each candidate; it appears whole or not at all.
 
     digest: of the dense model. An artifact of another model is not taken for this one's.

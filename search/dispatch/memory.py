@@ -12,8 +12,8 @@ COPIES = 2
 """Shared data is in memory twice: while it is serialised, and in Ray's object store."""
 
 
-def room_beside(nbytes: int) -> int:
-    """Bytes that are left once so much is shared; negative if there is no room for it."""
+def room_after(nbytes: int) -> int:
+    """Bytes that are left once `nbytes` are shared; negative if there is no room."""
     return available_memory() - COPIES * nbytes
 
 

@@ -10,7 +10,7 @@ from paretoformer.evaluators.common.measurement import Measurements
 from paretoformer.evaluators.data.examples import SplitName
 from paretoformer.evaluators.job import Job, phases
 from paretoformer.evaluators.outcome import Outcome, Phase, Result
-from paretoformer.search.dispatch.artifacts import Artifacts, MemoryArtifacts
+from paretoformer.search.dispatch.artifacts import ArtifactFolder
 from paretoformer.search.dispatch.dispatcher import Dispatcher
 from paretoformer.search.records.disk import REMEDY, says_full
 from paretoformer.search.records.errors import DiskFull
@@ -33,15 +33,15 @@ class Pipeline:
 
     A phase that failed ends its candidate: what cannot be scored is not timed.
 
-    artifacts: where what was built is kept, and looked for before anything is built.
+    artifacts: where what was built is kept, and looked for before anything is built; None: nowhere.
     """
 
     def __init__(
-        self, dispatcher: Dispatcher, split: SplitName, artifacts: Artifacts | None = None
+        self, dispatcher: Dispatcher, split: SplitName, artifacts: ArtifactFolder | None = None
     ) -> None:
         self._dispatcher = dispatcher
         self._split = split
-        self._artifacts = artifacts or MemoryArtifacts()
+        self._artifacts = artifacts
         self._underway: dict[int, _Underway] = {}
 
     @property
@@ -65,15 +65,18 @@ class Pipeline:
         reference: the measurements of the dense model; None for its own. skipped: phases whose
         results are known.
         """
-        built = (Phase.BUILD,) if self._artifacts.has(candidate) else ()
-        left = [phase for phase in phases(candidate) if phase not in (*built, *skipped)]
+        is_built = self._artifacts is not None and self._artifacts.has(candidate)
+        done = {Phase.BUILD, *skipped} if is_built else {*skipped}
+        left = [phase for phase in phases(candidate) if phase not in done]
         future = self._submit(candidate, left.pop(0), reference)
         self._underway[key] = _Underway(candidate, reference, left, future)
 
     def _submit(
         self, candidate: Candidate, phase: Phase, reference: Measurements | None
     ) -> Future[Result]:
-        artifact = None if phase is Phase.BUILD else self._artifacts.of(candidate)
+        artifact = None
+        if self._artifacts is not None and phase is not Phase.BUILD:
+            artifact = self._artifacts.of(candidate)
         return self._dispatcher.submit(Job(candidate, self._split, phase, reference, artifact))
 
     def finished(self) -> list[tuple[int, Result]]:
@@ -109,7 +112,7 @@ class Pipeline:
             # No fault of the candidate's: it stays begun, and is measured when there is room.
             host = next((span.host for span in result.spans), "a worker")
             raise DiskFull(f"no room is left where {host} works: {result.message}. {REMEDY}")
-        if result.artifact is not None:
+        if result.artifact is not None and self._artifacts is not None:
             self._artifacts.put(each.candidate, result.artifact)
         each.results.append(replace(result, artifact=None))
 

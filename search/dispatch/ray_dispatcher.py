@@ -86,10 +86,10 @@ class RayDispatcher(Dispatcher):
     threads: of a timing worker.
     seconds: time limit of one job.
     fresh: every timing gets a process of its own.
-    on_worker: told of every worker process on its start.
+    on_worker: called with every worker process that starts.
     look: where the workers of a cluster could be by now; None: where they were in the beginning.
     patience: seconds that a timing may wait for a quiet machine; no time limit counts them.
-    on_waiting: told what a timing on this machine waits for, empty once it goes on.
+    on_waiting: called with what a timing on this machine waits for, empty once it goes on.
     """
 
     def __init__(
@@ -162,7 +162,7 @@ class RayDispatcher(Dispatcher):
             nearest = min(slot.deadline for slot in self._busy()) - time.monotonic()
             self._ray.wait(references, timeout=max(0.0, min(nearest, POLL_SECONDS)))
             INTERRUPTS.check()
-            self._tell_what_is_waited_for()
+            self._report_waiting()
             ready = self._ready(references)
             for slot in self._busy():
                 if slot.task is None:  # on a node that turned out to be gone
@@ -185,7 +185,7 @@ class RayDispatcher(Dispatcher):
         with suppress(OSError):  # a process that is ending may still write
             self._scratch.cleanup()
 
-    def _tell_what_is_waited_for(self) -> None:
+    def _report_waiting(self) -> None:
         timing = (slot.worker for slot in self._timing if slot.task and slot.worker)
         found = filter(None, (read_notice(worker.notice) for worker in timing))
         notice = next(found, "")
@@ -205,7 +205,7 @@ class RayDispatcher(Dispatcher):
         """Start what may start now.
 
         timing: whether a timing may: only while the caller waits, for what it does after a result
-        (Optuna, Parquet) would run beside the timing.
+        (Optuna, Parquet) would disturb the timing.
         """
         if not self._separate_machines:
             if any(slot.task for slot in self._timing):

@@ -12,7 +12,7 @@ import numpy as np
 from paretoformer.evaluators.job import Evaluates, Job
 from paretoformer.evaluators.outcome import Outcome, Phase
 from paretoformer.search.dispatch.dispatcher import Dispatcher
-from paretoformer.search.dispatch.memory import room_beside
+from paretoformer.search.dispatch.memory import room_after
 from paretoformer.search.dispatch.signals import INTERRUPTS
 from paretoformer.search.planning.screen import NATS, Screen, ScreenEvaluator
 from paretoformer.search.records.errors import StudyFailed, UserError
@@ -49,7 +49,7 @@ class Screener:
         self._screen, self._workers, self._left = screen, workers, left
         self._most = 0
         if workers is not None:
-            self._most = room_beside(screen.nbytes) // screen.worker_bytes
+            self._most = room_after(screen.nbytes) // screen.worker_bytes
         self._stack = ExitStack()
         self._dispatcher: Dispatcher | None = None
         self._seconds: list[float] = []

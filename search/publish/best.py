@@ -31,7 +31,7 @@ ELIGIBLE = ("front", "tied", "alternative", "dense")
 class Alternative:
     """The uncompressed model in the runtime that serves it fastest under the same requirements.
 
-    passed_over: how many others have better numbers, but were timed beside other work.
+    passed_over: how many others have better numbers, but were timed while other work ran.
     """
 
     candidate: Candidate
@@ -61,7 +61,7 @@ class Best:
 
     metrics: metric -> confirmed measurement; dense: the same of the uncompressed model.
     speedup_interval: the speed-up, and the ends of its 95% interval.
-    passed_over: how many points have better numbers, but were timed beside other work.
+    passed_over: how many points have better numbers, but were timed while other work ran.
     """
 
     candidate: Candidate
@@ -84,12 +84,12 @@ class Best:
 
     @property
     def disturbed(self) -> bool:
-        """Whether one of its timings, or of what they are compared with, ran beside other work."""
+        """Whether other work ran during one of its timings, or of the dense model's."""
         return bool(self._disturbed)
 
     @property
     def warning(self) -> str:
-        """What to know of timings that ran beside other work, in one sentence; mostly empty."""
+        """What to know of timings during which other work ran; mostly empty."""
         if self.disturbed:
             text = disturbance.sentence(max(m.foreign_cores for m in self._disturbed))
             return f"{text[0].upper()}{text[1:]}."
@@ -159,7 +159,7 @@ def load_best(
     Warns once (`OtherMachineWarning`) where this machine is unlike the one that measured.
 
     The uncompressed model takes part: where nothing smaller satisfies, it is the answer. A point
-    that was timed beside other work is one only where that is true of all; `Best.warning` says so.
+    that was timed while other work ran is the answer only if all were; `Best.warning` says so.
 
     Raises:
         UserError: no finished run, an unknown metric, or a requirement that does not parse.
@@ -191,7 +191,11 @@ def load_best(
         metrics={name: m for name, m in _measurements(row, facts).items() if name in reference},
         dense=reference,
         trial=int(row["trial"]),
-        speedup_interval=(row["speedup"], row["speedup_low"], row["speedup_high"]),
+        speedup_interval=(
+            float(row["speedup"]),
+            float(row["speedup_low"]),
+            float(row["speedup_high"]),
+        ),
         alternative=_alternative(satisfying, facts.timing),
         run=Path(run),
         facts=facts,

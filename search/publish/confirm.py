@@ -52,12 +52,12 @@ def confirm(
 ) -> dict[str, TrialRecord]:
     """Measure these records' candidates again, the dense model first, the others in random order.
 
-    What an earlier run had confirmed is kept, but what it had to time beside other work is timed
+    What an earlier run had confirmed is kept, but what it had to time while other work ran is timed
     again, whatever the time.
 
     pipeline: makes one on fresh workers and the split `confirm`; called only if work is left.
     seed: of the order; None: as they come, few at a time, since time may be over before all are.
-    progress: told how many are done. is_over: whether to begin with no more than `ALWAYS` of them.
+    progress: called with how many are done. is_over: whether to begin no more than `ALWAYS`.
     scores: where those of single examples are kept; None: with the records.
 
     Returns candidate id -> its confirmation.

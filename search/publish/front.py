@@ -60,7 +60,7 @@ def _standing(
 ) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
     """Which of these are not dominated, and which are clearly dominated.
 
-    What was timed beside other work may be better than its number says: it is never clearly
+    What was timed while other work ran may be better than its number says: it is never clearly
     dominated, and dominates nothing.
     """
     values, lows, highs = intervals(records, objectives)
@@ -74,7 +74,7 @@ def _standing(
 
 
 def _is_unsure(record: TrialRecord, objectives: Sequence[Metric]) -> bool:
-    """Whether one of its objectives was timed beside other work."""
+    """Whether one of its objectives was timed while other work ran."""
     found = (record.measurements.get(metric.name) for metric in objectives)
     return any(each is not None and each.disturbed for each in found)
 

@@ -1,6 +1,6 @@
-"""Disturbance: which numbers of a front were timed beside other work, and what is said of them.
+"""Disturbance: which numbers of a front were timed while other work ran.
 
-Of runs of before this was kept it is not known, and so not said.
+Unknown for runs written before these columns existed.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ ENDING = "_disturbed"
 
 
 def is_disturbed(row: pd.Series[Any], names: Iterable[str]) -> bool:
-    """Whether one of these metrics was timed beside other work."""
-    told = (row.get(f"{name}{ENDING}") for name in names)
-    return any(isinstance(each, bool | np.bool_) and bool(each) for each in told)
+    """Whether one of these metrics was timed while other work ran."""
+    found = (row.get(f"{name}{ENDING}") for name in names)
+    return any(isinstance(each, bool | np.bool_) and bool(each) for each in found)
 
 
 def undisturbed(rows: pd.DataFrame, names: Iterable[str]) -> pd.DataFrame:
-    """The rows of which none of these metrics was timed beside other work."""
+    """The rows of which none of these metrics was timed while other work ran."""
     names = list(names)
     sure = [not is_disturbed(row, names) for _, row in rows.iterrows()]
     return rows.loc[np.array(sure, dtype=bool)]

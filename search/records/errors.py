@@ -1,7 +1,7 @@
-"""Errors that a user can mend, each with the exit status of its command.
+"""Errors that a user can fix, each with the exit status of its command.
 
 ParetoformerError
-├── UserError            2   the input is wrong: what, and how to mend it
+├── UserError            2   the input is wrong: what, and how to fix it
 │   ├── StudyError           the study file
 │   ├── RunError             the run folder
 │   └── DiskFull             a file system without room; the same command goes on when there is some

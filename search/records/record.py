@@ -38,7 +38,7 @@ class TrialRecord:
 
     @property
     def disturbed(self) -> bool:
-        """Whether one of its timings had to be taken beside other work."""
+        """Whether one of its timings had to be taken while other work ran."""
         return any(measured.disturbed for measured in self.measurements.values())
 
     @property

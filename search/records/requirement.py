@@ -84,7 +84,7 @@ class Requirement:
     def shortfall(self, value: float, dense: float) -> float:
         """0 where `value` satisfies; else how far it is off, as a share of the bound."""
         bound = self.bound(dense)
-        # Values such as 0.846 - 0.01 fall a rounding error beside what a person means.
+        # Values such as 0.846 - 0.01 are a rounding error away from what a person means.
         slack = 1e-9 * max(1.0, abs(bound))
         gap = bound - value if self.operator.startswith(">") else value - bound
         strict = self.operator in "<>"
