@@ -1,11 +1,12 @@
-"""Proposer `Solved`: what the sums over blocks predict to widen the front most, in the runtime that
-serves it."""
+"""Proposer `Solved`: the candidates that the block table predicts to widen the front most, in the
+runtimes that serve them best."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from typing import NamedTuple
 
 import numpy as np
 from scipy.optimize import isotonic_regression
@@ -59,7 +60,6 @@ def solved_proposers(
     fewer results known.
     """
     space = predictor.space
-    servings = partial(best_servings, space, objectives, requirements)
     free = space.completed(space.dense)  # what costs no quality, by itself
 
     def forecast(base: Candidate, place: int) -> list[Candidate]:
@@ -72,21 +72,23 @@ def solved_proposers(
         holds = [satisfies(each, space.dense, records, objectives, requirements) for each in path]
         return [*alone, *(path[place] for place in by_bisection(holds))]
 
-    first: list[Proposer] = [
-        begin(space),
-        Crossed(
-            bases=lambda records: [space.dense, *alternatives(space)],
-            choose=partial(fastest, objectives=objectives, requirements=requirements),
-            cross=forecast,
-            order=ordered,
-            at_once=at_once,
-        ),
-    ]
-    return (
-        [*first, Solved(predictor, objectives, servings, forecast, requirements)]
-        if rounds
-        else first
+    forecasts = Crossed(
+        bases=lambda records: [space.dense, *alternatives(space)],
+        choose=partial(fastest, objectives=objectives, requirements=requirements),
+        cross=forecast,
+        order=ordered,
+        at_once=at_once,
     )
+    first: list[Proposer] = [begin(space), forecasts]
+    return [*first, Solved(predictor, objectives, requirements, forecasts)] if rounds else first
+
+
+class Option(NamedTuple):
+    """A candidate with its predicted quality and milliseconds."""
+
+    candidate: Candidate
+    quality: float
+    milliseconds: float
 
 
 @dataclass
@@ -95,19 +97,16 @@ class Solved(Proposer):
 
     The first objective's value is read off the measured candidates, by their predicted nats.
 
-    servings: called with the records; candidates whose runtimes are worth it, once they are known.
-    forecast: called with each of them and its place; what is measured there before any round.
     requirements: where one allows a loss of quality, what loses `REACH` times that gains nothing,
     and in every second round what loses `NEAR` times that.
+    forecasts: measured before any round.
     """
 
     predictor: Predictor
     objectives: Sequence[Metric]
-    servings: Callable[[Records], Sequence[Candidate]]
-    forecast: Callable[[Candidate, int], Sequence[Candidate]]
-    requirements: Sequence[Requirement] = ()
+    requirements: Sequence[Requirement]
+    forecasts: Crossed
     _asked: tuple[Candidate, ...] = field(default=(), init=False)
-    _forecasts: list[Candidate] = field(default_factory=list, init=False)
     _rounds: int = field(default=0, init=False)
 
     @property
@@ -115,8 +114,8 @@ class Solved(Proposer):
         return self.predictor.space
 
     def waits(self, records: Records, under_way: Sequence[Candidate]) -> bool:
-        wanted = (*self._asked, *self._planned(records))
-        return any(each.id not in records for each in wanted)
+        asked = any(each.id not in records for each in self._asked)
+        return asked or self.forecasts.is_left(records)
 
     def propose(self, records: Records, under_way: Sequence[Candidate]) -> Sequence[Candidate]:
         """Nothing until all that was forecast is measured, and after that round by round."""
@@ -129,8 +128,8 @@ class Solved(Proposer):
         quality, latency = quality_and_latency(self.objectives)
         if quality is None or latency is None or self.space.dense.id not in records:
             return []
-        options: list[tuple[Candidate, float, float]] = []
-        for base in self.servings(records):
+        options: list[Option] = []
+        for base in best_servings(self.space, self.objectives, self.requirements, records):
             options += self._options(base, records, quality)
         known = [
             (record.measurements[quality.name].value, record.measurements[latency.name].value)
@@ -143,17 +142,8 @@ class Solved(Proposer):
         least = least_of_use(self.requirements, quality, dense, reach)
         return _best(options, known, quality, least)
 
-    def _planned(self, records: Records) -> list[Candidate]:
-        """What was forecast for each runtime; it stays the same once the runtimes are known."""
-        if not self._forecasts:
-            for place, base in enumerate(self.servings(records)):
-                self._forecasts += self.forecast(base, place)
-        return self._forecasts
-
-    def _options(
-        self, base: Candidate, records: Records, quality: Metric
-    ) -> Iterator[tuple[Candidate, float, float]]:
-        """What may be tried in one runtime, with the predicted quality and milliseconds."""
+    def _options(self, base: Candidate, records: Records, quality: Metric) -> Iterator[Option]:
+        """Candidates in one runtime that were not measured yet."""
         dense = records.get(base.id)
         cut = [each for each in self.predictor.cut(base, records) if not each.candidate.seconds]
         model = self.predictor.latency_model(base, records)
@@ -163,7 +153,7 @@ class Solved(Proposer):
         for solution in model.solutions().along(LOOKED_AT):
             candidate = self.predictor.served(solution.candidate, base)
             if candidate.id not in records:
-                yield candidate, curve(solution.nats), model.predict(candidate)
+                yield Option(candidate, curve(solution.nats), model.predict(candidate))
 
 
 def satisfies(
@@ -213,26 +203,26 @@ def _curve(
 
 
 def _best(
-    options: Sequence[tuple[Candidate, float, float]],
+    options: Sequence[Option],
     known: Sequence[tuple[float, float]],
     quality: Metric,
     least: float | None,
 ) -> list[Candidate]:
     """Greedily those that add most to the hypervolume, up to `BATCH`.
 
-    options: candidate, quality, milliseconds. known: quality, milliseconds.
+    known: quality, milliseconds.
     """
-    if not known or not options:
+    left = [option for option in options if option.milliseconds > 0]
+    if not known or not left:
         return []
     gain = Gain(known, quality, least)
     picked: list[Candidate] = []
-    left = [each for each in options if each[2] > 0]
     while left and len(picked) < BATCH:
-        gains = [gain.of(value, ms) for _, value, ms in left]
+        gains = [gain.of(option.quality, option.milliseconds) for option in left]
         index = int(np.argmax(gains))
         if gains[index] <= 0:
             break
-        candidate, value, ms = left.pop(index)
-        picked.append(candidate)
-        gain.add(value, ms)
+        best = left.pop(index)
+        picked.append(best.candidate)
+        gain.add(best.quality, best.milliseconds)
     return picked
