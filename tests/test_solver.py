@@ -99,7 +99,7 @@ def test_solution_is_what_its_candidate_is_predicted_to_be(seed: int) -> None:
 
 
 @given(st.integers(0, 1000))
-def test_programme_survives_its_json(seed: int) -> None:
+def test_problem_survives_its_json(seed: int) -> None:
     here = replace(problem(seed, removable=bool(seed % 2)), rest=0.5, last=0.25)
     names = ("attention", "feed_forward")
     blocks = {name: kind.block for name, kind in zip(names, here.blocks, strict=True)}
@@ -112,7 +112,7 @@ def test_programme_survives_its_json(seed: int) -> None:
     assert (of_older.rest, of_older.last) == (None, 1.0)
 
 
-def test_what_the_programme_does_not_know_is_not_predicted() -> None:
+def test_what_the_problem_does_not_know_is_not_predicted() -> None:
     here = problem(0)
     other = DENSE.replaced(attention=(AttentionChoice.of("linear"),) * LAYERS)
     assert np.isnan(here.nats(other))
@@ -375,7 +375,7 @@ def test_table_of_an_unwritable_cache_is_as_good(tmp_path: Path) -> None:
     assert np.isfinite(table.nats["attention"]).all()
 
 
-def test_programme_of_another_grid_is_refused() -> None:
+def test_problem_of_another_grid_is_refused() -> None:
     here = problem(0)
     data = here.to_dict()
     data["kinds"][1]["damage"] = [row[:-1] for row in data["kinds"][1]["damage"]]
