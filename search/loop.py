@@ -15,7 +15,6 @@ from paretoformer.search.proposers import Proposer, Records
 from paretoformer.search.records.errors import StudyFailed
 from paretoformer.search.records.record import RECORD, TrialRecord
 from paretoformer.search.records.requirement import Requirement
-from paretoformer.search.report.pictures import attach_picture
 from paretoformer.search.study.optuna_study import ResumableStudy
 from paretoformer.spaces.candidate import Candidate
 from paretoformer.spaces.space import Space
@@ -226,7 +225,7 @@ class Search:
         record = self.trimmed(TrialRecord(number, done.candidate, result, done.predicted))
         self._add(record)
         done.trial.set_user_attr(RECORD, record.to_json())
-        attach_picture(done.trial)
+        done.trial.set_user_attr("keeps", done.candidate.phrase)  # for readers of a dashboard
         self._close(done.trial, record)
         for trial in done.duplicates:
             self._close_duplicate(trial, record)

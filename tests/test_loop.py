@@ -106,6 +106,13 @@ def test_every_record_holds_what_the_target_answered(tmp_path: Path) -> None:
         assert tuple(record.values(NAMES)) == formula(record.candidate)
 
 
+def test_trial_says_in_words_what_its_candidate_keeps(tmp_path: Path) -> None:
+    search = new_search(tmp_path)
+    for record in search.run(3):
+        kept = search.study.get_trials()[record.trial].user_attrs["keeps"]
+        assert kept == record.candidate.phrase
+
+
 def test_duplicate_is_told_the_stored_values_and_does_not_count(tmp_path: Path) -> None:
     search = new_search(tmp_path, small_space(1))
     records = {record.trial: record for record in search.run(9)}

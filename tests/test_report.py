@@ -20,12 +20,14 @@ from paretoformer.search.records.parquet import read_front, read_table
 from paretoformer.search.records.run_folder import RunFolder
 from paretoformer.search.report.cells import number
 from paretoformer.search.report.front_chart import front_charts, indicator_charts
+from paretoformer.search.report.layers import layer_rows
 from paretoformer.search.report.page import write_report
 from paretoformer.search.report.scale import Scale
 from paretoformer.search.report.svg import DARK, LIGHT, draw
 from paretoformer.search.report.terminal_plot import HEIGHT, terminal_plot
 from paretoformer.search.report.timeline import jobs, spent, timeline_chart
 from paretoformer.search.report.trade import trade
+from paretoformer.spaces import AttentionChoice, Candidate, HeadMask
 from tests.conftest import Run
 
 SVG = "{http://www.w3.org/2000/svg}"
@@ -97,6 +99,19 @@ def test_front_is_an_image_in_two_formats_for_every_viewer(page: Path) -> None:
     assert LIGHT["front"] in svg
     assert "var(" not in svg
     assert (page.parent / "front.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_row_of_a_layer_says_which_heads_stay_and_how_they_attend() -> None:
+    window = AttentionChoice.of("window", window=8)
+    first, second = layer_rows(Candidate(HeadMask(((True, False), (False, False))), (window,) * 2))
+    assert (first.marks, second.marks) == ((True, False), (False, False))
+    assert first.colour == "window"
+    assert any("window" in label for label in first.labels)
+
+
+def test_removed_layer_is_a_row_that_says_so() -> None:
+    without = Candidate.dense(2, 4).replaced(layers=(True, False))
+    assert [row.removed for row in layer_rows(without)] == [False, True]
 
 
 def test_gains_and_costs_are_said_in_words() -> None:

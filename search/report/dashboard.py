@@ -15,7 +15,6 @@ import typer
 
 from paretoformer.search.records.errors import RunError, UserError
 from paretoformer.search.records.run_folder import RunFolder
-from paretoformer.search.report.pictures import Pictures
 from paretoformer.search.study.optuna_study import open_storage
 from paretoformer.search.study.spec import read_spec
 
@@ -39,12 +38,11 @@ def serve(run: str | Path, host: str, port: int) -> None:
     folder = RunFolder(run)
     if not folder.exists:
         raise RunError(f"{folder.path} is not a run folder: it has no study.toml.")
-    spec = read_spec(folder.study)
-    configured = spec.search.storage
+    configured = read_spec(folder.study).search.storage
     if not configured and not folder.storage.exists():
         raise RunError(f"{folder.path} has no Optuna storage, {folder.storage.name}.")
     storage = open_storage(folder.storage_url(configured))
-    app = only_for(host, optuna_dashboard.wsgi(storage, Pictures(storage, spec.name)))
+    app = only_for(host, optuna_dashboard.wsgi(storage))
     try:
         server = make_server(host, port, app, _server(host), WSGIRequestHandler)
     except (OSError, OverflowError, UnicodeError) as error:
