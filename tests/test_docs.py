@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 import re
 import runpy
-import shutil
 import subprocess
 import sys
 import tomllib
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -151,7 +151,7 @@ def test_every_column_of_the_example_is_explained(example: Path) -> None:
     assert not [column for column in generic if f"`{column}`" not in text]
 
 
-@pytest.mark.skipif(not shutil.which("mkdocs"), reason="mkdocs is not installed")
+@pytest.mark.skipif(not find_spec("mkdocs"), reason="mkdocs is not installed")
 @pytest.mark.slow
 def test_site_is_built_without_a_warning(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(tmp_path)]
