@@ -1,4 +1,4 @@
-"""Where the artifacts of built candidates are kept while a study runs, and after it."""
+"""The artifacts of built candidates, kept during a study and after it."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ DIGEST = "artifact.json"
 
 
 class ArtifactFolder:
-    """One folder for each candidate; it appears whole or not at all.
+    """One folder per candidate; it appears complete or not at all.
 
-    digest: of the dense model. An artifact of another model is not taken for this one's.
+    digest: of the dense model. An artifact that was built from another model does not count.
     """
 
     def __init__(self, path: Path, digest: str) -> None:
@@ -27,7 +27,7 @@ class ArtifactFolder:
         self._digest = digest
 
     def has(self, candidate: Candidate) -> bool:
-        """Whether it is there, whole, and of this model."""
+        """Whether the artifact is there, complete, and built from this model."""
         try:
             facts = json_object((self.folder(candidate) / DIGEST).read_bytes())
             read_artifact(self.folder(candidate))
@@ -45,7 +45,7 @@ class ArtifactFolder:
         shutil.rmtree(workspace(self._path, candidate), ignore_errors=True)
 
     def of(self, candidate: Candidate) -> Artifact | None:
-        """Raises RunError when its files were changed since, or are gone."""
+        """Raises RunError if its files have changed or are gone."""
         if not needs_artifact(candidate):
             return None
         try:
@@ -57,7 +57,7 @@ class ArtifactFolder:
         return self._path / candidate.id
 
     def drop(self, candidates: Iterable[Candidate]) -> None:
-        """Remove what was built of these candidates."""
+        """Remove what was built for these candidates."""
         for candidate in candidates:
             shutil.rmtree(self.folder(candidate), ignore_errors=True)
             shutil.rmtree(workspace(self._path, candidate), ignore_errors=True)
@@ -67,7 +67,7 @@ def read_artifact(folder: Path) -> Artifact:
     """The artifact in a folder that `ArtifactFolder` wrote.
 
     Raises:
-        ValueError: there is none, or its files were changed since.
+        ValueError: there is none, or its files have changed.
     """
     try:
         facts = json_object((folder / DIGEST).read_bytes())

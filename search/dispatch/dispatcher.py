@@ -1,4 +1,4 @@
-"""The seam between the search and whoever measures: submit a job, get a future."""
+"""The seam between the search and the measurement: submit a job, get a future."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from paretoformer.evaluators.outcome import Result
 class Dispatcher(ABC):
     """Runs jobs, in this process or elsewhere.
 
-    Law: while an exclusive job runs on a machine, no other job of the dispatcher does.
+    While an exclusive job runs on a machine, no other job of the dispatcher runs there.
     """
 
     slots: int
-    """How many jobs that are not exclusive run at once."""
+    """The number of non-exclusive jobs that run at once."""
 
     @abstractmethod
     def submit(self, job: Job) -> Future[Result]:
-        """Queue a job. Its future always gets a `Result`; a failure is one with its outcome."""
+        """Queue a job. Its future always gets a `Result`; a failure is a `Result` too."""
 
     @abstractmethod
     def wait(self) -> None:
-        """Return when a submitted job is done; at once when none is under way."""
+        """Return when a submitted job is done, or at once if there is none."""
 
     @abstractmethod
     def close(self) -> None:

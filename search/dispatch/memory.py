@@ -1,4 +1,4 @@
-"""Memory for what a driver shares with its workers."""
+"""Memory for data that a driver shares with its workers."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ COPIES = 2
 
 
 def room_after(nbytes: int) -> int:
-    """Bytes that are left once `nbytes` are shared; negative if there is no room."""
+    """Bytes left once `nbytes` are shared; negative if they do not fit."""
     return available_memory() - COPIES * nbytes
 
 
 def available_memory() -> int:
-    """Bytes that this machine, or the limit of its container, still allows."""
+    """Bytes that this machine, or its container's limit, still allows."""
     available = int(psutil.virtual_memory().available)
     with suppress(OSError, ValueError):  # no container, or its limit is the word `max`
         limit, used = (int((CGROUP / f"memory.{each}").read_text()) for each in ("max", "current"))

@@ -1,4 +1,4 @@
-"""Patience: how long the timings of one worker may wait for a quiet machine."""
+"""Patience: how long a worker's timings may wait for a quiet machine."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from paretoformer.evaluators.outcome import Result
 from paretoformer.evaluators.timing.quiet import is_crowded
 
 SHARE = 0.25
-"""What is left of the patience after a wait in vain."""
+"""A wait in vain reduces the patience to this share."""
 
 
 @dataclass
 class Patience:
-    """Full until a timing waited in vain; each further one then waits a quarter as long.
+    """Full until a timing waits in vain; the next one then waits a quarter as long.
 
-    So a load that never ends costs 4/3 of the patience in all, not all of it for each timing. The
-    first timing on a quiet machine makes it full again.
+    A load that never ends thus costs 4/3 of the patience in total, not all of it per timing. The
+    first timing on a quiet machine restores it.
     """
 
     full: float
@@ -28,7 +28,7 @@ class Patience:
         return self.full * SHARE**self.in_vain
 
     def learn(self, result: Result) -> None:
-        """From how the machine was while a timing ran, whatever its reference was."""
+        """Update from the machine's load during a timing, whatever the reference was."""
         timings = [m for m in result.measurements.values() if "foreign_cores" in m.conditions]
         if timings:
             self.in_vain = self.in_vain + 1 if any(map(is_crowded, timings)) else 0

@@ -1,4 +1,4 @@
-"""The pipeline: every phase of evaluating a candidate, many candidates at a time."""
+"""The pipeline: takes many candidates at a time through all phases of their evaluation."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from paretoformer.spaces.candidate import Candidate
 
 @dataclass
 class _Underway:
-    """A candidate between its phases. left: those that follow the one under way."""
+    """left: the phases after the one under way."""
 
     candidate: Candidate
     reference: Measurements | None
@@ -29,11 +29,11 @@ class _Underway:
 
 
 class Pipeline:
-    """Sends the jobs of each candidate one after the other; hands back the union of their results.
+    """Submits a candidate's phases one after the other, and merges their results.
 
-    A phase that failed ends its candidate: what cannot be scored is not timed.
+    A failed phase ends its candidate: if it cannot be scored, it is not timed.
 
-    artifacts: where what was built is kept, and looked for before anything is built; None: nowhere.
+    artifacts: where built candidates are looked up and kept; None: nowhere.
     """
 
     def __init__(
@@ -50,7 +50,6 @@ class Pipeline:
         return 4 * self._dispatcher.slots
 
     def __len__(self) -> int:
-        """Candidates under way."""
         return len(self._underway)
 
     def start(
@@ -62,8 +61,8 @@ class Pipeline:
     ) -> None:
         """Measure `candidate`; `key` comes back with its result.
 
-        reference: the measurements of the dense model; None for its own. skipped: phases whose
-        results are known.
+        reference: the dense model's measurements; None for the dense model itself.
+        skipped: phases whose results are known.
         """
         is_built = self._artifacts is not None and self._artifacts.has(candidate)
         done = {Phase.BUILD, *skipped} if is_built else {*skipped}
@@ -80,7 +79,7 @@ class Pipeline:
         return self._dispatcher.submit(Job(candidate, self._split, phase, reference, artifact))
 
     def finished(self) -> list[tuple[int, Result]]:
-        """What is done by now, waiting for at least one; empty when nothing is under way."""
+        """The candidates that are done; waits for at least one. Empty if none is under way."""
         while self._underway:
             done = list(self._advance())
             if done:
@@ -102,14 +101,14 @@ class Pipeline:
         return done
 
     def _collect(self, each: _Underway) -> None:
-        """Take a phase's result; what it built is put away.
+        """Take a phase's result, and keep its artifact.
 
         Raises:
             DiskFull: the worker had no room for its files.
         """
         result = each.future.result()
         if result.outcome is Outcome.ERROR and says_full(result.message):
-            # No fault of the candidate's: it stays begun, and is measured when there is room.
+            # Not the candidate's fault: it stays begun, and is measured once there is room.
             host = next((span.host for span in result.spans), "a worker")
             raise DiskFull(f"no room is left where {host} works: {result.message}. {REMEDY}")
         if result.artifact is not None and self._artifacts is not None:

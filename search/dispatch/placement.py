@@ -13,10 +13,10 @@ from paretoformer.search.records.errors import UserError
 
 @dataclass(frozen=True)
 class Places:
-    """Ray nodes for timings, one worker each, and for the rest, one worker an entry.
+    """Ray node ids: one timing worker per entry of `timing`, one other worker per entry of `shared`.
 
-    separate_machines: whether no machine has both. Then neither waits for the other.
-    own_gpu: whether each of the rest has a GPU to itself.
+    separate_machines: no machine has both kinds; then neither waits for the other.
+    own_gpu: every shared worker has a GPU to itself.
     """
 
     timing: tuple[str, ...]
@@ -31,15 +31,14 @@ def places(
     device: str = "cpu",
     machine_of: Callable[[dict[str, Any]], str] = lambda node: str(node["NodeManagerAddress"]),
 ) -> Places:
-    """Where the workers of a study go, on the Ray that this process is connected to.
+    """Where the workers of a study run in the connected Ray cluster.
 
-    Timings go to the nodes that have `resource`, or else to this process's own. The rest goes to
-    the processors of all other machines, one worker each, or where there is none, of the same one.
-    On `cuda` it is their GPUs instead of their processors, and on a device with a number, or on
-    `mps`, one worker a machine.
+    Timings go to the nodes that have `resource`, by default to this process's own node. All else
+    goes to the other machines, or to the same one if there is no other: one worker per core, on
+    `cuda` one per GPU, on `mps` or a device with a number one per machine.
 
-    workers: at most so many of the rest. device: that they need. machine_of: tells which nodes
-    share a machine.
+    workers: limit for the workers that do not time. device: what they need.
+    machine_of: nodes with equal values share a machine.
 
     Raises:
         UserError: no node has the resource.
@@ -60,7 +59,7 @@ def places(
     others = [node for node in alive if machine_of(node) not in taken and _room(node, device)]
     spread = [node["NodeID"] for node in others or timing for _ in range(_room(node, device))]
     shared = spread[:workers] or [timing[0]["NodeID"]]
-    # Several targets that share a machine would disturb each other.
+    # Several timing nodes on one machine would disturb each other.
     if not others:
         timing = timing[:1]
     return Places(
@@ -72,7 +71,7 @@ def places(
 
 
 def _room(node: dict[str, Any], device: str) -> int:
-    """How many workers may do the rest on a node: each reserves a processor."""
+    """The number of workers without timings on a node; each reserves a core."""
     processors, gpus = (int(node["Resources"].get(name, 0)) for name in ("CPU", "GPU"))
     if device == "cpu":
         return processors
@@ -82,16 +81,16 @@ def _room(node: dict[str, Any], device: str) -> int:
 
 
 Hardware = Mapping[str, Any]
-"""What decides how fast a machine is, as in `machine_facts`."""
+"""The facts that decide a machine's speed, from `machine_facts`."""
 
 
 def check_alike(machines: Sequence[Mapping[str, Any]]) -> None:
-    """All machines that time one study must be alike: only then can their times be compared.
+    """Check that all machines that time have the same hardware, so that times are comparable.
 
-    machines: as `machine_facts` describes each.
+    machines: from `machine_facts`.
 
     Raises:
-        UserError: two are not; names both, and what differs.
+        UserError: two differ; names both and the difference.
     """
     first, *others = machines
     for other in others:
@@ -106,13 +105,13 @@ def check_alike(machines: Sequence[Mapping[str, Any]]) -> None:
 
 
 def only_alike(where: Places, hardware: Hardware, hardware_of: Callable[[str], Hardware]) -> Places:
-    """Without the timing nodes that have other hardware."""
+    """Remove the timing nodes with other hardware."""
     timing = tuple(node for node in where.timing if hardware_of(node) == hardware)
     return replace(where, timing=timing)
 
 
 def run_on(node: str, call: Callable[..., Any], *arguments: Any) -> Any:
-    """A Ray reference to what `call` returns on that node."""
+    """A Ray reference to the result of `call` on that node."""
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
     there = NodeAffinitySchedulingStrategy(node, soft=False)

@@ -28,15 +28,15 @@ from paretoformer.search.dispatch.worker import Actor, Worker, models_code
 from paretoformer.search.records.errors import StudyFailed, UserError
 
 ATTEMPTS = 3
-"""How often a job is tried whose worker dies."""
+"""Attempts at a job whose worker dies."""
 POLL_SECONDS = 0.5
-"""How often a wait looks whether a signal has come."""
+"""Interval at which a wait checks for signals."""
 LOOK_SECONDS = 10.0
-"""How often the dispatcher looks for nodes that joined the cluster."""
+"""Interval at which the dispatcher looks for nodes that joined the cluster."""
 START_SECONDS = 300
-"""How long a worker may take to import torch and receive the model."""
+"""Time limit for a worker to import torch and receive the model."""
 AT_ONCE = 2
-"""Fresh processes for timings that start together, since a start keeps one core busy."""
+"""Fresh timing processes that start together; a start keeps one core busy."""
 
 
 @dataclass
@@ -48,10 +48,10 @@ class _Task:
 
 @dataclass
 class _Slot:
-    """A place for one worker process, and what it is doing.
+    """A place for one worker process, and its current job.
 
-    node: the Ray node that its process runs on. patience: of its timings. spares: fresh processes
-    that were started together with its worker, for the jobs after this one.
+    node: a Ray node id. patience: of its timings. spares: fresh processes that were started
+    together with the worker, for the next jobs.
     """
 
     node: str
@@ -70,26 +70,26 @@ class _Slot:
 
 
 class RayDispatcher(Dispatcher):
-    """Jobs on Ray actors: one for each core or GPU, and one with the target's threads for timings.
+    """Jobs on Ray actors: one per core or GPU, and one with the target's threads for timings.
 
-    The lease: an exclusive job starts only when no other job is queued or running, and while any is
-    queued or running nothing else starts. So work alternates between a stretch on all cores and a
-    stretch of timings. Ray itself cannot do this: its resources are logical, and a task that asks
-    for every CPU would wait behind each small one in the queue. On a cluster the machine that times
-    does nothing else, so there is nothing to wait for.
+    The lease: an exclusive job starts only when no other job is queued or running; while one is
+    queued or running, nothing else starts. So work on all cores alternates with timings. Ray
+    cannot do this: its resources are logical, and a task that asks for every CPU would wait
+    behind all small tasks in the queue. On a cluster the timing machine does nothing else, so
+    there is no need to wait.
 
-    A node that leaves takes its slots with it: its jobs go to the others, and that is no attempt.
+    If a node leaves, its jobs go to the others; this does not count as an attempt.
 
-    evaluator: sent to Ray's object store once, fetched by each worker once.
-    where: the nodes of the workers; by default as many as this machine has processors. Where none
-    times, there are no timings.
+    evaluator: sent to Ray's object store once, fetched once per worker.
+    where: the workers' nodes; default: this machine, one worker per core. No timing node: no
+    timings.
     threads: of a timing worker.
     seconds: time limit of one job.
     fresh: every timing gets a process of its own.
     on_worker: called with every worker process that starts.
-    look: where the workers of a cluster could be by now; None: where they were in the beginning.
-    patience: seconds that a timing may wait for a quiet machine; no time limit counts them.
-    on_waiting: called with what a timing on this machine waits for, empty once it goes on.
+    look: where workers could run now, if nodes may join; None: the nodes stay the same.
+    patience: seconds that a timing may wait for a quiet machine; not part of any time limit.
+    on_waiting: called with the reason a timing on this machine waits, "" once it continues.
     """
 
     def __init__(
@@ -165,7 +165,7 @@ class RayDispatcher(Dispatcher):
             self._report_waiting()
             ready = self._ready(references)
             for slot in self._busy():
-                if slot.task is None:  # on a node that turned out to be gone
+                if slot.task is None:  # its node turned out to be gone
                     continue
                 if slot.reference in ready:
                     done |= self._collect(slot)
@@ -197,15 +197,15 @@ class RayDispatcher(Dispatcher):
         return [slot for slot in self._slots if slot.task is not None]
 
     def _ready(self, references: list[Any]) -> list[Any]:
-        """Those that are done, all of them."""
+        """The references that are done."""
         ready, _ = self._ray.wait(references, num_returns=len(references), timeout=0)
         return list(ready)
 
     def _assign(self, *, timing: bool = False) -> None:
-        """Start what may start now.
+        """Start all jobs that may start now.
 
-        timing: whether a timing may: only while the caller waits, for what it does after a result
-        (Optuna, Parquet) would disturb the timing.
+        timing: whether timings may start: only while the caller waits, because its work after a
+        result (Optuna, Parquet) would disturb them.
         """
         if not self._separate_machines:
             if any(slot.task for slot in self._timing):
@@ -218,7 +218,7 @@ class RayDispatcher(Dispatcher):
             self._fill(self._shared)
 
     def _fill(self, slots: Sequence[_Slot]) -> None:
-        """Give each idle slot the next job of its kind."""
+        """Give every idle slot the next job of its kind."""
         for slot in slots:
             if slot.task is None and self._queues[slot.exclusive]:
                 self._start(slot)
@@ -244,7 +244,7 @@ class RayDispatcher(Dispatcher):
         slot.deadline = time.monotonic() + limit + allowance
 
     def _collect(self, slot: _Slot) -> bool:
-        """Take a slot's result; False when its worker died and the job waits for another one."""
+        """Take a slot's result; False if its worker died and the job is queued again."""
         try:
             result: Result = self._ray.get(slot.reference)
         except self._ray.exceptions.OutOfMemoryError as error:
@@ -269,14 +269,14 @@ class RayDispatcher(Dispatcher):
         return True
 
     def _alive(self) -> set[str]:
-        """The nodes of the cluster."""
+        """Ids of the nodes that are alive."""
         return {node["NodeID"] for node in self._ray.nodes() if node["Alive"]}
 
     def _retire(self, node: str) -> None:
-        """Give up the slots on a node that is gone; what they did is done by others.
+        """Remove a lost node's slots and queue their jobs again.
 
         Raises:
-            StudyFailed: there are no others.
+            StudyFailed: no other node can do them.
         """
         for slot in self._slots:
             if slot.node == node:
@@ -296,20 +296,20 @@ class RayDispatcher(Dispatcher):
             )
 
     def _look_again(self) -> None:
-        """Use nodes that joined since.
+        """Use nodes that have joined.
 
-        Only where no machine does both: otherwise it would have to stop doing one of them.
+        Only on separate machines: otherwise a node would have to give up one kind of work.
         """
         self._next_look = time.monotonic() + LOOK_SECONDS
         if self._look is not None and self._separate_machines:
-            with suppress(UserError):  # no node times, for the time being
+            with suppress(UserError):  # no timing node at the moment
                 found = self._look()
                 if found.separate_machines:
                     self._add(found)
         self.slots = len(self._shared)
 
     def _add(self, where: Places) -> None:
-        """Have a slot wherever there could be one."""
+        """Add the slots that `where` allows and that are missing."""
         there = Counter(slot.node for slot in self._shared)
         self._shared += [
             _Slot(node, 1, exclusive=False, patience=Patience(0.0))
@@ -329,7 +329,7 @@ class RayDispatcher(Dispatcher):
             task.future.set_result(result)
 
     def _spawn(self, slot: _Slot) -> None:
-        """Give a slot a worker process; if timings get fresh ones, some for the next jobs too."""
+        """Give a slot a worker process; with fresh timing processes, also some spares."""
         if not slot.spares:
             wanted = 1
             if slot.exclusive and self._fresh:
@@ -342,7 +342,7 @@ class RayDispatcher(Dispatcher):
 
         there = NodeAffinitySchedulingStrategy(slot.node, soft=False)
         options: dict[str, Any] = {"num_cpus": 0, "scheduling_strategy": there}
-        if not slot.exclusive:  # the lease, not Ray, keeps the others away from a timing
+        if not slot.exclusive:  # the lease, not Ray, keeps other jobs away from a timing
             options |= {"num_cpus": 1, "num_gpus": int(self._own_gpu)}
         scratch = tempfile.mkdtemp(dir=self._scratch.name)
         actor_class = self._actor_class.options(**options)
@@ -350,7 +350,7 @@ class RayDispatcher(Dispatcher):
         return Worker(actor, actor.process.remote(), scratch)
 
     def _let_start(self, workers: Sequence[Worker]) -> None:
-        """Wait until these are up, since a process that starts disturbs a timing."""
+        """Wait until these are up: a process that starts disturbs a timing."""
         starting = [worker.hello for worker in workers if worker.hello is not None]
         until = time.monotonic() + START_SECONDS
         while starting and time.monotonic() < until:
@@ -358,15 +358,15 @@ class RayDispatcher(Dispatcher):
             INTERRUPTS.check()
 
     def _greet(self) -> None:
-        """Report the processes that have come up since."""
+        """Report the processes that have come up."""
         for worker in self._workers:
             if worker.hello is not None and self._ready([worker.hello]):
                 hello, worker.hello = worker.hello, None
-                with suppress(self._ray.exceptions.RayError):  # it died; its job says so
+                with suppress(self._ray.exceptions.RayError):  # it died; its job reports that
                     self._on_worker(self._ray.get(hello))
 
     def _replace(self, slot: _Slot) -> None:
-        """End a slot's process; the next job gets another one."""
+        """End a slot's process; the next job gets a new one."""
         if slot.worker is not None:
             self._end(slot, slot.worker)
 

@@ -1,4 +1,4 @@
-"""Ray for the length of a search: started with token authentication, or joined, and shut down."""
+"""A Ray session for a search: started with token authentication, or joined, and shut down."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from paretoformer.search.records.errors import Interrupted, StudyFailed, UserErr
 from paretoformer.spaces.common.malformed import one_line
 
 STARTS = 2
-"""Ray waits 30 seconds for its processes: too short for the first start from a cold disk."""
+"""Attempts: Ray's limit of 30 seconds is too short for a first start from a cold disk."""
 QUIET: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
 
 
 def import_ray() -> Any:
-    """The module `ray`, which reads its settings from the environment when it is first imported.
+    """The module `ray`, with its environment set before the first import.
 
     Raises:
-        UserError: it was imported before, without token authentication.
+        UserError: ray was imported before, without token authentication.
     """
     if "ray" in sys.modules and os.environ.get("RAY_AUTH_MODE") != "token":
         raise UserError(
@@ -35,10 +35,10 @@ def import_ray() -> Any:
         )
     os.environ["RAY_AUTH_MODE"] = "token"
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
-    # Otherwise a worker that reserves no GPU is shown none, and device indices are renumbered.
+    # Otherwise workers without a reserved GPU see none, and device indices are renumbered.
     os.environ["RAY_EXPERIMENTAL_NOSET_CUDA_VISIBLE_DEVICES"] = "1"
     os.environ["RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO"] = "0"
-    # Ray's default of 15 lets any other process starve a timing; a deployed model is not niced.
+    # With Ray's default niceness of 15 any process could starve a timing; deployed models run at 0.
     os.environ.setdefault("RAY_worker_niceness", "0")
     import ray  # seconds to import, and only a search needs it
 
@@ -47,16 +47,16 @@ def import_ray() -> Any:
 
 @contextmanager
 def ray_session(address: str | None, cores: int) -> Iterator[None]:
-    """A local Ray for the length of the block, or a connection to the cluster at `address`.
+    """A local Ray, or a connection to the cluster at `address`, for the duration of the block.
 
-    SIGINT and SIGTERM become `Interrupted`; Ray is shut down whatever happens.
+    SIGINT and SIGTERM become `Interrupted`; Ray is always shut down.
 
     Raises:
         UserError: there is no cluster at `address`.
         StudyFailed: Ray does not start here.
     """
     ray = import_ray()
-    if ray.is_initialized():  # the caller's own Ray stays the caller's
+    if ray.is_initialized():  # the caller's own Ray: leave it running
         yield
         return
     _keep_token_to_its_owner(create=not address)
@@ -65,10 +65,10 @@ def ray_session(address: str | None, cores: int) -> Iterator[None]:
             _join(ray, address)
         else:
             _start(ray, cores)
-    except SystemExit:  # its own handler of SIGTERM, before ours is in place
+    except SystemExit:  # from Ray's own SIGTERM handler, before ours is installed
         raise Interrupted(signal.SIGTERM) from None
     try:
-        # Only now: `ray.init` installs a handler of its own for SIGTERM.
+        # Not earlier: `ray.init` installs its own SIGTERM handler.
         with interruptible():
             yield
     finally:
@@ -86,7 +86,7 @@ def _join(ray: Any, address: str) -> None:
 def _start(ray: Any, cores: int) -> None:
     for start in range(STARTS):
         try:
-            # "local", or RAY_ADDRESS and clusters of this machine would be joined.
+            # Without "local", Ray would join RAY_ADDRESS or a cluster on this machine.
             ray.init(address="local", num_cpus=cores, include_dashboard=False, **QUIET)
             return
         except Exception as error:  # a node that is late raises a bare `Exception`
@@ -96,12 +96,12 @@ def _start(ray: Any, cores: int) -> None:
 
 
 def _keep_token_to_its_owner(*, create: bool) -> None:
-    """See that nobody else on this machine can read the token in its default place.
+    """Let only the owner read the token file.
 
-    Ray would write it for everyone to read, and whoever has it may run code in the session. It
-    stays where Ray looks for it, so its own commands and clusters go on as they did.
+    Ray would make it readable for everyone, and anyone who has it can run code in the session. The
+    file stays in its default place, so that Ray's commands and other clusters still find it.
 
-    create: write one where there is none.
+    create: write a token if there is none.
     """
     if any(name in os.environ for name in ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")):
         return
@@ -114,12 +114,12 @@ def _keep_token_to_its_owner(*, create: bool) -> None:
 
 
 def _write_once(path: Path, text: str) -> None:
-    """Write a file for its owner alone; where another process was faster, theirs stays."""
-    number, name = tempfile.mkstemp(dir=path.parent)  # which is readable by its owner alone
+    """Write a file that only its owner can read; if another process was faster, keep its file."""
+    number, name = tempfile.mkstemp(dir=path.parent)  # readable only by its owner
     try:
         with os.fdopen(number, "w") as file:
             file.write(text)
         with suppress(FileExistsError):
-            os.link(name, path)  # whole or not at all
+            os.link(name, path)  # atomic
     finally:
         os.unlink(name)

@@ -1,4 +1,4 @@
-"""SIGINT and SIGTERM: how they end a command, and when they wait."""
+"""SIGINT and SIGTERM: how they end a command, and when they are ignored."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from paretoformer.search.records.errors import Interrupted
 class Interrupts:
     """The signals that asked this process to end.
 
-    polled: whether somebody asks `check` every now and then. Then a first signal raises nothing by
-    itself: an exception out of a handler is lost, and printed, where it meets a finaliser.
+    polled: `check` is called regularly, so a first signal raises nothing by itself. An exception
+    that a handler raises inside a finaliser would be printed and lost.
     """
 
     received: list[int] = field(default_factory=list)
@@ -35,15 +35,15 @@ class Interrupts:
 
 
 INTERRUPTS = Interrupts()
-"""Of this process: signals are its own, not a dispatcher's."""
+"""One per process, since signals belong to the process and not to a dispatcher."""
 
 
 @contextmanager
 def interruptible() -> Iterator[None]:
-    """SIGINT and SIGTERM raise `Interrupted` in the main thread, for the length of the block.
+    """SIGINT and SIGTERM raise `Interrupted` in the main thread during the block.
 
-    Ray's own waits turn whatever a handler raises into a bare `KeyboardInterrupt`, and would so
-    lose which signal it was.
+    Ray turns any exception of a handler into a bare `KeyboardInterrupt`; the signal's number is
+    restored here.
     """
     INTERRUPTS.received.clear()
     with _handled(INTERRUPTS.handle):
@@ -60,7 +60,7 @@ def interruptible() -> Iterator[None]:
 
 @contextmanager
 def ignore_signals() -> Iterator[None]:
-    """A second Ctrl-C must not cut the cleaning up short."""
+    """Keep a second Ctrl-C from cutting the clean-up short."""
     with _handled(signal.SIG_IGN):
         yield
 

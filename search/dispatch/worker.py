@@ -1,4 +1,4 @@
-"""A worker: a process with the model in it, as a Ray actor."""
+"""A worker: a process that holds the model, as a Ray actor."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from paretoformer.evaluators.outcome import Result
 from paretoformer.evaluators.timing.foreign_load import Process
 
 NOTICE = "waiting"
-"""The file among a worker's temporary ones that says what its timing waits for."""
+"""Name of the file in a worker's temporary folder that says what its timing waits for."""
 
 
 class Actor:
-    """The process itself.
+    """The code that runs in the worker process.
 
-    boxed: a list around the reference to the evaluator, so that Ray does not fetch it (and import
-    torch) before the threads are set. scratch: the folder of its temporary files, since it is ended
-    without a chance to remove them. code: where the classes of a model with code of its own are.
-    Where Ray reserved a GPU for it, it sees no other, and `cuda` is that one.
+    boxed: the evaluator's reference in a list, so that Ray does not fetch it (and import torch)
+    before the threads are set. scratch: folder for temporary files; the process is killed and
+    cannot remove them itself. code: folders with the classes of models that bring their own code.
+    If Ray reserved a GPU, the process sees only that one, as `cuda`.
     """
 
     def __init__(self, boxed: list[Any], threads: int, scratch: str, code: list[str]) -> None:
@@ -50,10 +50,9 @@ class Actor:
 
 @dataclass
 class Worker:
-    """A handle to an actor that was started.
+    """A handle to a started actor.
 
-    hello: the reference to its `Process`; None once it was reported. scratch: the folder of its
-    temporary files.
+    hello: reference to its `Process`; None once reported. scratch: folder of its temporary files.
     """
 
     actor: Any
@@ -62,11 +61,11 @@ class Worker:
 
     @property
     def notice(self) -> str:
-        """Where the process says what a timing waits for."""
+        """Path of the file that says what its timing waits for."""
         return os.path.join(self.scratch, NOTICE)
 
 
 def models_code() -> list[str]:
-    """Where transformers keeps the code that models brought, if this process runs any."""
+    """Folders where transformers keeps the code of models, if this process loaded any."""
     loaded = sys.modules.get("transformers_modules")
     return [] if loaded is None else [str(Path(each).parent) for each in loaded.__path__]
