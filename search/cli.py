@@ -28,7 +28,7 @@ from paretoformer.search.records.errors import (
 if TYPE_CHECKING:
     from paretoformer.search.publish.best import Best
 
-# Imports of torch, Ray and pandas stand inside the commands: `--help` answers at once.
+# torch, Ray and pandas are imported inside the commands, so that `--help` is fast.
 
 app = typer.Typer(
     name="paretoformer",
@@ -39,7 +39,7 @@ app = typer.Typer(
 )
 
 UsageError: Any = typer.BadParameter.__base__
-"""What Typer raises for a wrong command line; the class itself is not among its public names."""
+"""The error that Typer raises for a wrong command line; it is not a public name of Typer."""
 
 RunArgument = Annotated[Path, typer.Argument(help="A run folder, as `search` wrote it.")]
 MinimizeOption = Annotated[
@@ -64,7 +64,7 @@ F = TypeVar("F", bound=Callable[..., None])
 
 
 def _command(function: F) -> F:
-    """Register a command whose help is its docstring as it stands: `[model]` is no markup."""
+    """Register a command whose help is its docstring, escaped: `[model]` is not markup."""
     app.command(help=escape(function.__doc__ or ""))(function)
     return function
 
@@ -154,7 +154,7 @@ def search(
             address=address,
             mlflow=mlflow,
         )
-    except Interrupted as interrupted:  # Typer would end without a word
+    except Interrupted as interrupted:  # Typer would end without a message
         raise Stopped(interrupted) from None
     _print_result(folder)
 
@@ -325,8 +325,8 @@ def dashboard(
 
 
 def main() -> None:
-    """The entry point: what goes wrong ends in one line and the right exit status."""
-    # Libraries announce deprecations to their users' users; a developer sees them in the tests.
+    """The entry point: errors end in one line and the right exit status."""
+    # Deprecation warnings of libraries are for developers, who see them in the tests.
     warnings.simplefilter("ignore")
     warnings.simplefilter("default", OtherMachineWarning)
     warnings.simplefilter("default", UncheckedWarning)
@@ -345,7 +345,7 @@ def main() -> None:
 
 
 def _print_result(folder: Path) -> None:
-    """What `search` ends with: the front, what to know of it, and last the answer."""
+    """The end of `search`: the front, notes on it, and the answer as the last line."""
     from paretoformer.search.publish.summary import answer
     from paretoformer.search.records.parquet import read_front
     from paretoformer.search.report.cells import optimism, print_front
@@ -360,7 +360,7 @@ def _print_result(folder: Path) -> None:
 
 
 def _show_warning(message: Warning | str, *where: Any, **more: Any) -> None:
-    """One line on stderr, without where in the code it arose."""
+    """One line on stderr, without the place in the code."""
     typer.echo(f"paretoformer: note: {' '.join(str(message).split())}", err=True)
 
 

@@ -1,4 +1,4 @@
-"""The plan of a study: what would be done with what, once everything was checked."""
+"""The plan of a study, printed by a dry run and at the start of a search."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def planned(
 ) -> str:
     """Describe what `search` with the same arguments would do.
 
-    Nothing is measured but a few forwards of the dense model.
+    Measures only a few forwards of the dense model.
 
     Raises:
         UserError: as `search`.
@@ -48,7 +48,7 @@ def planned(
 def first_screen(spec: Spec, subject: Subject, folder: RunFolder) -> dict[str, str]:
     """The plan of the run, its estimated time and its folder: five lines, by name.
 
-    A few forwards of the dense model are timed for it.
+    Times a few forwards of the dense model.
     """
     return {**_facts(spec, subject), "time": f"{_time(spec, subject, folder)}; into {folder.path}"}
 
@@ -56,7 +56,7 @@ def first_screen(spec: Spec, subject: Subject, folder: RunFolder) -> dict[str, s
 def _time(spec: Spec, subject: Subject, folder: RunFolder) -> str:
     if spec.search.minutes is not None:
         return plan(spec).rstrip(".")
-    if spec.target.resource:  # another machine, which was not asked
+    if spec.target.resource:  # another machine, not asked yet
         return f"{spec.trials} trials on {spec.target.resource!r}"
     done = read_table(folder.trials)[0].num_rows if folder.trials.exists() else 0
     return estimate(spec, subject, done, is_prepared=folder.evidence.exists()).text
@@ -89,7 +89,7 @@ def _lines(spec: Spec, subject: Subject, folder: RunFolder) -> dict[str, str]:
 
 
 def _choices(spec: Spec, subject: Subject) -> dict[str, str]:
-    """Of each axis that is set by names: those that can be used here and fit into the minutes."""
+    """Axis -> its named choices that can be used here and fit into the minutes."""
     found = {}
     study = Circumstances(
         device=subject.target.device,

@@ -20,19 +20,18 @@ from paretoformer.spaces.candidate import Candidate
 from paretoformer.spaces.space import Space
 
 DUPLICATE = "duplicate_of"
-"""User attribute of a trial that proposed a candidate measured before: the number of that trial."""
+"""User attribute of a trial that repeats a measured candidate: the number of the first trial."""
 CANDIDATE = "candidate"
-"""User attribute of a trial whose candidate the parameters of the space cannot express: its JSON
-text."""
+"""User attribute of a trial: its candidate as JSON, if the space's parameters cannot express it."""
 UNMEASURED_VIOLATION = 1e6
 """Constraint violation where the required metric could not be measured."""
 PATIENCE = 20
-"""Duplicates in a row after which the loop asks `fallback` for a candidate."""
+"""Duplicates in a row before the loop asks `fallback` for a candidate."""
 
 
 @dataclass
 class _UnderWay:
-    """A candidate that is being measured. duplicates: trials that wait for its result."""
+    """duplicates: trials that wait for the same candidate's result."""
 
     trial: optuna.Trial
     candidate: Candidate
@@ -42,16 +41,16 @@ class _UnderWay:
 
 @dataclass
 class Search:
-    """One search of a space, from wherever its study stands.
+    """A search of a space; it continues where its study stopped.
 
-    proposers: asked before the sampler; each of their candidates is tried once.
+    proposers: asked before the sampler; every candidate they propose is tried once.
     fallback: asked when the sampler keeps repeating itself.
     names: the objectives, in the study's order.
-    on_record: called after each candidate, with all records so far; they are not to be changed.
+    on_record: called after every candidate, with all records so far; it must not change them.
     requirements: the sampler's constraints.
-    is_over: whether the time is over, so that no more candidates are begun.
-    predict: what is expected of a candidate, kept with its result.
-    trimmed: a record without what is kept elsewhere.
+    is_over: whether time is over, so that no more candidates begin.
+    predict: predicted metrics of a candidate, kept with its result.
+    trimmed: removes from a record what is stored elsewhere.
     """
 
     study: ResumableStudy
@@ -72,13 +71,12 @@ class Search:
     _duplicates: int = 0
 
     def run(self, trials: int) -> list[TrialRecord]:
-        """Measure candidates until there are `trials`, the space has no more, or time is over.
+        """Measure until there are `trials` candidates, the space has no more, or time is over.
 
-        Those that their runtime turned out to be unable to run do not count.
+        Candidates that their runtime turned out unable to run do not count. Unfinished trials of
+        an interrupted run come first, under their numbers.
 
-        Trials that an earlier, interrupted run had begun come first, under their numbers.
-
-        Returns one record a candidate, the dense model's first.
+        Returns one record per candidate, the dense model's first.
 
         Raises:
             StudyFailed: the dense model cannot be measured.
@@ -96,9 +94,9 @@ class Search:
                 self._finish(number, result)
 
     def measure(self, candidates: Iterable[Candidate]) -> list[TrialRecord]:
-        """Measure these in addition to the wanted trials.
+        """Measure these candidates in addition to the wanted trials.
 
-        Those that an interrupted run had begun continue under their numbers.
+        Trials of an interrupted run continue under their numbers.
         """
         self._resume()
         for candidate in candidates:
@@ -142,7 +140,7 @@ class Search:
         self._uncounted += not record.counts
 
     def _measure_dense(self) -> None:
-        """Every other measurement is compared with the dense model's, so it goes first."""
+        """Measure the dense model first: every other measurement is compared with it."""
         if not self._under_way:
             self._take(self._planted(self.space.dense))
         while self._dense is None:
@@ -155,7 +153,7 @@ class Search:
                 self._finish(number, result)
 
     def _has_room(self, trials: int) -> bool:
-        """Whether another candidate is wanted, and may be begun now."""
+        """Whether another candidate is wanted and may begin now."""
         under_way = len(self._under_way)
         counted = len(self._records) - min(self._uncounted, trials) + under_way
         waiting = sum(len(each.duplicates) for each in self._under_way.values())
@@ -163,7 +161,7 @@ class Search:
         return counted < trials and room and not self.is_over()
 
     def _next_trial(self) -> optuna.Trial | None:
-        """None while it is better to wait for what is under way, and when nothing is left."""
+        """None if it is better to wait for results, and if no candidate is left."""
         under_way = self.under_way
         for proposer in self.proposers:
             for candidate in proposer.propose(self._records, under_way):
@@ -189,13 +187,12 @@ class Search:
         return sum(map(self.space.holds, seen)) >= self.space.size
 
     def _planted(self, candidate: Candidate) -> optuna.Trial:
-        """A trial of this candidate."""
         attributes = {} if self.space.holds(candidate) else {CANDIDATE: candidate.to_json()}
         self.study.enqueue_trial(self.space.params(candidate), user_attrs=attributes)
         return self.study.ask()
 
     def _take(self, trial: optuna.Trial) -> None:
-        """Measure what a trial proposes, unless it is known or being measured."""
+        """Measure a trial's candidate, unless it is known or under way."""
         if RECORD in trial.user_attrs:  # interrupted before the trial was closed
             self._close(trial, TrialRecord.from_json(trial.user_attrs[RECORD]))
             return
@@ -241,7 +238,7 @@ class Search:
             self.study.tell(trial, state=TrialState.FAIL)
 
     def _violation(self, requirement: Requirement, record: TrialRecord) -> float:
-        """By how much the requirement is missed; 0 where it is satisfied."""
+        """By how much the requirement is missed; 0 if it is satisfied."""
         dense = self._dense or record  # the first record is the dense model's
         if requirement.metric not in record.measurements:
             return UNMEASURED_VIOLATION

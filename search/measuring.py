@@ -21,8 +21,8 @@ from paretoformer.spaces.recovery import Teacher
 
 
 def dispatcher(session: Session, *, fresh: bool) -> AbstractContextManager[Dispatcher]:
-    """Workers for the search or, with `fresh` processes for every timing, the confirmation."""
-    # What is confirmed was repaired in the search.
+    """Workers for the search or, with a `fresh` process for every timing, for the confirmation."""
+    # The confirmation needs no teacher: its candidates were repaired in the search.
     teacher = None if fresh else _shared_teacher(session)
     return session.workers.measuring(_evaluator(session, teacher), fresh=fresh)
 
@@ -47,7 +47,7 @@ def _evaluator(session: Session, teacher: Teacher | None) -> Evaluator:
 
 
 def _shared_teacher(session: Session) -> Teacher | None:
-    """One that all workers share, if they compute on the CPU in the model's own precision."""
+    """A teacher that all workers share, if they compute on the CPU in the model's own precision."""
     subject = session.subject
     target, weights = subject.target, next(subject.model.parameters())
     here = torch.device("cpu"), weights.dtype

@@ -1,5 +1,4 @@
-"""Opening a run: everything is checked, then the folder and the storage are written for the first
-time, locked, and known to belong to this study."""
+"""Opening a run: check everything, then create, lock and claim its folder and storage."""
 
 from __future__ import annotations
 
@@ -27,7 +26,7 @@ SUBJECT_DIGEST = "fingerprint"
 
 @dataclass(frozen=True)
 class Opening:
-    """A run that may begin or go on: its folder is locked and its study is its own."""
+    """A run that may begin or continue, with its folder locked."""
 
     spec: Spec
     folder: RunFolder
@@ -42,7 +41,7 @@ class Opening:
 def opened(
     spec: Spec, folder: RunFolder, address: str | None, display: Display
 ) -> Iterator[Opening]:
-    """Check everything, then write. Ray, if it was started, ends with the context.
+    """Check everything, then write. If Ray was started here, it ends with the context.
 
     Raises:
         UserError: something about the study, its data, this machine or the folder is wrong.
@@ -67,7 +66,7 @@ def opened(
             subject = try_dense(subject, spec, display.progress)
         folder.path.mkdir(parents=True, exist_ok=True)
         stack.enter_context(folder.locked())
-        spec = settled(spec, folder)  # again: another process may have had the folder until now
+        spec = settled(spec, folder)  # again: another process may have held the lock until now
         if folder.exists:
             folder.check_machine(machine)
         folder.write_machine(machine)
@@ -86,10 +85,10 @@ def opened(
 
 
 def settled(spec: Spec, folder: RunFolder) -> Spec:
-    """The study with the defaults that its folder, or a new one, gives it.
+    """The study with the defaults of its folder, or those of a new one.
 
     Raises:
-        UserError: the folder holds another study, or something else, or has lost its storage.
+        UserError: the folder holds something else, or has lost its storage.
     """
     if not folder.exists:
         folder.check_free()
@@ -106,12 +105,12 @@ def settled(spec: Spec, folder: RunFolder) -> Spec:
 
 
 def is_checked(spec: Spec, folder: RunFolder) -> bool:
-    """Whether the uncompressed model passed its check: a run that was begun did, or is older."""
+    """Whether the dense model needs no further check, because the run has begun."""
     return folder.exists and spec.data.check
 
 
 def _claim(study: optuna.Study, folder: RunFolder, subject: Subject) -> None:
-    """Make a new Optuna study this folder's, or see that it is, and about the same subject."""
+    """Mark a new Optuna study as this folder's, or check that it is, with the same subject."""
     own = {RUN: folder.read_machine()["run"], SUBJECT_DIGEST: subject.digest}
     for key, value in own.items():
         if key not in study.user_attrs:

@@ -13,7 +13,7 @@ from paretoformer.search.session import Session
 
 
 def prepare(run: Opening) -> Session:
-    """Say what will be done, survey the model, and say what is left out.
+    """Show the plan, survey the model, and report what is left out.
 
     Raises:
         StudyError: on this model and machine nothing can vary.

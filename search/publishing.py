@@ -1,4 +1,4 @@
-"""Publishing: the search's front is measured again, then written with its report."""
+"""Publishing: confirm the search's front, then write it with its report."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from paretoformer.search.session import Session
 
 @dataclass(frozen=True)
 class Confirmed:
-    """picked: what the search saw of the points to publish, the dense model's first.
+    """picked: the search's records of the points to publish, the dense model's first.
 
-    again: candidate id -> what the confirmation measured; a point without time has none.
+    again: candidate id -> its confirmation; missing for points that time did not allow.
     """
 
     picked: list[TrialRecord]
@@ -47,7 +47,7 @@ def confirm(session: Session, records: Sequence[TrialRecord]) -> Confirmed:
         )
     order: list[TrialRecord] = picked
     seed: int | None = session.spec.seed
-    if session.has_minutes:  # what matters most comes first, since time may be over before the end
+    if session.has_minutes:  # the most important first, since time may run out
         order = by_importance(
             picked, subject.objectives, subject.requirements, session.alternatives
         )

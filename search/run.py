@@ -31,23 +31,23 @@ def search(
     mlflow: str | None = None,
     quiet: bool = False,
 ) -> Path:
-    """Run a study, or go on with it where an interrupted run left it.
+    """Run a study, or resume it where an interrupted run stopped.
 
     study: a .toml file or a built-in name. out: the run folder; default `runs/<name>`.
-    trials, seed, require, minutes: override the file; minutes replace its trials, and trials its
-    minutes.
-    address: an existing Ray cluster; default a local one. mlflow: where the front is logged, an
-    MLflow tracking URI.
+    trials, seed, require, minutes: override the file; `minutes` replaces its trials, and `trials`
+    its minutes.
+    address: an existing Ray cluster; default: a local one.
+    mlflow: an MLflow tracking URI to log the front to.
 
     Returns the run folder, with `trials.parquet`, `front.parquet` and `report.html`.
 
     Raises:
         UserError: something about the study, its data, this machine or the folder is wrong.
         StudyFailed: the uncompressed model itself cannot be measured.
-        Interrupted: SIGINT or SIGTERM; what was finished is kept.
+        Interrupted: SIGINT or SIGTERM; finished work is kept.
     """
     with interruptible(), Display(quiet=quiet) as display:
-        tracker = None if mlflow is None else Tracker(mlflow)  # known before anything is measured
+        tracker = None if mlflow is None else Tracker(mlflow)  # checked before any measurement
         spec = load_spec(study, trials=trials, seed=seed, require=require, minutes=minutes)
         folder = RunFolder(out if out is not None else Path("runs") / spec.name)
         with room_on(folder.path), opened(spec, folder, address, display) as run:
@@ -58,7 +58,7 @@ def search(
 
 
 def _execute(session: Session) -> None:
-    """Explore, distil, confirm, publish; what an earlier run finished is not done again."""
+    """Explore, distil, confirm, publish; skips the work that an earlier run finished."""
     records = stored_records(session.study)
     if has_work(session, records):
         with searching(session, records) as phase:

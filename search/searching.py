@@ -24,7 +24,7 @@ from paretoformer.spaces.candidate import Candidate
 
 
 def has_work(session: Session, records: Sequence[TrialRecord]) -> bool:
-    """Whether candidates are left to search or distil, so that workers are needed."""
+    """Whether candidates are left to search or distil; if not, no workers are needed."""
     counted = sum(record.counts for record in records)
     unmeasured = not any(record.candidate.is_dense for record in records)
     more = counted < session.wanted and (unmeasured or not session.budget.is_searched)
@@ -42,7 +42,7 @@ class Searching:
     keeper: _Keeper
 
     def explore(self) -> None:
-        """Measure candidates until there are as many as wanted, or the time is over."""
+        """Measure candidates until enough are measured or time is over."""
         begun = self.session.distilling.begun(self.keeper.records)
         with self._watched(begun):
             self.loop.run(self.session.wanted)
@@ -63,7 +63,7 @@ class Searching:
 
 @contextmanager
 def searching(session: Session, records: Sequence[TrialRecord]) -> Iterator[Searching]:
-    """Start workers, and a loop that goes on from the `records` of earlier runs."""
+    """Start workers, and a loop that continues from the `records` of earlier runs."""
     study, subject, prepared = session.study, session.subject, session.prepared
     budget, predictor = session.budget, session.prepared.predictor
     keeper = _Keeper(session, records)
@@ -88,7 +88,7 @@ def searching(session: Session, records: Sequence[TrialRecord]) -> Iterator[Sear
 
 
 def write_trials(session: Session, records: Sequence[TrialRecord]) -> None:
-    """Write `trials.parquet`; say so if minutes of distillation were left unused."""
+    """Write `trials.parquet`; add a note if minutes of distillation were left unused."""
     _trials_file(session).update(records, now=True)
     if session.budget.distill_minutes and not any(map(is_distilled, records)):
         session.display.note(
@@ -119,13 +119,13 @@ def _proposers(session: Session, slots: int) -> Sequence[Proposer]:
 
 
 class _Keeper:
-    """Writes and shows what the loop has measured so far."""
+    """Writes and shows the loop's records so far."""
 
     def __init__(self, session: Session, records: Sequence[TrialRecord]) -> None:
         self._session = session
         self.records = records
         self._file = _trials_file(session)
-        self._published = confirmed_ids(session.study)  # whole until the next is published
+        self._published = confirmed_ids(session.study)  # stay complete until the next publication
         self._dropped = DroppedCandidates(session.subject.objectives, session.alternatives)
         self._artifacts = session.artifacts
         self._showing, self._keeping = Throttle(), Throttle()
@@ -134,7 +134,7 @@ class _Keeper:
     def on_record(self, records: Sequence[TrialRecord]) -> None:
         self.records = records
         self._file.update(records)
-        others = self._dropped.since(records)  # those under way are not among them
+        others = self._dropped.since(records)  # without those under way
         self._artifacts.drop(c for c in others if c.id not in self._published)
         self._keeping(self._session.budget.keep)
         self._showing(self._show)

@@ -1,4 +1,4 @@
-"""A session: one run of a study from its preparation to its front. Every phase works on it."""
+"""A session: the state of one run that all its phases share."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class Session:
 
     @property
     def wanted(self) -> int:
-        """How many candidates the search measures, if there is time for all."""
+        """The number of candidates that the search measures, if time allows."""
         space = self.prepared.space
         outside = sum(not space.holds(c) for c in (space.dense, *self.alternatives))
         return min(self.spec.trials, space.size + outside)
@@ -58,7 +58,7 @@ class Session:
 
     @property
     def scores(self) -> Scores:
-        """Those of single examples. Samples of timings are readings, and stay in the records."""
+        """Scores of single examples. Samples of timings are readings, and stay in the records."""
         subject = self.subject
         return Scores(
             self.folder.scores, [name for name in subject.metrics if name not in subject.sampled]

@@ -1,4 +1,4 @@
-"""The workers of a run: where they are, and what starts them."""
+"""The workers of a run: their places, and how they start."""
 
 from __future__ import annotations
 
@@ -31,17 +31,18 @@ from paretoformer.search.study.budget import patience_seconds
 from paretoformer.search.study.spec import Spec
 
 PATIENCE_SECONDS = 60
-"""How long to wait for the workers of a killed run before they are ended."""
+"""How long to wait for the workers of a killed run before ending them."""
 
 SCREENERS = 4
-"""Fewer workers screen no faster than one process with as many threads: two cores took 1.05 s for a
-candidate either way (benchmarks/screening.py, MiniLM on an AMD EPYC), and workers 15 s to start."""
+"""With fewer workers, screening is no faster than in one process with as many threads: 1.05 s per
+candidate on two cores either way (benchmarks/screening.py, MiniLM on an AMD EPYC), but workers need
+15 s to start."""
 
 
 class Workers:
-    """Of this machine or, with an address, of a Ray cluster.
+    """Workers on this machine or, with an address, on a Ray cluster.
 
-    target: what timings run on. stack: Ray starts when it is first needed and ends with this stack.
+    target: where timings run. stack: Ray starts when first needed, and ends with this stack.
     """
 
     def __init__(
@@ -59,14 +60,14 @@ class Workers:
         self._facts: dict[str, dict[str, Any]] = {}
         self._refused: set[str] = set()
         self._started: list[tuple[int, float]] = []
-        if address:  # a wrong one must be known before anything is written
+        if address:  # fail before anything is written if it is wrong
             stack.enter_context(ray_session(address, physical_cores()))
 
     def machine(self) -> dict[str, Any]:
-        """The machine that times, and its threads.
+        """Facts of the machine that times, and its threads.
 
         Raises:
-            UserError: there is none, or those that time are not alike.
+            UserError: there is none, or those that time differ.
         """
         found = machine_facts(self._target)
         if self._spec.target.resource:
@@ -78,7 +79,7 @@ class Workers:
 
     @property
     def many(self) -> bool:
-        """Whether there are enough to screen faster than this process."""
+        """Whether there are enough workers to screen faster than this process."""
         if self._address:
             return len(self._anywhere().shared) >= SCREENERS
         here = physical_cores()
@@ -88,7 +89,7 @@ class Workers:
 
     @contextmanager
     def measuring(self, evaluator: Evaluates, *, fresh: bool) -> Iterator[Dispatcher]:
-        """For the search or, with fresh processes for timings, for the confirmation."""
+        """Workers for the search or, with a fresh process for every timing, the confirmation."""
         self._start_ray()
         dispatcher = RayDispatcher(
             evaluator,
@@ -107,7 +108,7 @@ class Workers:
 
     @contextmanager
     def screening(self, evaluator: Evaluates, *, most: int) -> Iterator[Dispatcher]:
-        """One for each core or GPU, but at most `most`; they do no timings."""
+        """One worker per core or GPU, at most `most`; they do no timings."""
         self._start_ray()
         with RayDispatcher(
             evaluator,
@@ -119,17 +120,17 @@ class Workers:
             yield dispatcher
 
     def _facts_of(self, node: str) -> dict[str, Any]:
-        """Of a node of the cluster; asked once."""
+        """Machine facts of a cluster node; asked once."""
         if node not in self._facts:
             self._facts[node] = import_ray().get(run_on(node, machine_facts, self._target))
         return self._facts[node]
 
     def _anywhere(self, most: int | None = None) -> Places:
-        """On nodes of whatever hardware; at most so many that do not time."""
+        """Places on nodes of any hardware. most: limit for the workers that do not time."""
         return places(self._spec.target.resource, most, self._target.device)
 
     def _places(self) -> Places:
-        """Where the workers could be by now. A node that times is like the first one."""
+        """Places for workers now; all timing nodes have the hardware of the first one."""
         where = self._anywhere()
         if not self._spec.target.resource:
             return where
@@ -152,7 +153,7 @@ class Workers:
         self._folder.record_workers(self._started)
 
     def wait_for_old_ones(self) -> None:
-        """Nothing may be timed while workers of a killed run still compute."""
+        """Wait for workers of a killed run, then end them: nothing may be timed while they run."""
         start = time.monotonic()
         living = self._folder.living_workers()
         if living:

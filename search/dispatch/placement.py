@@ -13,7 +13,7 @@ from paretoformer.search.records.errors import UserError
 
 @dataclass(frozen=True)
 class Places:
-    """Ray node ids: one timing worker per entry of `timing`, one other worker per entry of `shared`.
+    """Ray node ids, one per worker: `timing` for timings, `shared` for all else.
 
     separate_machines: no machine has both kinds; then neither waits for the other.
     own_gpu: every shared worker has a GPU to itself.

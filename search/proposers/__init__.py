@@ -1,4 +1,4 @@
-"""Proposers, one file each: what to try next."""
+"""Proposers, one per file: they decide what to try next."""
 
 from paretoformer.search.proposers.assembled import study_proposers
 from paretoformer.search.proposers.distilled import is_distilled, to_distil

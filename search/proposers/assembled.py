@@ -1,4 +1,4 @@
-"""The proposers of a study, chosen by its sampler and by what there is to learn from."""
+"""The proposers of a study, which depend on its sampler and on the block table."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ def study_proposers(
     seed: int,
     slots: int,
 ) -> list[Proposer]:
-    """Candidates solved from the block table, then rounds of them or the surrogate; without a
-    table, the standard proposers.
+    """Solved candidates, then further rounds of them or the surrogate; without a block table, the
+    standard proposers.
 
     predictor: None without a block table. slots: candidates that the workers measure at once.
 

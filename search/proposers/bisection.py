@@ -1,4 +1,4 @@
-"""The order of candidates along a front: first those around the end of what is allowed."""
+"""Bisection: measure first where candidates along a front stop satisfying a requirement."""
 
 from __future__ import annotations
 
@@ -7,12 +7,11 @@ from collections.abc import Sequence
 
 
 def by_bisection(holds: Sequence[bool | None]) -> list[int]:
-    """The places of a path, the most useful to measure first; those that were measured are last.
+    """Indices in the order to measure them; measured ones come last.
 
-    holds: of each candidate, the one that loses least first, whether it satisfies what is required;
-    None: it was not measured. The requirement stops holding between the last candidate that
-    satisfies it and the first that does not: this gap is halved first. Where nothing was measured,
-    or nothing is required, the gap is the whole path.
+    holds: whether a candidate satisfies the requirement, the smallest loss first; None: not
+    measured. The gap between the last candidate that satisfies it and the first that does not is
+    halved first. If nothing is measured or required, the gap is the whole path.
     """
     first = next((place for place, each in enumerate(holds) if each is False), len(holds))
     last = max((place for place in range(first) if holds[place]), default=-1)
@@ -25,7 +24,7 @@ def by_bisection(holds: Sequence[bool | None]) -> list[int]:
 
 
 def _halves(low: int, high: int) -> list[int]:
-    """Every whole number between two: first the middle, then always that of the widest gap left."""
+    """The integers between `low` and `high`: the middle, then repeatedly that of the widest gap."""
     centre, found = (low + high) / 2, []
     gaps = [(low - high, 0.0, low, high)]
     while gaps:

@@ -1,4 +1,4 @@
-"""Proposer `Crossed`: what did well by itself, combined with other things."""
+"""Proposer `Crossed`: the best of some bases, combined with other changes."""
 
 from __future__ import annotations
 
@@ -12,17 +12,16 @@ from paretoformer.spaces.candidate import Candidate
 
 @dataclass
 class Crossed(Proposer):
-    """Once all `bases` were measured, the best of them with what `cross` makes of each.
+    """Waits until all `bases` are measured, then proposes what `cross` makes of the best ones.
 
-    That is made once: it depends on the records of the bases alone. The order in which it is
-    proposed may change with every record.
+    The candidates are made once and depend on the bases' records alone; their order may change
+    with every record.
 
-    bases: called until they are there, since they may depend on what was measured.
-    choose: of the records of the bases that were measured, the best.
-    cross: called with each of the best and its place among them.
-    order: called with what `cross` made of one of them, and with the records; puts the most useful
-    first.
-    at_once: the most that are under way at the same time; None: no limit.
+    bases: called until all are measured, since they may depend on records.
+    choose: the best of the measured bases.
+    cross: called with a chosen base and its rank.
+    order: sorts the candidates of one base by use, given the records.
+    at_once: the most candidates under way at the same time; None: no limit.
     """
 
     bases: Callable[[Records], Sequence[Candidate]]
@@ -53,7 +52,7 @@ class Crossed(Proposer):
         return [candidate for made in self._made for candidate in self.order(made, records)]
 
     def is_left(self, records: Records) -> bool:
-        """Whether anything that it proposes was not measured yet."""
+        """Whether it still proposes candidates that are not measured."""
         if self._made is None:
             return True
         return any(each.id not in records for made in self._made for each in made)

@@ -1,4 +1,4 @@
-"""Which candidates are worth minutes of distillation, once the search is done."""
+"""The choice of the candidates that are worth minutes of distillation, after the search."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from paretoformer.spaces.candidate import Candidate
 
 LEFT = (0.25, 0.4, 0.15, 0.6)
 """Shares of a candidate's loss of quality that distillation may leave; with little time, only the
-first ones are used. On the built-in studies two minutes left half of the loss after least squares,
-five minutes none to a third."""
+first ones are used. On the built-in studies, two minutes left half of the loss after least squares,
+and five minutes at most a third."""
 ENOUGH = 4.0
 """Minutes that one distillation should have; with less time, fewer candidates are distilled."""
 
@@ -32,10 +32,10 @@ def to_distil(
 ) -> list[Candidate]:
     """The fastest candidates that may come to satisfy `quality`, at each share in `LEFT`.
 
-    Only those of the search's front, each the best at its speed. The minutes are wall time, in
-    which `slots` candidates are distilled in parallel.
+    Only candidates on the search's front. `slots` of them are distilled in parallel.
 
-    others: requirements that they satisfy already, since distillation changes no cost.
+    minutes: wall time in total. others: requirements that candidates must satisfy already, since
+    distillation changes no cost.
     """
     searched = [record for record in records if record.ok and not is_distilled(record)]
     cost = next((m for m in objectives if m.role == "cost"), None)
@@ -59,7 +59,7 @@ def to_distil(
 def _picks(
     front: Sequence[TrialRecord], quality: Requirement, dense: TrialRecord
 ) -> list[Candidate]:
-    """For each share in `LEFT`, the first that may come to satisfy `quality` and was not picked."""
+    """For each share in `LEFT`, the first unpicked candidate that may come to satisfy `quality`."""
     reference = dense.measurements[quality.metric].value
     picks: list[Candidate] = []
     for left in LEFT:

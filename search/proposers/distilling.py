@@ -1,4 +1,4 @@
-"""The candidates that a study distils after its search: chosen once, and stored with it."""
+"""Distilling: the candidates that a study distils after its search, chosen once and stored."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ PLAN = "distilled"
 class Distilling:
     """The candidates that a study distils.
 
-    They are chosen when the search is over, and again only after more trials or with other minutes:
-    so an interrupted distillation is finished, and a finished one is not repeated.
+    They are chosen after the search, and again only after more trials or with other minutes: an
+    interrupted distillation is finished, and a finished one is not repeated.
     """
 
     study: optuna.Study
@@ -42,7 +42,7 @@ class Distilling:
         return _missing(self._kept(records) or [], records)
 
     def left(self, records: Sequence[TrialRecord], slots: int) -> list[Candidate]:
-        """Candidates still to distil, `slots` at once."""
+        """Candidates still to distil, `slots` of them in parallel."""
         picks = self._kept(records)
         if picks is None:
             picks = self._chosen(records, slots)
@@ -80,7 +80,7 @@ def _missing(picks: Sequence[Candidate], records: Sequence[TrialRecord]) -> list
 
 
 def progress_of(picks: Sequence[Candidate], models: Path) -> Callable[[], tuple[int, int, str]]:
-    """Of these candidates: (seconds done, of how many, the divergence of each so far)."""
+    """Returns a function: () -> (seconds done, seconds in total, current divergences)."""
 
     begun: set[Candidate] = set()
 
@@ -90,7 +90,7 @@ def progress_of(picks: Sequence[Candidate], models: Path) -> Callable[[], tuple[
         under_way = {pick: progress for pick, progress in found.items() if progress is not None}
         nats = ", ".join(f"{progress['divergence']:.3f}" for progress in under_way.values())
         total = sum(pick.seconds for pick in picks)
-        # What is finished has left its folder.
+        # A finished candidate has left its folder.
         done = sum(
             under_way[pick]["seconds"] if pick in under_way else pick.seconds for pick in begun
         )

@@ -1,4 +1,4 @@
-"""What a candidate would add to the front: hypervolume in quality and the logarithm of latency."""
+"""The hypervolume that a candidate would add to the front, in quality and log latency."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from paretoformer.search.records.dominance import as_costs, hypervolume
 
 
 class Gain:
-    """By the logarithm a fast candidate is worth as much as a slow one.
+    """In log latency, relative speed-ups of fast and slow candidates count the same.
 
-    known: quality and milliseconds of what was measured; at least one. least: the quality below
-    which nothing is gained; None: the worst that is known.
+    known: (quality, milliseconds) of measured candidates; at least one.
+    least: the quality below which nothing is gained; None: the worst known.
     """
 
     def __init__(
@@ -33,7 +33,7 @@ class Gain:
         return self._of(self._with(value, milliseconds)) - self._volume
 
     def add(self, value: float, milliseconds: float) -> None:
-        """Take a candidate as measured."""
+        """Count a candidate as measured."""
         self._points = self._with(value, milliseconds)
         self._volume = self._of(self._points)
 

@@ -1,4 +1,4 @@
-"""A Gaussian process over few points: what a mean leaves unexplained, with how sure that is."""
+"""A Gaussian process over few points, for the residuals of a mean, with their uncertainty."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ NOISE = (0.05, 0.9)
 
 @dataclass(frozen=True)
 class GaussianProcess:
-    """scikit-learn's, with a squared-exponential kernel and noise, of standardized features.
+    """scikit-learn's, on standardised features: squared-exponential kernel plus noise.
 
     scales: of the features. deviation: of the residuals.
     """
@@ -39,12 +39,12 @@ class GaussianProcess:
         kernel = ConstantKernel(0.8, (0.1, 1.0)) * RBF(1.0, LENGTHS) + WhiteKernel(0.2, NOISE)
         process = GaussianProcessRegressor(kernel)
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", ConvergenceWarning)  # the best may be at a bound
+            warnings.simplefilter("ignore", ConvergenceWarning)  # the optimum may be at a bound
             process.fit(features / scales, residuals / deviation)
         return cls(scales, deviation, process)
 
     def predict(self, features: Floats) -> tuple[Floats, Floats]:
-        """(mean, standard deviation) of what is not noise, for (points, features)."""
+        """(mean, standard deviation) without the noise, for features (points, features)."""
         mean, error = self.process.predict(features / self.scales, return_std=True)
         noise = self.process.kernel_.k2.noise_level
         certain = np.sqrt(np.maximum(np.square(error) - noise, 0.0))

@@ -11,8 +11,6 @@ from paretoformer.spaces.candidate import Candidate
 
 @dataclass(frozen=True)
 class Planted(Proposer):
-    """Always the same list."""
-
     candidates: tuple[Candidate, ...]
 
     def propose(self, records: Records, under_way: Sequence[Candidate]) -> Sequence[Candidate]:

@@ -1,4 +1,4 @@
-"""The contract of proposers, which say what to try next; the loop does not know why."""
+"""The contract of proposers: they decide what to try next; the loop does not know why."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ __all__ = ["Proposer", "Records"]
 class Proposer(ABC):
     """Asked whenever there is room for another candidate.
 
-    records: what was measured so far. under_way: what is being measured.
+    records: measured so far. under_way: being measured.
     """
 
     @abstractmethod
     def propose(self, records: Records, under_way: Sequence[Candidate]) -> Sequence[Candidate]:
-        """Candidates to measure before any of the sampler's, the most useful first.
+        """Candidates to try before the sampler's, the most useful first.
 
         The loop takes the first one that is neither measured nor under way.
         """
 
     def waits(self, records: Records, under_way: Sequence[Candidate]) -> bool:
-        """Whether it will propose more once what is under way was measured.
+        """Whether it will propose more once the candidates under way are measured.
 
-        Until then the sampler is not asked, which knows less.
+        Until then the loop does not ask the sampler, which knows less.
         """
         return False

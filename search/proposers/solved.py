@@ -1,5 +1,4 @@
-"""Proposer `Solved`: the candidates that the block table predicts to widen the front most, in the
-runtimes that serve them best."""
+"""Proposer `Solved`: candidates with the largest predicted gain, in the best runtimes."""
 
 from __future__ import annotations
 
@@ -34,15 +33,15 @@ from paretoformer.spaces.space import Space, spread_evenly
 SECOND = 4
 """Forecasts that are also measured in the second-best runtime."""
 BATCH = 4
-"""Candidates of one round; the next is solved with what they showed."""
+"""Candidates per round; the next round uses their results."""
 LOOKED_AT = 100
-"""Budgets that a round solves in each runtime."""
+"""Budgets that a round solves per runtime."""
 REACH = 8
-"""Times the allowed loss of quality: distillation may bring back that much."""
+"""Multiple of the allowed loss of quality that is of use, since distillation may recover it."""
 NEAR = 2
-"""The same in every second round, which looks where the answer will be."""
+"""The same in every second round, which searches close to the requirement."""
 LEAST = 4
-"""Structures that must be measured in a runtime before its front is solved."""
+"""Measured structures that a runtime needs before its front is solved."""
 
 
 def solved_proposers(
@@ -53,14 +52,14 @@ def solved_proposers(
     rounds: bool = True,
     at_once: int = 2,
 ) -> list[Proposer]:
-    """Dense and the alternatives; what was forecast, served by those that did best, beginning where
-    the requirements stop holding; then rounds of what is solved for each of them.
+    """Dense and the alternatives; the forecasts in the best runtimes, starting where the
+    requirements stop holding; then rounds of `Solved`.
 
-    at_once: forecasts that are under way at the same time. With more of them, each is chosen with
-    fewer results known.
+    at_once: forecasts under way at the same time. The more there are, the fewer results are known
+    when the next one is chosen.
     """
     space = predictor.space
-    free = space.completed(space.dense)  # what costs no quality, by itself
+    free = space.completed(space.dense)  # changes that cost no quality, alone
 
     def forecast(base: Candidate, place: int) -> list[Candidate]:
         found = spread_evenly(space.forecasts, SECOND) if place else list(space.forecasts)
@@ -95,11 +94,11 @@ class Option(NamedTuple):
 class Solved(Proposer):
     """Rounds of the candidates with the largest predicted gain of hypervolume.
 
-    The first objective's value is read off the measured candidates, by their predicted nats.
+    The first objective is predicted from nats, by a monotone curve through measured candidates.
 
-    requirements: where one allows a loss of quality, what loses `REACH` times that gains nothing,
-    and in every second round what loses `NEAR` times that.
-    forecasts: measured before any round.
+    requirements: if one allows a loss of quality, candidates that lose `REACH` times as much (in
+    every second round, `NEAR` times) gain nothing.
+    forecasts: measured before the first round.
     """
 
     predictor: Predictor
@@ -118,7 +117,7 @@ class Solved(Proposer):
         return asked or self.forecasts.is_left(records)
 
     def propose(self, records: Records, under_way: Sequence[Candidate]) -> Sequence[Candidate]:
-        """Nothing until all that was forecast is measured, and after that round by round."""
+        """Empty until all forecasts are measured, then one round after the other."""
         if self.waits(records, under_way):
             return self._asked
         self._asked = tuple(self._round(records))
@@ -143,7 +142,7 @@ class Solved(Proposer):
         return _best(options, known, quality, least)
 
     def _options(self, base: Candidate, records: Records, quality: Metric) -> Iterator[Option]:
-        """Candidates in one runtime that were not measured yet."""
+        """Solved candidates in one runtime that are not measured yet."""
         dense = records.get(base.id)
         cut = [each for each in self.predictor.cut(base, records) if not each.candidate.seconds]
         model = self.predictor.latency_model(base, records)
@@ -163,7 +162,7 @@ def satisfies(
     objectives: Sequence[Metric],
     requirements: Sequence[Requirement],
 ) -> bool | None:
-    """Whether it may have the quality that is required; None: not measured, or none is required."""
+    """Whether it may satisfy the requirements on quality; None: not measured, or none required."""
     quality, _ = quality_and_latency(objectives)
     wanted = [each for each in requirements if quality and each.metric == quality.name]
     found, reference = (records.get(each.id) for each in (candidate, dense))
@@ -175,9 +174,9 @@ def satisfies(
 def least_of_use(
     requirements: Sequence[Requirement], quality: Metric, dense: float, reach: float = REACH
 ) -> float | None:
-    """The quality below which a candidate is of no use; None where no requirement says so.
+    """The quality below which a candidate is of no use; None if no requirement says so.
 
-    reach: times the allowed loss of quality that is of use still.
+    reach: multiple of the allowed loss of quality that is still of use.
     """
     sign = 1.0 if quality.direction == "maximize" else -1.0
     for requirement in requirements:
@@ -190,7 +189,7 @@ def least_of_use(
 def _curve(
     problem: KnapsackProblem, records: Sequence[TrialRecord], quality: Metric
 ) -> Callable[[float], float]:
-    """Predicted nats -> quality: monotone, through what was measured."""
+    """Predicted nats -> quality: monotone, fitted to the records."""
     pairs = [
         (problem.nats(record.candidate), record.measurements[quality.name].value)
         for record in records
@@ -208,9 +207,9 @@ def _best(
     quality: Metric,
     least: float | None,
 ) -> list[Candidate]:
-    """Greedily those that add most to the hypervolume, up to `BATCH`.
+    """Up to `BATCH` candidates, greedily by the hypervolume they add.
 
-    known: quality, milliseconds.
+    known: (quality, milliseconds).
     """
     left = [option for option in options if option.milliseconds > 0]
     if not known or not left:

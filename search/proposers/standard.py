@@ -1,4 +1,4 @@
-"""The proposers of a study, in the order in which they are asked."""
+"""The standard proposers, for studies without a block table, in the order they are asked."""
 
 from __future__ import annotations
 
@@ -20,19 +20,17 @@ from paretoformer.spaces.candidate import Candidate
 from paretoformer.spaces.space import Space, spread_evenly
 
 BEST = 2
-"""How many of what did best by itself are combined with other things."""
+"""The number of best candidates that are combined with other changes."""
 THINNED = 3
-"""Starts of one axis that are combined with something else, at most."""
+"""Limit for the starts of one axis that are combined with something else."""
 
 
 def standard_proposers(
     space: Space, objectives: Sequence[Metric], requirements: Sequence[Requirement] = ()
 ) -> list[Proposer]:
-    """Without a block table: dense and the alternatives; cuts, served by the alternatives that did
-    best; kinds that did well, crossed with cuts.
+    """Dense and the alternatives; cuts in the best runtimes; the best kinds, crossed with cuts.
 
-    The uncompressed model in every runtime comes first, since a structure is worth measuring in the
-    runtime that will serve it.
+    The uncompressed model comes first in every runtime, to know which runtimes are worth it.
     """
     return [
         begin(space),
@@ -50,7 +48,6 @@ def standard_proposers(
 
 
 def begin(space: Space) -> Planted:
-    """Dense, and the uncompressed model in every other runtime."""
     return Planted((space.dense, *alternatives(space)))
 
 
@@ -60,7 +57,7 @@ def best_servings(
     requirements: Sequence[Requirement],
     records: Records,
 ) -> Sequence[Candidate]:
-    """The uncompressed model in the runtimes that did best, once all were measured."""
+    """The uncompressed model in the best runtimes; empty until all runtimes are measured."""
     servings = [space.dense, *alternatives(space)]
     if any(each.id not in records for each in servings):
         return ()
@@ -69,22 +66,22 @@ def best_servings(
 
 
 def alternatives(space: Space) -> list[Candidate]:
-    """The uncompressed model in every other runtime and precision: what users could do alone."""
+    """The uncompressed model in every other runtime and precision, as users could run it."""
     return list(chain(*space.starts(Stage.RUNTIME).values()))
 
 
 def structures(space: Space, place: int = 0) -> list[Candidate]:
-    """What was forecast; for the best runtime also the kinds, and the starts of each axis.
+    """The forecasts; for the best runtime also the kinds, and the starts of every axis.
 
-    place: of the runtime among the best, 0 for the first. Where there are several runtimes, fewer
-    starts are taken, since each costs a conversion.
+    place: rank of the runtime, 0 for the best. With several runtimes fewer starts are taken, since
+    every start costs a conversion.
     """
     if place:
         return list(space.forecasts)
     count = THINNED if alternatives(space) else None
     sizes = space.sizes().values()
     thinned = (each if count is None else spread_evenly(each, count) for each in sizes)
-    free = space.completed(space.dense)  # what costs no quality, by itself
+    free = space.completed(space.dense)  # changes that cost no quality, alone
     found = dict.fromkeys((free, *space.forecasts, *space.kinds, *chain(*thinned)))
     return [each for each in found if not each.is_dense]
 
@@ -100,7 +97,7 @@ def _served_kinds(
     requirements: Sequence[Requirement],
     records: Records,
 ) -> Sequence[Candidate]:
-    """The kinds, in the runtime that did best."""
+    """The kinds, in the best runtime."""
     if not space.kinds:
         return ()
     bases = best_servings(space, objectives, requirements, records)[:1]
@@ -108,7 +105,7 @@ def _served_kinds(
 
 
 def _with_kind(space: Space, base: Candidate) -> list[Candidate]:
-    """A base's kind and runtime with fewer heads, neurons or layers."""
+    """A base's kind and runtime, with fewer heads, neurons or layers."""
     starts = (spread_evenly(of_axis, THINNED) for of_axis in space.sizes().values())
     some = [*spread_evenly(space.forecasts, THINNED), *chain(*starts)]
     changed = {name: base[name] for name in base.changes()}
@@ -120,10 +117,9 @@ def fastest(
     objectives: Sequence[Metric],
     requirements: Sequence[Requirement],
 ) -> list[TrialRecord]:
-    """The best two by the first cost, of the non-dominated that may satisfy the requirements.
+    """The best two by the first cost, among non-dominated records that may satisfy requirements.
 
-    They may where their intervals reach: few examples must not rule out what more of them would let
-    pass.
+    Intervals decide what may: a few examples must not exclude what more of them would accept.
     """
     dense = next(record for record in records if record.candidate.is_dense)
     fit = [
@@ -138,7 +134,7 @@ def fastest(
 def best_by_quality(
     records: Sequence[TrialRecord], objectives: Sequence[Metric]
 ) -> list[TrialRecord]:
-    """Of the non-dominated, the best two in the first objective."""
+    """The best two in the first objective, among non-dominated records."""
     return _best_two(nondominated_records(records, objectives), objectives[0])
 
 

@@ -1,9 +1,10 @@
-"""Proposer `Surrogate`: what the sums over blocks predict, corrected by a Gaussian process, and the
-candidate with the largest expected gain of hypervolume.
+"""Proposer `Surrogate`: the candidate with the largest expected gain of hypervolume.
 
-Source: expected hypervolume improvement under noise, of which one objective is known (qNEHVI,
-Daulton et al. 2021, arXiv:2105.08195). Differs in: latency is taken as its prediction; the
-expectation over quality is a Gauss-Hermite sum; what is under way counts as its prediction.
+Quality is the block table's prediction, corrected by a Gaussian process.
+
+Source: noisy expected hypervolume improvement with one known objective (qNEHVI, Daulton et al.
+2021, arXiv:2105.08195). Differs in: latency is its prediction, without noise; the expectation over
+quality is a Gauss-Hermite sum; candidates under way count as measured at their predictions.
 """
 
 from __future__ import annotations
@@ -27,20 +28,20 @@ from paretoformer.spaces.common.arrays import Floats
 from paretoformer.spaces.space import Space
 
 LEAST = 5
-"""Measured structures below which there is nothing to learn from."""
+"""Fewest measured structures to learn from."""
 BUDGETS = 25
-"""Solved candidates in the pool, for each runtime."""
+"""Solved candidates in the pool, per runtime."""
 NEIGHBOURS = 75
-"""Changes of one parameter of a member of the pool or the front."""
+"""Pool members that differ from a solved or measured candidate in one parameter."""
 NODES, WEIGHTS = np.polynomial.hermite_e.hermegauss(5)
 
 
 @dataclass(frozen=True)
 class Surrogate(Proposer):
-    """One candidate at a time, chosen with everything that is known by then.
+    """One candidate at a time, chosen from all records so far.
 
-    requirements: say which runtimes are worth it, and what quality is of no use.
-    at_once: it proposes nothing while this many are under way, since it learns from each.
+    requirements: decide which runtimes are worth it, and which quality is of no use.
+    at_once: proposes nothing while this many candidates are under way.
     """
 
     predictor: Predictor
@@ -53,7 +54,7 @@ class Surrogate(Proposer):
         return len(under_way) >= self.at_once
 
     def propose(self, records: Records, under_way: Sequence[Candidate]) -> Sequence[Candidate]:
-        """The best of the pool; nothing where it cannot be predicted, or would gain nothing."""
+        """The best of the pool; empty if nothing can be predicted or gained."""
         quality, latency = quality_and_latency(self.objectives)
         if quality is None or latency is None or self.waits(records, under_way):
             return ()
@@ -78,11 +79,11 @@ class Surrogate(Proposer):
         return [pool[int(gains.argmax())]] if gains.max(initial=0.0) > 0 else ()
 
     def _latencies(self, candidates: Sequence[Candidate], records: Records) -> Floats:
-        """Predicted milliseconds; NaN where nothing is known of a candidate."""
+        """Predicted milliseconds; NaN if unknown."""
         return np.array([self.predictor.of(c, records).get(LATENCY, np.nan) for c in candidates])
 
     def _pool(self, records: Records, under_way: Sequence[Candidate]) -> list[Candidate]:
-        """Solved for budgets in each runtime, and neighbours of these and of the measured ones."""
+        """Solved candidates of every runtime, and neighbours of these and of measured ones."""
         space, found = self.predictor.space, dict[Candidate, None]()
         for base in best_servings(space, self.objectives, self.requirements, records):
             model = self.predictor.latency_model(base, records)
@@ -102,7 +103,7 @@ class Surrogate(Proposer):
 
 
 def _neighbour(candidate: Candidate, space: Space, rng: np.random.Generator) -> Candidate:
-    """One parameter drawn anew."""
+    """Draws one parameter again."""
     params = space.params(candidate)
     other = space.params(space.random(rng))
     name = list(params)[int(rng.integers(len(params)))]
@@ -111,7 +112,7 @@ def _neighbour(candidate: Candidate, space: Space, rng: np.random.Generator) -> 
 
 @dataclass(frozen=True)
 class _Quality:
-    """Quality = a line in the logarithm of the predicted nats, and a process over the blocks."""
+    """Quality = linear model of `_mean_terms` + Gaussian process over the layers."""
 
     predictor: Predictor
     line: Floats
@@ -136,7 +137,7 @@ class _Quality:
         return cls(predictor, line, GaussianProcess.fitted(rows, values - design @ line))
 
     def predict(self, candidates: Sequence[Candidate]) -> tuple[Floats, Floats]:
-        """(mean, standard deviation); NaN where nothing is known of a candidate."""
+        """(mean, standard deviation); NaN if unknown."""
         found = [_features(self.predictor, each) for each in candidates]
         known = [index for index, each in enumerate(found) if each is not None]
         means, errors = np.full((2, len(candidates)), np.nan)
@@ -148,19 +149,19 @@ class _Quality:
 
 
 def _features(predictor: Predictor, candidate: Candidate) -> Floats | None:
-    """Predicted nats, then what each layer adds to them."""
+    """(1 + layers,): predicted nats in total, then per layer."""
     shares = predictor.problem.shares(candidate)
     return None if shares is None else np.array([shares.sum(), *shares.sum(axis=1)])
 
 
 def _mean_terms(rows: Floats) -> Floats:
-    """Constant, root and size of the predicted nats: a score falls slowly, then faster."""
+    """(1, sqrt(nats), nats): a score falls slowly at first, then faster."""
     nats = rows[:, 0]
     return np.stack([np.ones_like(nats), np.sqrt(nats), nats], axis=1)
 
 
 def _gains(gain: Gain, means: Floats, errors: Floats, times: Floats) -> Floats:
-    """(candidates,) the expected gain of hypervolume; 0 where nothing is known of a candidate."""
+    """(candidates,): expected gain of hypervolume; 0 if unknown."""
     gains = np.zeros(len(means))
     for index in np.flatnonzero(np.isfinite(means + times)):
         values = means[index] + NODES * errors[index]

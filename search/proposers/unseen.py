@@ -1,4 +1,4 @@
-"""Proposer `Unseen`: a random candidate that is new, for when a sampler repeats itself."""
+"""Proposer `Unseen`: a random new candidate, for when the sampler repeats itself."""
 
 from __future__ import annotations
 
@@ -12,13 +12,11 @@ from paretoformer.spaces.candidate import Candidate
 from paretoformer.spaces.space import Space
 
 DRAWS = 2000
-"""After this many known candidates in a row the space counts as exhausted."""
+"""After this many known candidates in a row, the space counts as exhausted."""
 
 
 @dataclass(frozen=True)
 class Unseen(Proposer):
-    """One candidate, or none when none can be found."""
-
     space: Space
     seed: int
 
