@@ -1,1 +1,1 @@
-"""From a model to what to try first: evidence, block table, costs, knapsack, predictor."""
+"""Planning: evidence, block table, costs, knapsack and predictor decide what to try first."""

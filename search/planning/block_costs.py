@@ -1,6 +1,6 @@
-"""Costs: what a forward consists of and what the options of a block add to it, on the target.
+"""Costs: milliseconds of the parts of a forward, and of every option of a block, on the target.
 
-They decide where a search begins; what is reported is measured on whole models.
+They decide where a search begins; reported numbers are measured on whole models.
 """
 
 from __future__ import annotations
@@ -30,25 +30,25 @@ from paretoformer.spaces.models.families import blocks_of, shape_of
 SECONDS = 4.0
 """Default duration of the timing of all variants together."""
 ROUNDS = (8, 60)
-"""The fewest and the most rounds."""
+"""Fewest and most rounds."""
 LEAST_LAYER = 0.03
-"""Share of a layer's time that is outside its blocks, at least: noise must not make it nothing."""
+"""Minimum share of a layer's time outside its blocks, so that noise cannot make it zero."""
 BLOCK_SECONDS = 0.01
-"""Duration of the timed calls of one variant in a round; one untimed call comes first."""
+"""Duration of one variant's timed calls in a round, which follow one untimed call."""
 
 REST, LAST, LAST_FREE = ("rest", 0), ("last", 0), ("last", 1)
-"""Further variants that are timed: the model without layers; the last layer."""
+"""Additional timed variants: the model without layers; the last layer, dense and free."""
 
 Key = TypeVar("Key", bound=Hashable)
 
 
 @dataclass(frozen=True)
 class ForwardCosts:
-    """Milliseconds of what a forward consists of.
+    """Milliseconds of the parts of a forward.
 
-    blocks: name -> (options,). layer: what is left of a layer without any of its blocks.
-    rest: of the model without its layers. last: no milliseconds, but the share of the last layer's
-    time that is left with what every candidate of the study has, such as a readout of one token.
+    blocks: name -> (options,). layer: a layer without its blocks. rest: the model without layers.
+    last: not milliseconds, but the share of the last layer's time that remains with the changes
+    that every candidate of the study has, such as a readout of one token.
     """
 
     blocks: dict[str, Costs]
@@ -66,12 +66,12 @@ def block_costs(
     progress: Progress = silent,
     seconds: float = SECONDS,
 ) -> ForwardCosts:
-    """Time the model's first layer with the options of each block that are to be timed.
+    """Time the first layer with every option that is to be timed.
 
-    In each round every variant runs for a moment. A figure is the 30% quantile over the rounds, so
-    a disturbance of one or two seconds changes none of them.
+    In a round every variant runs briefly. The cost is the 30% quantile over the rounds, so that a
+    disturbance of one or two seconds has no effect.
 
-    model: left as it was. free: the uncompressed model with what every candidate of the study has.
+    model: not changed. free: the uncompressed model with the changes that every candidate has.
     seconds: approximate duration.
     """
     model = copy.deepcopy(model).to(device=target.device, dtype=target.torch_dtype).eval()
@@ -104,7 +104,7 @@ def _usual_times(
     progress: Progress,
     seconds: float,
 ) -> dict[Key, float]:
-    """Milliseconds of each call."""
+    """Milliseconds per call."""
     synchronize = synchronizer(target.device)
 
     def run(call: Callable[[], Any]) -> float:
@@ -138,13 +138,13 @@ class _Reached(Exception):
 def _layer(
     place: int, model: nn.Module, candidate: Candidate, batch: dict[str, torch.Tensor]
 ) -> Callable[[], Any]:
-    """A layer of the rebuilt model, to be called with what it gets in a forward."""
+    """A layer of the rebuilt model, to be called with its inputs from a forward."""
     rebuilt = build(candidate, model).model
     layer = blocks_of(rebuilt)[place].layer
     found: list[tuple[Any, Any]] = []
 
     def hook(module: nn.Module, inputs: Any, named: Any) -> None:
-        # Called again and again, it must not lengthen a cache, which GPT-2 passes by its place.
+        # Without a cache, which repeated calls would lengthen; GPT-2 passes it by position.
         alone = {key: _uncached(each) for key, each in named.items()}
         found.append((tuple(map(_uncached, inputs)), alone))
         raise _Reached
@@ -166,7 +166,7 @@ def _uncached(each: Any) -> Any:
 
 
 def _without_layers(model: nn.Module, batch: dict[str, torch.Tensor]) -> Callable[[], Any]:
-    """The model with layers that compute nothing: each returns a stored output of the last one."""
+    """The model with layers that compute nothing, but return a stored output of the last one."""
     layers = [block.layer for block in blocks_of(model)]
     found: list[Any] = []
 

@@ -1,15 +1,14 @@
-"""Block repair: any cut of any block repaired at once, from sums that were taken over dense inputs.
+"""Block repair: any cut of any block, repaired at once from moments of dense inputs.
 
-`repair` takes seconds for each candidate, since it runs every text through every layer again. Here
-each block is taken by itself, behind a dense model: the moments of its inputs, summed once, hold
-the solution for every subset of its heads or neurons, a small linear system each. A search can so
-compare thousands of candidates; what is handed over is repaired by `repair`.
+`repair` takes seconds per candidate, since it runs every text through every layer again. Here a
+block is repaired alone, behind a dense model: the moments of its inputs, summed once, give the
+solution for every subset of its heads or neurons by a small linear system. So a search can compare
+thousands of candidates; the result is repaired by `repair`.
 
-Sources: the database of blocks, each solved by itself and stitched together, of ZipLM (Kurtic et
-al. 2023, arXiv:2302.04089, section 3) and of SPDY (Frantar & Alistarh 2022, arXiv:2201.13096).
-Differs in: blocks are not stored, but solved when they are asked for; mechanisms are options too; a
-layer in front of removed ones is solved for the sums of the last of them, or of the second one
-where they are more.
+Sources: the database of separately solved blocks of ZipLM (Kurtic et al. 2023, arXiv:2302.04089,
+section 3) and SPDY (Frantar & Alistarh 2022, arXiv:2201.13096). Differs in: blocks are not stored,
+but solved on demand; mechanisms are options too; a layer before removed ones is solved for the
+residual stream after the last of them, at most `AHEAD` layers on.
 """
 
 from __future__ import annotations
@@ -34,26 +33,25 @@ from paretoformer.spaces.recovery.least_squares import CHECKED, Moments, apply_c
 from paretoformer.spaces.recovery.teacher import Teacher
 
 AHEAD = 2
-"""Removed layers in a row that the layer in front of them makes up for, at most."""
+"""The most removed layers in a row that the layer before them makes up for."""
 KEPT_BYTES = 2**30
-"""Solutions that are kept to be used again."""
+"""Solutions that are kept for reuse."""
 
 
 @dataclass
 class Sums:
-    """Moments of one block's inputs, with what is missing of this layer's sums, and of later ones.
+    """Moments of a block's inputs with the missing residual stream, here and in later layers.
 
-    Arrays, not tensors: processes of one machine can share them without a copy.
+    Arrays, not tensors, since processes of one machine can share them without a copy.
 
-    inner: (inputs + 1, inputs + 1). outer: layers further on -> (inputs + 1, hidden).
+    inner: (inputs + 1, inputs + 1). outer: layers ahead -> (inputs + 1, hidden).
     """
 
     inner: Floats = field(default_factory=lambda: np.zeros(()))
     outer: dict[int, Floats] = field(default_factory=dict)
 
     def add(self, rows: torch.Tensor, weights: torch.Tensor, missing: dict[int, Any]) -> None:
-        """rows: (tokens, inputs). weights: (tokens,). missing: of each of `outer`, (tokens,
-        hidden)."""
+        """rows: (tokens, inputs). weights: (tokens,). missing: layers ahead -> (tokens, hidden)."""
         rows = torch.cat((rows, rows.new_ones(len(rows), 1)), dim=1)
         weighted = (rows * weights[:, None]).T
         self.inner = self.inner + (weighted @ rows).double().cpu().numpy()
@@ -62,9 +60,9 @@ class Sums:
             self.outer[ahead] = self.outer[ahead] + more if ahead in self.outer else more
 
     def of(self, kept: Sequence[int], weight: torch.Tensor, ahead: int) -> Moments:
-        """The moments of a block with these inputs alone.
+        """The moments of a block that keeps only these inputs.
 
-        weight: (inputs, hidden), whose other rows are missing too.
+        weight: (inputs, hidden); the contribution of the other inputs counts as missing.
         """
         inputs = len(self.inner) - 1
         stays = np.zeros(inputs + 1, dtype=bool)
@@ -81,18 +79,18 @@ class Sums:
 
 
 Key = tuple[int, Part, Hashable]
-"""Layer, block, and the mechanism that stands in it; None where it has none."""
+"""Layer, block, and the block's mechanism; None if it has none."""
 
 
 Change = torch.Tensor
-"""(inputs + 1, hidden): what is added to the weights and, last, to the bias."""
+"""(inputs + 1, hidden): added to the weights and, in the last row, to the bias."""
 
 
 class BlockRepairs:
-    """Repairs candidates of one dense model, each block by itself.
+    """Repairs candidates of one dense model, one block at a time.
 
-    sums: of each block, those to solve from and those to choose by. Of L layers, a width of H and N
-    neurons, they take about 16·L·(choices·2·H² + N² + 3·N·H) bytes, and what was solved up to
+    sums: of every block, a pair: to solve from and to choose by. With L layers, width H and N
+    neurons they take about 16·L·(choices·2·H² + N² + 3·N·H) bytes; solutions take up to
     `KEPT_BYTES` more.
     """
 
@@ -105,25 +103,25 @@ class BlockRepairs:
         self._kept = 0
 
     def __getstate__(self) -> dict[str, Any]:
-        """Without what was solved, which whoever receives it would have to hold once more."""
+        """Without the solutions, so that a receiver needs no memory for them."""
         return {**self.__dict__, "_changes": {}, "_kept": 0}
 
     @classmethod
     def of(cls, teacher: Teacher, choices: Iterable[AttentionChoice] = (FULL,)) -> BlockRepairs:
-        """Those of the teacher's model, from its texts.
+        """Repairs for the teacher's model, from its texts.
 
-        choices: mechanisms that may stand in a layer; `full` first.
+        choices: mechanisms that a layer may have; `full` first.
         """
         with torch.no_grad():
             return cls(teacher.model, _gathered(teacher, list(choices)))
 
     @property
     def nbytes(self) -> int:
-        """Of the sums."""
+        """Size of the sums."""
         return sum(each.nbytes for pair in self.sums.values() for each in pair)
 
     def repair(self, model: nn.Module, candidate: Candidate) -> None:
-        """In place. model: the candidate's, cut and not repaired."""
+        """In place. model: the candidate's, cut but not repaired."""
         kept = [layer for layer, stays in enumerate(candidate.layers) if stays]
         ends = [*(layer - 1 for layer in kept[1:]), self.shape.layers - 1]
         for block, layer, end in zip(blocks_of(model), kept, ends, strict=True):
@@ -135,7 +133,7 @@ class BlockRepairs:
     def _change(
         self, candidate: Candidate, layer: int, part: Part, ahead: int
     ) -> torch.Tensor | None:
-        """Of one block; None where nothing is missing."""
+        """The change of one block; None if nothing is missing."""
         projection = part.projection(blocks_of(self._model)[layer])
         whole = matrix_of(projection).shape[1]
         choice: Hashable = None
@@ -164,7 +162,7 @@ class BlockRepairs:
 
 
 def _gathered(teacher: Teacher, choices: Sequence[AttentionChoice]) -> dict[Key, tuple[Sums, Sums]]:
-    """One walk through the dense model, with each mechanism in place of its own."""
+    """One walk through the dense model, which also tries every mechanism in every layer."""
     dense = Candidate.dense(*shape_of(teacher.model.config))
     walk = Layerwise(teacher.model, teacher.texts.fit)
     others, found = {}, {}
@@ -187,7 +185,7 @@ def _gathered(teacher: Teacher, choices: Sequence[AttentionChoice]) -> dict[Key,
 def _watched(
     teacher: Teacher, walk: Layerwise, block: Any, layer: int, part: Part
 ) -> tuple[tuple[Sums, Sums], list[torch.Tensor]]:
-    """One block's moments, and its own sums of each batch."""
+    """One block's moments, and its residual stream in every batch."""
     fit, checks, totals = Sums(), Sums(), []
     further = [0]
     if part is Part.FEED_FORWARD:

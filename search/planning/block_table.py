@@ -1,7 +1,7 @@
-"""The block table: what every option of every block damages by itself, repaired; in nats.
+"""The block table: the damage of every option of every block alone, after repair, in nats.
 
-Sensitivities say which heads and neurons an option keeps; a forward of the whole model says what
-that costs in quality. The table is kept in a file, which another study of the same model finds.
+Sensitivities decide which heads and neurons an option keeps; a forward of the whole model measures
+the damage. The table is cached in a file for other studies of the same model.
 """
 
 from __future__ import annotations
@@ -30,20 +30,20 @@ from paretoformer.spaces.common.atomic import atomic_file
 from paretoformer.spaces.models.families import shape_of
 
 FORMAT = 2
-"""Raise it whenever the same model and texts would give other numbers."""
+"""Raise it when the same model and texts would give other numbers."""
 WRITE_SECONDS = 10.0
-"""A table is written to its file this often: a killed process loses no more than that."""
+"""Interval between writes to the file: a killed process loses no more than this."""
 LAYER = "layer"
-"""The row of a whole layer that is gone."""
+"""Name of the row for the removal of a whole layer."""
 
 
 TimedBlocks = Mapping[str, tuple[Block, Costs]]
-"""Name -> a block of every layer, and what its options cost."""
+"""Name -> a block of every layer, and the costs of its options."""
 
 
 @dataclass(frozen=True)
 class Row:
-    """One block's option in one layer, or the layer's removal."""
+    """An option of a block in one layer, or the removal of the layer."""
 
     layer: int
     block: str
@@ -52,9 +52,9 @@ class Row:
 
 @dataclass(frozen=True)
 class BlockTable:
-    """nats: of each kind of block, (layers, options); inf where it was not to be tried.
+    """nats: block name -> (layers, options); inf: not to be tried.
 
-    removed: (layers,) of the model without that layer; inf where layers must stay.
+    removed: (layers,) nats of the model without that layer; inf: must stay.
     """
 
     nats: Mapping[str, Damage]
@@ -70,14 +70,14 @@ def block_table(
     progress: Progress = silent,
     is_late: Callable[[], bool] = lambda: False,
 ) -> BlockTable:
-    """Measure what is not known yet.
+    """Measure the rows that are not known yet.
 
-    screener: of candidates with one block changed. removable: whether layers may go. known: rows
-    that are not measured again; the others are added. is_late: whether there is no more time for
-    it.
+    screener: called with candidates that differ from dense in one block. removable: whether layers
+    may be removed. known: rows not to measure again; gets the new ones. is_late: whether there is
+    no time left for the table.
 
     Raises:
-        TooLate: time was over; what was measured is kept.
+        TooLate: time was over; measured rows are kept.
     """
     dense = Candidate.dense(*shape_of(model.config))
     layers = dense.shape.layers
@@ -138,10 +138,10 @@ def _candidate(dense: Candidate, blocks: TimedBlocks, row: Row) -> Candidate:
 
 
 class KnownRows:
-    """Rows that were measured, kept in a Parquet file.
+    """Measured rows, kept in a Parquet file.
 
-    path: None keeps them in memory alone. key: what the numbers depend on; a file of other things
-    is not read.
+    path: None keeps them in memory only. key: what the numbers depend on; a file with another key
+    is ignored.
     """
 
     def __init__(self, path: Path | None = None, key: str = "") -> None:
@@ -161,7 +161,7 @@ class KnownRows:
             for each in table.to_pylist():
                 self._nats[Row(each["layer"], each["block"], each["option"])] = each["nats"]
         except (pa.ArrowException, OSError, ValueError, KeyError, TypeError):
-            self._nats.clear()  # what cannot be read is measured again
+            self._nats.clear()  # an unreadable file: measure again
 
     def __len__(self) -> int:
         return len(self._nats)
@@ -179,7 +179,7 @@ class KnownRows:
             self.write()
 
     def write(self, path: Path | None = None) -> None:
-        """Whole or not at all. path: instead of its own."""
+        """Complete or not at all. path: overrides the own one."""
         self._written = time.monotonic()
         path = path or self._path
         if path is None:
@@ -191,14 +191,14 @@ class KnownRows:
         columns = {"layer": pa.int32(), "block": pa.string(), "option": pa.int32()}
         own = {b"paretoformer": json.dumps({"key": self._key}).encode()}
         schema = pa.schema([*columns.items(), ("nats", pa.float64())], metadata=own)
-        with suppress(OSError):  # the table is as good without its file
+        with suppress(OSError):  # the file is only a cache
             path.parent.mkdir(parents=True, exist_ok=True)
             with atomic_file(path) as part:
                 pq.write_table(pa.Table.from_pylist(rows, schema), part)
 
 
 def table_key(parts: Sequence[str], texts: Iterable[torch.Tensor]) -> str:
-    """One text for all that the numbers of a table depend on."""
+    """A digest of everything that the numbers of a table depend on."""
     own = (str(FORMAT), str(EXAMPLES), torch.__version__, transformers.__version__)
     digest = hashlib.sha256("\n".join((*own, *parts)).encode())
     for each in texts:

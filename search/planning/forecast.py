@@ -1,7 +1,7 @@
 """Forecast: the candidates to try first.
 
-    time the blocks of a layer -> measure what each option damages -> solve, screen what comes out
-    as a whole, correct the sums, and again -> the best of what was screened
+    time the blocks of a layer -> measure the damage of every option -> repeat: solve, screen whole
+    candidates, correct the sums -> the best screened candidates
 
 Sources: SPDY (Frantar & Alistarh 2022, arXiv:2201.13096), ZipLM (Kurtic et al. 2023,
 arXiv:2302.04089).
@@ -46,12 +46,12 @@ from paretoformer.spaces.space import Space
 
 FORECASTS = 10
 ROUNDS = 6
-"""Of solving and screening, to correct the sums."""
+"""Rounds of solving and screening, to correct the sums."""
 FEWER_ROUNDS = 3
 """The same in a short study. Three more rounds take as long as one or two trials."""
 BLOCK_TIMES = 4
-"""Duration of timing the options of a layer, as a multiple of a trial's: the first candidates
-depend on it."""
+"""Duration of timing the options of a layer, as a multiple of a trial's timing; the first
+candidates depend on it."""
 
 TOO_LATE = (
     "There was no time for the whole table of blocks: the search begins with evenly spaced cuts."
@@ -60,10 +60,10 @@ TOO_LATE = (
 
 @dataclass(frozen=True)
 class Forecaster:
-    """Of one study.
+    """Forecasts for one study.
 
-    is_late: whether there is no more time to measure a block table. workers: screen where that
-    takes long; None: everything is screened here.
+    is_late: whether there is no time left to measure a block table. workers: screen if it would
+    take long here; None: never.
     """
 
     spec: Spec
@@ -74,7 +74,7 @@ class Forecaster:
     workers: StartsWorkers | None
 
     def plan(self, evidence: Evidence) -> Plan:
-        """From a block table, where the study wants one and there is time for it."""
+        """Uses a block table if the study wants one and there is time for it."""
         blocks = blocks_of_axes(evidence)
         space = study_space(self.spec, evidence, solved=False)
         if not (blocks and self.spec.search.table):
@@ -109,7 +109,7 @@ class Forecaster:
         )
 
     def _costs(self, space: Space, blocks: Mapping[str, Block]) -> ForwardCosts:
-        """Timed with the threads that trials are timed with."""
+        """Costs, timed with as many threads as trials."""
         subject = self.subject
         of_all = space.completed(space.dense).of_stage(Stage.RECOVERY)
         torch.set_num_threads(subject.target.threads)
@@ -133,7 +133,7 @@ class Forecaster:
         return Screen(teacher, BlockRepairs.of(teacher, choices))
 
     def _table(self, space: Space, timed: TimedBlocks, screener: Screener) -> BlockTable:
-        """With the rows that another run measured on the same model and texts."""
+        """The block table, with known rows from other runs on the same model and texts."""
         removable = space.removes_layers
         key = self._table_key(space, timed)
         known = KnownRows(cache_folder() / "blocks" / f"{key}.parquet", key)

@@ -1,10 +1,10 @@
-"""The knapsack problem: the least predicted damage within each budget of time.
+"""The knapsack problem: the least predicted damage within every budget of time.
 
-Predictions are sums over layers, so dynamic programming finds the best of all candidates exactly,
-for every budget at once.
+Predictions are sums over layers, so dynamic programming finds the exact optimum for all budgets at
+once.
 
 Source: SPDY (Frantar & Alistarh 2022, arXiv:2201.13096). Differs in: a layer has several blocks,
-and may go as a whole.
+and may be removed.
 """
 
 from __future__ import annotations
@@ -22,15 +22,14 @@ from paretoformer.spaces.candidate import Candidate
 from paretoformer.spaces.common.arrays import Floats
 
 BUCKETS = 10_000
-"""Steps of time that a budget is counted in."""
+"""Steps into which the time of all layers is divided."""
 LEVELS = (0.005, 1.0)
-"""Between these predicted nats from dense lies what is worth a look."""
+"""Range of predicted nats from dense in which candidates are of interest."""
 
 
 @dataclass(frozen=True)
 class BlockOptions:
-    """The options of one block of every layer. damage: (layers, options) nats. costs: (options,)
-    milliseconds."""
+    """One block of every layer. damage: (layers, options) nats. costs: (options,) milliseconds."""
 
     block: Block
     damage: Damage
@@ -39,10 +38,10 @@ class BlockOptions:
 
 @dataclass(frozen=True)
 class Solution:
-    """A candidate with what is predicted of it.
+    """A candidate with its predictions.
 
-    damage: (layers, blocks + 1) nats of each block and, last, of the layer's removal; not yet
-    multiplied by the problem's coefficients.
+    damage: (layers, blocks + 1) nats per block and, last, of the layer's removal; without the
+    problem's coefficients.
     """
 
     candidate: Candidate
@@ -55,11 +54,11 @@ class Solution:
 class KnapsackProblem:
     """The options of every layer.
 
-    layer: milliseconds of what is left of a layer without its blocks.
-    removed: (layers,) nats of the model without that layer; inf where it must stay.
-    coefficients: (layers, blocks + 1), by which the nats of each are multiplied; None: by one.
-    rest: milliseconds of the model without its layers; None: not known (runs of older versions).
-    last: the share of its time that is left of the last layer where it computes some tokens only.
+    layer: milliseconds of a layer without its blocks.
+    removed: (layers,) nats of the model without that layer; inf: must stay.
+    coefficients: (layers, blocks + 1) factors of the nats; None: ones.
+    rest: milliseconds of the model without layers; None: unknown (runs of older versions).
+    last: share of the last layer's time that remains if it computes some tokens only.
     """
 
     dense: Candidate
@@ -90,9 +89,9 @@ class KnapsackProblem:
         return round(BUCKETS * milliseconds / self.whole)
 
     def parts(self, candidate: Candidate) -> Floats | None:
-        """(blocks + 1,) the milliseconds of each block in all layers, and of what is left of them.
+        """(blocks + 1,): milliseconds per block over all layers and, last, outside the blocks.
 
-        None where the candidate has what the problem does not know.
+        None if the candidate has an option that the problem does not know.
         """
         rows = []
         weights = np.asarray(candidate.stays, dtype=np.float64)
@@ -106,9 +105,9 @@ class KnapsackProblem:
         return np.array([*rows, self.layer * weights.sum()])
 
     def damage(self, candidate: Candidate) -> Floats | None:
-        """(layers, blocks + 1) nats of each block and, last, of the layer's removal.
+        """(layers, blocks + 1): nats per block and, last, of the layer's removal.
 
-        None where the candidate has what the problem does not know.
+        None if the candidate has an option that the problem does not know.
         """
         stays = np.asarray(candidate.stays)
         found = np.zeros((self.layers, len(self.blocks) + 1))
@@ -122,17 +121,17 @@ class KnapsackProblem:
         return found if np.isfinite(found).all() else None
 
     def shares(self, candidate: Candidate) -> Floats | None:
-        """`damage`, multiplied by the coefficients: the predicted nats."""
+        """`damage` times the coefficients: the predicted nats."""
         damage = self.damage(candidate)
         return None if damage is None else self.weights * damage
 
     def nats(self, candidate: Candidate) -> float:
-        """The predicted nats of a candidate; NaN where it has what the problem does not know."""
+        """The predicted nats; NaN if the candidate has an option that the problem does not know."""
         shares = self.shares(candidate)
         return float("nan") if shares is None else float(shares.sum())
 
     def scaled(self, factors: Floats) -> KnapsackProblem:
-        """With other costs. factors: (blocks + 1,), as `parts` are."""
+        """The problem with other costs. factors: (blocks + 1,), for the entries of `parts`."""
         blocks = (
             replace(each, costs=each.costs * factor)
             for each, factor in zip(self.blocks, factors[:-1], strict=True)
@@ -140,15 +139,14 @@ class KnapsackProblem:
         return replace(self, blocks=tuple(blocks), layer=float(self.layer * factors[-1]))
 
     def candidate(self, stays: Sequence[bool], options: Sequence[Sequence[int]]) -> Candidate:
-        """options: of each layer, one of each block."""
+        """options: per layer, one option per block."""
         values: dict[str, object] = {}
         for index, each in enumerate(self.blocks):
             values |= each.block.values([row[index] for row in options])
         return self.dense.replaced(**values).without_layers(stays)
 
     def solve(self) -> Solutions:
-        """The best candidate within every budget: the least nats up to each layer, and the choice
-        that gives them."""
+        """Dynamic programming over layers: the least nats within every budget, and the choices."""
         weights, best, chosen = self.weights, np.zeros(BUCKETS + 1), []
         for layer in range(self.layers):
             without = best + weights[layer, -1] * self.removed[layer]
@@ -166,7 +164,7 @@ class KnapsackProblem:
         return Solutions(self, best, chosen)
 
     def to_dict(self) -> dict[str, Any]:
-        """As it is written in JSON, in which what is infinite is null."""
+        """For JSON; infinite numbers become null."""
         return {
             "kinds": [
                 {"damage": _finite(each.damage), "costs": each.costs.tolist()}
@@ -181,7 +179,7 @@ class KnapsackProblem:
 
     @classmethod
     def from_dict(cls, data: Any, shape: Shape, blocks: Mapping[str, Block]) -> KnapsackProblem:
-        """Raises KeyError, TypeError or ValueError when it is not what `to_dict` returned."""
+        """Raises KeyError, TypeError or ValueError if `data` is not from `to_dict`."""
         options = (
             BlockOptions(block, _floats(each["damage"]), _floats(each["costs"]))
             for block, each in zip(blocks.values(), data["kinds"], strict=True)
@@ -206,7 +204,7 @@ class KnapsackProblem:
 
 
 def _finite(numbers: Floats) -> Any:
-    """Nested lists, in which what is infinite is None."""
+    """Nested lists, with None for infinite numbers."""
     found = numbers.astype(object)
     found[~np.isfinite(numbers)] = None
     return found.tolist()
@@ -214,11 +212,11 @@ def _finite(numbers: Floats) -> Any:
 
 def _floats(numbers: Any) -> Floats:
     found = np.asarray(numbers, dtype=np.float64)
-    return np.where(np.isnan(found), np.inf, found)  # which null becomes
+    return np.where(np.isnan(found), np.inf, found)  # null became NaN
 
 
 def _later(best: Floats, steps: int) -> Floats:
-    """Every budget, after these steps were spent."""
+    """The least nats within every budget after these steps are spent."""
     if not steps:
         return best
     found = np.full_like(best, np.inf)
@@ -228,9 +226,9 @@ def _later(best: Floats, steps: int) -> Floats:
 
 @dataclass(frozen=True)
 class LayerChoice:
-    """The best choice in one layer, for every budget of it and the layers before.
+    """The best choice in one layer, for every budget of this and the earlier layers.
 
-    stays: (BUCKETS + 1,) whether the layer stays. options: of each block, (BUCKETS + 1,).
+    stays: (BUCKETS + 1,) whether the layer stays. options: per block, (BUCKETS + 1,).
     """
 
     stays: npt.NDArray[np.bool_]
@@ -239,14 +237,14 @@ class LayerChoice:
 
 @dataclass(frozen=True)
 class Solutions:
-    """The solutions of a problem, for every budget. best: (BUCKETS + 1,) the least nats."""
+    """The solutions for every budget. best: (BUCKETS + 1,) the least nats."""
 
     problem: KnapsackProblem
     best: Floats
     chosen: list[LayerChoice]
 
     def at(self, bucket: int) -> Solution | None:
-        """The best candidate within a budget that has one; None where no layer would stay."""
+        """The best candidate within a feasible budget; None if no layer would stay."""
         problem, left = self.problem, bucket
         stays, options = [True] * problem.layers, []
         for layer in reversed(range(problem.layers)):
@@ -271,7 +269,7 @@ class Solutions:
         return Solution(candidate, nats, float(parts.sum()), damage)
 
     def along(self, count: int) -> Iterator[Solution]:
-        """At most `count` different ones at even steps of the logarithm of their predicted nats."""
+        """At most `count` different solutions, at even steps of log predicted nats."""
         fit = np.flatnonzero(np.isfinite(self.best))
         low, high = (float(np.clip(level, *_ends(self.best[fit]))) for level in LEVELS)
         seen = set()

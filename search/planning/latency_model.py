@@ -1,4 +1,4 @@
-"""Latency of candidates in one runtime: a sum over blocks, refitted as candidates are measured."""
+"""Latency of candidates in one runtime: a sum over blocks, refitted with every measurement."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ from paretoformer.spaces.candidate import Candidate
 from paretoformer.spaces.common.arrays import Floats
 
 RIDGE = 0.001
-"""How strongly parts are held at the runtime's speed-up of the whole, against one measurement: the
-square of the noise (3%) against the square of what a part can differ by (all of itself)."""
+"""Weight of the prior (all parts are as much faster as the whole) against one measurement: squared
+noise (3%) over the squared range of a part's factor (100%)."""
 
 OVERHEAD = 0.1
-"""Share of the whole model's time by which the constant, and what all layers have outside their
-blocks, can differ from what was timed: a runtime has calls of its own, and a layer that is timed
-alone keeps its weights in the cache."""
+"""How far the constant and the layers' time outside their blocks can be from the timed values, as a
+share of the whole model's time: a runtime has calls of its own, and a layer that is timed alone
+keeps its weights in the cache."""
 
 LEAST_REST = 0.03
-"""Share of the dense model's time that is outside its layers, at least, where it was not timed."""
+"""Minimum share of the dense model's time outside its layers, if that was not timed."""
 
 
 @dataclass(frozen=True)
 class LatencyModel:
-    """Milliseconds = constant + Σ factor · part, of the parts that were timed in torch."""
+    """Milliseconds = constant + Σ factor · part; the parts were timed in torch."""
 
     problem: KnapsackProblem
     constant: float
@@ -40,11 +40,11 @@ class LatencyModel:
         whole: tuple[Candidate, float],
         measured: Sequence[tuple[Candidate, float]],
     ) -> LatencyModel:
-        """By ridge regression on proportions, from what the runtime makes of the whole model.
+        """Ridge regression on proportions, starting from the whole model's time in the runtime.
 
-        Without any other measurement, every part is faster by the same factor as the whole. Only
-        proportions of the timed parts are used: a layer that is timed alone keeps its weights in
-        the cache, and so takes less time than inside the model.
+        Without other measurements, every part is faster by the same factor as the whole. Only
+        proportions of the timed parts count: a layer that is timed alone keeps its weights in the
+        cache, and so takes less time than inside the model.
 
         torch_dense: milliseconds of the dense model in torch. whole: the uncompressed model in this
         runtime, with milliseconds. measured: candidates in it, with milliseconds.
@@ -61,7 +61,7 @@ class LatencyModel:
         design = np.insert(np.stack(rows), 0, 1.0, axis=1)
         start = np.array([_rest(problem, torch_dense, dense), *np.ones(len(dense))])
         start *= times[0] / (start @ design[0])
-        # By how much each can differ.
+        # How far the factors can be from the start.
         scales = np.maximum(start, 1e-9)
         scales[0] = max(scales[0], OVERHEAD * times[0])
         scales[-1] = max(scales[-1], OVERHEAD * times[0] / max(dense[-1], 1e-9))
@@ -70,12 +70,12 @@ class LatencyModel:
         return cls(problem, float(solved[0]), solved[1:])
 
     def predict(self, candidate: Candidate) -> float:
-        """NaN where the problem does not know what the candidate has."""
+        """NaN if the candidate has an option that the problem does not know."""
         parts = self.problem.parts(candidate)
         return float("nan") if parts is None else self.constant + float(self.factors @ parts)
 
     def solutions(self) -> Solutions:
-        """The best candidates within every budget of this runtime's milliseconds."""
+        """The best candidates within every budget of milliseconds in this runtime."""
         return self.problem.scaled(self.factors).solve()
 
 
@@ -87,7 +87,7 @@ def _rest(problem: KnapsackProblem, torch_dense: float, parts: Floats) -> float:
 
 
 def _ridge(design: Floats, start: Floats, scales: Floats) -> Floats:
-    """Factors that bring every row of the design to 1, held at `start` in units of `scales`."""
+    """Factors that bring every row to 1, regularised towards `start` in units of `scales`."""
     missing, scaled = 1.0 - design @ start, design * scales
     left = scaled.T @ scaled + RIDGE * np.eye(len(scales))
     solved: Floats = start + scales * np.linalg.solve(left, scaled.T @ missing)

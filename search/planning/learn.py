@@ -1,8 +1,7 @@
-"""Learning: sums over blocks, corrected by what whole candidates showed.
+"""Learning: correct the sums over blocks by measurements of whole candidates.
 
 Source: SPDY (Frantar & Alistarh 2022, arXiv:2201.13096): coefficients of the layers. Differs in:
-they are fitted by least squares on what was measured, after each round, and drawn at random only to
-see something new.
+they are fitted by least squares after every round, and drawn at random only for exploration.
 """
 
 from __future__ import annotations
@@ -18,15 +17,13 @@ from paretoformer.spaces.candidate import Candidate
 from paretoformer.spaces.common.arrays import Floats
 
 DRAWN = 0.5
-"""Standard deviation of the logarithm of drawn coefficients around the fitted ones."""
+"""Standard deviation of log coefficients that are drawn around the fitted ones."""
 CAUTION = 0.05
-"""Weight, against the fit, of one unit of a coefficient's logarithm away from the others."""
+"""Regularisation: weight of squared deviations of log coefficients from their common value."""
 
 
 @dataclass(frozen=True)
 class MeasuredSolution:
-    """A solution whose nats were measured."""
-
     solution: Solution
     nats: float
 
@@ -40,12 +37,12 @@ def learn(
     progress: Callable[[int, int], None] = lambda done, total: None,
     is_late: Callable[[], bool] = lambda: False,
 ) -> tuple[KnapsackProblem, list[MeasuredSolution]]:
-    """Solve, measure, fit the coefficients to what was measured, and again.
+    """Repeat: solve, measure, fit the coefficients.
 
-    screens: candidates -> each with its nats, in any order; not the sum over its blocks. count:
-    budgets of a round. is_late: whether there is no time for a further round.
+    screens: candidates -> (candidate, measured nats) in any order. count: budgets per round.
+    is_late: whether there is no time for another round.
 
-    Returns the problem with the coefficients of the last round, and all that was screened.
+    Returns the problem with the last coefficients, and all measured solutions.
     """
     rng = np.random.default_rng(seed)
     found: dict[Candidate, MeasuredSolution] = {}
@@ -73,10 +70,7 @@ def _with(problem: KnapsackProblem, coefficients: Floats) -> KnapsackProblem:
 
 
 def coefficients(found: Sequence[MeasuredSolution], shape: tuple[int, ...]) -> Floats:
-    """Those whose sums are, in proportion, nearest to what was measured.
-
-    They are drawn to one common size, from which only measurements take them.
-    """
+    """Least-squares fit of log predicted to log measured nats, regularised to a common value."""
     rows = np.stack([each.solution.damage.ravel() for each in found])
     wanted = np.array([each.nats for each in found])
     fit = (rows.sum(axis=1) > 0) & (wanted > 0) & np.isfinite(wanted)
@@ -95,15 +89,15 @@ def coefficients(found: Sequence[MeasuredSolution], shape: tuple[int, ...]) -> F
 
 
 def best_screened(found: Sequence[MeasuredSolution], count: int) -> list[Candidate]:
-    """At most `count` of what was screened: none slower and worse than another; even in log nats,
-    the slowest first."""
+    """At most `count` non-dominated ones by milliseconds and nats, evenly spaced in log nats, the
+    slowest first."""
     known = (each for each in found if np.isfinite(each.nats))
     ordered = sorted(known, key=lambda each: (each.solution.milliseconds, each.nats))
     best: list[MeasuredSolution] = []
     for each in ordered:
         if not best or each.nats < best[-1].nats:
             best.append(each)
-    best.reverse()  # now the slowest is the first
+    best.reverse()  # the slowest first
     if len(best) <= count:
         return [each.solution.candidate for each in best]
     logs = np.log([max(each.nats, 1e-9) for each in best])

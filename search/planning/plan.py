@@ -1,7 +1,6 @@
-"""The plan of a study: what was found out about its model, kept with the run in `evidence.json`.
+"""The plan of a study: evidence about its model, kept with the run in `evidence.json`.
 
-A resumed study goes on with the plan that it began with, even where a later version knows more
-axes, mechanisms or runtimes.
+A resumed study keeps its plan, even if a later version knows more axes, mechanisms or runtimes.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ from paretoformer.spaces.common.malformed import digest_of, json_object
 from paretoformer.spaces.space import Space
 
 VERSION_1 = {"attention": "attention", "importance": "importance", "forecast": "forecast"}
-"""User attributes of the study in which runs of version 1 kept what is now in `evidence.json`."""
+"""User attributes of the study in which version 1 kept the contents of `evidence.json`."""
 
 
 @dataclass(frozen=True)
@@ -35,8 +34,8 @@ class Plan:
     """The candidates to try first, and the evidence for them.
 
     forecasts: candidates that should trade well, the slowest first. kinds: the uncompressed model
-    with another kind of something, such as a mechanism. problem: predicts candidates; None without
-    a block table. notes: what the user should know, one sentence each; not kept.
+    with another kind of a part, such as a mechanism. problem: predicts candidates; None without a
+    block table. notes: for the user, one sentence per entry; not kept.
     """
 
     evidence: Evidence
@@ -51,7 +50,7 @@ class Plan:
 
 
 def study_space(spec: Spec, evidence: Evidence, *, solved: bool) -> Space:
-    """solved: whether candidates come from a knapsack problem, which the domains must hold."""
+    """solved: candidates come from a knapsack problem, so the domains must contain them."""
     settings = {axis.name: spec.setting(axis.name) for axis in axes()}
     domains = domains_of(evidence, settings)
     if solved:
@@ -86,13 +85,13 @@ def write_plan(path: Path, plan: Plan) -> None:
         "kinds": [candidate.to_json() for candidate in plan.kinds],
         "programme": None if plan.problem is None else plan.problem.to_dict(),
     }
-    # As it is read again: JSON knows no tuples.
+    # Digest of the text as it will be read: JSON has no tuples.
     digest = digest_of(json.loads(json.dumps(kept)))
     write_atomically(path, json.dumps({**kept, "digest": digest}) + "\n")
 
 
 def read_plan(path: Path, shape: Shape) -> Plan:
-    """Raises OSError or MALFORMED when it is not what `write_plan` wrote."""
+    """Raises OSError or MALFORMED if it is not from `write_plan`."""
     kept = json_object(path.read_bytes())
     digest = kept.pop("digest", None)  # older versions wrote none
     if digest is not None and digest != digest_of(kept):
@@ -107,7 +106,7 @@ def read_plan(path: Path, shape: Shape) -> Plan:
 
 
 def evidence_of(shape: Shape, facts: Mapping[str, Any]) -> Evidence:
-    """Raises MALFORMED unless these are the facts of axes, as JSON holds them."""
+    """Raises MALFORMED if these are not facts of axes, as JSON stores them."""
     known = {axis.name: axis.facts for axis in axes()}
     return Evidence(
         shape,
@@ -116,7 +115,7 @@ def evidence_of(shape: Shape, facts: Mapping[str, Any]) -> Evidence:
 
 
 def check_plan(plan: Plan, space: Space) -> None:
-    """Raises MALFORMED when no candidate of the model comes out, or none can be predicted."""
+    """Raises MALFORMED if candidates do not fit the model or cannot be predicted."""
     starts = [start for of_axis in space.starts(*Stage).values() for start in of_axis]
     drawn = space.random(np.random.default_rng(0))
     for candidate in (drawn, space.dense, *starts, *space.forecasts, *space.kinds):
@@ -133,7 +132,7 @@ def is_of_version_1(attributes: Mapping[str, Any]) -> bool:
 
 
 def plan_of_version_1(attributes: Mapping[str, Any], shape: Shape) -> Plan:
-    """Its importance is normalised already, which changes no order."""
+    """Version 1 stored normalised importance, which keeps the order."""
     facts = {
         "heads": {"removed": attributes[VERSION_1["importance"]]},
         "attention": {"choices": attributes[VERSION_1["attention"]]},
@@ -145,7 +144,7 @@ def plan_of_version_1(attributes: Mapping[str, Any], shape: Shape) -> Plan:
 
 
 def kinds_of(space: Space) -> tuple[Candidate, ...]:
-    """The uncompressed model with each start that differs in kind, not in size."""
+    """The uncompressed model with every start that differs in kind, not in size."""
     return tuple(
         space.dense.replaced(**{name: value})
         for name, domain in space.domains.items()

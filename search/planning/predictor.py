@@ -1,6 +1,6 @@
-"""Prediction of a candidate's metrics, from the block table and from what was measured so far.
+"""Prediction of a candidate's metrics, from the block table and the measurements so far.
 
-It decides what is tried, is kept with the measurements, and is never reported.
+Predictions decide what is tried; they are stored with the measurements, but never reported.
 """
 
 from __future__ import annotations
@@ -24,13 +24,11 @@ PREDICTED = (DIVERGENCE, LATENCY, *SIZES)
 
 @dataclass(frozen=True)
 class Predictor:
-    """Predicts the candidates of one study."""
-
     space: Space
     problem: KnapsackProblem
 
     def of(self, candidate: Candidate, records: Records) -> dict[str, float]:
-        """Metric -> its value; only metrics that can be predicted."""
+        """Metric -> predicted value, for metrics that can be predicted."""
         base = self.unserved(candidate)
         found = {}
         if not candidate.seconds:
@@ -47,14 +45,14 @@ class Predictor:
         return self.space.dense.replaced(**candidate.of_stage(Stage.RUNTIME))
 
     def served(self, structure: Candidate, base: Candidate) -> Candidate:
-        """A structure with what every candidate of the study has, in the runtime of `base`."""
+        """A structure in the runtime of `base`, with the changes that every candidate has."""
         return self.space.completed(structure).replaced(**base.of_stage(Stage.RUNTIME))
 
     def latency_model(self, base: Candidate, records: Records) -> LatencyModel | None:
-        """Of the runtime of `base`; None until the uncompressed model was measured there.
+        """The model of the runtime of `base`; None until the uncompressed model is measured there.
 
-        Blocks are taken out of the uncompressed model with whatever costs no quality, such as the
-        readout of one token, where that was measured: every other candidate has it too.
+        Changes that cost no quality, such as the readout of one token, are part of the baseline
+        once they are measured, since every other candidate has them too.
         """
         torch_dense = _value(records.get(self.space.dense.id), LATENCY)
         free = self.served(self.space.dense, base)
@@ -66,7 +64,7 @@ class Predictor:
         return LatencyModel.fitted(self.problem, torch_dense, whole, measured)
 
     def _size_model(self, base: Candidate, records: Records, name: str) -> SizeModel | None:
-        """Of the runtime of `base`; None until the uncompressed model has a size there."""
+        """The model of `base`'s runtime; None until the uncompressed model has a size there."""
         whole = _value(records.get(base.id), name)
         measured = self._measured(base, records, name)
         return None if whole is None else SizeModel.fitted(whole, measured)

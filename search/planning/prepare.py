@@ -1,6 +1,6 @@
-"""Preparation: everything between a model and what to try first. It is done once for a study.
+"""Preparation, done once per study: from a model to the space to search.
 
-survey the model -> forecast what should trade well -> keep the plan -> a space to search
+survey the model -> forecast good candidates -> store the plan -> space
 """
 
 from __future__ import annotations
@@ -39,11 +39,11 @@ from paretoformer.spaces.space import Space
 
 @dataclass(frozen=True)
 class Prepared:
-    """The space of a study, and what was left out of it: axis -> value -> why.
+    """The space of a study, and what was left out of it: axis -> value -> reason.
 
     problem: predicts candidates; None without a block table.
-    begun_without: axes that did not exist yet when the run was begun.
-    notes: what the user should know, one sentence each.
+    begun_without: axes that did not exist when the run began.
+    notes: for the user, one sentence per entry.
     repairs: whether candidates are repaired.
     """
 
@@ -83,7 +83,7 @@ def prepare(
 ) -> Prepared:
     """The space of a study on its model.
 
-    is_late: whether there is no more time to measure a block table. workers: for a table that takes
+    is_late: whether there is no time left to measure a block table. workers: for a table that takes
     long; None: it is measured here.
 
     Raises:

@@ -1,6 +1,6 @@
-"""Screening one candidate: how far the answers of its structure are from the dense model's.
+"""Screening one candidate: the distance of its outputs from the dense model's.
 
-A forward pass of some texts in torch shows it; a trial also repairs, converts and times.
+It takes one forward pass over some texts in torch; a trial also repairs, converts and times.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ from paretoformer.spaces.candidate import Candidate
 from paretoformer.spaces.recovery.teacher import Teacher
 
 EXAMPLES = 64
-"""Texts that a candidate is screened on, about; of the teacher's held-out ones."""
+"""Approximate number of the teacher's held-out texts that a candidate is screened on."""
 PROCESS_BYTES = 2**29
-"""Memory of a process that has imported torch, about."""
+"""Approximate memory of a process that has imported torch."""
 NATS = "divergence"
 
 
 class Screen:
-    """Mean nats between the answers of a candidate's structure and the dense model's, in torch.
+    """Mean nats between the outputs of a candidate's structure and the dense model's, in torch.
 
-    repairs: repair each block; None: blocks stay as the cut left them.
+    repairs: repair every block; None: leave blocks as they were cut.
     """
 
     def __init__(self, teacher: Teacher, repairs: BlockRepairs | None) -> None:
@@ -37,7 +37,7 @@ class Screen:
         self._dense = teacher.held.one_in(max(1, texts // EXAMPLES))
 
     def of(self, candidate: Candidate) -> float:
-        """Infinite where a block cannot be repaired, or the model has no answer."""
+        """Infinite if a block cannot be repaired or the outputs are not finite."""
         try:
             nats = self._nats(candidate)
         except torch.linalg.LinAlgError:  # type: ignore[attr-defined]
@@ -53,12 +53,12 @@ class Screen:
 
     @property
     def nbytes(self) -> int:
-        """Size of the sums, which the workers of one machine share."""
+        """Size of the sums, which workers of one machine share."""
         return 0 if self._repairs is None else self._repairs.nbytes
 
     @property
     def worker_bytes(self) -> int:
-        """Additional memory of a worker, about: torch, the model twice, and solutions."""
+        """Approximate additional memory per worker: torch, the model twice, and solutions."""
         model = sum(each.numel() * each.element_size() for each in self._model.parameters())
         return PROCESS_BYTES + 2 * model + (KEPT_BYTES if self._repairs is not None else 0)
 

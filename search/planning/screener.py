@@ -1,4 +1,4 @@
-"""Screening many candidates: here or, where that would take long, on workers."""
+"""Screening many candidates: in this process or, if that would take long, on workers."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ from paretoformer.search.records.errors import StudyFailed, UserError
 from paretoformer.spaces.candidate import Candidate
 
 TRIED = 4
-"""How many candidates are screened here to see how long one takes."""
+"""Candidates that are screened here first, to estimate the time."""
 LONG_SECONDS = 60.0
-"""Longer work goes to workers, which need some seconds to start."""
+"""Work that takes longer goes to workers, which need some seconds to start."""
 
 Nats = Generator[tuple[Candidate, float], None, None]
 
 
 class StartsWorkers(Protocol):
-    """Starts workers that hold an evaluator. most: how many at most."""
+    """Starts workers that hold an evaluator, at most `most`."""
 
     def __call__(
         self, evaluator: Evaluates, *, most: int
@@ -35,14 +35,14 @@ class StartsWorkers(Protocol):
 
 
 class Screener:
-    """Candidates -> each once with its nats, in any order.
+    """Candidates -> (candidate, nats), once per candidate and in any order.
 
-    Workers start when they are first needed and end with the block. What they leave out, because
-    they did not start, died, or had no memory, is screened here, and they are not asked again.
+    Workers start when first needed and end with the block. If they do not start, die or run out of
+    memory, the rest is screened here, and they are not used again.
 
     workers: None, or memory for fewer than two of them: everything is screened here.
-    left: how many candidates will follow the first call; they count when the time is estimated.
-    trouble: why workers left something out; empty if they did not.
+    left: estimated number of candidates after the first call, for the estimate of the time.
+    trouble: why workers failed; empty if they did not.
     """
 
     def __init__(self, screen: Screen, workers: StartsWorkers | None = None, left: int = 0) -> None:
@@ -61,7 +61,7 @@ class Screener:
     def __exit__(self, kind: Any, *exception: Any) -> None:
         self._end_workers()
         if kind is None:
-            INTERRUPTS.check()  # for a signal that came while the dispatcher took care of them
+            INTERRUPTS.check()  # for a signal that came while the dispatcher polled
 
     def __call__(self, candidates: Sequence[Candidate]) -> Nats:
         waiting = dict.fromkeys(candidates)

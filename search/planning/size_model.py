@@ -1,6 +1,6 @@
-"""Size of candidates in one runtime, in parameters or megabytes: a sum over what they keep.
+"""Size of candidates in one runtime, in parameters or megabytes: a sum over the shares they keep.
 
-It is refitted as candidates are measured.
+It is refitted with every measurement.
 """
 
 from __future__ import annotations
@@ -14,14 +14,13 @@ from paretoformer.spaces.candidate import Candidate
 from paretoformer.spaces.common.arrays import Floats
 
 RIDGE = 1e-3
-"""How strongly the shares are held at equal ones, against one measurement: sizes have no noise, so
-hardly at all."""
+"""Weight of the prior (equal shares) against one measurement: small, since sizes have no noise."""
 
 
 @dataclass(frozen=True)
 class SizeModel:
-    """Size = whole · Σ share · kept: of embeddings and head, which stay, of the parts of a layer
-    that an axis cuts, and of the rest of a layer.
+    """Size = whole · Σ share · kept, over the embeddings and head, which stay, the parts of a layer
+    that an axis cuts, and the rest of a layer.
 
     whole: the size of the uncompressed model. shares: (parts,).
     """
@@ -31,7 +30,7 @@ class SizeModel:
 
     @classmethod
     def fitted(cls, whole: float, measured: Sequence[tuple[Candidate, float]]) -> SizeModel:
-        """By ridge regression on proportions.
+        """Ridge regression on proportions.
 
         measured: candidates in the same runtime, with their sizes.
         """
@@ -47,5 +46,5 @@ class SizeModel:
 
 
 def kept(candidate: Candidate) -> Floats:
-    """(parts,) the shares that a candidate keeps; of the uncompressed model ones."""
+    """(parts,): the shares that a candidate keeps; ones for the uncompressed model."""
     return np.array([1.0, *candidate.kept_shares])

@@ -1,4 +1,4 @@
-"""Survey: what each axis finds out about the model when a study begins."""
+"""Survey: the facts that every axis collects about the model when a study begins."""
 
 from __future__ import annotations
 
