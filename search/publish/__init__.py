@@ -1,1 +1,1 @@
-"""From records to the answer: choose, confirm, front, best, load, export, verify."""
+"""Publishing: from records to the answer; choose, confirm, front, best, load, export, verify."""

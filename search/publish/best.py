@@ -1,4 +1,4 @@
-"""Selection: the point of a front that is best by one metric under requirements on others."""
+"""Selection: the best point of a front by one metric, under requirements on others."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ ELIGIBLE = ("front", "tied", "alternative", "dense")
 
 @dataclass(frozen=True)
 class Alternative:
-    """The uncompressed model in the runtime that serves it fastest under the same requirements.
+    """The uncompressed model in its fastest runtime under the same requirements.
 
-    passed_over: how many others have better numbers, but were timed while other work ran.
+    passed_over: alternatives with better numbers that were timed while other work ran.
     """
 
     candidate: Candidate
@@ -41,12 +41,12 @@ class Alternative:
 
     @property
     def name(self) -> str:
-        """What differs from the dense model: `onnxruntime:int8`; or the dense model itself."""
+        """The differences from the dense model, such as `onnxruntime:int8`."""
         return ", ".join(cells(self.candidate).values()) or "torch as it is"
 
     @property
     def note(self) -> str:
-        """A sentence about those that were passed over, with a leading blank; mostly empty."""
+        """A sentence about passed-over alternatives, after a blank; usually empty."""
         if not self.passed_over:
             return ""
         were = "alternative with better numbers was"
@@ -57,11 +57,11 @@ class Alternative:
 
 @dataclass(frozen=True)
 class Best:
-    """A chosen point: what it is, what was measured of it, and a way to run it.
+    """A chosen point with its measurements, and how to run it.
 
-    metrics: metric -> confirmed measurement; dense: the same of the uncompressed model.
+    metrics: metric -> confirmed measurement; dense: the same for the uncompressed model.
     speedup_interval: the speed-up, and the ends of its 95% interval.
-    passed_over: how many points have better numbers, but were timed while other work ran.
+    passed_over: points with better numbers that were timed while other work ran.
     """
 
     candidate: Candidate
@@ -84,12 +84,12 @@ class Best:
 
     @property
     def disturbed(self) -> bool:
-        """Whether other work ran during one of its timings, or of the dense model's."""
+        """Whether other work ran during one of its timings or the dense model's."""
         return bool(self._disturbed)
 
     @property
     def warning(self) -> str:
-        """What to know of timings during which other work ran; mostly empty."""
+        """A sentence about timings during which other work ran; usually empty."""
         if self.disturbed:
             text = disturbance.sentence(max(m.foreign_cores for m in self._disturbed))
             return f"{text[0].upper()}{text[1:]}."
@@ -109,7 +109,7 @@ class Best:
 
     @property
     def gain(self) -> str:
-        """What it gains over the best that a user could do without compression, in one line."""
+        """The gain over the best uncompressed alternative, in one line."""
         other = self.alternative
         if other is None:
             return ""
@@ -131,17 +131,15 @@ class Best:
         return self.facts.study
 
     def load_model(self) -> Any:
-        """The compressed model as it was measured.
+        """The compressed model as it was measured, in evaluation mode and the target's dtype.
 
-        A torch module in evaluation mode and the target's dtype; or where another runtime serves
-        the point, a `Runnable`, which is called in the same way.
+        A torch module; if another runtime serves the point, a `Runnable`, called in the same way.
 
         Raises:
-            StudyError: the study's model is not where the study says, or its weights are not those
-                that were measured.
-            RunError: the point's files are lost or were changed.
+            StudyError: the study's model is missing, or its weights are not the measured ones.
+            RunError: the point's files are lost or have changed.
         """
-        from paretoformer.search.publish.load import load_point  # which needs torch
+        from paretoformer.search.publish.load import load_point  # needs torch
 
         return load_point(self.candidate, self.run, self.facts)
 
@@ -151,19 +149,19 @@ def load_best(
     minimize: str | None = None,
     require: Sequence[str] | None = None,
 ) -> Best:
-    """The point of a finished run with the least `minimize` that satisfies every requirement.
+    """The point of a finished run that is best in `minimize` and satisfies every requirement.
 
-    minimize: a metric, best by its own direction; default `RunFacts.timing`.
-    require: as `Requirement.parse` reads them; by default those of the task's quality metrics.
+    minimize: a metric, best by its own direction; default: `RunFacts.timing`.
+    require: for `Requirement.parse`; default: those of the task's quality metrics.
 
-    Warns once (`OtherMachineWarning`) where this machine is unlike the one that measured.
+    Warns once (`OtherMachineWarning`) if this machine differs from the one that measured.
 
-    The uncompressed model takes part: where nothing smaller satisfies, it is the answer. A point
-    that was timed while other work ran is the answer only if all were; `Best.warning` says so.
+    The uncompressed model takes part: it is the answer if nothing smaller satisfies. A point that
+    was timed while other work ran is the answer only if all were; `Best.warning` says so.
 
     Raises:
         UserError: no finished run, an unknown metric, or a requirement that does not parse.
-        NoAnswer: nothing satisfies; the message says what comes nearest.
+        NoAnswer: nothing satisfies; the message names the nearest point.
     """
     frame, facts = read_front(run)
     metric = minimize or facts.timing
@@ -215,13 +213,13 @@ def _satisfying(
 
 
 def _shortfall(row: pd.Series, dense: pd.Series, requirements: Sequence[Requirement]) -> float:
-    """Infinite where a runtime cannot measure the metric."""
+    """Infinite if a runtime cannot measure the metric."""
     total = sum(each.shortfall(row[each.metric], dense[each.metric]) for each in requirements)
     return float("inf") if np.isnan(total) else float(total)
 
 
 def _least(rows: pd.DataFrame, costs: pd.Series, timings: Sequence[str]) -> tuple[pd.Series, int]:
-    """The row of least cost whose `timings` ran alone, or else of all; how many cost less."""
+    """The row of least cost, if possible among those timed alone; how many rows cost less."""
     sure = disturbance.undisturbed(rows, timings)
     eligible = costs.loc[(rows if sure.empty else sure).index]
     best = int(np.argmin(eligible))
@@ -229,7 +227,7 @@ def _least(rows: pd.DataFrame, costs: pd.Series, timings: Sequence[str]) -> tupl
 
 
 def _alternative(satisfying: pd.DataFrame, timing: str) -> Alternative | None:
-    """The fastest uncompressed model among these; None in a run without alternatives."""
+    """The fastest uncompressed model of these rows; None in a run without alternatives."""
     if not (satisfying["role"] == "alternative").any():
         return None
     uncut = satisfying[satisfying["role"].isin(["alternative", "dense"])]
@@ -244,7 +242,7 @@ def _warn_of_other_machine(facts: RunFacts) -> None:
     from paretoformer.evaluators.common.target import Target, describe_machine, machine_facts
 
     there = facts.machine
-    # This machine need not have the device; then it differs, and that is what is said.
+    # If this machine lacks the device, it differs anyway, and the message says so.
     wanted = str(facts.study["target"]["device"])
     device = wanted if wanted == "cpu" or torch.cuda.is_available() else "cpu"
     here = machine_facts(Target(device))
@@ -258,7 +256,7 @@ def _warn_of_other_machine(facts: RunFacts) -> None:
 
 
 def _measurements(row: pd.Series, facts: RunFacts) -> dict[str, Measurement]:
-    """The measurements that a row of `front.parquet` holds; none where a runtime cannot tell."""
+    """The measurements in a row of `front.parquet`, without those that its runtime cannot make."""
     import pandas as pd
 
     found = {}

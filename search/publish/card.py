@@ -1,4 +1,4 @@
-"""The model card of an export: what it is, what it was made from, and what was measured of it."""
+"""The model card of an export: the model, its origin, and its measurements."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from paretoformer.spaces.common.malformed import json_object
 def model_card(best: Best, base: str, served: Sequence[str] = ()) -> str:
     """`README.md` of an export.
 
-    base: folder or Hub id of the dense model, whose card names its licence where it has one.
+    base: folder or Hub id of the dense model, whose licence the card names if it is known.
     served: the files of the candidate's runtime, relative to the export.
     """
     template = jinja2.Environment(undefined=jinja2.StrictUndefined, trim_blocks=True).from_string(
@@ -54,7 +54,7 @@ def model_card(best: Best, base: str, served: Sequence[str] = ()) -> str:
 
 
 def licence_of(base: str) -> str:
-    """As the base model's own card or metadata states it; empty where nothing does."""
+    """From the base model's own card or config; empty if there is none."""
     for name in ("README.md", "LICENSE.txt", "LICENSE"):
         path = Path(base) / name
         if not path.is_file():

@@ -1,4 +1,4 @@
-"""What is measured again: the search's front, what may be as good, and what users compare with."""
+"""The points to confirm: the search's front, points that may be as good, and the baselines."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ def chosen(
     requirements: Sequence[Requirement] = (),
     confirmed: Collection[str] = (),
 ) -> list[TrialRecord]:
-    """The dense model, then the search's front; and what lies within its intervals, if it may
-    satisfy the requirements.
+    """The dense model, the search's front, and points that may be as good and may satisfy the
+    requirements.
 
-    always: candidates that are chosen whatever they are worth, if they ran. confirmed: ids of those
-    that were measured again already, which stay as long as they may be on the front.
+    always: candidates to choose whatever their numbers, if they ran. confirmed: ids of confirmed
+    candidates, which stay as long as they may be on the front.
     """
     done = [record for record in records if record.ok]
     directions = [metric.direction for metric in objectives]
@@ -53,9 +53,9 @@ def by_importance(
     requirements: Sequence[Requirement],
     alternatives: Collection[Candidate],
 ) -> list[TrialRecord]:
-    """Dense; what may be the answer, and what that is compared with; then the others by cost.
+    """Dense; the likely answer and the alternative to compare it with; the others by cost.
 
-    picked: as `chosen` returns them.
+    picked: from `chosen`.
     """
     dense, *others = picked
     cost = next((m for m in objectives if m.role == "cost"), objectives[-1])
@@ -72,15 +72,15 @@ def by_importance(
 
 
 def dropped(records: Sequence[TrialRecord], picked: Sequence[TrialRecord]) -> list[Candidate]:
-    """The candidates that were measured and will not be measured again."""
+    """Measured candidates that will not be confirmed."""
     kept = {record.candidate for record in picked}
     return [record.candidate for record in records if record.candidate not in kept]
 
 
 class DroppedCandidates:
-    """`dropped` of `chosen`, as records come in: what is lost stays lost.
+    """`dropped` of `chosen`, incrementally: a candidate that is dropped stays dropped.
 
-    objectives, always: as of `chosen`.
+    objectives, always: as for `chosen`.
     """
 
     def __init__(self, objectives: Sequence[Metric], always: Collection[Candidate] = ()) -> None:
@@ -91,7 +91,7 @@ class DroppedCandidates:
         self._done: list[TrialRecord] = []
 
     def since(self, records: Sequence[TrialRecord]) -> list[Candidate]:
-        """Those that will not be measured again since the last call.
+        """Candidates dropped since the last call.
 
         records: all of them, by trial.
         """
@@ -110,7 +110,7 @@ class DroppedCandidates:
 def intervals(
     records: Sequence[TrialRecord], objectives: Sequence[Metric]
 ) -> tuple[Values, Values, Values]:
-    """Values, lows and highs, each (records, objectives); NaN for what failed."""
+    """Values, lows and highs, each (records, objectives); NaN for failed records."""
     missing = Measurement(np.nan, np.nan, np.nan, "")
     found = [[r.measurements.get(metric.name, missing) for metric in objectives] for r in records]
     values, lows, highs = (

@@ -1,6 +1,6 @@
-"""Confirmation: the search's front measured again, on data and in processes it never saw.
+"""Confirmation: measures the search's front again, on unseen data and in fresh processes.
 
-A search that picks the best of many noisy numbers picks lucky ones; only the second measurement is
+The best of many noisy numbers are too good (the winner's curse), so only the second measurement is
 published.
 """
 
@@ -22,21 +22,21 @@ from paretoformer.search.records.scores import Scores
 
 WHAT = "Confirming the front"
 FEW = 2
-"""Confirmations under way at once, where time may be over."""
+"""Confirmations under way at once if time may run out."""
 ALWAYS = 3
-"""Besides dense, confirmed however late it is: the answer, what it is compared with, one more."""
+"""Confirmed however late it is, apart from dense: the answer, its alternative, and one more."""
 CONFIRMED = "confirmed:"
-"""User attributes of the study: this and a candidate's id hold its confirmation, without the scores
-of single examples; before there were `Scores`, with them."""
+"""Prefix of user attributes of the study; with a candidate's id, the key of its confirmation. Older
+versions stored the scores of single examples there, too."""
 
 
 def confirmed_ids(study: optuna.Study) -> list[str]:
-    """Ids of the candidates that were confirmed so far."""
+    """Ids of the candidates that are confirmed so far."""
     return [key.removeprefix(CONFIRMED) for key in study.user_attrs if key.startswith(CONFIRMED)]
 
 
 def confirmations(study: optuna.Study) -> dict[str, TrialRecord]:
-    """What was confirmed so far: candidate id -> its record."""
+    """Candidate id -> its confirmation so far."""
     texts = study.user_attrs
     return {key: TrialRecord.from_json(texts[CONFIRMED + key]) for key in confirmed_ids(study)}
 
@@ -50,15 +50,15 @@ def confirm(
     is_over: Callable[[], bool] = lambda: False,
     scores: Scores | None = None,
 ) -> dict[str, TrialRecord]:
-    """Measure these records' candidates again, the dense model first, the others in random order.
+    """Measure these records' candidates again: the dense model first, the others in random order.
 
-    What an earlier run had confirmed is kept, but what it had to time while other work ran is timed
-    again, whatever the time.
+    Confirmations of an earlier run are kept, but timings during which other work ran are repeated,
+    even if time is over.
 
     pipeline: makes one on fresh workers and the split `confirm`; called only if work is left.
-    seed: of the order; None: as they come, few at a time, since time may be over before all are.
-    progress: called with how many are done. is_over: whether to begin no more than `ALWAYS`.
-    scores: where those of single examples are kept; None: with the records.
+    seed: of the order; None: in the given order and a few at a time, since time may run out.
+    progress: called with the number done. is_over: whether to begin no more than `ALWAYS`.
+    scores: where scores of single examples are kept; None: with the records.
 
     Returns candidate id -> its confirmation.
 
@@ -105,7 +105,7 @@ def confirm(
     most = FEW if seed is None else lane.capacity
     for record in missing:
         if record is not dense:
-            if len(lane) >= most:  # a few at a time: what is whole is stored
+            if len(lane) >= most:  # a few at a time, so that finished ones are stored
                 collect()
             late = is_over() and len(settled) - 1 + len(lane) >= ALWAYS
             if record.candidate.id in confirmed or not late:
@@ -116,7 +116,7 @@ def confirm(
 
 
 def _together(before: TrialRecord | None, again: TrialRecord) -> TrialRecord:
-    """An earlier confirmation with new timings in place of its own, unless these failed."""
+    """An earlier confirmation with its timings replaced, unless the new ones failed."""
     if before is None:
         return again
     if not again.ok:

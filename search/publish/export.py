@@ -1,4 +1,4 @@
-"""Export: a chosen point as a folder that serves it, with the numbers that were measured of it."""
+"""Export: a chosen point as a folder that can be loaded, with its measured numbers."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ from paretoformer.spaces.models.surgery import count_parameters
 from paretoformer.spaces.persist import save_compressed, served
 
 MEASURED = "measured.json"
-"""What was measured of the model, and how: `verify` compares with it."""
+"""The file with the model's measurements, which `verify` compares with."""
 
 
 def export_best(best: Best, directory: Path) -> int:
-    """Write the point's model, tokenizer and card; the folder appears whole or not at all.
+    """Write the point's model, tokenizer and card; the folder appears complete or not at all.
 
-    Returns the number of its parameters.
+    Returns the number of parameters.
 
     Raises:
-        StudyError: the study's model is not where the study says, or has other weights.
-        RunError: the point's files are lost or were changed.
+        StudyError: the study's model is missing or has other weights.
+        RunError: the point's files are lost or have changed.
         DiskFull: there is no room for the folder.
     """
     with room_on(directory):
@@ -63,7 +63,7 @@ def base_model(best: Best) -> str:
 
 
 def measured(best: Best) -> dict[str, Any]:
-    """What the front says of a point and of the dense model, and of which study it is."""
+    """The numbers of a point and of the dense model, and the study that measured them."""
     return {
         "version": 1,
         "trial": best.trial,
@@ -82,7 +82,7 @@ def measured(best: Best) -> dict[str, Any]:
 
 
 def _copy(source: str, patterns: Sequence[str], folder: Path) -> None:
-    """Files of the uncompressed model, a folder or Hub id, that other libraries look for."""
+    """Copy files of the uncompressed model, a folder or Hub id, that other libraries look for."""
     if not patterns:
         return
     there = Path(source)

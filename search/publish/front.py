@@ -1,4 +1,4 @@
-"""The published front: confirmed numbers, what the search saw, and the role of each point."""
+"""The published front: confirmed numbers, the search's numbers, and the role of every point."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def published_table(
     sampled: Sequence[str],
     alternatives: Collection[Candidate] = (),
 ) -> pa.Table:
-    """`front.parquet`: confirmed numbers beside what the search saw, and the role of each point.
+    """`front.parquet`: confirmed numbers, the search's numbers, and the role of every point.
 
     searched: the dense model's record, then those of the search's front.
     alternatives: the uncompressed model in other runtimes, which always keep that role.
@@ -58,9 +58,9 @@ def published_table(
 def _standing(
     records: Sequence[TrialRecord], objectives: Sequence[Metric]
 ) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
-    """Which of these are not dominated, and which are clearly dominated.
+    """Masks: not dominated; clearly dominated.
 
-    What was timed while other work ran may be better than its number says: it is never clearly
+    A point that was timed while other work ran may be better than its numbers: it is never clearly
     dominated, and dominates nothing.
     """
     values, lows, highs = intervals(records, objectives)
@@ -86,7 +86,7 @@ def _role(
     best: bool,
     worse: bool,
 ) -> str:
-    """What a point is; best: not dominated, worse: clearly dominated."""
+    """best: not dominated. worse: clearly dominated."""
     if seen.candidate.is_dense:
         return "dense"
     if seen.candidate in alternatives and again.ok:
@@ -99,10 +99,10 @@ def _value(measured: Measurements, name: str) -> float | None:
 
 
 def _difference(name: str, measured: Measurements, dense: Measurements) -> dict[str, float | None]:
-    """A score minus the dense model's on the same examples: its mean and 95% interval.
+    """A score minus the dense model's on the same examples: mean and 95% interval.
 
-    Paired: what both models answer alike tells nothing of their difference, so the interval is far
-    narrower than those of the two scores.
+    Paired: examples that both models answer alike add no noise, so the interval is far narrower
+    than those of the two scores.
     """
     keys = [f"{name}{end}" for end in DIFFERENCE]
     if name not in measured or not measured[name].samples:
@@ -118,7 +118,7 @@ def _difference(name: str, measured: Measurements, dense: Measurements) -> dict[
 
 
 def _speedup(measured: Measurements, dense: Measurements, timing: str) -> dict[str, float | None]:
-    """Dense time over this one's, with the interval of the latter's."""
+    """Dense time over this one's, with the interval of the latter."""
     time, reference = measured.get(timing), dense.get(timing)
     if time is None or reference is None:
         return {"speedup": None, "speedup_low": None, "speedup_high": None}

@@ -1,4 +1,4 @@
-"""Loading a chosen point: the weights that were measured, or a refusal."""
+"""Loading a chosen point, with a check that its weights are the measured ones."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ def built_point(candidate: Candidate, run: Path, facts: RunFacts) -> Compressed:
     """The point as it was measured: its torch model, and what runs it.
 
     Raises:
-        StudyError: the dense model is not there, or has other weights.
-        RunError: the point's files are lost or were changed.
+        StudyError: the dense model is missing or has other weights.
+        RunError: the point's files are lost or have changed.
     """
     dense = checked_dense(run, facts)
     target = facts.study["target"]
@@ -45,7 +45,7 @@ def built_point(candidate: Candidate, run: Path, facts: RunFacts) -> Compressed:
 
 
 def artifact_folder(candidate: Candidate, run: Path) -> Path:
-    """Where the run keeps the files of a point, unchanged since they were measured."""
+    """The run's folder with a point's files, unchanged since they were measured."""
     folder = RunFolder(run).models / candidate.id
     try:
         read_artifact(folder)
@@ -55,15 +55,15 @@ def artifact_folder(candidate: Candidate, run: Path) -> Path:
 
 
 def _threads(facts: RunFacts) -> int:
-    """Those of the study, as far as this process may have them."""
+    """The study's threads; in runs that did not record them, this process's."""
     return int(facts.machine.get("threads") or torch.get_num_threads())
 
 
 def checked_dense(run: Path, facts: RunFacts) -> nn.Module:
-    """The study's dense model in the dtype of the target, once it is known to be the measured one.
+    """The study's dense model in the target's dtype, checked to be the measured one.
 
     Raises:
-        StudyError: it is not there, or has other weights.
+        StudyError: it is missing or has other weights.
     """
     spec = stored_spec(facts.study, str(run))
     model = load_dense(spec)

@@ -12,7 +12,7 @@ from paretoformer.search.report.cells import number
 
 
 def answer(folder: Path) -> str:
-    """What `best` gives without options, and how to have it; or what comes nearest."""
+    """The answer of `best` without options, and how to export it; or the nearest point."""
     try:
         found = load_best(folder)
     except NoAnswer as error:

@@ -1,4 +1,4 @@
-"""Verify: an exported model measured again here, compared with what its card says."""
+"""Verify: measure an exported model again on this machine, and compare with its card."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ from paretoformer.spaces.runtimes.torch_runtime import TorchRunnable
 
 @dataclass(frozen=True)
 class Verified:
-    """measured: what the folder says, as `export` wrote it. dense, here: measured in this process.
+    """measured: from the folder, as `export` wrote it. dense, here: measured in this process.
 
-    here has what could be measured again.
+    here: only the metrics that could be measured again.
     """
 
     measured: dict[str, Any]
@@ -48,11 +48,11 @@ def verify(directory: Path, progress: Progress = silent) -> Verified:
     """Score and time the model in `directory` again, on its study's confirmation examples.
 
     Raises:
-        UserError: the folder is no export, or the study's model or data are not here.
+        UserError: the folder is not an export, or the study's model or data are missing.
     """
     facts = read_measured(directory)
     spec = stored_spec(facts["study"], str(directory / MEASURED))
-    # Before anything is loaded: a runtime takes its threads from torch's when it is opened.
+    # Before loading: a runtime takes its thread count from torch when it is opened.
     spec = _within(spec, physical_cores())
     set_threads(spec.target.threads or 1)
     try:
@@ -82,7 +82,7 @@ class _Metric(BaseModel):
 
 
 class _Measured(BaseModel):
-    """What is read of `measured.json`."""
+    """The keys of `measured.json` that are read."""
 
     speedup: list[float] = Field(min_length=3, max_length=3)
     study: dict[str, Any]
@@ -91,10 +91,10 @@ class _Measured(BaseModel):
 
 
 def read_measured(directory: Path) -> dict[str, Any]:
-    """What `export` wrote of the model in a folder.
+    """The file that `export` wrote about the model in a folder.
 
     Raises:
-        UserError: the folder is no export, or the file is damaged.
+        UserError: the folder is not an export, or the file is damaged.
     """
     try:
         facts = json_object((directory / MEASURED).read_bytes())
@@ -105,7 +105,7 @@ def read_measured(directory: Path) -> dict[str, Any]:
 
 
 def _within(spec: Spec, cores: int) -> Spec:
-    """The study with no more threads than this machine has cores for."""
+    """The study, with at most as many threads as this machine has cores."""
     threads = min(spec.target.threads or cores, cores)
     return spec.model_copy(update={"target": spec.target.model_copy(update={"threads": threads})})
 
@@ -113,7 +113,7 @@ def _within(spec: Spec, cores: int) -> Spec:
 def _measured(
     subject: Subject, spec: Spec, model: Any, reference: Measurements | None
 ) -> Measurements:
-    """Of the exported model, or of the dense one where there is none."""
+    """Measurements of the exported model; without `model`, of the dense one."""
     dense = subject.model.to(subject.target.device, subject.target.torch_dtype)
     runnable = TorchRunnable(dense) if model is None else _runnable(model)
     bench = Bench(
@@ -136,5 +136,5 @@ def _runnable(model: Any) -> Runnable:
 
 
 def _placed(model: Any, subject: Subject) -> Any:
-    """On the study's device, where torch serves it."""
+    """On the study's device, if torch serves it."""
     return model.to(subject.target.device) if isinstance(model, nn.Module) else model

@@ -1,1 +1,1 @@
-"""The ground floor: trial records, requirements, dominance, Parquet, the run folder."""
+"""Records: trial records, requirements, dominance, Parquet, the run folder."""

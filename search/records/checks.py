@@ -1,7 +1,6 @@
-"""What the files of a run must hold, so that everything which reads them can rely on it.
+"""Checks of a run's files, made once when they are read, so that all later code can rely on them.
 
-Files are checked once, where they are read: a command on a damaged run ends with the name of the
-file and of what is wrong in it.
+A command on a damaged run ends with the file's name and the fault.
 """
 
 from __future__ import annotations
@@ -32,7 +31,7 @@ class _Conditions(BaseModel):
 
 
 def check_columns(table: pa.Table, facts: RunFacts, *, published: bool) -> None:
-    """Raises ValueError when columns are missing, or have another type than their schema says.
+    """Raises ValueError if columns are missing or have another type than in the schema.
 
     published: of `front.parquet`, else of `trials.parquet`.
     """
@@ -43,7 +42,7 @@ def check_columns(table: pa.Table, facts: RunFacts, *, published: bool) -> None:
     optional = set(filter(is_optional, wanted.names))
     for phase in Phase:
         spans = {span_column(phase, key) for key in SPAN}
-        if spans.isdisjoint(there.names):  # in runs of before there was this phase
+        if spans.isdisjoint(there.names):  # the run is older than this phase
             optional |= spans
     for column in wanted:
         if column.name in there.names:
@@ -55,7 +54,7 @@ def check_columns(table: pa.Table, facts: RunFacts, *, published: bool) -> None:
 
 
 def _class(kind: pa.DataType) -> str:
-    """What a type holds, whatever its width: other programs write wider texts and whole numbers."""
+    """A type without its width: other programs write wider texts and integers."""
     if pa.types.is_list(kind):
         return f"list of {_class(kind.value_type)}"
     if pa.types.is_integer(kind) or pa.types.is_floating(kind):
@@ -64,7 +63,7 @@ def _class(kind: pa.DataType) -> str:
 
 
 def check_rows(frame: pd.DataFrame, facts: RunFacts, *, published: bool) -> None:
-    """Raises ValueError when a row does not say which candidate it is and what became of it."""
+    """Raises ValueError if a row does not name its candidate and its outcome."""
     needed = ("trial", "candidate_id", "candidate", "state", *(("role",) if published else ()))
     for name in needed:
         if frame[name].isna().any():

@@ -1,4 +1,4 @@
-"""A full disk: found in whatever was raised, and said in one line that names the file system."""
+"""A full disk: found in any exception, and reported in one line that names the file system."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ WORDS = (
     "disk is full",  # SQLite, Ray
     "disk quota exceeded",
     "could not extend file",  # PostgreSQL
-    "no usable temporary directory",  # Python, which tries to write into each
+    "no usable temporary directory",  # Python, which tries to write into several
 )
 PERHAPS = "disk i/o error"
-"""What SQLite says of a full disk, too, where its write-ahead log does not fit."""
+"""SQLite's message if its write-ahead log does not fit on the disk, but for other faults, too."""
 NEARLY_NOTHING = 1_000_000
-"""Bytes that are free where `PERHAPS` means a full disk."""
+"""With fewer free bytes, `PERHAPS` means a full disk."""
 REMEDY = "Make room there, and run the same command again: it goes on from what was finished."
 
 
 @contextmanager
 def room_on(*places: Path) -> Iterator[None]:
-    """Within, a full disk is a `DiskFull`, whoever noticed it and whatever wrapped it.
+    """Within the block, any exception that a full disk caused becomes `DiskFull`.
 
-    places: where files are written, besides the temporary folder.
+    places: where files are written, apart from the temporary folder.
     """
     try:
         yield
@@ -42,7 +42,7 @@ def room_on(*places: Path) -> Iterator[None]:
 
 
 def is_full(error: BaseException, *places: Path) -> bool:
-    """Whether an error, or one from which it was raised, is about a full disk."""
+    """Whether an error, or one of its causes, is about a full disk."""
     said = [str(each).lower() for each in _chain(error)]
     if any(getattr(each, "errno", None) in NUMBERS for each in _chain(error)):
         return True
@@ -53,12 +53,11 @@ def is_full(error: BaseException, *places: Path) -> bool:
 
 
 def says_full(text: str) -> bool:
-    """Whether a message is that of a full disk."""
     return any(words in text.lower() for words in WORDS)
 
 
 def _chain(error: BaseException) -> Iterator[BaseException]:
-    """The error and those from which it was raised."""
+    """The error and its causes."""
     seen: set[int] = set()
     left: BaseException | None = error
     while left is not None and id(left) not in seen:
@@ -68,7 +67,7 @@ def _chain(error: BaseException) -> Iterator[BaseException]:
 
 
 def _full_place(error: BaseException, places: tuple[Path, ...]) -> Path:
-    """The file that an error names, or of the places that with the least room."""
+    """The file that an error names, or else the place with the least room."""
     for each in _chain(error):
         if isinstance(each, OSError) and each.errno in NUMBERS and isinstance(each.filename, str):
             return Path(each.filename)
@@ -78,17 +77,17 @@ def _full_place(error: BaseException, places: tuple[Path, ...]) -> Path:
 def _temporary() -> Path:
     try:
         return Path(tempfile.gettempdir())
-    except FileNotFoundError:  # none of those that are tried can be written
+    except FileNotFoundError:  # no candidate can be written
         return Path(os.environ.get("TMPDIR", "/tmp"))
 
 
 def _free(place: Path) -> int:
-    """Bytes, on the file system of a place that may not exist yet."""
+    """Bytes; the place may not exist yet."""
     return shutil.disk_usage(_existing(place)).free
 
 
 def _existing(place: Path) -> Path:
-    """The place, or the nearest folder above it that exists."""
+    """The place, or the nearest parent that exists."""
     there = place.absolute()
     while not there.exists():
         there = there.parent

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 MARK = "!"
 ENDING = "_disturbed"
-"""Of the columns that say it."""
+"""Suffix of the columns with the flag."""
 
 
 def is_disturbed(row: pd.Series[Any], names: Iterable[str]) -> bool:
@@ -26,19 +26,19 @@ def is_disturbed(row: pd.Series[Any], names: Iterable[str]) -> bool:
 
 
 def undisturbed(rows: pd.DataFrame, names: Iterable[str]) -> pd.DataFrame:
-    """The rows of which none of these metrics was timed while other work ran."""
+    """The rows in which none of these metrics was timed while other work ran."""
     names = list(names)
     sure = [not is_disturbed(row, names) for _, row in rows.iterrows()]
     return rows.loc[np.array(sure, dtype=bool)]
 
 
 def mark(row: pd.Series[Any], name: str) -> str:
-    """What stands behind the number of a metric."""
+    """The mark after a metric's number."""
     return f" {MARK}" if is_disturbed(row, [name]) else ""
 
 
 def of_rows(rows: pd.DataFrame) -> str:
-    """What is to be said of a table with these rows; empty where nothing is."""
+    """A sentence about a table with these rows; empty if no number is disturbed."""
     names = [str(c).removesuffix(ENDING) for c in rows.columns if str(c).endswith(ENDING)]
     marked = [
         _foreign_cores(row, name)
@@ -50,7 +50,7 @@ def of_rows(rows: pd.DataFrame) -> str:
 
 
 def sentence(cores: float) -> str:
-    """cores: that others kept busy, at most."""
+    """cores: the most that other work kept busy."""
     return (
         f"timed beside other work: {cores:.1f} cores were busy; run the same command again to time "
         "it anew"
@@ -58,7 +58,7 @@ def sentence(cores: float) -> str:
 
 
 def conditions_of(row: pd.Series[Any], name: str) -> dict[str, float]:
-    """What the machine did meanwhile, as the row keeps it."""
+    """The load of the machine during the timing, from the row."""
     text = row.get(f"{name}_conditions")
     return dict(json.loads(text)) if isinstance(text, str) else {}
 

@@ -1,4 +1,4 @@
-"""The front: the non-dominated points, and how much of the objective space they dominate."""
+"""The front: the non-dominated points, and the hypervolume they dominate."""
 
 from __future__ import annotations
 
@@ -14,22 +14,21 @@ from paretoformer.evaluators.common.directions import Direction
 Values = npt.NDArray[np.float64]
 """Objective values: (points, objectives)."""
 AT_ONCE = 128
-"""Points that are compared with all others at once, so that memory does not grow with the square of
-their number."""
+"""Points compared with all others at once, so that memory does not grow quadratically."""
 
 
 def nondominated(values: Values, directions: Sequence[Direction]) -> npt.NDArray[np.bool_]:
-    """Which points no other point dominates; equal points do not dominate each other.
+    """(points,) bool: whether no other point dominates it; equal points do not dominate.
 
-    One point dominates another when it is at least as good in every objective and better in one. A
+    A point dominates another if it is at least as good in every objective and better in one. A
     point with a NaN is not on the front and dominates nothing.
 
-    values: (points, objectives). Returns (points,) bool.
+    values: (points, objectives).
     """
     costs = as_costs(values, directions)
     mask: npt.NDArray[np.bool_] = np.logical_not(np.isnan(costs).any(axis=1))
     if mask.any():
-        # Dominance asks only which is larger, so ranks serve; moocore aborts on infinities.
+        # Dominance depends only on order, so ranks are enough; moocore aborts on infinities.
         ranks = np.stack([rankdata(column, method="dense") for column in costs[mask].T], axis=1)
         mask[mask] = moocore.is_nondominated(ranks, keep_weakly=True)
     return mask
@@ -38,12 +37,12 @@ def nondominated(values: Values, directions: Sequence[Direction]) -> npt.NDArray
 def clearly_dominated(
     values: Values, lows: Values, highs: Values, directions: Sequence[Direction]
 ) -> npt.NDArray[np.bool_]:
-    """Which points are dominated by one whose interval is better, apart from theirs, somewhere.
+    """(points,) bool: points dominated by one whose interval is disjoint and better somewhere.
 
-    A point that is dominated by its value alone, while all intervals overlap, may be as good. A
-    point with a NaN is clearly dominated, and dominates nothing.
+    A point that is dominated by value alone, while all intervals overlap, may be as good. A point
+    with a NaN is clearly dominated, and dominates nothing.
 
-    values, lows, highs: (points, objectives), the intervals' ends as measured. Returns (points,).
+    values, lows, highs: (points, objectives), ends of the intervals as measured.
     """
     points = _points(values, lows, highs, directions)
     lost: npt.NDArray[np.bool_] = np.any(np.isnan(points[:, 0]), axis=1)
@@ -54,18 +53,18 @@ def clearly_dominated(
 
 
 class Standing:
-    """`clearly_dominated` of points that come one by one: each is compared once with the others."""
+    """`clearly_dominated` for points that come one by one: every pair is compared once."""
 
     def __init__(self, directions: Sequence[Direction]) -> None:
         self._directions = directions
-        self._points = np.empty((0, 3, len(directions)))  # with room for more
+        self._points = np.empty((0, 3, len(directions)))  # grows by doubling
         self._lost = np.empty(0, dtype=bool)
         self._count = 0
 
     def add(self, values: Values, lows: Values, highs: Values) -> list[int]:
-        """Add one point, each (1, objectives), and say which points are clearly dominated since.
+        """Add one point, given as (1, objectives) arrays; returns the newly clearly dominated ones.
 
-        Points are numbered as they came.
+        Points are numbered in order of arrival.
         """
         (point,) = _points(values, lows, highs, self._directions)
         count = self._count
@@ -82,13 +81,13 @@ class Standing:
 
 
 def _points(values: Values, lows: Values, highs: Values, directions: Sequence[Direction]) -> Values:
-    """Points with their intervals, to be minimised: (points, (cost, best, worst), objectives)."""
+    """Points with intervals, to be minimised: (points, (cost, best, worst), objectives)."""
     costs, low, high = (as_costs(each, directions) for each in (values, lows, highs))
     return np.stack((costs, np.minimum(low, high), np.maximum(low, high)), axis=1)
 
 
 def _clearly(one: Values, other: Values) -> npt.NDArray[np.bool_]:
-    """Whether one point clearly dominates another, each as `_points` has them."""
+    """Whether one point clearly dominates another; both are from `_points`."""
     cost, than = one[..., 0, :], other[..., 0, :]
     dominates = (cost <= than).all(axis=-1) & (cost < than).any(axis=-1)
     apart = (one[..., 2, :] < other[..., 1, :]).any(axis=-1)
@@ -96,7 +95,7 @@ def _clearly(one: Values, other: Values) -> npt.NDArray[np.bool_]:
 
 
 def hypervolume(values: Values, directions: Sequence[Direction], reference: Values) -> float:
-    """The volume that the points dominate, up to `reference` (objectives,)."""
+    """The volume that the points dominate up to `reference` (objectives,)."""
     costs = as_costs(values, directions)
     costs = costs[~np.isnan(costs).any(axis=1)]
     ref = as_costs(reference[None], directions)[0]
@@ -104,7 +103,7 @@ def hypervolume(values: Values, directions: Sequence[Direction], reference: Valu
 
 
 def as_costs(values: Values, directions: Sequence[Direction]) -> Values:
-    """The same points with every objective to be minimised."""
+    """The points with every objective to be minimised."""
     signs = np.array([-1.0 if direction == "maximize" else 1.0 for direction in directions])
     costs: Values = np.asarray(values, dtype=np.float64).reshape(-1, len(signs)) * signs
     return costs

@@ -1,10 +1,10 @@
-"""Errors that a user can fix, each with the exit status of its command.
+"""Errors that a user can fix, with the exit status of the command.
 
 ParetoformerError
-├── UserError            2   the input is wrong: what, and how to fix it
+├── UserError            2   wrong input: what is wrong, and how to fix it
 │   ├── StudyError           the study file
 │   ├── RunError             the run folder
-│   └── DiskFull             a file system without room; the same command goes on when there is some
+│   └── DiskFull             no room; the same command continues once there is some
 ├── NoAnswer             1   the search ran, but nothing satisfies the requirement
 ├── StudyFailed          1   the dense model itself cannot be measured
 └── Stopped              130 or 143, as a shell reports SIGINT and SIGTERM
@@ -44,15 +44,15 @@ class StudyFailed(ParetoformerError):
 
 
 class OtherMachineWarning(UserWarning):
-    """A front was measured on a machine unlike this one."""
+    """A front was measured on a machine that differs from this one."""
 
 
 class UncheckedWarning(UserWarning):
-    """Something that should be compared was not recorded, so it is taken as it is."""
+    """Something cannot be checked, because the run did not record it."""
 
 
 class Interrupted(KeyboardInterrupt):
-    """SIGINT or SIGTERM arrived. Of this kind, because Ray's waits let no other one through."""
+    """SIGINT or SIGTERM; a `KeyboardInterrupt`, since Ray's waits let nothing else through."""
 
     def __init__(self, signal_number: int) -> None:
         super().__init__(signal_number)
@@ -60,8 +60,6 @@ class Interrupted(KeyboardInterrupt):
 
 
 class Stopped(ParetoformerError):
-    """A command was interrupted."""
-
     def __init__(self, interrupted: Interrupted) -> None:
         super().__init__(
             "Interrupted. What was finished is kept: the same command goes on from there."

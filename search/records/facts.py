@@ -1,4 +1,4 @@
-"""The facts of a run: what its Parquet files must say for their numbers to mean something."""
+"""The facts of a run: the metadata of its Parquet files, without which numbers mean nothing."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from paretoformer.evaluators.common.directions import Direction, Role
 from paretoformer.spaces.common.malformed import one_line
 
 LATENCY = "latency_ms"
-"""Metric that every run measures: speed-ups are its ratios."""
+"""A metric that every run measures, for speed-ups."""
 
 
 @dataclass(frozen=True)
 class MetricFacts:
     """One metric as the run measured it.
 
-    requirement: what `best` asks of it by default; empty for a cost.
+    requirement: default requirement of `best`; empty for a cost.
     """
 
     unit: str
@@ -29,10 +29,10 @@ class MetricFacts:
 
 
 def compared_timing(units: Mapping[str, str]) -> str:
-    """The timing that speed-ups are ratios of, and `best` minimises: latency, unless the study has
-    another one as an objective and not latency.
+    """The timing for speed-ups, which `best` minimises by default: latency, unless the study has
+    only another timing as an objective.
 
-    units: of its objectives, by name.
+    units: objective -> unit.
     """
     timings = [name for name, unit in units.items() if unit == "ms"]
     return timings[0] if timings and LATENCY not in timings else LATENCY
@@ -40,13 +40,13 @@ def compared_timing(units: Mapping[str, str]) -> str:
 
 @dataclass(frozen=True)
 class RunFacts:
-    """What travels with every table of a run.
+    """The metadata of a run's tables.
 
     study: the resolved study file. machine: as in `machine.json`.
-    model_digest: of the dense model's weights; empty in a run of before it was kept.
-    left_out: axis -> what the study did not try -> why.
-    required: what the study asks of an answer; empty where the metrics say it.
-    remarks: what the user should know about the data and the model.
+    model_digest: of the dense model's weights; empty in runs that did not keep it.
+    left_out: axis -> value that was not tried -> reason.
+    required: the study's own requirements; empty: those of the metrics.
+    remarks: remarks on the data and the model, for the user.
     """
 
     study: Mapping[str, Any]
@@ -60,16 +60,15 @@ class RunFacts:
 
     @property
     def timing(self) -> str:
-        """As `compared_timing` has it."""
         return compared_timing({name: self.metrics[name].unit for name in self.objectives})
 
     def to_dict(self) -> dict[str, Any]:
-        """As JSON can hold it."""
+        """For JSON."""
         return asdict(self)
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> RunFacts:
-        """Raises MALFORMED when something is missing, or of another type."""
+        """Raises MALFORMED if a key is missing or has the wrong type."""
         _Described.model_validate(dict(data))
         metrics = {n: {**_default_role(n, each), **each} for n, each in data["metrics"].items()}
         facts = _ADAPTER.validate_python({**data, "metrics": metrics})
@@ -81,12 +80,12 @@ class RunFacts:
         return facts
 
     def named(self, role: str) -> list[str]:
-        """The metrics of one role, in the order of the files."""
+        """The metrics with this role, in the order of the files."""
         return [name for name, metric in self.metrics.items() if metric.role == role]
 
     @property
     def requirements(self) -> tuple[str, ...]:
-        """What `best` asks for by default."""
+        """The default requirements of `best`."""
         default = tuple(m.requirement for m in self.metrics.values() if m.requirement)
         return self.required or default
 
@@ -103,14 +102,14 @@ _ADAPTER = TypeAdapter(RunFacts)
 
 
 def _default_role(name: str, metric: Mapping[str, Any]) -> dict[str, str]:
-    """A run of before there were roles had one quality, which was maximised: accuracy."""
+    """Runs written before roles existed had one quality, which was maximised: accuracy."""
     if metric.get("direction") == "maximize":
         return {"role": "quality", "requirement": f"{name}>=dense-0.01"}
     return {"role": "cost"}
 
 
 class _Part(BaseModel):
-    """Keys that are read; others, of older and newer versions, may stand there too."""
+    """Only the keys that are read; older and newer versions may have others."""
 
     model_config = ConfigDict(extra="allow", strict=True)
 
@@ -176,7 +175,7 @@ class _Described(_Part):
 
 
 def fault(error: BaseException) -> str:
-    """What is wrong, in one line: `study.name: field required`."""
+    """The fault in one line: `study.name: field required`."""
     if not isinstance(error, ValidationError):
         return one_line(error)
     first = error.errors()[0]

@@ -1,4 +1,4 @@
-"""The Parquet files of a run: written whole, with the facts of the run in their schema."""
+"""The Parquet files of a run, written atomically, with the run's facts as metadata."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ if TYPE_CHECKING:
     import pandas as pd
 
 METADATA = b"paretoformer"
-"""The key under which a Parquet file holds schema version, study, machine and versions."""
+"""Metadata key of a Parquet file: schema version, study, machine and versions."""
 
 
 class TrialsFile:
-    """`trials.parquet`, kept up to date while the search runs.
+    """`trials.parquet`, updated while the search runs.
 
-    It is a view: Optuna's storage holds every record. So it may lag (`Throttle`).
+    Optuna's storage holds every record, so this file may lag (`Throttle`).
     """
 
     def __init__(
@@ -68,7 +68,7 @@ class TrialsFile:
 
 
 def write_table(table: pa.Table, path: Path, facts: RunFacts) -> None:
-    """Write a Parquet file whole, with our metadata in its schema."""
+    """Write a Parquet file atomically, with our metadata."""
     data = {"schema_version": SCHEMA_VERSION, **facts.to_dict()}
     own = {METADATA: json.dumps(data).encode()}
     table = table.replace_schema_metadata({**(table.schema.metadata or {}), **own})
@@ -112,7 +112,7 @@ def _damaged(path: Path, error: BaseException) -> RunError:
 
 
 def read_front(run: str | Path) -> tuple[pd.DataFrame, RunFacts]:
-    """Every row of a run's `front.parquet`, and its metadata: study, machine, metrics, objectives.
+    """All rows of a run's `front.parquet`, and its metadata.
 
     Raises:
         RunError: no run there, its search is not finished, or the file is damaged.
@@ -132,24 +132,24 @@ def read_front(run: str | Path) -> tuple[pd.DataFrame, RunFacts]:
 
 
 def read_trials(folder: RunFolder, facts: RunFacts) -> pd.DataFrame:
-    """Every row of a finished run's `trials.parquet`; facts: of its front.
+    """All rows of a finished run's `trials.parquet`. facts: of its front.
 
     Raises:
-        RunError: the file is missing or damaged, or lacks what the front has.
+        RunError: the file is missing or damaged, or lacks something that the front has.
     """
     table, _ = read_table(folder.trials)
     return _checked(table, facts, folder.trials, published=False)
 
 
 def _checked(table: pa.Table, facts: RunFacts, path: Path, *, published: bool) -> pd.DataFrame:
-    """The rows, once it is known that they can be relied on.
+    """The rows, after checks.
 
     Raises:
-        RunError: they, or the facts, cannot.
+        RunError: the rows or the facts are damaged.
     """
     try:
         check_columns(table, facts, published=published)
-        # Not by what the file says of pandas, for another program may have written that.
+        # Without pandas metadata, which another program may have written.
         frame: pd.DataFrame = table.replace_schema_metadata(None).to_pandas()
         check_rows(frame, facts, published=published)
     except (pa.ArrowException, *MALFORMED) as error:
@@ -158,10 +158,10 @@ def _checked(table: pa.Table, facts: RunFacts, path: Path, *, published: bool) -
 
 
 def load_front(run: str | Path) -> pd.DataFrame:
-    """The front of a finished run: the rows of `front.parquet` whose role is `front` or `tied`.
+    """The front of a finished run: the rows of `front.parquet` with the role `front` or `tied`.
 
-    Columns as in `front.parquet`: for each metric M its confirmed value `M`, the 95% interval
-    `M_low` and `M_high`, what the search saw `search_M`; `speedup` over the dense model.
+    Columns as in `front.parquet`: per metric M the confirmed value `M`, its 95% interval `M_low`
+    and `M_high`, and the search's value `search_M`; `speedup` over the dense model.
 
     Raises:
         RunError: no run there, its search is not finished, or the file is damaged.

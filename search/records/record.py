@@ -1,4 +1,4 @@
-"""A trial's record: what is kept of it in Optuna's storage, and its row in Parquet."""
+"""A trial's record: stored in Optuna's storage and as a row in Parquet."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from paretoformer.spaces.candidate import Candidate
 from paretoformer.spaces.common.malformed import MALFORMED, json_object, one_line
 
 RECORD = "record"
-"""User attribute of an Optuna trial: its whole `TrialRecord`, so that the storage loses nothing."""
+"""User attribute of an Optuna trial: its complete `TrialRecord`."""
 SCHEMA_VERSION = 1
 
 
@@ -24,7 +24,7 @@ SCHEMA_VERSION = 1
 class TrialRecord:
     """One measured candidate.
 
-    predicted: metric -> what was expected before it was measured.
+    predicted: metric -> value predicted before the measurement.
     """
 
     trial: int
@@ -43,10 +43,9 @@ class TrialRecord:
 
     @property
     def counts(self) -> bool:
-        """Whether it is one of the trials that were asked for.
+        """Whether it counts as one of the wanted trials.
 
-        Where its runtime cannot run it, there was nothing to measure; what takes time on purpose
-        comes on top.
+        Candidates that their runtime cannot run do not count, and neither do distilled ones.
         """
         return self.result.outcome is not Outcome.UNSUITABLE and not self.candidate.seconds
 
@@ -55,7 +54,7 @@ class TrialRecord:
         return self.result.measurements
 
     def values(self, names: Sequence[str]) -> list[float]:
-        """The values of these metrics; NaN where one was not measured."""
+        """The values of these metrics; NaN if not measured."""
         found = (self.measurements.get(name) for name in names)
         return [float("nan") if each is None else each.value for each in found]
 
@@ -75,7 +74,7 @@ class TrialRecord:
 
     @classmethod
     def from_json(cls, text: str) -> TrialRecord:
-        """Raises RunError when the text is no record, or was written by a newer version."""
+        """Raises RunError if the text is not a record, or is from a newer version."""
         try:
             return cls._read(json_object(text))
         except MALFORMED as error:
@@ -99,7 +98,7 @@ class TrialRecord:
 
 
 class RecordCursor:
-    """Iterates over records as they come in, so that nothing is read twice."""
+    """Reads records as they come in, every record once."""
 
     def __init__(self) -> None:
         self._known: set[int] = set()
@@ -107,7 +106,7 @@ class RecordCursor:
     def advance(self, records: Sequence[TrialRecord]) -> list[TrialRecord]:
         """The records since the last call, by trial.
 
-        records: all of them, by trial, so that the new ones are near the end.
+        records: all of them, by trial, so that new ones are near the end.
         """
         found: list[TrialRecord] = []
         for record in reversed(records):
@@ -120,7 +119,7 @@ class RecordCursor:
 
 
 Records = Mapping[str, TrialRecord]
-"""Candidate id -> its record: what was measured so far."""
+"""Candidate id -> its record."""
 
 
 def _span(span: Span) -> dict[str, Any]:
@@ -139,7 +138,7 @@ SPAN = {
     "started": pa.float64(),
     "ended": pa.float64(),
 }
-"""What is kept of when and where a phase of a trial ran."""
+"""Columns about when and where a phase of a trial ran."""
 
 
 def span_column(phase: Phase, key: str) -> str:
@@ -148,16 +147,16 @@ def span_column(phase: Phase, key: str) -> str:
 
 
 ENDS = ("", "_low", "_high")
-"""Of the columns of a number and its interval."""
+"""Suffixes of the columns of a number and its interval."""
 SAMPLED = {
     "_samples": pa.list_(pa.float64()),
     "_stable": pa.bool_(),
     "_disturbed": pa.bool_(),
     "_conditions": pa.string(),
 }
-"""Of the columns of a timing, besides its number."""
+"""Suffixes of the other columns of a timing."""
 DIFFERENCE = tuple(f"_difference{end}" for end in ENDS)
-"""Of the columns of a score less the dense model's."""
+"""Suffixes of the columns of a score's difference from the dense model's."""
 
 
 def schema(
@@ -165,8 +164,8 @@ def schema(
 ) -> pa.Schema:
     """The columns of `trials.parquet`.
 
-    metrics: every metric that is recorded; sampled: those that keep their samples; predicted: those
-    that are predicted before they are measured.
+    metrics: all recorded metrics; sampled: those that keep their samples; predicted: those that are
+    predicted before they are measured.
     """
     text, number = pa.string(), pa.float64()
     columns: dict[str, pa.DataType] = {"trial": pa.int64(), "candidate_id": text, "candidate": text}
@@ -183,7 +182,7 @@ def front_schema(
 ) -> pa.Schema:
     """The columns of `front.parquet`.
 
-    paired: scores whose difference from the dense model's is known.
+    paired: scores with a known difference from the dense model's.
     """
     names = [f"search_{name}" for name in metrics] + [f"speedup{end}" for end in ENDS]
     names += [f"{name}{end}" for name in paired for end in DIFFERENCE]
@@ -192,7 +191,7 @@ def front_schema(
 
 
 def is_optional(column: str) -> bool:
-    """Whether a file may lack it, as those of older versions do."""
+    """Whether a file may lack the column, as files of older versions do."""
     return column.endswith((*SAMPLED, *DIFFERENCE))
 
 
@@ -202,7 +201,7 @@ def row(
     sampled: Iterable[str],
     predicted: Iterable[str] = (),
 ) -> dict[str, Any]:
-    """A record as one row of `schema`; what was not measured is null."""
+    """A record as one row of `schema`; null if not measured."""
     result = record.result
     cells: dict[str, Any] = {
         "trial": record.trial,

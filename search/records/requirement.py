@@ -1,4 +1,4 @@
-"""Requirements: `METRIC OP VALUE`, a number or relative to the uncompressed model."""
+"""Requirements `METRIC OP VALUE`, where VALUE is a number or relative to the uncompressed model."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class Requirement:
 
     @property
     def phrase(self) -> str:
-        """With spaces, to be read: `accuracy >= dense - 0.01`."""
+        """`accuracy >= dense - 0.01`."""
         return f"{self.metric} {self.operator} {self._bound_phrase}"
 
     @property
@@ -68,13 +68,13 @@ class Requirement:
         return self.factor * dense + self.constant
 
     def holds(self, found: Measurements, dense: Measurements) -> bool:
-        """Whether it is satisfied; what was not measured does not satisfy."""
+        """Whether it is satisfied; false if the metric was not measured."""
         if self.metric not in found:
             return False
         return not self.shortfall(found[self.metric].value, dense[self.metric].value)
 
     def may_hold(self, found: Measurements, dense: Measurements) -> bool:
-        """Whether it is satisfied somewhere in the interval of what was found."""
+        """Whether it is satisfied somewhere in the metric's interval."""
         if self.metric not in found:
             return False
         measured = found[self.metric]
@@ -82,9 +82,9 @@ class Requirement:
         return not self.shortfall(best, dense[self.metric].value)
 
     def shortfall(self, value: float, dense: float) -> float:
-        """0 where `value` satisfies; else how far it is off, as a share of the bound."""
+        """0 if `value` satisfies; else the distance, as a share of the bound."""
         bound = self.bound(dense)
-        # Values such as 0.846 - 0.01 are a rounding error away from what a person means.
+        # Tolerance for rounding errors, as in 0.846 - 0.01.
         slack = 1e-9 * max(1.0, abs(bound))
         gap = bound - value if self.operator.startswith(">") else value - bound
         strict = self.operator in "<>"

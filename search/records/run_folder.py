@@ -1,4 +1,4 @@
-"""The run folder: everything that a study leaves behind, by name."""
+"""The run folder: the names of all files that a study leaves behind."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ MAY_CHANGE = (
     "recovery.distill_minutes",
     "timing.patience_minutes",
 )
-"""Keys of a study file that change no number that was measured."""
+"""Keys of a study file that do not change measured numbers."""
 
 
 class _RunMachine(Machine):
-    """`machine.json`. run: an id, by which a storage knows the folder."""
+    """`machine.json`. run: an id by which a storage recognises the folder."""
 
     run: str
 
@@ -40,7 +40,7 @@ class RunFolder:
     """The files of one study, by name.
 
     Raises:
-        RunError: the path can be that of no folder.
+        RunError: the path cannot be a folder's.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -70,10 +70,10 @@ class RunFolder:
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Only one process works on a run; the system frees the lock when that process dies.
+        """Lock the run for this process; the system frees the lock when the process dies.
 
         Raises:
-            RunError: another one does.
+            RunError: another process holds it.
         """
         lock = FileLock(self.path / ".lock", timeout=0)
         try:
@@ -86,14 +86,14 @@ class RunFolder:
             lock.release()
 
     def check_free(self) -> None:
-        """Raises RunError when the path cannot become a run folder."""
+        """Raises RunError if the path cannot become a run folder."""
         there = self.path.absolute()
         while not there.exists():
             there = there.parent
         if not there.is_dir() or not os.access(there, os.W_OK):
             raise RunError(f"{self.path} cannot be made in {there}: choose another --out.")
         if self.path.is_dir():
-            # What a first run leaves that was killed before it had written the study.
+            # Left by a first run that was killed before it wrote the study.
             stem = self.storage.name
             ours = {".lock", self.machine.name, stem, f"{stem}-wal", f"{stem}-shm", "evidence.json"}
             names = {each.name for each in self.path.iterdir() if each.suffix != ".part"}
@@ -101,9 +101,9 @@ class RunFolder:
                 raise RunError(f"{self.path} holds other files: choose another --out.")
 
     def check_study(self, here: Mapping[str, Any], there: Mapping[str, Any]) -> None:
-        """Raises RunError, naming what differs, when the folder holds another study.
+        """Raises RunError, naming the differences, if the folder holds another study.
 
-        here, there: resolved studies, so that a key which did not exist yet has its default.
+        here, there: resolved studies, so that keys which did not exist yet have their defaults.
         """
         changed = [
             f"{key} is {old!r} there and {new!r} here"
@@ -117,7 +117,7 @@ class RunFolder:
             )
 
     def check_machine(self, machine: Mapping[str, Any]) -> None:
-        """Raises RunError, naming both, when the folder was measured on another machine."""
+        """Raises RunError, naming both, if the folder was measured on another machine."""
         from paretoformer.evaluators.common.target import describe_machine
 
         there = self.read_machine()
@@ -128,7 +128,7 @@ class RunFolder:
             )
 
     def read_machine(self) -> dict[str, Any]:
-        """Raises RunError when it is missing, or not what `write_machine` wrote."""
+        """Raises RunError if the file is missing, or is not from `write_machine`."""
         try:
             machine = json_object(self.machine.read_bytes())
             _RunMachine.model_validate(machine)
@@ -137,25 +137,25 @@ class RunFolder:
         return machine
 
     def write_machine(self, machine: Mapping[str, Any]) -> None:
-        """On the first run: the machine, and an id by which a storage knows this folder."""
+        """On the first run: the machine, and an id by which a storage recognises this folder."""
         if not self.machine.exists():
             facts = {**machine, "run": uuid.uuid4().hex}
             write_atomically(self.machine, json.dumps(facts, indent=2) + "\n")
 
     def write_study(self, text: str) -> None:
-        """The resolved study, last of what makes a run folder: with it, the run has begun."""
+        """The resolved study, the last file of a new run folder: with it, the run has begun."""
         write_atomically(self.study, text)
 
     def record_workers(self, processes: Sequence[tuple[int, float]]) -> None:
         write_atomically(self.workers, json.dumps(processes))
 
     def living_workers(self) -> list[psutil.Process]:
-        """Worker processes of an earlier run that are still there."""
+        """Worker processes of an earlier run that still run."""
         living = []
         for pid, created in self._recorded_workers():
             try:
                 process = psutil.Process(pid)
-                # A zombie computes nothing: it only waits for its parent to read its exit status.
+                # A zombie computes nothing; it waits for its parent to read its exit status.
                 ended = process.status() == psutil.STATUS_ZOMBIE
                 if abs(process.create_time() - created) < 1 and not ended:
                     living.append(process)
@@ -164,7 +164,7 @@ class RunFolder:
         return living
 
     def _recorded_workers(self) -> list[tuple[int, float]]:
-        """None where the file is damaged: then nobody knows them."""
+        """Empty if the file is damaged: then they are unknown."""
         try:
             recorded = json.loads(self.workers.read_bytes())
             return [(int(number), float(created)) for number, created in recorded]

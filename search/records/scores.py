@@ -1,7 +1,7 @@
-"""The scores of single examples: Parquet parts in the run folder, only ever added to.
+"""The scores of single examples, in append-only Parquet parts in the run folder.
 
-A record in Optuna's storage has none of them: with many examples they exceed what a database takes
-as one text (64 KiB in MySQL), and nearly all of what it would hold would be theirs.
+They are not in Optuna's storage: with many examples they exceed the size of a text in a database
+(64 KiB in MySQL), and would be nearly all of its content.
 """
 
 from __future__ import annotations
@@ -30,13 +30,13 @@ COLUMNS = pa.schema(
     ]
 )
 PART = 64
-"""Records whose scores make one part."""
+"""Records per part."""
 
 
 class Scores:
     """The scores of one run.
 
-    path: the folder of the parts. metrics: those whose samples are the scores of examples.
+    path: the folder of the parts. metrics: those whose samples are scores of examples.
     """
 
     def __init__(self, path: Path, metrics: Collection[str]) -> None:
@@ -52,8 +52,7 @@ class Scores:
         self.keep()
 
     def take(self, record: TrialRecord, split: SplitName) -> TrialRecord:
-        """The record without its scores, which are in a part once there are enough, or `keep` is
-        called."""
+        """The record without its scores; they are written with the next part, or by `keep`."""
         found = {n: record.measurements[n] for n in self._metrics if n in record.measurements}
         scored = {name: each for name, each in found.items() if each.samples}
         if not scored:
@@ -68,7 +67,7 @@ class Scores:
         return _with_samples(record, dict.fromkeys(scored, ()))
 
     def keep(self) -> None:
-        """Write what was taken."""
+        """Write the pending scores."""
         if not self._rows:
             return
         self._path.mkdir(exist_ok=True)
@@ -81,7 +80,7 @@ class Scores:
     def restored(
         self, records: Mapping[str, TrialRecord], split: SplitName
     ) -> dict[str, TrialRecord]:
-        """The same records, by candidate id, with the scores that there are of them."""
+        """The records, by candidate id, with their stored scores."""
         found: dict[str, dict[str, tuple[float, ...]]] = {}
         for part in self._parts():
             wanted = [("split", "==", split), ("candidate_id", "in", list(records))]
@@ -94,7 +93,7 @@ class Scores:
 
 
 def _rows(part: Path, wanted: list[tuple[str, str, Any]]) -> list[dict[str, Any]]:
-    """Raises RunError when a part is damaged."""
+    """Raises RunError if the part is damaged."""
     try:
         table = pq.read_table(part, filters=wanted).cast(COLUMNS)
         table.validate(full=True)

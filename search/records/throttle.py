@@ -12,7 +12,7 @@ PAUSE = 20
 
 @dataclass
 class Throttle:
-    """Calls a function now or later; of calls that are put off only the last one is made."""
+    """Calls a function now or later; of postponed calls only the last one is made."""
 
     _next_time: float = 0.0
     _pending: Callable[[], None] | None = None
