@@ -1,1 +1,1 @@
-"""What people look at: page, charts, terminal, dashboard, tracking."""
+"""Reports for people: page, charts, terminal, dashboard, tracking."""

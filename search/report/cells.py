@@ -1,4 +1,4 @@
-"""Tables of a finished run for the terminal, and how numbers are written."""
+"""Tables of a finished run for the terminal, and the format of numbers."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ PIPE_WIDTH = 150
 
 
 def print_front(frame: pd.DataFrame, facts: RunFacts) -> None:
-    """The front, with a column for each axis where there is room."""
+    """The front, with a column per axis if the terminal is wide enough."""
     console = _console()
     wide = front_table(frame, facts)
     unbounded = console.options.update(width=10_000)
@@ -38,7 +38,7 @@ def print_table(table: Table) -> None:
 
 
 def _console() -> Console:
-    """Standard output; a pipe or a file has no width to keep to."""
+    """Standard output; a pipe or a file has no width limit."""
     console = Console()
     if not console.is_terminal:
         console.width = max(console.width, PIPE_WIDTH)
@@ -46,9 +46,9 @@ def _console() -> Console:
 
 
 def front_table(frame: pd.DataFrame, facts: RunFacts, *, narrow: bool = False) -> Table:
-    """The published front: dense first, then each point, the first objective's best first.
+    """The published front: dense first, then by the first objective, the best first.
 
-    narrow: what a point keeps in one column, and of the metrics the objectives alone.
+    narrow: one column for everything a point keeps, and objectives only.
     """
     shown = frame[frame["role"] != "dominated"]
     candidates = [Candidate.from_json(text) for text in shown["candidate"]]
@@ -98,16 +98,16 @@ def _label(row: pd.Series[Any]) -> str:
 
 
 def _columns(facts: RunFacts) -> list[str]:
-    """The metrics worth a column: the objectives, then the other usual ones."""
+    """Metrics that get a column: the objectives, then the other usual ones."""
     costs = ("latency_ms", "decode_ms", "cache_mb", "disk_mb", "memory_mb", "parameters")
     usual = (*facts.objectives, *costs)
     return [name for name in dict.fromkeys(usual) if name in facts.metrics]
 
 
 def optimism(shrinkage: Mapping[str, float], facts: RunFacts) -> str:
-    """`accuracy 0.0040, latency_ms 1.2%`: by how much the search saw its points too good.
+    """`accuracy 0.0040, latency_ms 1.2%`: how much better the search saw its points.
 
-    Of the objectives; what was counted, and so did not change, is left out.
+    Only objectives; exact counts, which did not change, are left out.
     """
     parts = []
     for name in facts.objectives:
@@ -120,18 +120,18 @@ def optimism(shrinkage: Mapping[str, float], facts: RunFacts) -> str:
 
 
 def described(candidate: Candidate) -> str:
-    """What a candidate keeps, axis by axis: `heads 27/72, feed_forward 0.50`; or what dense is."""
+    """`heads 27/72, feed_forward 0.50`, or a phrase for the uncompressed model."""
     parts = [f"{name} {cell}" for name, cell in cells(candidate).items()]
     return ", ".join(parts) or "the uncompressed model"
 
 
 def cells(candidate: Candidate) -> dict[str, str]:
-    """Axis -> its value, of the axes that differ from the uncompressed model."""
+    """Axis -> cell, for axes that differ from the uncompressed model."""
     return {name: candidate.cell(name) for name in candidate.changes()}
 
 
 def catalogue_table(title: str, rows: Sequence[Mapping[str, Any]]) -> Table:
-    """What an axis can do, one row each."""
+    """An axis's catalogue, one row per entry."""
     table = Table(box=SIMPLE_HEAD, title=title, title_justify="left")
     for column in rows[0]:
         table.add_column(column, no_wrap=column == "name")
@@ -147,11 +147,11 @@ def _catalogue_cell(value: Any) -> str:
         parts = (f"{key} {_catalogue_cell(each)}" for key, each in value.items())
         return ", ".join(parts) or "-"
     text = "/".join(map(str, value)) if isinstance(value, list) else str(value)
-    return escape(text)  # `paretoformer[onnx]` is no markup
+    return escape(text)  # `paretoformer[onnx]` is not markup
 
 
 def verified_table(measured: Mapping[str, Any], here: Mapping[str, Any]) -> Table:
-    """What an exported model was measured as, and what it is here."""
+    """An exported model's published numbers and those of this machine."""
     table = Table(box=SIMPLE_HEAD, pad_edge=False)
     table.add_column("metric")
     for column in ("published", "95% interval", "here"):
@@ -165,7 +165,7 @@ def verified_table(measured: Mapping[str, Any], here: Mapping[str, Any]) -> Tabl
 
 
 def speedup(row: pd.Series[Any], facts: RunFacts) -> str:
-    """`1.31x (1.29 to 1.33)`; with a mark where it was measured beside other work."""
+    """`1.31x (1.29 to 1.33)`, marked if other work ran during the timing."""
     if row["speedup"] is None or np.isnan(row["speedup"]):
         return "not measured"
     mark = disturbance.mark(row, facts.timing)

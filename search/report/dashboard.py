@@ -20,7 +20,7 @@ from paretoformer.search.study.spec import read_spec
 
 LOOPBACK = {"localhost", "127.0.0.1", "::1"}
 ANYWHERE = {"0.0.0.0", "::", ""}
-"""Addresses to listen on that are all of this machine's."""
+"""Wildcard addresses: listen on all interfaces."""
 
 App = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
 """A WSGI application."""
@@ -53,11 +53,11 @@ def serve(run: str | Path, host: str, port: int) -> None:
 
 
 def only_for(host: str, app: App) -> App:
-    """The application, for requests that name the host on which it was asked to listen.
+    """Accept only requests whose `Host` header names this server.
 
-    Else a page of another site could have its own name point at this machine, and read the study
-    through the browser of whoever is here (DNS rebinding). Ports do not matter, for a page has no
-    say in the name: so a forwarded port works.
+    Otherwise a page of another site could point its own host name at this machine, and read the
+    study through a local user's browser (DNS rebinding). The port is not checked, since the attack
+    depends on the name only: so a forwarded port works.
     """
 
     def checked(environ: dict[str, Any], start: Callable[..., Any]) -> Iterable[bytes]:
@@ -70,7 +70,7 @@ def only_for(host: str, app: App) -> App:
 
 
 def is_asked_for(header: str, host: str) -> bool:
-    """Whether the `Host` of a request is a name of the server that listens on `host`."""
+    """Whether the `Host` header names the server that listens on `host`."""
     name = _name(header)
     if name == host.lower() or (host in LOOPBACK | ANYWHERE and name in LOOPBACK):
         return bool(name)
@@ -87,7 +87,7 @@ def _name(header: str) -> str:
 
 
 def _is_address(name: str) -> bool:
-    """Whether it is a number, which no one can have point elsewhere."""
+    """Whether it is an IP address, which cannot be made to point elsewhere."""
     try:
         ip_address(name)
     except ValueError:
@@ -96,7 +96,7 @@ def _is_address(name: str) -> bool:
 
 
 def _server(host: str) -> type[WSGIServer]:
-    """A server that answers several requests at a time, in the family of its address."""
+    """A threaded server for IPv4 or IPv6, depending on the address."""
 
     class Server(ThreadingMixIn, WSGIServer):
         address_family = socket.AF_INET6 if ":" in host else socket.AF_INET
@@ -106,5 +106,5 @@ def _server(host: str) -> type[WSGIServer]:
 
 
 def _written(host: str) -> str:
-    """As it stands in a URL."""
+    """For a URL."""
     return f"[{host}]" if ":" in host else host

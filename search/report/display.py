@@ -1,4 +1,4 @@
-"""What the user sees while a study runs: live progress, and the best trade-offs so far."""
+"""The display of a running study: live progress, and the best trade-offs so far."""
 
 from __future__ import annotations
 
@@ -33,17 +33,17 @@ if TYPE_CHECKING:
 
 WATCH_SECONDS = 2
 WAITING_SECONDS = 60
-"""How often a log says that a timing still waits."""
+"""Interval of the log's lines about a timing that still waits."""
 
 
 class Tenths:
-    """Tells when a step has come another tenth further: for a log, which no one watches."""
+    """Limits a log to one line per tenth of a step's progress."""
 
     def __init__(self) -> None:
         self._reached: dict[str, int] = {}
 
     def passed(self, what: str, done: int, total: int) -> bool:
-        """Whether this is the first time since the step began that it is so far."""
+        """Whether the step has just reached another tenth."""
         tenth = 10 * done // max(total, 1)
         before = self._reached.get(what, 0)
         self._reached[what] = tenth
@@ -51,11 +51,11 @@ class Tenths:
 
 
 REFRESHES = 1
-"""Redraws a second: four of them took 3% of a core from what was being timed."""
+"""Redraws per second: four took 3% of a core from the timings."""
 
 
 class Display:
-    """Progress of a study: bars and a table on a terminal; elsewhere a line for every tenth."""
+    """Progress of a study: bars and a table on a terminal; elsewhere a line per tenth."""
 
     def __init__(self, *, quiet: bool = False) -> None:
         self.console = Console(stderr=True, quiet=quiet)
@@ -89,12 +89,12 @@ class Display:
             self._live.stop()
 
     def note(self, text: str) -> None:
-        """One line in a log; broken only where a terminal has an end."""
+        """A message; wrapped on a terminal, one line in a log."""
         wrapped = self.console.is_terminal
         self.console.print(text, highlight=False, markup=False, soft_wrap=not wrapped)
 
     def facts(self, facts: Mapping[str, str]) -> None:
-        """What to know first: a line each, and the names in a column."""
+        """The first lines of a study, with the names in a column."""
         if not self.console.is_terminal:
             for name, text in facts.items():
                 self.note(f"{name:<9} {text}")
@@ -106,7 +106,7 @@ class Display:
         self.console.print(grid)
 
     def progress(self, what: str, done: int, total: int, remark: str = "") -> None:
-        """`done` of `total` steps of what is going on."""
+        """Step `what` has done `done` of `total`."""
         if what not in self._tasks:
             self._tasks[what] = self._progress.add_task(what, total=total)
         shown = f"{what} ({remark})" if remark else what
@@ -117,7 +117,7 @@ class Display:
             self.note(f"{shown}: {done} of {total}")
 
     def waiting(self, text: str) -> None:
-        """What a timing waits for; empty once it goes on."""
+        """The reason a timing waits; empty once it continues."""
         before, self._waiting = self._waiting, text
         if text and not before:
             self._waiting_since = time.monotonic()
@@ -132,7 +132,7 @@ class Display:
 
     @contextmanager
     def watching(self, what: str, look: Callable[[], tuple[int, int, str]]) -> Iterator[None]:
-        """Within, show (done, total, remark) of work that others do, as often as it may change."""
+        """During the block, poll (done, total, remark) of work elsewhere and show it."""
         over = threading.Event()
 
         def watch() -> None:
@@ -156,9 +156,9 @@ class Display:
         objectives: Sequence[Metric],
         seconds: tuple[float, float] | None = None,
     ) -> None:
-        """The search stands at these records; `total` are wanted, or there is time for them.
+        """Progress of the search: `total` trials are wanted, or there is a time limit.
 
-        seconds: spent, and in all.
+        seconds: (spent, in total).
         """
         counted = [record for record in records if record.counts]
         failed, unsuitable = (sum(not r.ok for r in counted), len(records) - len(counted))
@@ -183,7 +183,7 @@ class Display:
 
 
 def _tradeoffs(records: Sequence[TrialRecord], objectives: Sequence[Metric]) -> Table:
-    """The best trade-offs so far, the first objective's best first, at most 8 of them."""
+    """The best trade-offs so far, by the first objective, at most 8."""
     table = Table(title="best trade-offs so far", title_justify="left", box=None)
     table.add_column("trial", justify="right")
     table.add_column("keeps")

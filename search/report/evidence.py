@@ -1,6 +1,6 @@
-"""Evidence: what a run's own trials say about its numbers, and about what was worth doing.
+"""Evidence: conclusions about a run's numbers and techniques, from its own trials.
 
-Functions of the rows of `trials.parquet` and `front.parquet`; nothing here is measured again.
+Functions of the rows of `trials.parquet` and `front.parquet`; nothing is measured again.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ from paretoformer.spaces.candidate import Candidate
 
 
 def shrinkage(front: pd.DataFrame, facts: RunFacts) -> dict[str, float]:
-    """By how much the search saw each metric better than confirmation: the winner's curse.
+    """How much better the search saw every metric than confirmation did: the winner's curse.
 
-    The median over the points that the search had chosen; positive is optimism. In the metric's
-    unit for a quality, as a share of the confirmed value for a cost. Timings are compared
-    as ratios to the dense model's, so a machine that changed its pace does not count, nor do
-    timings that had to be confirmed beside other work.
+    The median over the points that the search chose; positive is optimism. In the metric's unit for
+    a quality, as a share of the confirmed value for a cost. Timings are compared as ratios to the
+    dense model's, so a change of the machine's pace has no effect, and without those that were
+    confirmed while other work ran.
 
-    front: every row of `front.parquet`.
+    front: all rows of `front.parquet`.
     """
     dense = front[front["role"] == "dense"].iloc[0]
     complete = front[(front["role"] != "dense") & (front["state"] == "complete")]
@@ -47,10 +47,10 @@ def shrinkage(front: pd.DataFrame, facts: RunFacts) -> dict[str, float]:
 
 
 def rank_agreement(trials: pd.DataFrame, facts: RunFacts) -> pd.DataFrame:
-    """Kendall's tau-b between every two cost indicators, over the complete trials.
+    """Kendall's tau-b between all pairs of cost indicators, over the complete trials.
 
     Dehghani et al. 2022, The Efficiency Misnomer (arXiv:2110.12894): indicators of cost rank models
-    differently, so none of them may stand for the others. NaN where there is one trial alone.
+    differently, so none can replace the others. NaN with fewer than two trials.
     """
     names = facts.costs
     done = trials[trials["state"] == "complete"]
@@ -67,20 +67,20 @@ def rank_agreement(trials: pd.DataFrame, facts: RunFacts) -> pd.DataFrame:
 
 
 def timeline(rows: pd.DataFrame) -> pd.DataFrame:
-    """One row for each job of these trials: trial, phase, host, process, started, ended."""
+    """One row per job of these trials: trial, phase, host, process, started, ended."""
     parts = [pd.DataFrame(columns=["trial", *SPAN, "phase"])]
     for phase in Phase:
         names = {span_column(phase, key): key for key in SPAN}
-        if names.keys() <= set(rows):  # else a run of before there was this phase
+        if names.keys() <= set(rows):  # else the run is older than this phase
             part = rows[["trial", *names]].rename(columns=names).dropna()
             parts.append(part.assign(phase=phase.value))
     return pd.concat([part for part in parts if len(part)] or parts, ignore_index=True)
 
 
 def overlaps(evaluations: pd.DataFrame) -> int:
-    """Pairs of a timing and another evaluation on its host at the same time; 0 by the lease.
+    """Pairs of a timing and another evaluation at the same time on its host; 0 by the lease.
 
-    evaluations: as `timeline` gives them.
+    evaluations: from `timeline`.
     """
     found = 0
     for index, timing in evaluations[evaluations["phase"] == "timing"].iterrows():
@@ -93,11 +93,11 @@ def overlaps(evaluations: pd.DataFrame) -> int:
 
 @dataclass(frozen=True)
 class Misled:
-    """Pairs of candidates of which the one with fewer operations ran slower.
+    """Pairs of candidates in which the one with fewer operations was slower.
 
-    pairs: all pairs that differ in operations and clearly in latency: their intervals are apart.
-    slower: how many of these ran against the count. worst: the (trial of fewer operations, trial of
-    more, its latency over the other's) with the largest ratio.
+    pairs: all pairs that differ in operations and whose latency intervals are disjoint.
+    slower: those in which fewer operations took longer. worst: (trial with fewer operations, trial
+    with more, ratio of their latencies), with the largest ratio.
     """
 
     pairs: int
@@ -106,7 +106,7 @@ class Misled:
 
 
 def misled_by_flops(trials: pd.DataFrame) -> Misled:
-    """How often fewer floating-point operations meant more time."""
+    """Compare the order by floating-point operations with the order by latency."""
     done = trials[trials["state"] == "complete"]
     flops = done["flops"].to_numpy()
     latency, low, high = (done[f"latency_ms{end}"].to_numpy() for end in ("", "_low", "_high"))
@@ -125,9 +125,9 @@ def misled_by_flops(trials: pd.DataFrame) -> Misled:
 
 @dataclass(frozen=True)
 class Contribution:
-    """What the trials that use a technique add to the front.
+    """The contribution of a technique's trials to the front.
 
-    trials: how many use it. hypervolume: of the front without them, as a share of the whole one's.
+    trials: how many use it. hypervolume: of the front without them, as a share of the whole.
     """
 
     technique: str
@@ -136,7 +136,7 @@ class Contribution:
 
 
 def contributions(trials: pd.DataFrame, facts: RunFacts) -> list[Contribution]:
-    """Hypervolume of the search's front without each technique of each axis.
+    """Hypervolume of the search's front without every technique in turn.
 
     Objectives are scaled to the range of the complete trials; the reference is its worst corner.
     """

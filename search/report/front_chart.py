@@ -1,4 +1,4 @@
-"""The front as charts: one for each cost that it trades, and one for each cost indicator."""
+"""Charts of the front: one per cost objective, and one per cost indicator."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ KINDS = {
     "dense": ("dense", "diamond", 110),
     "disturbed": ("timed beside other work", "triangle-down", 80),
 }
-"""Role, or "disturbed" -> its name in the legend, shape and area; later ones are drawn above."""
+"""Role, or "disturbed" -> name in the legend, shape and area; later ones are drawn on top."""
 BLUE_TO_RED = ["#2f7fd0", "#a3a3a3", "#c0392b"]
-"""From the fastest to the slowest; readable without telling red from green."""
+"""From the fastest to the slowest; readable with red-green blindness."""
 MOST_DRAWN = 300
-"""Trials of the search in one chart; of more, an even sample."""
+"""Limit for the search's trials in one chart; if there are more, an even sample."""
 LABEL = (0.045, 0.05)
 """Width and height of a trial's number, as shares of the chart."""
 LARGE = 10_000
-"""From here on, an axis says 20M for 20,000,000."""
+"""Above this, an axis writes 20M for 20,000,000."""
 ENDS = ("low", "high")
 
 
@@ -46,7 +46,7 @@ class Side:
 
     @classmethod
     def of(cls, metric: str, values: pd.Series[float], facts: RunFacts) -> Side:
-        """The range of these values; ratios of a metric compare where it has no upper end."""
+        """The range of these values; logarithmic only for a metric to minimise."""
         found = facts.metrics[metric]
         scale = Scale.of(values, ratios=found.direction == "minimize")
         return cls(metric, f"{metric} ({found.unit})", scale)
@@ -69,11 +69,11 @@ class Side:
 def front_charts(
     frame: pd.DataFrame, searched: pd.DataFrame, facts: RunFacts
 ) -> list[alt.LayerChart]:
-    """The first objective against each other one; the front above the searched trials.
+    """The first objective against every other one; the front above the searched trials.
 
-    The range is that of the published points: searched trials far from them are left out.
+    The range is that of the published points; searched trials outside it are not drawn.
 
-    frame: every row of `front.parquet`. searched: every row of `trials.parquet`.
+    frame: all rows of `front.parquet`. searched: all rows of `trials.parquet`.
     """
     quality, *costs = facts.objectives
     done = as_confirmed(sample(searched), frame, facts).assign(kind="searched")
@@ -84,7 +84,7 @@ def front_charts(
 
 
 def indicator_charts(searched: pd.DataFrame, facts: RunFacts) -> list[alt.Chart]:
-    """The trade-off according to each cost indicator; the colour is the measured latency."""
+    """The trade-off by every cost indicator; the colour is the measured latency."""
     quality = facts.objectives[0]
     done = sample(searched)
     done = done.assign(kind="searched", rank=done["latency_ms"].rank(pct=True))
@@ -101,10 +101,10 @@ def sample(searched: pd.DataFrame) -> pd.DataFrame:
 
 
 def as_confirmed(searched: pd.DataFrame, frame: pd.DataFrame, facts: RunFacts) -> pd.DataFrame:
-    """The searched trials with their timings as multiples of the confirmed dense one.
+    """The searched trials with their timings scaled to the confirmed time of the dense model.
 
-    A machine can be slower in the hour of the confirmation than in that of the search; the ratios
-    to the dense model, measured in alternation with each candidate, stay.
+    A machine can be slower during the confirmation than during the search; ratios to the dense
+    model, timed in alternation with every candidate, do not change.
     """
     scaled = searched.copy()
     dense = frame[frame["role"] == "dense"].iloc[0]
@@ -115,7 +115,7 @@ def as_confirmed(searched: pd.DataFrame, frame: pd.DataFrame, facts: RunFacts) -
 
 
 def _kinds(frame: pd.DataFrame, facts: RunFacts) -> pd.Series[str]:
-    """The key of `KINDS` for each row: its role, unless one of its objectives is disturbed."""
+    """Key of `KINDS` per row: its role, or "disturbed" if one of its objectives is."""
     sure = frame.index.isin(disturbance.undisturbed(frame, facts.objectives).index)
     return frame["role"].where(sure | (frame["role"] == "dominated"), "disturbed")
 
@@ -148,7 +148,7 @@ def _indicator_chart(done: pd.DataFrame, x: Side, y: Side) -> alt.Chart:
 
 
 def _points(rows: pd.DataFrame, x: Side, y: Side) -> pd.DataFrame:
-    """The rows inside the chart: place, intervals, description, and link to the card."""
+    """The rows inside the chart: position, intervals, description, and link to the card."""
     points = rows[["trial", "kind"]].copy()
     for name, side in (("x", x), ("y", y)):
         points[name] = rows[side.metric].astype(float)
@@ -166,7 +166,7 @@ def _points(rows: pd.DataFrame, x: Side, y: Side) -> pd.DataFrame:
 
 
 def _legend(points: pd.DataFrame) -> tuple[alt.Color, alt.Shape, alt.Size]:
-    """Colour, shape and area by kind: one legend of the kinds that there are."""
+    """Colour, shape and area by kind, as one legend of the kinds in use."""
     used = {kind: KINDS[kind] for kind in KINDS if kind in set(points["kind"])}
 
     def scale(values: Sequence[str | int]) -> alt.Scale:
@@ -181,7 +181,7 @@ def _legend(points: pd.DataFrame) -> tuple[alt.Color, alt.Shape, alt.Size]:
 
 
 def _apart(points: pd.DataFrame, x: Scale, y: Scale) -> pd.DataFrame:
-    """Points whose labels do not cover each other."""
+    """Points whose labels do not overlap."""
     places = list(zip(points["x"].map(x.share), points["y"].map(y.share), strict=True))
     kept: list[int] = []
     for index, (left, top) in enumerate(places):

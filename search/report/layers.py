@@ -23,14 +23,14 @@ PALETTE = (
     "#8cb369",
     "#5e5e5e",
 )
-"""Colours of what fills the squares of a layer, in the order in which it is met."""
+"""Colours of techniques, in the order in which they appear."""
 
 
 @dataclass(frozen=True)
 class LayerRow:
-    """One layer. marks: a square each, filled where it stays. colour: of what technique they are.
+    """One layer. marks: one square per unit, filled if it is kept. colour: key of its technique.
 
-    labels: in words. shares: of what may be narrower, how much stays. removed: nothing does.
+    labels: texts. shares: kept shares of parts that may be narrower. removed: the layer is gone.
     """
 
     marks: tuple[bool, ...]
@@ -41,7 +41,7 @@ class LayerRow:
 
 
 def layer_rows(candidate: Candidate) -> list[LayerRow]:
-    """One row a layer, from the cells of every axis."""
+    """One row per layer, from the cells of every axis."""
     columns = [axis.layer_cells(candidate[axis.name]) for axis in axes()]
     return [
         LayerRow(
@@ -56,5 +56,4 @@ def layer_rows(candidate: Candidate) -> list[LayerRow]:
 
 
 def colours_of(rows: Iterable[LayerRow]) -> dict[str, str]:
-    """Technique -> its colour."""
     return dict(zip(dict.fromkeys(row.colour for row in rows), itertools.cycle(PALETTE)))

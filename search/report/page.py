@@ -1,4 +1,4 @@
-"""The report: one self-contained page with the front and what each of its points keeps."""
+"""The report: one self-contained page with the front and a card per point."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def write_report(folder: RunFolder) -> Path:
 
     Raises:
         RunError: the run is not finished, or its files are damaged.
-        DiskFull: there is no room for it.
+        DiskFull: there is no room for them.
     """
     with room_on(folder.path):
         return _write(folder)
@@ -108,7 +108,7 @@ def _write(folder: RunFolder) -> Path:
 
 
 def _point(row: pd.Series, dense: pd.Series, facts: RunFacts, folder: RunFolder) -> dict[str, Any]:
-    """One row of the front, as the page shows it."""
+    """One row of the front, for the page."""
     candidate = Candidate.from_json(row["candidate"])
     kept = folder.models / candidate.id
     times, _, interval = speedup(row, facts).partition(" ")
@@ -141,12 +141,12 @@ def _point(row: pd.Series, dense: pd.Series, facts: RunFacts, folder: RunFolder)
 
 
 def _differs_by_layer(candidate: Candidate) -> bool:
-    """Whether a picture of its layers is another one than the dense model's."""
+    """Whether its layers are drawn differently from the dense model's."""
     return any(axis_of(name).layer_cells(candidate[name]) for name in candidate.changes())
 
 
 def carbon(row: pd.Series[Any], facts: RunFacts) -> str:
-    """Kilograms of CO2 of a million forwards; empty where energy or the grid is not known."""
+    """Kilograms of CO2 per million forwards; empty if energy or grid intensity is unknown."""
     intensity = facts.study["target"].get("grid_intensity", 0)
     if not intensity or "energy_mj" not in facts.metrics:
         return ""
@@ -155,7 +155,7 @@ def carbon(row: pd.Series[Any], facts: RunFacts) -> str:
 
 
 def _unstable(searched: pd.DataFrame, facts: RunFacts) -> list[int]:
-    """Trials of which a timing scattered."""
+    """Trials with a timing that did not become stable."""
     columns = [f"{name}_stable" for name in facts.metrics if f"{name}_stable" in searched]
     if not columns:
         return []
@@ -164,6 +164,6 @@ def _unstable(searched: pd.DataFrame, facts: RunFacts) -> list[int]:
 
 
 def _disturbed(searched: pd.DataFrame, facts: RunFacts) -> list[int]:
-    """Trials of which a timing ran beside other work."""
+    """Trials with a timing during which other work ran."""
     sure = disturbance.undisturbed(searched, facts.metrics).index
     return [int(trial) for trial in searched["trial"].drop(sure)]

@@ -7,9 +7,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 MARGIN = 0.06
-"""Free at both ends, as a share of the range."""
+"""Free space at both ends, as a share of the range."""
 LOG_FACTOR = 5
-"""Costs that differ by more are shown as ratios: on a logarithmic scale."""
+"""Costs that differ by more than this factor get a logarithmic scale."""
 
 
 @dataclass(frozen=True)
@@ -20,7 +20,7 @@ class Scale:
 
     @classmethod
     def of(cls, values: Iterable[float], *, ratios: bool = False) -> Scale:
-        """The range of all finite values; ratios: it may be logarithmic."""
+        """The range of all finite values. ratios: it may be logarithmic."""
         finite = [value for value in values if math.isfinite(value)] or [0.0, 1.0]
         low, high = min(finite), max(finite)
         if ratios and low > 0 and high > LOG_FACTOR * low:
@@ -33,7 +33,7 @@ class Scale:
         return math.isfinite(value) and self.low <= value <= self.high
 
     def share(self, value: float) -> float:
-        """Position of a value: 0 at the low end, 1 at the high one."""
+        """Position of a value: 0 at the low end, 1 at the high end."""
         low, high, here = (self._position(x) for x in (self.low, self.high, value))
         return (here - low) / (high - low)
 

@@ -1,7 +1,7 @@
-"""Altair charts as SVG for the page, which needs no script.
+"""Altair charts as SVG for the page, without scripts.
 
-A mark shows its description while the pointer rests on it, and may be a link. Colours are CSS
-variables, so charts are dark where the page is. A page with Vega inside would be 1 MB.
+A mark shows its description under the pointer, and may be a link. Colours are CSS variables, so
+that charts follow the page's light or dark theme. Vega itself would add 1 MB to the page.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ CONFIG: dict[str, Any] = {
         "labelColor": "var(--quiet)",
         "labelFontSize": 12,
         "labelLimit": 0,
-        "columnPadding": 32,  # letters of the reader's font may be wider than here
+        "columnPadding": 32,  # the reader's font may be wider
         "offset": 28,
         "symbolOpacity": 1,
     },
@@ -81,7 +81,7 @@ def draw(chart: alt.Chart | alt.LayerChart) -> str:
 
 
 def in_light_colours(svg: str) -> str:
-    """A chart outside of the page, where no style sheet defines the variables."""
+    """A chart for use outside the page, where no style sheet defines the variables."""
     return re.sub(r"var\(--(\w+)\)", lambda match: LIGHT[match[1]], svg)
 
 

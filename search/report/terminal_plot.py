@@ -1,4 +1,4 @@
-"""The front in a terminal: a small scatter of plain characters."""
+"""The front in a terminal: a small scatter plot of characters."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from paretoformer.search.report.cells import number
 from paretoformer.search.report.scale import Scale
 
 SIGNS = {"dominated": "x", "alternative": "=", "tied": "~", "front": "o", "dense": "D"}
-"""Role -> its sign; a later one covers an earlier one."""
+"""Role -> its sign; later ones cover earlier ones."""
 HEIGHT = 16
 MARGIN = 10
 """Characters left of the plot."""
@@ -21,7 +21,7 @@ TICKS = 4
 def terminal_plot(frame: pd.DataFrame, facts: RunFacts, width: int = 80) -> str:
     """The first objective against the second.
 
-    frame: every row of `front.parquet`.
+    frame: all rows of `front.parquet`.
     """
     quality, cost = facts.objectives[:2]
     shown = frame[frame[quality].notna() & frame[cost].notna()]
@@ -49,7 +49,7 @@ def _at(share: float, cells: int) -> int:
 
 
 def _left(scale: Scale) -> list[str]:
-    """The label of each line, empty for most."""
+    """The label per line, empty for most."""
     lines = [""] * HEIGHT
     for share in np.linspace(0, 1, TICKS):
         lines[_at(1 - share, HEIGHT)] = f"{number(scale.value(share))} "
@@ -57,7 +57,7 @@ def _left(scale: Scale) -> list[str]:
 
 
 def _below(scale: Scale, columns: int) -> str:
-    """Labels from end to end, as far apart as the values."""
+    """Labels from end to end, spaced like their values."""
     first, *between, last = (number(scale.value(share)) for share in np.linspace(0, 1, TICKS))
     room = (columns - len(first) - len(last)) // len(between)
     return first + "".join(f"{label:^{room}}" for label in between) + f"{last}"

@@ -1,4 +1,4 @@
-"""When each trial ran, and where a study's time went: from the spans in its tables."""
+"""The timeline of trials, and a study's time by part and phase, from the spans in its tables."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from paretoformer.search.report.cells import number
 from paretoformer.search.report.evidence import timeline
 
 PAUSE_SECONDS = 120.0
-"""When nothing ran for longer, the study was interrupted: such a pause is left out."""
+"""A longer pause means that the study was interrupted; it is cut out."""
 WORDS = {Phase.BUILD: "build", Phase.SHARED: "score", Phase.TIMING: "time"}
-"""What the lanes are called."""
+"""Names of the lanes."""
 MOST_DRAWN = 600
-"""Jobs with a bar of their own; more are joined."""
+"""Jobs with their own bars; if there are more, they are joined."""
 SLOTS = 300
-"""Of the whole time, in which jobs are joined."""
+"""Slots of the whole time, within which jobs are joined."""
 
 
 @dataclass(frozen=True)
 class Spent:
-    """Minutes of one part of a study: from its beginning to its end, and busy in each phase."""
+    """One part of a study: minutes from begin to end, and busy minutes per phase."""
 
     part: str
     minutes: float
@@ -31,9 +31,9 @@ class Spent:
 
 
 def jobs(searched: pd.DataFrame, front: pd.DataFrame) -> pd.DataFrame:
-    """Every job of a study, `begin` and `end` in minutes since the first, without pauses.
+    """Every job of a study, with `begin` and `end` in minutes since the first, without pauses.
 
-    Empty where the run kept no times.
+    Empty if the run kept no times.
     """
     parts = {"search": timeline(searched), "confirmation": timeline(front)}
     found = [each.assign(part=name) for name, each in parts.items() if len(each)]
@@ -42,7 +42,7 @@ def jobs(searched: pd.DataFrame, front: pd.DataFrame) -> pd.DataFrame:
 
 def _without_pauses(found: pd.DataFrame) -> pd.DataFrame:
     ordered = found.sort_values("started", ignore_index=True)
-    ordered["ended"] = ordered[["started", "ended"]].max(axis=1)  # clocks are set back at times
+    ordered["ended"] = ordered[["started", "ended"]].max(axis=1)  # a clock may be set back
     first = ordered["started"].iloc[0]
     idle_since = ordered["ended"].cummax().shift(fill_value=first)
     gaps = (ordered["started"] - idle_since).clip(lower=0)
@@ -52,7 +52,7 @@ def _without_pauses(found: pd.DataFrame) -> pd.DataFrame:
 
 
 def spent(found: pd.DataFrame) -> list[Spent]:
-    """Where the time of these jobs went, part by part."""
+    """Minutes of these jobs, by part and phase."""
     return [
         Spent(
             str(part),
@@ -68,7 +68,7 @@ def _minutes(rows: pd.DataFrame) -> float:
 
 
 def timeline_chart(found: pd.DataFrame) -> alt.Chart:
-    """A lane for each phase, a bar for each job; confirmation in its own colour."""
+    """A lane per phase, a bar per job, coloured by part."""
     bars = found.assign(phase=found["phase"].map({phase.value: WORDS[phase] for phase in Phase}))
     bars["text"] = [
         f"trial {trial}, {part}: {phase}, {number(60 * minutes)} s"
@@ -91,7 +91,7 @@ def timeline_chart(found: pd.DataFrame) -> alt.Chart:
 
 
 def _joined(bars: pd.DataFrame) -> pd.DataFrame:
-    """One bar for the jobs of a phase that begin within the same `SLOTS`th of the time."""
+    """One bar for the jobs of a phase that begin within the same slot."""
     slot = (bars["begin"] / bars["end"].max() * SLOTS).astype(int)
     groups = bars.groupby(["part", "phase", slot.rename("slot")])
     joined = groups.agg(begin=("begin", "min"), end=("end", "max"), jobs=("text", "size"))

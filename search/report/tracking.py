@@ -1,4 +1,4 @@
-"""A finished run in MLflow: a parent run, and under it one for each point of its front."""
+"""A finished run in MLflow: a parent run, and a child run per point of its front."""
 
 from __future__ import annotations
 
@@ -19,23 +19,22 @@ if TYPE_CHECKING:
     import pandas as pd
 
 TAG = "paretoformer.run"
-"""Of every MLflow run that stands for one of ours: the id of the run folder, so that the same
-folder is logged once."""
+"""Tag of our MLflow runs: the id of the run folder, so that a folder is logged once."""
 POINT = "paretoformer.candidate"
 FILES = ("study.toml", "front.parquet", "trials.parquet", "report.html", "front.svg")
 LONGEST = 500
-"""Characters of a parameter; MLflow takes 6,000, and none in a table of runs is read to its end."""
+"""Limit for a parameter's characters. MLflow accepts 6,000, but its tables do not show them."""
 
 
 class Tracker:
-    """An MLflow server, or a folder or database of it.
+    """A client for an MLflow server, or for a folder or database.
 
     Raises:
         UserError: the extra is not installed, or nothing answers at the address.
     """
 
     def __init__(self, uri: str) -> None:
-        os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # nothing leaves unasked
+        os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # no data leaves unasked
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
         try:
             from mlflow import MlflowClient
@@ -45,16 +44,16 @@ class Tracker:
         try:
             self._client: Any = MlflowClient(tracking_uri=uri)
             self._client.search_experiments(max_results=1)
-        except Exception as error:  # of the server, its database, or the connection
+        except Exception as error:  # from the server, its database, or the connection
             raise UserError(f"--mlflow {uri}: {one_line(error)}.") from None
 
     def log(self, folder: RunFolder) -> None:
-        """Every published point of a finished run: what it keeps, its metrics with their intervals.
+        """Log every published point: its description, and its metrics with their intervals.
 
-        A run that was logged before is brought up to date.
+        A run that was logged before is updated.
 
         Raises:
-            UserError: the run is not finished, or the server does not take it.
+            UserError: the run is not finished, or the server rejects it.
         """
         frame, facts = read_front(folder.path)
         identity = str(folder.read_machine()["run"])
@@ -98,13 +97,13 @@ class Tracker:
         return str(run.info.run_id)
 
     def _params(self, run: str, params: Mapping[str, Any], *, known: bool) -> None:
-        """MLflow never changes a parameter, so a known run keeps those that it has."""
+        """MLflow parameters cannot change, so a known run keeps its own."""
         for key, value in {} if known else params.items():
             self._client.log_param(run, key, str(value)[:LONGEST])
 
 
 def _metrics(row: pd.Series[Any], facts: RunFacts) -> Iterator[tuple[str, float]]:
-    """What was measured, and its interval."""
+    """Measured values with the ends of their intervals."""
     for name in (*facts.metrics, "speedup"):
         for end in ("", "_low", "_high"):
             value = row.get(f"{name}{end}")

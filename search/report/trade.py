@@ -1,4 +1,4 @@
-"""What a point of the front costs and gains over the dense model, in words."""
+"""The costs and gains of a point of the front against the dense model, in words."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ if TYPE_CHECKING:
     import pandas as pd
 
 LEAST_CHANGE = 0.005
-"""A cost that changes by a smaller share is as it was."""
+"""Smaller relative changes of a cost are not mentioned."""
 
 
 @dataclass(frozen=True)
 class Trade:
-    """Phrases: `9.48x (9.27 to 9.90) as fast`, `accuracy 0.007 lower (-0.019 to 0.005)`."""
+    """Phrases such as `9.48x (9.27 to 9.90) as fast`, `accuracy 0.007 lower (-0.019 to 0.005)`."""
 
     gains: tuple[str, ...]
     costs: tuple[str, ...]
@@ -32,7 +32,7 @@ class Trade:
 
 
 def trade(row: pd.Series[Any], dense: pd.Series[Any], facts: RunFacts) -> Trade:
-    """row, dense: of `front.parquet`."""
+    """row, dense: rows of `front.parquet`."""
     gains: list[str] = []
     costs: list[str] = []
     for name, metric in facts.metrics.items():
@@ -46,7 +46,7 @@ def trade(row: pd.Series[Any], dense: pd.Series[Any], facts: RunFacts) -> Trade:
 def _change(
     name: str, row: pd.Series[Any], dense: pd.Series[Any], facts: RunFacts
 ) -> tuple[str, float]:
-    """A phrase, empty where nothing changed or is known; and value less dense's."""
+    """A phrase, empty if nothing changed or is known; and the difference from dense."""
     change = row[name] - dense[name] if row[name] is not None else np.nan
     if change is None or np.isnan(change) or change == 0:
         return "", 0.0
@@ -58,7 +58,7 @@ def _change(
 
 
 def _quality(name: str, row: pd.Series[Any], change: float) -> str:
-    """With the interval of the difference where it was paired."""
+    """Includes the interval of the paired difference, if known."""
     way = "higher" if change > 0 else "lower"
     low, high = (row.get(f"{name}_difference_{end}") for end in ("low", "high"))
     if low is None or high is None or np.isnan(low) or np.isnan(high):

@@ -1,1 +1,1 @@
-"""The study file, its subject, its budget, and the Optuna study."""
+"""The study: its file, subject, budget, and Optuna study."""

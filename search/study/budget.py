@@ -1,4 +1,4 @@
-"""The budget of a study that has minutes instead of trials: its shares, and what is left."""
+"""The budget of a study with minutes instead of trials: its shares, and the time left."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ DISTILLATION = 0.3
 WAITING = 0.1
 """Largest share of the minutes that one timing may wait for a quiet machine."""
 SEARCHED = 10.0
-"""Minutes that distillation leaves to the rest: a search that is too short for its alternatives
-finds nothing worth distilling."""
+"""Minutes that distillation leaves for the rest: a search that is too short finds nothing worth
+distilling."""
 PREPARATION = 0.5
-"""Share of the search time after which no more of the block table is measured."""
+"""Share of the search time after which measuring the block table stops."""
 SHORT = 10.0
 """Minutes below which a study saves time on everything but trials."""
 SPENT = "spent_seconds"
-"""User attribute of the study: seconds that its earlier runs took."""
+"""User attribute of the study: seconds spent by its earlier runs."""
 
 
 @dataclass
 class Budget:
-    """The minutes of one study over all its runs; no limit where it has trials instead.
+    """The minutes of one study over all its runs; no limit if it has trials instead.
 
-    study: stores what was spent. begun: start of this run, by `time.monotonic`.
+    study: stores the time spent. begun: start of this run, by `time.monotonic`.
     """
 
     spec: Spec
@@ -48,22 +48,21 @@ class Budget:
 
     @property
     def distill_minutes(self) -> float:
-        """The study's wish, limited to its share."""
+        """The requested minutes, limited to their share."""
         return distill_minutes(self.spec)
 
     @property
     def spent(self) -> float:
-        """Seconds."""
+        """Seconds spent so far."""
         return self._before + time.monotonic() - self.begun
 
     @property
     def search_seconds(self) -> float:
-        """When the search must be over, from the beginning of the study."""
+        """The end of the search, in seconds since the study began."""
         return 60 * (self.minutes * (1 - CONFIRMATION) - self.distill_minutes)
 
     @property
     def is_preparation_over(self) -> bool:
-        """Whether preparation has used its share."""
         return self.spent >= PREPARATION * self.search_seconds
 
     @property
@@ -73,7 +72,7 @@ class Budget:
     def has_time_for(self, begun: float, done: int, under_way: int) -> bool:
         """Whether one more trial would finish in time, at the pace so far.
 
-        begun: seconds that were spent when the first trial began.
+        begun: seconds spent when the first trial began.
         """
         pace = (self.spent - begun) / done if done else 0.0
         return self.spent + pace * (under_way + 1) < self.search_seconds
@@ -83,18 +82,17 @@ class Budget:
         return self.spent >= 60 * self.minutes
 
     def keep(self) -> None:
-        """Store what was spent."""
+        """Store the time spent."""
         if math.isfinite(self.minutes):
             self.study.set_user_attr(SPENT, self.spent)
 
 
 def is_short(spec: Spec) -> bool:
-    """Whether a study has fewer than `SHORT` minutes."""
     return spec.search.minutes is not None and spec.search.minutes < SHORT
 
 
 def patience_seconds(spec: Spec) -> float:
-    """How long a timing may wait for a quiet machine: at most its share of a budget."""
+    """How long a timing may wait for a quiet machine, limited to a share of the minutes."""
     minutes = spec.timing.patience_minutes
     if spec.search.minutes is not None:
         minutes = min(minutes, WAITING * spec.search.minutes)
@@ -102,7 +100,7 @@ def patience_seconds(spec: Spec) -> float:
 
 
 def distill_minutes(spec: Spec) -> float:
-    """The wished minutes of distillation, limited to what the budget has for them."""
+    """The requested minutes of distillation, limited by the budget."""
     wanted = float(spec.recovery.distill_minutes)
     limit = spec.search.minutes
     if limit is None:
@@ -111,7 +109,7 @@ def distill_minutes(spec: Spec) -> float:
 
 
 def plan(spec: Spec) -> str:
-    """How a study spends its time, in one line."""
+    """The plan for a study's time, in one line."""
     distilling = distill_minutes(spec)
     limit = spec.search.minutes
     if limit is None:

@@ -1,4 +1,4 @@
-"""The columns of a data file: their names, and which seem to be the text and the label."""
+"""The columns of a data file: their names, and guesses of the text and the label."""
 
 from __future__ import annotations
 
@@ -36,6 +36,8 @@ NUMBERS = ("", "id", "idx", "index", "unnamed: 0")
 
 @dataclass(frozen=True)
 class Columns:
+    """The names of a study's columns; "" if there is none."""
+
     """The names of a study's columns; "" where there is none."""
 
     text: str
@@ -45,6 +47,8 @@ class Columns:
 
 @dataclass(frozen=True)
 class Head:
+    """The column names of a data file, and its number of rows."""
+
     """The names of a data file's columns, and how many rows it has."""
 
     names: tuple[str, ...]
@@ -76,9 +80,9 @@ def columns_of(
     *,
     images: bool = False,
 ) -> Columns:
-    """The given columns, checked; the others guessed from the names.
+    """The given columns, checked; the others are guessed from the names.
 
-    images: whether a column of images takes the place of the text.
+    images: a column of images takes the place of the text.
 
     Raises:
         StudyError: a given column is missing, or one cannot be guessed.
@@ -108,7 +112,7 @@ def _text(path: str, names: Sequence[str], label: str | None) -> str:
 
 
 def _label(path: str, names: Sequence[str], texts: Iterable[str]) -> str:
-    """Empty where there is no other column: then the dense model sets the answers."""
+    """Empty if there is no other column: then the dense model's answers are the labels."""
     left = [each for each in _content(names) if each not in texts]
     if not left:
         return ""

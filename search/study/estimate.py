@@ -1,4 +1,4 @@
-"""How long a study will take, from a few forward passes of the dense model."""
+"""An estimate of a study's duration, from a few forward passes of the dense model."""
 
 from __future__ import annotations
 
@@ -17,33 +17,35 @@ from paretoformer.search.study.subject import Subject
 from paretoformer.spaces.models.families import shape_of
 
 FORWARDS = 8
-"""The first ones warm up the caches."""
+"""Forward passes to time; the first ones warm up the caches."""
 START_SECONDS = 15.0
-"""To start workers with Ray, torch and the model: once to search, once to confirm."""
+"""Time to start workers with Ray, torch and the model: once to search, once to confirm."""
 BUILD_SECONDS = 3.0
-"""To convert a candidate for its runtime, or to read it."""
+"""Time to convert a candidate for its runtime, or to read it."""
 SCORED = 0.6
-"""Time to score an example, in forward passes of a text of full length: many are shorter."""
+"""Time to score an example, in full-length forward passes: many texts are shorter."""
 WARM_UP_SECONDS = 1.0
 TIMED = 1.5
-"""A timing in units of its budget: the dense model takes turns. The warm-up comes on top."""
+"""A timing as a multiple of its budget: the dense model takes turns. The warm-up is extra."""
 BLOCKS = 24
 """Options per layer that the block table tries."""
 BLOCK_EXAMPLES = 64
 """Examples per option."""
 CONFIRMED = (10, 0.45)
-"""Points that are confirmed: the alternatives, and a share of the trials."""
+"""Confirmed points: the alternatives, and a share of the trials."""
 MOST_CONFIRMED = 40
-"""Limit of the points that are confirmed.
+"""Limit for the confirmed points.
 
-The constants fit two studies of 40 trials on MiniLM and 2 cores of a Xeon, minutes to prepare, to
-search and to confirm: at 64 tokens (10.9 ms a forward) 0.8, 6.9 and 8.3, where the estimate is 1.3,
-7.2 and 7.2; at 512 tokens (68.6 ms) 7.2, 18 and 12.9, where it is 6.6, 18.5 and 16.8.
+The constants fit two studies of 40 trials on MiniLM and 2 cores of a Xeon. Minutes to prepare,
+search and confirm, measured (estimated): at 64 tokens (10.9 ms per forward) 0.8 (1.3), 6.9 (7.2)
+and 8.3 (7.2); at 512 tokens (68.6 ms) 7.2 (6.6), 18 (18.5) and 12.9 (16.8).
 """
 
 
 @dataclass(frozen=True)
 class Estimate:
+    """Seconds per part of a study, computed from `forward_ms` of the dense model."""
+
     """Seconds of each part of a study, computed from `forward_ms` of the dense model."""
 
     forward_ms: float
@@ -63,7 +65,7 @@ class Estimate:
 
 
 def about(seconds: float) -> str:
-    """A duration, rounded to what is known of it."""
+    """A duration, rounded to its uncertainty."""
     minutes = seconds / 60
     if minutes < 1.5:
         return "about a minute"
@@ -75,9 +77,9 @@ def about(seconds: float) -> str:
 
 
 def estimate(spec: Spec, subject: Subject, done: int = 0, *, is_prepared: bool = False) -> Estimate:
-    """How long a study will take.
+    """Estimate a study's duration.
 
-    done: trials that an earlier run finished. is_prepared: whether its preparation is kept.
+    done: trials that an earlier run finished. is_prepared: whether preparation was done before.
     """
     forward = forward_ms(subject)
     row = forward / 1e3 / subject.target.batch_size
@@ -94,7 +96,7 @@ def forward_ms(subject: Subject) -> float:
     """The fastest of a few forward passes of the dense model on the target.
 
     A study waits for a quiet machine, so the fastest counts. One busy core makes two threads 15x
-    slower, but not a single one: both are tried.
+    slower, but not a single one, so both are tried.
     """
     target = subject.target
     batch, clock = subject.workload.timing_batch(target), stopwatch(target.device)
@@ -107,7 +109,7 @@ def forward_ms(subject: Subject) -> float:
 
 
 def _on_target(subject: Subject) -> nn.Module:
-    """The dense model on the target's device, in its dtype; a copy only where it must change."""
+    """The dense model on the target's device and in its dtype; a copy only if that differs."""
     device, dtype = torch.device(subject.target.device), subject.target.torch_dtype
     here = next(subject.model.parameters())
     if (here.device.type, here.dtype) == (device.type, dtype):
@@ -126,7 +128,7 @@ def _threads(count: int) -> Iterator[None]:
 
 
 def _prepare(spec: Spec, subject: Subject, row: float) -> float:
-    """row: seconds of one text in a forward."""
+    """row: seconds per text in a forward."""
     layers, _ = shape_of(subject.model.config)
     tried = BLOCKS * layers if spec.search.table else 0
     return START_SECONDS + tried * BLOCK_EXAMPLES * SCORED * row

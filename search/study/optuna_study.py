@@ -1,4 +1,4 @@
-"""The Optuna study of a run: its storage, and the trials of a run that was interrupted."""
+"""The Optuna study of a run: its storage, and the unfinished trials of an interrupted run."""
 
 from __future__ import annotations
 
@@ -31,8 +31,7 @@ class ResumableStudy(optuna.Study):
     def unfinished(self) -> Iterator[optuna.Trial]:
         """The running trials, under their own numbers.
 
-        Each answers `suggest` with the values that are stored already; an enqueued one, with its
-        enqueued values.
+        `suggest` answers with the stored or enqueued values.
         """
         study = self.database.get_study_id_from_name(self.study_name)
         find = self.database.get_trial_id_from_study_id_trial_number
@@ -47,7 +46,7 @@ def open_study(
     sampler: str,
     seed: int,
 ) -> ResumableStudy:
-    """Create the study, or open it where an earlier run left it.
+    """Create the study, or open an earlier run's.
 
     Raises:
         StudyError: the storage cannot be opened, or holds a study of that name with other
@@ -60,7 +59,7 @@ def open_study(
 def study_in(
     storage: BaseStorage, name: str, metrics: Sequence[Metric], sampler: str, seed: int
 ) -> ResumableStudy:
-    """As `open_study`, in a storage that is open."""
+    """`open_study` in an open storage."""
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     directions = [metric.direction for metric in metrics]
     optuna.create_study(
@@ -76,13 +75,13 @@ def study_in(
                 f"{', '.join(study.metric_names)}: choose another name."
             )
         study.set_metric_names(names)
-    # A restarted sampler must not draw the same numbers again.
+    # Another seed, so that a resumed study does not draw the same numbers again.
     study.sampler = make_sampler(sampler, seed + len(study.get_trials(deepcopy=False)))
     return study
 
 
 def check_storage(url: str, new: str) -> None:
-    """Raises StudyError unless a database answers at the SQLAlchemy URL, without a study `new`."""
+    """Raises StudyError unless the URL's database answers and holds no study named `new`."""
     with _storage_errors(url):
         where = sqlalchemy.make_url(_with_driver(url))
         engine = sqlalchemy.create_engine(where)
@@ -97,6 +96,7 @@ def check_storage(url: str, new: str) -> None:
 
 @contextmanager
 def _storage_errors(url: str) -> Iterator[None]:
+    """Turn errors of an unusable database into `StudyError`, except for a full disk."""
     """Turn the errors of a database that cannot be used into `StudyError`, but for a full disk."""
     try:
         yield
@@ -126,9 +126,9 @@ def _shown(url: str) -> str:
 
 
 def open_storage(url: str) -> RDBStorage:
-    """Optuna's storage at a SQLAlchemy URL; SQLite in WAL mode, in which readers never block it.
+    """Optuna's storage at a SQLAlchemy URL; SQLite in WAL mode, so that readers do not block.
 
-    Its connections are closed when it is no longer used.
+    Its connections are closed when it is garbage-collected.
 
     Raises:
         StudyError: the database cannot be used.
@@ -140,21 +140,21 @@ def open_storage(url: str) -> RDBStorage:
             return storage
         storage = RDBStorage(url, engine_kwargs={"connect_args": {"timeout": 60}})
         sqlalchemy.event.listen(storage.engine, "connect", _use_wal)
-        storage.engine.dispose()  # connections made before the listener
+        storage.engine.dispose()  # close connections from before the listener
         return storage
 
 
 def _use_wal(connection: Any, record: Any) -> None:
-    """NORMAL in WAL mode loses nothing when a process dies, only (the last commits) when the
-    machine loses power; it saves a disk flush at every commit."""
+    """synchronous=NORMAL saves a disk flush per commit. In WAL mode a killed process loses nothing;
+    only a power failure can lose the last commits."""
     connection.execute("PRAGMA journal_mode=WAL")
     connection.execute("PRAGMA synchronous=NORMAL")
 
 
 def _with_driver(url: str) -> str:
-    """PostgreSQL by psycopg 3, which the extra `postgres` installs, unless the URL names a driver.
+    """PostgreSQL through psycopg 3, from the extra `postgres`, unless the URL names a driver.
 
-    SQLAlchemy 2.0 would take psycopg2, later versions psycopg 3.
+    The default is psycopg2 in SQLAlchemy 2.0 and psycopg 3 in later versions.
     """
     scheme, separator, rest = url.partition("://")
     return f"postgresql+psycopg{separator}{rest}" if scheme == "postgresql" else url

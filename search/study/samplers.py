@@ -1,4 +1,4 @@
-"""Optuna's samplers, by the names that a study file gives them, and when the surrogate is used."""
+"""Optuna's samplers by their names in a study file, and the rule for the surrogate."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ from paretoformer.search.records.errors import StudyError
 
 LATENCY = "latency_ms"
 SURROGATE = "surrogate"
-"""The proposer `Surrogate`, which needs a block table; where it proposes nothing, random search."""
+"""The proposer `Surrogate`, which needs a block table; random search when it proposes nothing."""
 AUTO = "auto"
-"""`SURROGATE` where there is a block table and it models the objectives, else NSGA-II."""
+"""`SURROGATE` if there is a block table that predicts all objectives, else NSGA-II."""
 MODELLED = 2
-"""Objectives that the surrogate models: a quality and the latency."""
+"""Number of objectives that the surrogate models: a quality and the latency."""
 POPULATION = 16
-"""Of NSGA-II. Optuna's 50 would spend most of a study of 60 trials on its random first generation;
-the planted trials fill one of 16, or two."""
+"""Population of NSGA-II. Optuna's 50 would spend most of 60 trials on the random first generation;
+the planted trials fill one or two generations of 16."""
 
 
 class NSGAIISampler(optuna.samplers.NSGAIISampler):
-    """NSGA-II in which enqueued trials are members of the generation that is being filled.
+    """NSGA-II that counts enqueued trials as members of the current generation.
 
-    Optuna counts only trials that the sampler proposed: the planted ones would have no children,
-    and the search would begin again from random candidates. The class has Optuna's name because the
-    name is part of the attributes that stored studies hold.
+    Optuna counts only trials that the sampler proposed, so planted ones would have no children, and
+    the search would restart from random candidates. The class keeps Optuna's name, since the name
+    is part of the attributes in stored studies.
     """
 
     def __init__(self, *, population_size: int, seed: int) -> None:
@@ -42,10 +42,10 @@ class NSGAIISampler(optuna.samplers.NSGAIISampler):
             self.get_trial_generation(study, trial)
 
     def get_parent_population(self, study: optuna.Study, generation: int) -> list[FrozenTrial]:
-        """Found once for each generation, and in order: parents come from the generation before.
+        """Computed once per generation and in order, since parents come from the one before.
 
-        Optuna reads the storage each time. Where a study does not store the parents, as those of
-        earlier versions, it finds them by a recursion as deep as there are generations.
+        Optuna reads the storage every time. If a study does not store parents (earlier versions),
+        it recurses through all generations.
         """
         while len(self._parents) <= generation:
             found = super().get_parent_population(study, len(self._parents))
@@ -54,9 +54,9 @@ class NSGAIISampler(optuna.samplers.NSGAIISampler):
 
 
 def make_sampler(name: str, seed: int) -> BaseSampler:
-    """Create a sampler, with every setting explicit where Optuna's defaults have changed.
+    """Create a sampler; settings are explicit where Optuna's defaults have changed.
 
-    seed: taken modulo 2**32, since numpy accepts no more.
+    seed: taken modulo 2**32, numpy's limit.
     """
     seed %= 2**32
     with warnings.catch_warnings():
@@ -73,7 +73,7 @@ def make_sampler(name: str, seed: int) -> BaseSampler:
 
 
 def quality_and_latency(objectives: Sequence[Metric]) -> tuple[Metric | None, Metric | None]:
-    """The objectives that the block table predicts; None where there is no such objective."""
+    """The objectives that the block table predicts; None if not among the objectives."""
     quality = next((m for m in objectives if m.role == "quality"), None)
     return quality, next((m for m in objectives if m.name == LATENCY), None)
 
@@ -93,10 +93,10 @@ def check_sampler(name: str, objectives: Sequence[Metric]) -> None:
 
 
 def uses_surrogate(name: str, objectives: Sequence[Metric], *, has_table: bool) -> bool:
-    """Whether a study uses the surrogate: by name, or by `auto` where it models all objectives.
+    """Whether a study uses the surrogate: by name, or by `auto` if it models all objectives.
 
     Raises:
-        StudyError: it is named, and there is no block table.
+        StudyError: it is named, but there is no block table.
     """
     if name == AUTO:
         return has_table and predicts(objectives) and len(objectives) == MODELLED

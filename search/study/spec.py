@@ -1,4 +1,4 @@
-"""The study file: typed, validated, every wrong key named."""
+"""The study file: typed and validated; an error names the key."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from paretoformer.spaces.common.registry import did_you_mean
 
 
 class _Section(BaseModel):
-    """Values are strict: neither `true` nor `"50"` is a number. Numbers are finite."""
+    """Strict values: `true` and `"50"` are not numbers. Numbers are finite."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
@@ -91,11 +91,11 @@ SpaceSection: Any = create_model(
     __base__=_Section,
     **{axis.name: _key(axis) for axis in axes() if axis.setting_key is None},
 )
-"""The `[space]` section: one key for each axis that has none elsewhere."""
+"""The `[space]` section: one key per axis, except for axes whose key is in another section."""
 
 
 def _section(name: str) -> dict[str, Any]:
-    """The keys of the axes that have theirs in this section."""
+    """The keys of axes in this section."""
     placed = ((axis.setting_key, axis) for axis in axes())
     return {place[1]: _key(axis) for place, axis in placed if place and place[0] == name}
 
@@ -161,7 +161,7 @@ class TimingSection(_Section):
 
 
 class Spec(_Section):
-    """A whole study file."""
+    """A complete study file."""
 
     name: str = Field(
         pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", description="Default: the name of the file."
@@ -202,7 +202,6 @@ class Spec(_Section):
         return self
 
     def setting(self, axis: str) -> Any:
-        """The study's setting of an axis."""
         section, key = axis_of(axis).setting_key or ("space", axis)
         return getattr(getattr(self, section), key)
 
@@ -210,13 +209,13 @@ class Spec(_Section):
         return tomli_w.dumps(self.model_dump(exclude_none=True))
 
     def settled(self, there: Spec | None) -> Spec:
-        """With open settings from the existing run `there`, or from the defaults of a new run."""
+        """Open settings filled from the existing run `there`, or from a new run's defaults."""
         stratify = self.data.stratify
         if stratify is None:
             stratify = True if there is None else bool(there.data.stratify)
         update: dict[str, Any] = {"data": self.data.model_copy(update={"stratify": stratify})}
         if there is not None and "objectives" not in self.model_fields_set:
-            update["objectives"] = there.objectives  # whose default has changed
+            update["objectives"] = there.objectives  # the default has changed
         return self.model_copy(update=update)
 
 
@@ -225,7 +224,7 @@ DEFAULT_STUDY = BUILTIN[0]
 NO_LIMIT = 1_000_000
 """Trials of a study that has minutes instead."""
 UNLABELLED = "fidelity"
-"""The quality where there are no labels, and so no score."""
+"""The quality metric for data without labels."""
 
 
 def load_spec(
@@ -238,16 +237,15 @@ def load_spec(
 ) -> Spec:
     """The study of a built-in name or a .toml file, with paths made absolute.
 
-    Paths in the file are relative to the folder of the file. The other arguments override it where
-    they are given.
+    Paths in the file are relative to its folder. The other arguments override the file.
 
     Raises:
-        StudyError: no such study, not TOML, or a key or value that does not fit; says which.
+        StudyError: no such study, not TOML, or a wrong key or value, which the message names.
     """
     path = Path(study)
     if str(study) in BUILTIN:
         text = files("paretoformer.search").joinpath(f"builtin/{study}.toml").read_text("utf-8")
-    elif os.path.isfile(path):  # which, unlike `Path.is_file`, says no to a name that is too long
+    elif os.path.isfile(path):  # unlike `Path.is_file`, false for a name that is too long
         text = _read(path)
     elif str(study) in MOVED:
         raise StudyError(moved(str(study)))
@@ -270,9 +268,9 @@ def parse_spec(
     overrides: Mapping[str, Any] | None = None,
     of_search: Mapping[str, Any] | None = None,
 ) -> Spec:
-    """`load_spec` on text that was read already; `source` names it in errors.
+    """`load_spec` for text; `source` names it in errors.
 
-    overrides, of_search: keys of the file, and of its section `search`, where they are not None.
+    overrides, of_search: keys of the file and of its section `search`; None: not overridden.
     """
     try:
         raw: dict[str, Any] = tomllib.loads(text)
@@ -281,7 +279,7 @@ def parse_spec(
         raise StudyError(f"{source} is not TOML: {error}.") from None
     except RecursionError:
         raise StudyError(f"{source} is nested too deeply to be a study.") from None
-    except ValueError as error:  # a number of more digits than Python reads, a text with a NUL
+    except ValueError as error:  # a number with too many digits for Python, or a NUL
         raise StudyError(f"{source}: {error}.") from None
     given = {k: value for k, value in (of_search or {}).items() if value is not None}
     raw |= {k: value for k, value in (overrides or {}).items() if value is not None}
@@ -302,7 +300,7 @@ def parse_spec(
 
 
 def _set_limit(raw: dict[str, Any], overridden: Set[str]) -> None:
-    """Minutes of the command line replace trials of the file, and the other way round."""
+    """Minutes of the command line replace trials of the file, and vice versa."""
     section = raw.get("search")
     if not isinstance(section, dict) or not section.get("minutes"):
         return
@@ -315,7 +313,7 @@ def _set_limit(raw: dict[str, Any], overridden: Set[str]) -> None:
 
 
 def _set_objectives(raw: dict[str, Any]) -> None:
-    """Default objectives: the score of the task, or fidelity without labels; and latency."""
+    """Default objectives: the task's score, or fidelity without labels; and latency."""
     data, model = (raw.get(section) for section in ("data", "model"))
     name = model.get("task") if isinstance(model, dict) else None
     task = task_of(name) if name in task_names() else None
@@ -330,16 +328,16 @@ def read_spec(path: Path) -> Spec:
     """The study of a run folder, from its `study.toml`.
 
     Raises:
-        StudyError: it cannot be read, or is no study.
+        StudyError: the file cannot be read, or is not a study.
     """
     return parse_spec(_read(path), source=path)
 
 
 def stored_spec(data: Any, source: str) -> Spec:
-    """A study as a table's metadata or an export holds it; `source` names it in errors.
+    """A study from the metadata of a table or an export; `source` names it in errors.
 
     Raises:
-        StudyError: it is no study.
+        StudyError: it is not a study.
     """
     try:
         return Spec.model_validate(data)
@@ -348,7 +346,7 @@ def stored_spec(data: Any, source: str) -> Spec:
 
 
 def check_varies(spec: Spec) -> None:
-    """Raises StudyError when the study leaves one value of every axis, whatever the model is."""
+    """Raises StudyError if every axis has only one value, whatever the model."""
     if all(axis.is_fixed(spec.setting(axis.name)) for axis in axes()):
         raise StudyError(
             "there is nothing to search: [space] leaves one value of every axis. Let at least one "
@@ -357,7 +355,7 @@ def check_varies(spec: Spec) -> None:
 
 
 def _check_texts(value: Any, key: str = "") -> None:
-    """Raises ValueError, naming the key, where a text has a NUL, which no path or name may have."""
+    """Raises ValueError, naming the key, if a text has a NUL, which paths and names cannot have."""
     if isinstance(value, dict):
         for name, each in value.items():
             _check_texts(name, key or "a key")
@@ -377,7 +375,7 @@ def _read(path: Path) -> str:
 
 
 def _first(error: ValidationError) -> str:
-    """The first thing wrong, in one line; how many more there are."""
+    """The first error in one line, and the number of others."""
     errors = error.errors()
     worst = next((each for each in errors if each["type"] == "extra_forbidden"), errors[0])
     where = [str(part) for part in worst["loc"] if not str(part).startswith("literal[")]
@@ -412,7 +410,7 @@ def _keys(path: list[str]) -> list[str]:
 
 
 def _absolute(spec: Spec, base: Path) -> Spec:
-    """Local paths resolved against the study file's folder; others as they are."""
+    """Local paths resolved against the study file's folder; others unchanged."""
 
     def resolve(path: str, *, file: bool) -> str:
         if not path or is_demo(path):

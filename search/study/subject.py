@@ -46,13 +46,11 @@ from paretoformer.spaces.recovery import Teacher
 
 FIDELITY = "fidelity"
 CHARACTERS = 4
-"""Of a token of a passage, about."""
+"""Approximate characters per token of a passage."""
 
 
 @dataclass
 class Subject:
-    """The loaded and checked subject."""
-
     task: Task
     target: Target
     model: nn.Module
@@ -60,13 +58,13 @@ class Subject:
     metrics: dict[str, Metric]
     objectives: list[Metric]
     required: tuple[Requirement, ...] = ()
-    """Requirements that the study file states."""
+    """Requirements in the study file."""
     remarks: tuple[Remark, ...] = ()
     """Remarks on the data and the model, for the user."""
     _teacher: Teacher | None = field(default=None, init=False, repr=False, compare=False)
 
     def teacher(self, progress: Progress = silent) -> Teacher:
-        """The dense model on the texts of repairs, computed on the CPU at the first call."""
+        """The dense model on the texts for repairs, computed on the CPU at the first call."""
         if self._teacher is None:
             self._teacher = Teacher(
                 self.model,
@@ -77,34 +75,34 @@ class Subject:
         return self._teacher
 
     def forget_teacher(self) -> None:
-        """Free its memory, up to gigabytes: workers have it, or nobody needs it."""
+        """Free its memory, up to gigabytes, once workers have it or nobody needs it."""
         self._teacher = None
 
     @property
     def labelled(self) -> bool:
-        """Whether the examples have labels; else the dense model's answers take their place."""
+        """Whether the examples have labels; if not, the dense model's answers replace them."""
         return any(name in self.metrics for name in self.task.scores)
 
     @property
     def reported(self) -> tuple[str, ...]:
-        """The metrics of which `best` asks something by default: the task's own that are
-        objectives, or all that it always has; fidelity where there are no labels."""
+        """The metrics with a default requirement: the task's scores among the objectives, or else
+        all that it always has; fidelity without labels."""
         own = (*self.task.scores, *self.task.more_scores)
         chosen = tuple(metric.name for metric in self.objectives if metric.name in own)
         return chosen or (self.task.scores if self.labelled else (FIDELITY,))
 
     @property
     def requirements(self) -> tuple[Requirement, ...]:
-        """What an answer must satisfy: the default for what is reported, unless the study asks for
-        some quality itself, and what it asks for."""
+        """Requirements on an answer: the study's, and the defaults unless the study requires some
+        quality itself."""
         asked = [each for each in self.required if self.metrics[each.metric].role == "quality"]
         default = [] if asked else [self.metrics[name].requirement for name in self.reported]
         return (*map(Requirement.parse, filter(None, default)), *self.required)
 
     @property
     def confirmed(self) -> list[str]:
-        """The metrics that a confirmation measures: it is not steered, so of the likeness to dense
-        only what is an objective or reported."""
+        """The metrics that a confirmation measures: of the likeness to dense, which only steers the
+        search, just the objectives and reported ones."""
         asked = {metric.name for metric in self.objectives} | set(self.reported)
         asked |= {each.metric for each in self.required}
         return [n for n, metric in self.metrics.items() if n in asked or not metric.likeness]
@@ -116,7 +114,7 @@ class Subject:
 
     @cached_property
     def digest(self) -> str:
-        """Of the data and the model's weights."""
+        """SHA-256 of the data and the model's weights."""
         digest = hashlib.sha256(self.workload.digest.encode())
         _add_weights(digest, self.model)
         return digest.hexdigest()
@@ -127,7 +125,7 @@ class Subject:
 
 
 def model_digest(model: nn.Module) -> str:
-    """SHA-256 of the names and numbers of a model's state."""
+    """SHA-256 of the names and values of a model's state."""
     digest = hashlib.sha256()
     _add_weights(digest, model)
     return digest.hexdigest()
@@ -140,10 +138,10 @@ def _add_weights(digest: Any, model: nn.Module) -> None:
 
 
 def load_subject(spec: Spec, progress: Progress = silent) -> Subject:
-    """The model, data and metrics of a study, each checked before anything slower is begun.
+    """The model, data and metrics of a study, checked in order of cost.
 
     Raises:
-        StudyError: says what cannot be used, and how to correct it.
+        StudyError: names the unusable part, and how to correct it.
     """
     try:
         return _loaded(spec, progress)
@@ -152,11 +150,11 @@ def load_subject(spec: Spec, progress: Progress = silent) -> Subject:
 
 
 def try_dense(subject: Subject, spec: Spec, progress: Progress = silent) -> Subject:
-    """The subject, with what is to be said of the uncompressed model's answers.
+    """The subject, with remarks on the uncompressed model's answers.
 
     Raises:
-        StudyError: the numbers of the study would probably mean nothing; not if it has
-            `data.check = false`, where that is a remark. Or the model cannot run on its data.
+        StudyError: the study's numbers would probably mean nothing (with `data.check = false` only
+            a remark), or the model cannot run on its data.
     """
     if spec.data.check:
         _stop_at(subject.remarks)
@@ -223,7 +221,7 @@ def _target(spec: Spec) -> Target:
 
 
 def _model(spec: Spec, task: Task, progress: Progress) -> tuple[str, Any, int]:
-    """Where the model is, its config, checked, and how many tokens a timed input has."""
+    """The model's path, its checked config, and the number of tokens of a timed input."""
     path = demo.model_path(spec.model.path, progress)
     config = _load_config(path, spec)
     return path, config, _checked_length(spec, task, config)
@@ -240,7 +238,7 @@ def load_dense(spec: Spec) -> nn.Module:
     """The uncompressed model of a study.
 
     Raises:
-        StudyError: it is not where the study says.
+        StudyError: it cannot be loaded from the study's path.
     """
     try:
         task = task_of(spec.model.task)
@@ -293,7 +291,7 @@ def _load_config(path: str, spec: Spec) -> Any:
 
 
 def _load(task: Task, path: str, spec: Spec) -> tuple[Any, nn.Module, tuple[Remark, ...]]:
-    """The tokenizer or its like, the model, and remarks on it, such as of unused weights."""
+    """The tokenizer or another processor, the model, and remarks, such as on unused weights."""
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
     remote = spec.model.trust_remote_code
@@ -306,7 +304,7 @@ def _load(task: Task, path: str, spec: Spec) -> tuple[Any, nn.Module, tuple[Rema
 
 
 def _checked_length(spec: Spec, task: Task, config: Any) -> int:
-    """Tokens of a timed input of a model that can be searched."""
+    """Tokens of a timed input; checks that the model can be searched."""
     family = check_family(task, config)
     if reason := task.unsuitable(config):
         raise StudyError(f"{reason}.")

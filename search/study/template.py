@@ -1,6 +1,6 @@
-"""Write a study file for one model and its data: every key, its default and its meaning.
+"""Write a study file for one model and its data: every key with its default and meaning.
 
-Defaults and meanings come from the pydantic models that read the file.
+Both come from the pydantic models that read the file.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ DEFAULT_TASK = str(ModelSection.model_fields["task"].default)
 COMMENT_COLUMN = 34
 WIDTH = 100
 SPARE = 1.5
-"""Rows for each that is measured: duplicates go, and what ranks and repairs takes some."""
+"""Rows per measured example: duplicates go, and ranking and repairs need some."""
 
 
 def init(
@@ -49,7 +49,7 @@ def init(
     label: str | None = None,
     encoding: str = ENCODING,
 ) -> tuple[Path, Columns]:
-    """Write a study file; where it is, and the columns that it names.
+    """Write a study file; returns its path and the columns it names.
 
     text, text_pair, label: columns of the data; None: guessed from the names in its head.
     encoding: of a data file.
@@ -97,7 +97,7 @@ def init(
 
 
 def study_text(given: Mapping[str, Mapping[str, Any]], source: Path) -> str:
-    """The file: what is given as keys, everything else as a comment with its default."""
+    """The file: given values as keys, all others as comments with their defaults."""
     spec = parse_spec(_toml(given), source=source)
     shown = [
         f"# Run it: paretoformer search {source.name} --dry-run, then without --dry-run.",
@@ -123,7 +123,7 @@ def _toml(given: Mapping[str, Mapping[str, Any]]) -> str:
 def _keys(
     section: BaseModel, given: Mapping[str, Any], skipped: tuple[str, ...] = ()
 ) -> Iterator[str]:
-    """A line for each key that is no section: those that are given first."""
+    """The lines of a section's keys, without subsections; given ones first."""
     fields = type(section).model_fields
     for key in sorted(fields, key=lambda each: each not in given):
         default = getattr(section, key)
@@ -135,7 +135,7 @@ def _keys(
 
 
 def _line(key: str, field: FieldInfo) -> Iterator[str]:
-    """The key with its meaning; where that is long, the meaning in a line before it."""
+    """The key with its meaning; a long meaning has its own line before."""
     meaning = _meaning(field)
     whole = f"{key:<{COMMENT_COLUMN - 1}} # {meaning}"
     if not meaning:
@@ -147,26 +147,26 @@ def _line(key: str, field: FieldInfo) -> Iterator[str]:
 
 
 def _meaning(field: FieldInfo) -> str:
-    """Its description, and its choices where there are a few."""
+    """The description, and the choices if they are listed."""
     choices = get_args(field.annotation) if get_origin(field.annotation) is Literal else ()
     parts = (field.description or "", f"One of {', '.join(choices)}." if choices else "")
     return " ".join(filter(None, parts))
 
 
 def _value(value: Any) -> str:
-    """As TOML: strings, numbers, booleans and lists of them are written as JSON writes them."""
+    """For TOML, which writes strings, numbers, booleans and lists of them like JSON."""
     return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
 
 
 def _name(model: str) -> str:
-    """A name for the study: the model's, of characters that a study's name may have."""
+    """The model's name, with only characters that a study's name may have."""
     last = Path(model).resolve().name if Path(model).exists() else model
     name = re.sub(r"[^A-Za-z0-9._-]+", "-", re.split(r"[/:]", last)[-1]).lstrip("-._")
     return name or "study"
 
 
 def _from(out: Path, path: str) -> str:
-    """A local path as the study file has to say it, from the folder where it lies."""
+    """A local path, relative to the folder of the study file."""
     local = Path(path).expanduser()
     if is_demo(path) or local.is_absolute() or not local.exists():
         return path
@@ -174,19 +174,19 @@ def _from(out: Path, path: str) -> str:
 
 
 def _is_file(data: str) -> bool:
-    """Whether this is a data file, here or missing, rather than the id of a data set."""
+    """Whether this is a data file, existing or not, rather than the id of a data set."""
     return Path(data).is_file() or is_data_file(data)
 
 
 def _data(columns: Columns, head: Head | None, encoding: str, form: Form) -> dict[str, Any]:
-    """Columns, and as many examples as a small file has."""
+    """Columns, and as many examples as a small file allows."""
     names = {"text": columns.text, "text_pair": columns.text_pair, "label": columns.label}
     unused = ("text_pair", "label") if form == "passage" else ("text_pair",)
     shown = {key: each for key, each in names.items() if each or key not in unused}
     if form == "image":
         column = shown.pop("text")
         known = head is not None or column != DataSource.model_fields["text"].default
-        shown = ({"image": column} if known else {}) | shown  # a folder's are called as by default
+        shown = ({"image": column} if known else {}) | shown  # a folder has the default names
     if encoding != ENCODING:
         shown["encoding"] = encoding
     keys = ("search_examples", "confirm_examples")
@@ -196,7 +196,7 @@ def _data(columns: Columns, head: Head | None, encoding: str, form: Form) -> dic
 
 
 def _target(model: str, task: Task) -> dict[str, Any]:
-    """Texts as long as by default, or as the model can take."""
+    """Texts of the default length, or of the model's limit."""
     default = int(TargetSection.model_fields["sequence_length"].default)
     if is_demo(model):
         return {"sequence_length": default}
@@ -206,15 +206,15 @@ def _target(model: str, task: Task) -> dict[str, Any]:
 
 
 def _names(architectures: str | Sequence[str]) -> Sequence[str]:
-    """Of a family with several such classes, as transformers lists them: all of them."""
+    """All architectures: transformers lists one, or several for some families."""
     return (architectures,) if isinstance(architectures, str) else architectures
 
 
 def _task(model: str) -> dict[str, str]:
-    """The task of the model's class, where it is not the default.
+    """The task of the model's class, if it is not the default.
 
     Raises:
-        StudyError: the model cannot be loaded, or is of a family that does no such task.
+        StudyError: the model cannot be loaded, or its family has no such task.
     """
     if is_demo(model):
         return {}
@@ -238,5 +238,5 @@ def _task(model: str) -> dict[str, str]:
 def _config(model: str) -> Any:
     try:
         return load_config(model)
-    except Exception as error:  # the config's own code raises what it likes
+    except Exception as error:  # the config's own code may raise anything
         raise StudyError(f"cannot load the model {model}: {one_line(error)}") from None
