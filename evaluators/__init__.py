@@ -1,4 +1,4 @@
-"""What a candidate is worth here, measured on the rebuilt model: accuracy, latency, memory, more.
+"""Measures candidates on the rebuilt model: quality, latency, memory and more.
 
 Knows neither Ray nor Optuna.
 """

@@ -1,6 +1,6 @@
-"""Artifacts: the files of a built candidate that cannot be built again for free.
+"""Artifacts: the files of a built candidate that are expensive to build again.
 
-Scoring, timing, confirmation and export all use them, so that one candidate is one set of weights.
+Scoring, timing, confirmation and export all use them, so they all see the same weights.
 """
 
 from __future__ import annotations
@@ -22,7 +22,6 @@ class Artifact:
 
     @classmethod
     def read(cls, folder: Path) -> Artifact:
-        """Every file below a folder."""
         paths = sorted(path for path in folder.rglob("*") if path.is_file())
         return cls({path.relative_to(folder).as_posix(): path.read_bytes() for path in paths})
 
@@ -47,10 +46,10 @@ class Artifact:
 
 
 def needs_artifact(candidate: Candidate) -> bool:
-    """Whether building it again would cost time, or might give other weights."""
+    """Whether a second build would take time, or might produce other weights."""
     return not all(axis.is_free(candidate[axis.name]) for axis in axes())
 
 
 def workspace(folder: Path, candidate: Candidate) -> Path:
-    """Where a candidate keeps what is not finished."""
+    """Folder of a candidate's unfinished build."""
     return folder / f".{candidate.id}.work"

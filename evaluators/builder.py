@@ -1,4 +1,4 @@
-"""The builder of one process: candidates as they run here, each built once while it is in use."""
+"""Builds the candidates of one worker process; keeps the most recent ones in memory."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from paretoformer.spaces.recovery import Teacher
 from paretoformer.spaces.runtimes import Runnable, Tools
 
 KEPT = 2
-"""Candidates that stay in memory after their use: scoring and timing may follow each other."""
+"""Candidates kept in memory: scoring and timing of one candidate may follow each other."""
 CALIBRATION_EXAMPLES = 128
 CALIBRATION_BATCH = 8
 
@@ -39,8 +39,8 @@ class Builder:
     """Builds candidates of one dense model.
 
     model: dense, on the target's device and in its dtype.
-    workspaces: folder below which building that was cut off is found again.
-    teacher: what repairs aim at; None: it is made here, when a candidate first asks for it.
+    workspaces: folder in which interrupted builds are resumed.
+    teacher: the reference for repair; None: created here when a candidate first needs it.
     """
 
     def __init__(
@@ -63,14 +63,14 @@ class Builder:
         self._ready: OrderedDict[str, Ready] = OrderedDict()
 
     def artifact(self, candidate: Candidate) -> Artifact:
-        """Build it now, and return the files that bring it back."""
+        """Build the candidate and return the files that restore it."""
         with TemporaryDirectory() as folder:
             built = build(candidate, self._model, self._tools(candidate))
             built.save(candidate, Path(folder))
             return Artifact.read(Path(folder))
 
     def built(self, candidate: Candidate, artifact: Artifact | None) -> Ready:
-        """The candidate, from its artifact where it has one."""
+        """The candidate, restored from its artifact if it has one."""
         if candidate.id not in self._ready:
             self._ready[candidate.id] = self._make(candidate, artifact)
         self._ready.move_to_end(candidate.id)
@@ -90,7 +90,7 @@ class Builder:
             shutil.rmtree(folder, ignore_errors=True)
             raise
         ready = Ready(built.model, built.runnable)
-        weakref.finalize(ready, shutil.rmtree, folder, ignore_errors=True)  # read while it runs
+        weakref.finalize(ready, shutil.rmtree, folder, ignore_errors=True)  # in use until then
         return ready
 
     def _tools(self, candidate: Candidate) -> Tools:
@@ -114,5 +114,5 @@ class Builder:
 
 
 def seed(candidate: Candidate) -> int:
-    """Of whatever is random when it is built."""
+    """Random seed of a candidate's build."""
     return int(candidate.id, 16) % 2**32

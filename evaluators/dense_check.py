@@ -1,4 +1,4 @@
-"""What the uncompressed model answers, looked at before hours are spent on versions of it."""
+"""Checks the uncompressed model's predictions before a long search starts."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from paretoformer.spaces.common.malformed import one_line
 def check_dense(
     model: nn.Module, task: Task, workload: Workload, *, labelled: bool, progress: Progress = silent
 ) -> list[Remark]:
-    """Doubts whether a model is the right one for its data, from its training examples.
+    """Check on the training examples that the model fits its data.
 
     Raises:
-        DataError: it cannot run on them, or gives no numbers.
+        DataError: the model cannot run on them, or its outputs are not finite.
     """
     train = workload.splits["train"]
     found: dict[int, np.ndarray] = {}
@@ -53,7 +53,7 @@ def _output(model: nn.Module, inputs: dict[str, torch.Tensor]) -> Any:
     try:
         with torch.inference_mode():
             output = model(**inputs)
-    except Exception as error:  # whatever an architecture raises on inputs that it has no room for
+    except Exception as error:  # architectures raise various errors on inputs that do not fit
         reason = one_line(error, with_type=True)
         if "pixel_values" in inputs:
             raise DataError(

@@ -1,4 +1,4 @@
-"""The evaluator: builds a candidate and measures it, or says why that failed."""
+"""The evaluator: builds and measures a candidate, or reports why that failed."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ class Evaluator:
     """Measures candidates of one model on one workload and target.
 
     protocols: how long to time in the search and in the confirmation.
-    workspaces: folder in which building that was cut off goes on.
-    confirmed: names of the metrics that a confirmation measures; None: of all.
-    teacher: of this model, for its repairs; None: each process that needs one makes its own.
+    workspaces: folder in which interrupted builds are resumed.
+    confirmed: names of the metrics that a confirmation measures; None: all.
+    teacher: reference for repair; None: each process that needs one creates its own.
 
-    Travels to a worker once and is used there for every job.
+    Sent once to each worker, which uses it for all jobs.
     """
 
     def __init__(
@@ -77,7 +77,7 @@ class Evaluator:
         )
 
     def run(self, job: Job) -> Result:
-        """Build or measure; an exception becomes an outcome, for a failed trial is data."""
+        """Build or measure. An exception becomes an outcome: a failed trial is data."""
         started = time.time()
         try:
             result = self._result(job)
@@ -127,7 +127,7 @@ def failure(error: Exception) -> Result:
 def _outcome_of(error: Exception) -> Outcome:
     if isinstance(error, Unsuitable):
         return Outcome.UNSUITABLE
-    # torch's CPU allocator raises a plain RuntimeError, in other words on each system.
+    # torch's CPU allocator raises a plain RuntimeError; its message depends on the system.
     words = ("can't allocate memory", "not enough memory")
     out_of_memory = isinstance(error, MemoryError | torch.OutOfMemoryError) or (
         isinstance(error, RuntimeError) and any(each in str(error) for each in words)

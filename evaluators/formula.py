@@ -1,4 +1,4 @@
-"""A formula in place of a machine: for tests and benchmarks of the loop around it."""
+"""A formula instead of measurements, for tests and benchmarks of the search loop."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from paretoformer.spaces.candidate import Candidate
 
 
 def formula(candidate: Candidate) -> tuple[float, float]:
-    """(accuracy, latency_ms): each further head and each full layer helps a little less."""
+    """(accuracy, latency_ms), both with diminishing returns in heads and full layers."""
     counts = candidate.heads.counts
     accuracy = sum(1 - 0.5**count for count in counts) / len(counts)
     windows = sum(choice.name != "full" for choice in candidate.attention)
@@ -22,10 +22,10 @@ def formula(candidate: Candidate) -> tuple[float, float]:
 
 @dataclass
 class FormulaEvaluator:
-    """Answers every job from `formula`, after `seconds`.
+    """Returns `formula` for every job, after `seconds`.
 
-    failing: candidate id -> the outcome it has instead.
-    dying: ids of candidates whose worker process ends itself.
+    failing: candidate id -> its outcome instead.
+    dying: ids of candidates whose worker process exits.
     """
 
     seconds: float = 0.0

@@ -1,6 +1,6 @@
-"""A job: one phase of evaluating a candidate, as it travels to a worker.
+"""A job: one phase of evaluating a candidate, as sent to a worker.
 
-Imports no torch, so that a worker which measures a formula starts fast.
+Does not import torch, so that a worker that only evaluates a formula starts fast.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from paretoformer.spaces.candidate import Candidate
 class Job:
     """One phase of evaluating a candidate.
 
-    reference: the measurements of the dense model; None for the dense model's own.
-    artifact: what the build phase made, where the candidate needs one.
-    waiting: how a timing may wait for a quiet machine, which no time limit counts.
+    reference: the measurements of the dense model; None while the dense model itself is measured.
+    artifact: the output of the build phase, if the candidate needs one.
+    waiting: how a timing may wait for a quiet machine; the time limit excludes this wait.
     """
 
     candidate: Candidate
@@ -34,27 +34,27 @@ class Job:
 
     @property
     def seconds(self) -> float:
-        """How long it takes on purpose, which no time limit may end."""
+        """Seconds of intended waiting, which the time limit excludes."""
         if self.phase is not Phase.BUILD:
             return self.waiting.seconds
         return 2 * self.candidate.seconds
 
     @property
     def exclusive(self) -> bool:
-        """Whether it needs the machine for itself."""
+        """Whether it must run alone on the machine."""
         return self.phase is Phase.TIMING
 
 
 class Evaluates(Protocol):
-    """What a worker holds: `Evaluator`, or a formula in tests."""
+    """The object that a worker runs jobs with: `Evaluator`, or a formula in tests."""
 
     def prepare(self, threads: int) -> None:
-        """Called once in the worker's process, before the first job."""
+        """Called once in the worker process, before the first job."""
 
     def run(self, job: Job) -> Result: ...
 
 
 def phases(candidate: Candidate) -> tuple[Phase, ...]:
-    """What evaluating a candidate takes, in order; what fails ends it."""
+    """The phases of evaluating a candidate, in order; a failed phase ends the evaluation."""
     build = (Phase.BUILD,) if needs_artifact(candidate) else ()
     return (*build, Phase.SHARED, Phase.TIMING)

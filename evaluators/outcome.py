@@ -1,4 +1,4 @@
-"""How a measurement ended: numbers, or a reason with advice, and where and when it ran."""
+"""Outcomes: measurements or a reason with advice, and where and when they were made."""
 
 from __future__ import annotations
 
@@ -24,26 +24,26 @@ class Outcome(Enum):
 
     @property
     def label(self) -> str:
-        """As written in the files: `ok`, `out_of_memory`, ..."""
+        """As written in files: `ok`, `out_of_memory`, ..."""
         return self.name.lower()
 
 
 class Phase(Enum):
-    """The phases of evaluating a candidate; the value is how files name it."""
+    """The phases of evaluating a candidate; the value is the name in files."""
 
     BUILD = "build"
-    """Conversion, where a candidate needs one; other work may run at the same time."""
+    """Conversion, if the candidate needs one; other jobs may run at the same time."""
     SHARED = "shared"
-    """Every metric during which other work may run."""
+    """Metrics that do not need the machine alone."""
     TIMING = "timing"
-    """What runs alone on its machine."""
+    """Metrics that must run alone on the machine."""
 
 
 @dataclass(frozen=True)
 class Span:
     """Where and when one phase ran.
 
-    host: the machine. process: its number there. started, ended: Unix seconds.
+    host: machine name. process: process id. started, ended: Unix seconds.
     """
 
     phase: Phase
@@ -60,11 +60,11 @@ class Span:
 
 @dataclass(frozen=True)
 class Result:
-    """What came back from measuring one candidate: numbers, or the reason why there are none.
+    """The result of a job: measurements, or the reason why there are none.
 
-    message: the exception's own words, where there was one.
-    spans: one of each phase that was begun.
-    artifact: the files that a build made.
+    message: the exception's message, if any.
+    spans: one for each phase that started.
+    artifact: the files of a build.
     """
 
     outcome: Outcome

@@ -1,1 +1,1 @@
-"""What every measurement needs: values with their intervals, targets, progress."""
+"""Values shared by all measurements: intervals, targets, progress."""

@@ -1,6 +1,6 @@
-"""The name of a device, as a study file writes it; without torch, which takes odd ones for others.
+"""Checks a device name of a study file without torch, which accepts invalid ones.
 
-`torch.device("cuda:999")` is device -25, and `cpu:3` the one CPU there is.
+`torch.device("cuda:999")` has index -25; `cpu:3` means the only CPU.
 """
 
 from __future__ import annotations
@@ -11,10 +11,10 @@ _FORM = re.compile(r"cpu|mps|cuda(?::(0|[1-9][0-9]*))?")
 
 
 def cuda_index(name: str) -> int | None:
-    """The number of a CUDA device; None of another device.
+    """The index of a CUDA device; None for other devices.
 
     Raises:
-        ValueError: the name is none of a device.
+        ValueError: not the name of a device.
     """
     found = _FORM.fullmatch(name)
     if found is None:

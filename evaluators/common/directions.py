@@ -1,4 +1,4 @@
-"""Which way a metric is better, and what it is for; without torch, as reading a run needs them."""
+"""Direction and role of a metric. Without torch: reading a run needs them."""
 
 from __future__ import annotations
 
@@ -6,4 +6,4 @@ from typing import Literal
 
 Direction = Literal["maximize", "minimize"]
 Role = Literal["quality", "cost"]
-"""`quality`: what compression may harm; `cost`: what it is to lower."""
+"""`quality`: compression may reduce it; `cost`: compression should reduce it."""

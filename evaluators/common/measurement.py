@@ -1,4 +1,4 @@
-"""A measurement carries its interval, its unit and its samples."""
+"""A measurement: a value with its interval, unit and samples."""
 
 from __future__ import annotations
 
@@ -11,14 +11,13 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Measurement:
-    """One number with its 95% interval, in its unit.
+    """One number with its 95% interval.
 
-    samples: the readings behind a timing, in the same unit, or the score of each example; empty
-        for what was counted.
-    stable: False when the readings scattered too much to be trusted.
-    conditions: what else the machine did meanwhile, such as `foreign_cores`.
-    disturbed: whether it had to be taken while other processes kept the machine busy, or refers to
-        one that was; False where it is not known, as in runs of before this was kept.
+    samples: the readings of a timing, or the score of each example; empty for exact counts.
+    stable: False if the readings scatter too much to be trusted.
+    conditions: load of the machine meanwhile, such as `foreign_cores`.
+    disturbed: whether it, or its reference, was taken while other processes kept the machine busy.
+    False if unknown, as in runs written before this field existed.
     """
 
     value: float
@@ -32,12 +31,12 @@ class Measurement:
 
     @classmethod
     def exact(cls, value: float, unit: str) -> Measurement:
-        """A number that was counted: its interval is a point."""
+        """An exact count: its interval is a point."""
         return cls(value, value, value, unit)
 
     @property
     def foreign_cores(self) -> float:
-        """Cores that other processes kept busy meanwhile; 0 where nobody looked."""
+        """Mean number of cores that other processes used meanwhile; 0 if not observed."""
         return self.conditions.get("foreign_cores", 0.0)
 
     def to_dict(self) -> dict[str, Any]:
@@ -57,10 +56,10 @@ class Measurement:
         return cls(**{**data, "samples": tuple(map(float, data["samples"]))})
 
     def percentile(self, share: float) -> float:
-        """The sample that `share` of all do not exceed, such as 0.99.
+        """The sample at a quantile, such as 0.99.
 
         Raises:
-            ValueError: there are too few samples to know it.
+            ValueError: there are too few samples.
         """
         needed = samples_for(share)
         if len(self.samples) < needed:
@@ -72,10 +71,10 @@ class Measurement:
 
 
 def samples_for(share: float) -> int:
-    """Samples without which a percentile is a guess: 662 for 0.99.
+    """Samples needed to estimate a percentile: 662 for 0.99.
 
-    So many that at most one of them beyond the true percentile would be a surprise of 1%. Source:
-    the early stopping of the MLPerf inference rules.
+    With that many, the probability that at most one lies beyond the true percentile is at most 1%.
+    Source: early stopping in the MLPerf inference rules.
     """
     count = 2
     while share**count + count * (1 - share) * share ** (count - 1) > 0.01:

@@ -1,11 +1,11 @@
-"""Progress of slow work, as whoever does it reports it."""
+"""Progress reports of slow work."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
 Progress = Callable[[str, int, int], None]
-"""Called with (what is going on, steps done, steps in all)."""
+"""Called with (name of the activity, steps done, total steps)."""
 
 
 def silent(what: str, done: int, total: int) -> None:

@@ -1,4 +1,4 @@
-"""Remarks: what a user should know of their data and model before they trust a number."""
+"""Remarks: facts about data and model that a user should know before trusting a number."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Remark:
-    """One sentence or two.
+    """One or two sentences.
 
-    doubt: the numbers of a study would probably mean nothing, so it should not begin.
+    doubt: the results would probably be meaningless, so the study should not start.
     """
 
     text: str

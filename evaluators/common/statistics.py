@@ -9,20 +9,20 @@ from scipy.stats import binomtest, bootstrap, spearmanr
 
 RESAMPLES = 199
 CUTOFF = 10
-"""Passages of a query that a user looks at."""
+"""Passages of a query that count in nDCG@10 and MRR@10."""
 
 
 def rank_correlation(a: np.ndarray, b: np.ndarray) -> float:
-    """Spearman's rank correlation; 0 where one of them does not vary, so that there is none."""
+    """Spearman's rank correlation; 0 if one of the inputs is constant."""
     if len(a) < 2 or np.ptp(a) == 0 or np.ptp(b) == 0:
         return 0.0
     return float(spearmanr(a, b).statistic)
 
 
 def rankings(labels: np.ndarray, answers: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """The relevances and answers of each query whose passages are not equally relevant.
+    """The relevances and answers of each query whose passages differ in relevance.
 
-    labels: (rows, 2), a relevance and the number of a query. answers: (rows,).
+    labels: (rows, 2), relevance and query number. answers: (rows,).
     """
     for query in np.unique(labels[:, 1]):
         rows = labels[:, 1] == query
@@ -40,9 +40,9 @@ def ndcg_of_queries(labels: np.ndarray, answers: np.ndarray) -> np.ndarray:
 
 
 def reciprocal_ranks(labels: np.ndarray, answers: np.ndarray) -> np.ndarray:
-    """(queries,) one over the rank of the first relevant passage; 0 behind the first 10.
+    """(queries,) 1 / rank of the first relevant passage; 0 beyond rank 10.
 
-    Of passages with the same answer, those that are not relevant come first.
+    Among passages with equal scores, irrelevant ones rank first.
     """
     found = []
     for relevance, of_query in rankings(labels, answers):
@@ -53,15 +53,15 @@ def reciprocal_ranks(labels: np.ndarray, answers: np.ndarray) -> np.ndarray:
 
 
 def wilson_interval(right: int, count: int) -> tuple[float, float]:
-    """The 95% interval of a share (Wilson 1927)."""
+    """95% interval of a proportion (Wilson 1927)."""
     interval = binomtest(right, count).proportion_ci(method="wilson")
     return float(interval.low), float(interval.high)
 
 
 def bootstrap_interval(score: Callable[[np.ndarray], float], count: int) -> tuple[float, float]:
-    """The percentile bootstrap of a score, with its value on all examples within it.
+    """Percentile bootstrap interval of a score, widened to include its value on all examples.
 
-    score: of the examples with these indices, (examples,). count: of all examples.
+    score: called with example indices, (examples,). count: number of examples.
     """
     value = score(np.arange(count))
     drawn = bootstrap(
@@ -72,5 +72,5 @@ def bootstrap_interval(score: Callable[[np.ndarray], float], count: int) -> tupl
         method="percentile",
         rng=np.random.default_rng(0),
     ).confidence_interval
-    low, high = np.nan_to_num([drawn.low, drawn.high], nan=value)  # all resamples are alike
+    low, high = np.nan_to_num([drawn.low, drawn.high], nan=value)  # nan: all resamples are equal
     return min(value, float(low)), max(value, float(high))

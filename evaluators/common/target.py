@@ -20,12 +20,11 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch
 class Target:
     """How the compressed model will run.
 
-    device: `cpu`, `cuda`, `cuda:0` or `mps`.
-    threads: CPU threads of one forward.
-    sequence_length: tokens; longer texts are cut.
+    device: `cpu`, `cuda`, `cuda:0` or `mps`. threads: CPU threads of one forward. sequence_length:
+    tokens; longer texts are truncated.
 
     Raises:
-        ValueError: a number is not positive, or the dtype unknown.
+        ValueError: a number is not positive, or the dtype is unknown.
     """
 
     device: str = "cpu"
@@ -47,7 +46,7 @@ class Target:
 
 
 def check_device(name: str) -> None:
-    """Raises ValueError unless `name` is a device of this machine."""
+    """Raises ValueError unless this machine has the device."""
     index = cuda_index(name)
     if index is not None:
         count = torch.cuda.device_count()
@@ -58,19 +57,19 @@ def check_device(name: str) -> None:
 
 
 def accelerators(device: str) -> int:
-    """How many GPUs of this machine the name of a device may mean."""
+    """Number of GPUs that a device name may refer to."""
     return torch.cuda.device_count() if device == "cuda" else int(device != "cpu")
 
 
 def physical_cores() -> int:
-    """Physical cores that this process may use, by its affinity and its container's quota."""
+    """Physical cores available to this process, by affinity and container quota."""
     usable = int(joblib.cpu_count(only_physical_cores=True))
     # Under an affinity or a quota joblib counts hyper-threads.
     return max(1, min(usable, psutil.cpu_count(logical=False) or usable))
 
 
 def check_threads(count: int) -> None:
-    """Raises ValueError where this process may not use so many cores at once."""
+    """Raises ValueError if this process has fewer cores."""
     cores = physical_cores()
     if count > cores:
         raise ValueError(
@@ -80,7 +79,7 @@ def check_threads(count: int) -> None:
 
 
 def cpu_name() -> str:
-    """The processor as the operating system names it."""
+    """CPU name from the operating system."""
     try:
         with open("/proc/cpuinfo", encoding="utf-8") as lines:
             for line in lines:
@@ -92,7 +91,7 @@ def cpu_name() -> str:
 
 
 def machine_facts(target: Target) -> dict[str, Any]:
-    """The machine as it matters to a measurement, and the versions that measured."""
+    """Facts about the machine that affect measurements, and library versions."""
     device = torch.device(target.device)
     accelerator = torch.cuda.get_device_name(device) if device.type == "cuda" else ""
     return {
@@ -110,7 +109,7 @@ def machine_facts(target: Target) -> dict[str, Any]:
 
 
 def versions() -> dict[str, str]:
-    """Of Python and the libraries that decide what is measured."""
+    """Versions of Python and of the libraries that affect measurements."""
     from importlib.metadata import version
 
     libraries = ("paretoformer", "torch", "transformers", "optuna", "ray", "numpy")

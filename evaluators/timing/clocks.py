@@ -1,4 +1,4 @@
-"""Clocks: how long a call takes until the device has done it."""
+"""Clocks: time of a call, including asynchronous work of the device."""
 
 from __future__ import annotations
 
@@ -9,12 +9,11 @@ from functools import partial
 import torch
 
 Stopwatch = Callable[[Callable[[], object]], float]
-"""Milliseconds that a call takes until the device has done it."""
+"""Call -> milliseconds until the device has finished it."""
 
 
 def stopwatch(device: str) -> Stopwatch:
-    """CUDA events on a GPU of that kind, which do not count the wait for the driver; else the
-    processor's clock."""
+    """CUDA events on a CUDA device, which exclude driver overhead; otherwise the CPU clock."""
     if torch.device(device).type == "cuda":
         return partial(_by_events, torch.device(device))
     return partial(_by_clock, synchronizer(device))
@@ -38,7 +37,7 @@ def _by_clock(synchronize: Callable[[], None], call: Callable[[], object]) -> fl
 
 
 def synchronizer(device: str) -> Callable[[], None]:
-    """Waits until the device has done all that it was given."""
+    """A function that waits until the device is idle."""
     kind = torch.device(device).type
     if kind == "cuda":
         return partial(torch.cuda.synchronize, device)

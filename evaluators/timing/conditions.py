@@ -1,4 +1,4 @@
-"""Conditions: what else the machine did while it was measured."""
+"""Conditions: load on the machine during a measurement."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ import psutil
 
 
 class Watch:
-    """The conditions over a `with` block.
+    """The conditions during a `with` block.
 
-    `foreign_cores`: cores that other processes kept busy, on average. Those of the study count too:
-    they should do nothing meanwhile, and disturb alike. `stolen_cores`: cores that the hypervisor
-    took. On CUDA also `clock_mhz` and `temperature_c` at the end, and `foreign_gpu_processes`,
-    where the driver's library tells.
+    `foreign_cores`: mean number of cores used by other processes. Other processes of the study
+    count too: they should be idle, and would disturb as much. `stolen_cores`: cores taken by the
+    hypervisor. On CUDA also `clock_mhz` and `temperature_c` at the end, and
+    `foreign_gpu_processes`, if the driver reports them.
     """
 
     def __init__(self, device: str) -> None:
@@ -42,39 +42,38 @@ class Watch:
 
 
 def _cpu_seconds() -> tuple[float, float, float]:
-    """Seconds since boot: of the usable processors together busy, of this process, stolen."""
+    """Seconds since boot: usable processors busy (summed), this process, stolen."""
     mine = psutil.Process().cpu_times()
     stolen = sum(getattr(times, "steal", 0.0) for times in _processor_times())
     return busy_seconds(), mine.user + mine.system, stolen
 
 
 def busy_seconds() -> float:
-    """Seconds since boot that the processors which this process may use were busy, together."""
+    """Busy seconds since boot, summed over the processors this process may use."""
     return sum(map(_busy, _processor_times()))
 
 
 def usable_processors() -> list[int]:
-    """Numbers of the processors that this process may use: its affinity."""
+    """Indices of the processors in this process's affinity."""
     if hasattr(os, "sched_getaffinity"):
         return sorted(os.sched_getaffinity(0))
     return list(range(os.cpu_count() or 1))
 
 
 def _processor_times() -> list[Any]:
-    """What each usable processor did since boot."""
     every, usable = psutil.cpu_times(percpu=True), usable_processors()
     return [every[i] for i in usable] if max(usable) < len(every) else every
 
 
 def _busy(times: Any) -> float:
-    """Without what the hypervisor took; time of guests is counted in that of users."""
+    """Without stolen time; guest time is part of user time."""
     away = ("idle", "iowait", "steal", "guest", "guest_nice")
     return float(sum(times) - sum(getattr(times, name, 0.0) for name in away))
 
 
 def _gpu(device: str) -> dict[str, float]:
-    """Needs the package nvidia-ml-py; what it does not tell is left out."""
-    import torch  # which a worker that measures a formula does not load
+    """Needs nvidia-ml-py; values that it cannot read are left out."""
+    import torch  # slow; workers that evaluate a formula do not need it
 
     found: dict[str, float] = {}
     with suppress(Exception):

@@ -1,4 +1,4 @@
-"""Load: what other processes than those of the study do on this machine."""
+"""Load of processes that do not belong to the study."""
 
 from __future__ import annotations
 
@@ -12,23 +12,23 @@ import psutil
 from paretoformer.evaluators.timing.conditions import Watch, busy_seconds, usable_processors
 
 FOREIGN_CORES = 0.2
-"""Others that keep more cores than this busy disturb a timing."""
+"""A timing is disturbed if other processes use more cores than this."""
 GLANCE_SECONDS = 0.3
 LOOK_SECONDS = 1.0
-"""How long processes are watched to tell who is busy."""
+"""Seconds over which CPU use per process is observed."""
 NAMED_CORES = 0.05
-"""A process that uses less than this is not named."""
+"""Processes that use fewer cores are not named."""
 
 Process = tuple[int, float]
-"""Process id and creation time: together they name one process for good."""
+"""Process id and creation time: ids are reused."""
 
 
 @dataclass(frozen=True)
 class Load:
-    """The cores that other processes keep busy, on average.
+    """Cores that other processes use, on average.
 
-    of: processors that this process may use. busiest: the process that uses most; empty where it
-    cannot be seen from here, as from inside a container.
+    of: processors that this process may use. busiest: the process with the highest use; empty if it
+    is not visible, as inside a container.
     """
 
     cores: float
@@ -46,7 +46,7 @@ class Load:
 
 @dataclass(frozen=True)
 class Use:
-    """What one process has used of the processors since it began."""
+    """CPU time of one process since its start."""
 
     name: str
     parent: int
@@ -54,13 +54,12 @@ class Use:
 
 
 Uses = Mapping[int, Use]
-"""Process id -> what it used."""
 
 
 def look_around(driver: Process | None = None) -> Load:
-    """What others do now: a glance, and a longer look at each process where it is not quiet.
+    """Current load of other processes: a short look, and a longer one per process if not quiet.
 
-    driver: the process that runs the study. Neither it nor its descendants are others.
+    driver: the process that runs the study. It and its descendants do not count.
     """
     with Watch("cpu") as watch:
         time.sleep(GLANCE_SECONDS)
@@ -79,9 +78,9 @@ def _look_closely(driver: Process | None) -> Load:
 def load_between(
     before: Uses, after: Uses, busy: float, elapsed: float, own: Iterable[int]
 ) -> Load:
-    """The load of those that are neither `own` nor descend from them.
+    """Load of the processes that are neither `own` nor their descendants.
 
-    busy: seconds of all processors together, between the two; elapsed: seconds of the clock.
+    busy: seconds of all processors between the two observations. elapsed: wall-clock seconds.
     """
     family = descendants(after, own)
     used = {pid: use.seconds - _seconds(before, pid) for pid, use in after.items()}
@@ -97,7 +96,7 @@ def load_between(
 
 
 def descendants(uses: Uses, roots: Iterable[int]) -> set[int]:
-    """These processes with their children, the children of those, and so on."""
+    """The roots with their children, grandchildren and so on."""
     found: set[int] = set()
     new = set(roots)
     while new:
@@ -111,7 +110,7 @@ def _seconds(uses: Uses, pid: int) -> float:
 
 
 def _own(driver: Process | None) -> set[int]:
-    """This process, and the driver where it runs on this machine."""
+    """This process, and the driver if it runs on this machine."""
     own = {psutil.Process().pid}
     if driver is not None:
         with suppress(psutil.Error):
@@ -124,6 +123,6 @@ def _uses() -> dict[int, Use]:
     found = {}
     for process in psutil.process_iter(["name", "ppid", "cpu_times"]):
         name, parent, times = (process.info[key] for key in ("name", "ppid", "cpu_times"))
-        if times is not None:  # else we may not see it
+        if times is not None:  # None: access denied
             found[process.pid] = Use(name or "?", parent or 0, times.user + times.system)
     return found

@@ -1,4 +1,4 @@
-"""Statistics of a timing: which rounds count, their mean, its interval, whether it is stable."""
+"""Statistics of a timing: rounds that count, mean, interval, stability."""
 
 from __future__ import annotations
 
@@ -12,34 +12,34 @@ from scipy.stats import t as student
 from paretoformer.evaluators.common.measurement import Measurement
 
 ROUNDS = 8
-"""The fewest rounds of blocks that a mean is made of."""
+"""Minimum number of rounds of a mean."""
 USUAL = 0.3
-"""The quantile of a model's block times that counts as its usual time."""
+"""Quantile of a model's block times that is its usual time."""
 DELAYED = 1.5
-"""A round is left out if one of its blocks took more than this factor of its model's usual time.
+"""A round is left out if one of its blocks takes more than this multiple of its usual time.
 
 A thread that waits for another process delays a block by a factor of 3 to 15. Smaller differences
-are noise: leaving rounds out because of them would bias the ratios.
+are noise; leaving out their rounds would bias the ratios.
 """
 SESSION = 0.03
-"""Standard deviation of the difference between two timings of one model at different times, as a
-share, beyond what the rounds of each explain. The pace of a shared machine changes within seconds
-and minutes, and kernels differ in how much that slows them down. A fresh process adds nothing
+"""Relative standard deviation of the difference between two timings of one model at different
+times, beyond the scatter of rounds. The speed of a shared machine changes within seconds and
+minutes, and kernels slow down by different factors. A fresh process adds nothing
 (`benchmarks/repeatability.py`)."""
 SCATTER = 0.15
-"""The largest standard deviation of the rounds, as a share of their mean, of a stable timing."""
+"""Maximum relative standard deviation of the rounds of a stable timing."""
 MOSTLY = 0.55
-"""The share of all rounds that must count for a stable timing. With both limits nine of ten timings
-of a study are stable on a quiet machine, and one of ten beside a process that is always busy."""
+"""Minimum share of rounds that count in a stable timing. With both limits, 9 of 10 timings of a
+study are stable on a quiet machine, and 1 of 10 next to a process that is always busy."""
 
 
 @dataclass(frozen=True)
 class Timed:
     """The rounds of one timing that count.
 
-    samples: milliseconds of each. left_out: share of all rounds that were delayed and do not count.
-    slowdown: the dense model's time in the rounds that count, divided by its reference. between:
-    standard deviation of the difference from a timing at another time, as a share.
+    samples: milliseconds. left_out: share of rounds that were delayed. slowdown: the dense model's
+    time in the rounds that count, divided by its reference. between: relative standard deviation
+    between timings at different times.
     """
 
     samples: np.ndarray
@@ -49,9 +49,9 @@ class Timed:
 
     @classmethod
     def of_rounds(cls, dense: np.ndarray, candidate: np.ndarray, reference: float) -> Timed:
-        """Made of the rounds that count, or of all rounds if fewer than two count.
+        """Use the rounds that count, or all if fewer than two count.
 
-        dense, candidate: times of blocks, (rounds, 2). reference: the dense model's latency.
+        dense, candidate: block times, (rounds, 2). reference: the dense model's latency.
         """
         counts = undelayed(dense, candidate)
         kept = counts if counts.sum() >= 2 else np.ones_like(counts)
@@ -67,7 +67,7 @@ class Timed:
 
     @cached_property
     def reach(self) -> float:
-        """Half the 95% interval of the mean, by Student's t, in milliseconds."""
+        """Half the 95% interval of the mean, from Student's t, in milliseconds."""
         count = len(self.samples)
         if count < 2:
             return float("inf")
@@ -80,7 +80,7 @@ class Timed:
 
     @property
     def is_stable(self) -> bool:
-        """Whether few rounds were delayed, and the others scatter little."""
+        """Whether few rounds were delayed and the others scatter little."""
         count = len(self.samples)
         if count < ROUNDS // 2 or 1 - self.left_out < MOSTLY:
             return False
@@ -88,9 +88,9 @@ class Timed:
 
 
 def undelayed(*blocks: np.ndarray) -> np.ndarray:
-    """Which rounds count: those without a delayed block, (rounds,) bool.
+    """(rounds,) bool: rounds without a delayed block.
 
-    blocks: of each model, (rounds,) or (rounds, blocks a round).
+    blocks: for each model, (rounds,) or (rounds, blocks per round).
     """
     shaped = [each.reshape(len(each), -1) for each in blocks]
     on_time = [(each <= DELAYED * np.quantile(each, USUAL)).all(axis=1) for each in shaped]
@@ -98,8 +98,8 @@ def undelayed(*blocks: np.ndarray) -> np.ndarray:
 
 
 def summary(timed: Timed, conditions: Mapping[str, float] | None = None) -> Measurement:
-    """The mean of the samples, with the 95% interval of a repeated timing: the sampling errors of
-    both timings, plus the variation between sessions."""
+    """Mean, with the 95% interval for a repeated timing: the sampling errors of both, plus the
+    variation between sessions."""
     reach = float(np.hypot(2**0.5 * timed.reach, 1.96 * timed.between * timed.mean))
     paces = {"slowdown": round(timed.slowdown, 3), "left_out": round(timed.left_out, 3)}
     return Measurement(

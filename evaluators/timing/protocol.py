@@ -13,28 +13,27 @@ from paretoformer.evaluators.timing.intervals import ROUNDS, Timed, undelayed
 WARM_UP_RUNS = 10
 WARM_UP_SECONDS = 1.0
 BLOCK_SECONDS = 0.03
-"""A block is as many forwards as take about so long: far longer than the clock's step."""
+"""Duration of a block of forwards: far longer than the clock's resolution."""
 REFERENCE_TIMES = 8
 REFERENCE_SECONDS = 30.0
-"""The dense reference gets min(8 x budget, 30 s): a machine may need that long to show its
-undisturbed pace."""
+"""The dense reference gets min(8 x budget, 30 s), to include undisturbed periods."""
 FEWER_TIMES = 3
-"""The same in a short study. Candidates are compared by ratios, which do not depend on it."""
+"""Multiple of the budget in a short study. Candidates are compared by ratios, which do not depend
+on it."""
 SETTLE_SECONDS = 0.04
-"""How long a model runs untimed after another one, until its forwards take what they take alone."""
+"""Untimed run after a switch of models, until forwards take as long as they do alone."""
 PATIENCE = 1.0
 """Extra time for rounds that are left out, as a multiple of the budget."""
 
 
 @dataclass(frozen=True)
 class TimingProtocol:
-    """How long a timing goes on.
+    """When a timing ends.
 
-    width: until the 95% interval of the mean is narrower than this share of it,
-    seconds: or so much time is spent; at most twice as much if rounds are left out.
-
-    reference_times: how many times as long the dense model's own timing takes, to which all others
-    refer; half a minute at most.
+    width: stop when the 95% interval of the mean is narrower than this share of the mean.
+    seconds: time budget; at most twice as long if rounds are left out.
+    reference_times: budget of the dense model's own timing, as a multiple of `seconds`; at most 30
+    s.
     """
 
     width: float = 0.02
@@ -43,7 +42,7 @@ class TimingProtocol:
 
 
 def time_alone(timed: Callable[[], float], protocol: TimingProtocol) -> Timed:
-    """Times of one model alone, in blocks."""
+    """Time one model alone, in blocks."""
     warm_up(timed)
     block = _block(timed)
     times: list[float] = []
@@ -63,7 +62,7 @@ def time_interleaved(
     protocol: TimingProtocol,
     reference: float,
 ) -> Timed:
-    """Ratios candidate/dense, one a round of A B B A, times the dense model's reference."""
+    """Ratios candidate/dense of rounds A B B A, multiplied by the dense model's reference."""
     warm_up(dense, candidate)
     a, b = _block(dense), _block(candidate)
     denses: list[tuple[float, float]] = []
@@ -88,11 +87,11 @@ def time_interleaved(
 
 
 def settle(timed: Callable[[], float]) -> None:
-    """Untimed calls until a model runs as if it ran alone.
+    """Call untimed until a model runs as it does alone.
 
-    The threads of what ran before spin for some milliseconds after its last forward, and its
-    weights are in the caches. Forwards of MiniLM in OpenVINO after four of torch, on 2 cores of a
-    Xeon: 10.9, 6.1, 5.7, 5.3, 5.2, 5.0 ms and so on; after eight of them, 4.8 ms, as alone.
+    Threads of the previous model spin for some milliseconds after its last forward, and its weights
+    fill the caches. Example: MiniLM in OpenVINO after four forwards of torch, on 2 cores of a Xeon:
+    10.9, 6.1, 5.7, 5.3, 5.2, 5.0 ms; after eight forwards 4.8 ms, as when alone.
     """
     start = time.perf_counter()
     while True:
@@ -102,7 +101,7 @@ def settle(timed: Callable[[], float]) -> None:
 
 
 def warm_up(*timed: Callable[[], float]) -> None:
-    """In turns, for both caches and clocks: at least ten runs of each, and one second."""
+    """Alternate the models, at least 10 runs each and 1 s, to warm up caches and clocks."""
     start = time.perf_counter()
     runs = 0
     while runs < WARM_UP_RUNS or time.perf_counter() - start < WARM_UP_SECONDS:
@@ -112,6 +111,6 @@ def warm_up(*timed: Callable[[], float]) -> None:
 
 
 def _block(timed: Callable[[], float]) -> Callable[[], float]:
-    """The mean time of as many runs as take BLOCK_SECONDS."""
+    """A function that returns the mean time over one block of forwards."""
     runs = max(1, round(BLOCK_SECONDS * 1e3 / max(timed(), 1e-3)))
     return lambda: sum(timed() for _ in range(runs)) / runs

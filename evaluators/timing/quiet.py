@@ -1,4 +1,4 @@
-"""Quiet: a timing waits until other processes leave the machine alone, as long as it may."""
+"""Wait for a quiet machine before a timing, up to a limit."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from paretoformer.spaces.common.atomic import write_atomically
 
 WAITING = "waiting for a quiet machine"
 ATTEMPTS = 2
-"""A disturbed timing is repeated at least once, also without time to wait."""
+"""A disturbed timing is repeated at least once, even if no waiting time is left."""
 
 
 def _to_nobody(text: str) -> None:
@@ -24,11 +24,10 @@ def _to_nobody(text: str) -> None:
 
 @dataclass
 class Quiet:
-    """What the timings of one job wait for.
+    """Waits for a quiet machine, for all timings of one job.
 
-    seconds: how long they may, from the first wait on. tell: called with what is waited for, and
-    with an empty text once the wait is over. look: what others do now. clock: seconds.
-    waited: seconds so far.
+    seconds: total limit, from the first wait on. tell: called with the reason for waiting, and with
+    "" when the wait ends. look: returns the current load. clock: seconds. waited: seconds so far.
     """
 
     seconds: float = 0.0
@@ -39,7 +38,7 @@ class Quiet:
     _until: float | None = field(default=None, repr=False)
 
     def wait(self) -> bool:
-        """Whether the machine is quiet, by now or within what is left of the time."""
+        """Wait while time is left; return whether the machine is quiet."""
         begun = self.clock()
         self._until = begun + self.seconds if self._until is None else self._until
         if begun >= self._until:
@@ -59,8 +58,8 @@ class Quiet:
 class Waiting:
     """How a job may wait for a quiet machine.
 
-    seconds: at most. notice: a file that says what is waited for, while something is; empty: none.
-    driver: the process that runs the study, which is not waited for.
+    seconds: limit. notice: file that holds the reason during a wait; "": none. driver: the process
+    that runs the study, which does not count as load.
     """
 
     seconds: float = 0.0
@@ -71,7 +70,7 @@ class Waiting:
         return Quiet(self.seconds, self._tell, partial(look_around, self.driver))
 
     def _tell(self, text: str) -> None:
-        """Nobody need read it: the driver may run on another machine."""
+        """Errors are ignored: the driver may run on another machine."""
         if not self.notice:
             return
         path = Path(self.notice)
@@ -83,7 +82,7 @@ class Waiting:
 
 
 def read_notice(path: str) -> str:
-    """What is waited for, as `Waiting` says it; empty where nothing is."""
+    """The reason for waiting that `Waiting` wrote; empty if there is none."""
     try:
         return Path(path).read_text(encoding="utf-8")
     except OSError:
@@ -91,11 +90,10 @@ def read_notice(path: str) -> str:
 
 
 def measure_in_quiet(quiet: Quiet, once: Callable[[], Measurement]) -> Measurement:
-    """Measure when the machine is quiet, and again where it did not stay so.
+    """Measure on a quiet machine, and again if it did not stay quiet.
 
-    What has to be accepted all the same is `disturbed`.
-
-    once: its `conditions` say `foreign_cores`, those that others kept busy meanwhile.
+    If no attempt was quiet, the best one is marked `disturbed`. once: sets `foreign_cores` in
+    `conditions`.
     """
     quiet.wait()
     found = [once()]
@@ -108,5 +106,5 @@ def measure_in_quiet(quiet: Quiet, once: Callable[[], Measurement]) -> Measureme
 
 
 def is_crowded(measured: Measurement) -> bool:
-    """Whether others kept too many cores busy meanwhile."""
+    """Whether other processes used too many cores meanwhile."""
     return measured.foreign_cores > FOREIGN_CORES

@@ -8,7 +8,7 @@ import torch
 
 
 def threads_in_use() -> dict[str, int]:
-    """Threads of torch's own pool, of OpenMP and of MKL, in this process."""
+    """Threads per library in this process."""
     names = {"at::get_num_threads": "torch", "omp_get_max_threads": "omp"}
     names |= {"mkl_get_max_threads": "mkl"}
     found = re.findall(r"(\S+)\(\) : (\d+)", torch.__config__.parallel_info())
@@ -19,7 +19,7 @@ def set_threads(count: int) -> None:
     """Use `count` threads in this process.
 
     Raises:
-        RuntimeError: one of the libraries uses another number all the same.
+        RuntimeError: one of the libraries still uses another number.
     """
     torch.set_num_threads(count)
     others = {name: used for name, used in threads_in_use().items() if used != count}
