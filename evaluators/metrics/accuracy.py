@@ -1,4 +1,4 @@
-"""Accuracy: the share of examples that the rebuilt model labels right."""
+"""Accuracy: the share of examples with the right label."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from paretoformer.evaluators.metrics.registry import register
 
 
 class Accuracy(Quality):
-    """Share of right labels, with the Wilson interval at 95% (Wilson 1927).
+    """Share of right labels, with the 95% Wilson interval (Wilson 1927).
 
-    Its samples are the examples in order: 1 where the label is right, else 0.
+    Samples: 1 for each right example, else 0, in order.
     """
 
     name = "accuracy"

@@ -1,4 +1,4 @@
-"""The bench: a candidate that is being measured, and all that its metrics need."""
+"""The bench: a candidate under measurement, with all that its metrics need."""
 
 from __future__ import annotations
 
@@ -18,15 +18,16 @@ from paretoformer.spaces.runtimes import Runnable
 
 @dataclass(frozen=True)
 class Bench:
-    """A candidate on the bench: what is measured, on which data, and compared with what.
+    """A candidate with its data and reference.
 
-    runnable: the candidate as it would be served.
-    model: its rebuilt torch model, of which parameters and operations are counted.
+    runnable: the candidate as it is served.
+    model: its rebuilt torch model, for counts of parameters and operations.
     dense: the uncompressed torch model with `sdpa`.
-    reference: the dense model's measurements in this run; None while they are being made.
-    protocol: how long a timing goes on. quiet: how long it waits for a quiet machine.
-    steering: the examples that answers are compared with the dense model's on; None: the split.
-    dense_outputs: what the dense model said before in this process; memo: what was found out.
+    reference: the dense model's measurements in this run; None while they are taken.
+    protocol: when a timing ends. quiet: how long it waits for a quiet machine.
+    steering: examples for comparison with the dense model's outputs; None: those of `split`.
+    dense_outputs: cache of the dense model's outputs in this process. memo: cache of shared
+    results.
     """
 
     runnable: Runnable

@@ -1,4 +1,4 @@
-"""Counted costs of the rebuilt model: parameters and floating-point operations."""
+"""Exact costs of the rebuilt model: parameters and floating-point operations."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from paretoformer.spaces.models.surgery import count_parameters
 
 
 class Parameters(Cost):
-    """Numbers in the weights of the rebuilt model."""
+    """Number of parameters of the rebuilt model."""
 
     name = "parameters"
     unit = "count"
@@ -26,11 +26,11 @@ class Parameters(Cost):
 
 
 class Flops(Cost):
-    """Floating-point operations of one forward of the target, a multiply-add as two.
+    """Floating-point operations of one forward; a multiply-add counts as two.
 
-    Counted by torch's own counter, with formulas for what it lacks: the CPU kernel behind sdpa
-    (without it dense attention would count as nothing), distances, sorts and cumulative sums.
-    `UNCOUNTED` names what is left out.
+    Counted by torch, with formulas for operators that it lacks: the CPU kernel of sdpa (without
+    which dense attention counts as 0), distances, sorts and cumulative sums. `UNCOUNTED` lists what
+    is left out.
     """
 
     name = "flops"
@@ -45,7 +45,7 @@ class Flops(Cost):
 
 
 UNCOUNTED = "element-wise operations, softmax, normalisation, gathers and other copies"
-"""What `flops` leaves out, as torch's own counter does."""
+"""Not counted by torch either."""
 
 
 def _cpu_flash(query: Any, key: Any, value: Any, *args: Any, **kwargs: Any) -> int:
@@ -54,7 +54,7 @@ def _cpu_flash(query: Any, key: Any, value: Any, *args: Any, **kwargs: Any) -> i
 
 
 def _cdist(one: Any, other: Any, *args: Any, **kwargs: Any) -> int:
-    """Shapes (..., n, d) and (..., m, d): a difference, a square and a sum for each of n·m·d."""
+    """Shapes (..., n, d) and (..., m, d): 3 operations for each of n·m·d elements."""
     return int(3 * math.prod(one) * other[-2])
 
 
@@ -69,7 +69,7 @@ def _topk(shape: Any, count: int, *args: Any, **kwargs: Any) -> int:
 
 
 def _each(shape: Any, *args: Any, **kwargs: Any) -> int:
-    """One for each number."""
+    """One operation per element."""
     return int(math.prod(shape))
 
 

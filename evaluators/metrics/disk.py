@@ -1,4 +1,4 @@
-"""Disk: the size of the files that serve a candidate."""
+"""Disk: the size of a candidate's files."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ MEGABYTE = 1e6
 
 
 class Disk(Cost):
-    """Megabytes (10^6 bytes) of the files that an export is served from: those of its runtime, or
-    where that is torch the weights as safetensors; written, and their sizes read back."""
+    """Megabytes (10^6 bytes) of an export's files, as written: those of its runtime or, in torch,
+    the weights as safetensors."""
 
     name = "disk_mb"
     unit = "MB"

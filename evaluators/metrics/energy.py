@@ -1,4 +1,4 @@
-"""Energy of one forward, from hardware counters, by zeus."""
+"""Energy of one forward, from hardware counters, read with zeus."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ from paretoformer.evaluators.timing.conditions import Watch
 from paretoformer.evaluators.timing.quiet import measure_in_quiet
 
 SECONDS = 10.0
-"""Of one reading: counters are updated some ten times a second, and noise must average out."""
+"""Duration of one reading: counters update about ten times a second, and noise must average out."""
 READINGS = 2
 WINDOW = "paretoformer"
 
 
 class Energy(Cost):
-    """Millijoules of one forward beyond what the idle machine draws.
+    """Millijoules of one forward, without the idle power of the machine.
 
-    From counters of the hardware: RAPL (processor packages and memory) on a CPU target, NVML on a
-    CUDA one; never from a model of power. Forwards run back to back for ten seconds a reading; the
-    idle power, read once a process, is subtracted. The interval is the range of the readings. What
-    other processes draw is counted too, so it waits for a quiet machine, as a timing does.
+    From hardware counters: RAPL (processor packages and memory) on a CPU target, NVML on CUDA;
+    never from a power model. Forwards run back to back for 10 s per reading; idle power is read
+    once per process and subtracted. The interval is the range of the readings. The counters include
+    other processes, so like a timing it waits for a quiet machine.
     """
 
     name = "energy_mj"
@@ -96,7 +96,6 @@ class Energy(Cost):
 
 @cache
 def _monitor(target: Target) -> Any:
-    """zeus's monitor of the target's device."""
     monitor = importlib.import_module("zeus.monitor").ZeusMonitor
     device = torch.device(target.device)
     if device.type == "cuda":
@@ -114,7 +113,7 @@ def _idle_watts(target: Target) -> float:
 
 
 def _joules(found: Any) -> float:
-    """Of every counter in one of zeus's measurements."""
+    """Sum of all counters in a zeus measurement."""
     parts = (found.gpu_energy, found.cpu_energy, found.dram_energy)
     return float(sum(sum((part or {}).values()) for part in parts))
 

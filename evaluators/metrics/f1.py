@@ -1,4 +1,4 @@
-"""F1 of entities: spans of labels that are right as a whole."""
+"""F1 of entities: spans that are right as a whole."""
 
 from __future__ import annotations
 
@@ -20,12 +20,11 @@ PREFIXES = ("B-", "I-", "E-", "S-")
 
 
 class EntityF1(Quality):
-    """Micro F1 over entities, as CoNLL-2003 scores them (Tjong Kim Sang and De Meulder 2003): one
-    counts where its words and its kind are right. Its interval is a percentile bootstrap over
-    texts.
+    """Micro F1 over entities, as in CoNLL-2003 (Tjong Kim Sang and De Meulder 2003): an entity is
+    right if its words and its type are. The interval is a percentile bootstrap over texts.
 
-    Entities are read by seqeval. A model whose labels have no `B-` and `I-`, such as parts of
-    speech, is scored by runs of equal labels.
+    seqeval extracts the entities. For labels without `B-` and `I-`, such as parts of speech, runs
+    of equal labels are entities.
     """
 
     name = "f1"
@@ -40,9 +39,9 @@ class EntityF1(Quality):
 
 
 def entity_counts(labels: np.ndarray, answers: np.ndarray, names: Mapping[int, str]) -> np.ndarray:
-    """(rows, 3) entities of each row: found and right, found, and there.
+    """(rows, 3): correct, predicted and labelled entities.
 
-    labels: (rows, tokens), `IGNORED` where none is scored. answers: (rows, tokens or fewer).
+    labels: (rows, tokens), `IGNORED` for unscored tokens. answers: (rows, tokens or fewer).
     """
     tags = {number: _tag(name) for number, name in names.items()}
     rows = []
@@ -60,13 +59,13 @@ def _entities(classes: Sequence[int], tags: Mapping[int, str]) -> set[tuple[str,
 
 
 def _tag(name: str) -> str:
-    """In a scheme that seqeval reads: BILOU's `L-` and `U-` are its `E-` and `S-`."""
+    """The tag in a scheme that seqeval knows: BILOU's `L-` and `U-` are `E-` and `S-`."""
     name = {"L-": "E-", "U-": "S-"}.get(name[:2], name[:2]) + name[2:]
     return name if name == OUTSIDE or name.startswith(PREFIXES) else f"I-{name}"
 
 
 def _f1(counts: np.ndarray) -> float:
-    """1 if there is nothing to find, and nothing is found. counts: as of `entity_counts`."""
+    """Micro F1 of `entity_counts`; 1 if there are no entities, labelled or predicted."""
     right, found, there = counts.sum(axis=0)
     return 2 * float(right) / float(found + there) if found + there else 1.0
 

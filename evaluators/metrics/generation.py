@@ -1,4 +1,4 @@
-"""What generating a text costs: milliseconds for each token, and megabytes of its cache."""
+"""Costs of text generation: milliseconds per token, and megabytes of the key-value cache."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from paretoformer.spaces.models import key_values
 
 
 class Decode(Timing):
-    """Milliseconds to generate the next token of batch_size texts, after sequence_length tokens
-    that are in the key-value cache.
+    """Milliseconds to generate the next token of batch_size texts, with sequence_length tokens in
+    the key-value cache.
 
-    The cache is given back what it held, so every call has the same context.
+    The cache is restored after each call, so every call has the same context.
     """
 
     name = "decode_ms"
@@ -49,7 +49,7 @@ class Decode(Timing):
 
 
 class CacheSize(Cost):
-    """Megabytes (10^6 bytes) of the keys and values of the target's batch of prompts."""
+    """Megabytes (10^6 bytes) of the key-value cache of the target's batch of prompts."""
 
     name = "cache_mb"
     unit = "MB"
@@ -66,7 +66,7 @@ class CacheSize(Cost):
 
 
 def _filled(model: nn.Module, bench: Bench) -> tuple[DynamicCache, int]:
-    """The cache of the target's batch of prompts, and their length."""
+    """The cache after the target's batch of prompts, and their length."""
     batch = bench.workload.timing_batch(bench.target)
     cache = DynamicCache()
     model(**batch, **{key_values.argument(model): cache}, use_cache=True)

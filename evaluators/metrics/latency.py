@@ -1,4 +1,4 @@
-"""Latency: the mean time of one forward, in alternation with the dense model."""
+"""Latency: the mean time of one forward, timed in alternation with the dense model."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from paretoformer.evaluators.metrics.timing import Timing
 
 
 class Latency(Timing):
-    """Milliseconds of one forward at (batch_size, sequence_length) of the target, no padding.
+    """Milliseconds of one forward at the target's (batch_size, sequence_length), without padding.
 
-    Of a language model that is a prompt: its cache is filled, and the logits of its last token are
-    computed (prefill).
+    For a language model, the prefill of a prompt: it fills the cache and computes the logits of the
+    last token.
     """
 
     name = "latency_ms"

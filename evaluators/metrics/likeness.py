@@ -1,4 +1,4 @@
-"""Likeness to the dense model's own answers: fidelity and divergence, which need no labels."""
+"""Similarity to the dense model's outputs, without labels: fidelity and divergence."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from paretoformer.evaluators.metrics.registry import register
 
 
 class Fidelity(Quality):
-    """Mean likeness of the answers to the dense model's: for classes the share that is the same,
-    with the Wilson interval at 95%; for vectors the mean cosine, for tokens the share of those that
-    are the same, for numbers exp(-d²/2) of the difference d, with 1.96 standard errors.
+    """Mean similarity to the dense model's outputs. Classes: share of equal predictions, with the
+    95% Wilson interval. Otherwise with 1.96 standard errors: mean cosine of vectors, share of equal
+    tokens, exp(-d²/2) of the difference d of numbers.
 
-    Of classes, one minus it bounds by how much accuracy can differ from the dense model's.
+    For classes, accuracy differs from the dense model's by at most 1 - fidelity.
     """
 
     name = "fidelity"
@@ -38,11 +38,11 @@ class Fidelity(Quality):
 
 
 class Divergence(Quality):
-    """Mean Kullback-Leibler divergence of the answers' distributions from the dense model's; of
-    vectors 1 - cosine, of numbers half the squared difference.
+    """Mean Kullback-Leibler divergence from the dense model's distributions; for vectors 1 -
+    cosine, for numbers half the squared difference.
 
-    It tells candidates apart that give the same answers, less surely: so it steers a search better
-    than a score in steps of one example. The interval is 1.96 standard errors.
+    It also distinguishes candidates with equal predictions, so it steers a search better than a
+    score that changes in steps of one example. The interval is 1.96 standard errors.
     """
 
     name = "divergence"

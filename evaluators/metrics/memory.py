@@ -1,4 +1,4 @@
-"""Memory: weights plus the peak of what one forward allocates."""
+"""Memory: weights plus peak activations of one forward."""
 
 from __future__ import annotations
 
@@ -14,11 +14,10 @@ MEGABYTE = 1e6
 
 
 class Memory(Cost):
-    """Megabytes (10^6 bytes) of weights and peak activations of one forward of the target.
+    """Megabytes (10^6 bytes) of weights and peak activations of one forward.
 
-    From the allocator, not from the size of the process, so it repeats to the byte on a CPU. The
-    inputs are not counted: they are there before the model runs. Runtimes with an allocator
-    of their own that cannot be asked have no such number.
+    Measured at the allocator, not as process size, so on a CPU it repeats to the byte. Inputs are
+    not counted. Unavailable in runtimes whose allocator cannot be observed.
     """
 
     name = "memory_mb"

@@ -1,4 +1,4 @@
-"""What every metric promises: a name, a unit, a direction, a role, and how it is measured."""
+"""The base class of metrics: name, unit, direction, role, and how to measure."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from paretoformer.evaluators.metrics.bench import Bench
 class Metric(ABC):
     """One property of a rebuilt model.
 
-    Laws, checked for every metric by `paretoformer.testing.check_metric`: the value lies in its
-    interval; what cannot be measured here, or in a runtime, is None or `unavailable`, not a guess.
+    Laws, checked by `paretoformer.testing.check_metric`: the value lies in its interval; a value
+    that cannot be measured on this machine or in a runtime is None or `unavailable`, not a guess.
     """
 
     name: ClassVar[str]
@@ -23,36 +23,36 @@ class Metric(ABC):
     direction: ClassVar[Direction]
     role: ClassVar[Role]
     requirement: ClassVar[str] = ""
-    """Of a quality metric: what `best` asks for by default, such as `accuracy>=dense-0.01`."""
+    """Default requirement of `best` for a quality metric, such as `accuracy>=dense-0.01`."""
     likeness: ClassVar[bool] = False
-    """Whether it compares answers with the dense model's own, and needs no labels."""
+    """Whether it compares with the dense model's outputs, without labels."""
     of_generation: ClassVar[bool] = False
-    """Whether only language models have it."""
+    """Whether it applies to language models only."""
     exclusive: ClassVar[bool] = False
-    """Whether it must be measured alone on the machine, as a timing must."""
+    """Whether it must be measured alone on the machine, like a timing."""
 
     @abstractmethod
     def measure(self, bench: Bench) -> Measurement | None:
-        """None: it cannot be measured in the candidate's runtime."""
+        """None: unmeasurable in the candidate's runtime."""
 
     def unavailable(self, target: Target) -> str:
-        """Why this machine cannot measure it; empty when it can."""
+        """Why this machine cannot measure it; empty if it can."""
         return ""
 
     def unmeasurable_reason(self, runtime: str) -> str:
-        """Why it cannot be measured of a candidate in this runtime; empty when it can."""
+        """Why it is unmeasurable in a runtime; empty if it is measurable."""
         return ""
 
 
 class Quality(Metric):
-    """What compression may harm; better when it is higher, unless a subclass says otherwise."""
+    """Compression may harm it; higher is better unless a subclass differs."""
 
     direction: ClassVar[Direction] = "maximize"
     role: ClassVar[Role] = "quality"
 
 
 class Cost(Metric):
-    """What compression is to lower."""
+    """Compression should reduce it."""
 
     direction: ClassVar[Direction] = "minimize"
     role: ClassVar[Role] = "cost"

@@ -1,4 +1,4 @@
-"""Perplexity: the exponential of a language model's mean loss for each next token."""
+"""Perplexity: the exponential of a language model's mean loss per token."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from paretoformer.evaluators.metrics.registry import register
 
 
 class Perplexity(Quality):
-    """The exponential of the mean cross entropy of each next token, in nats. Its interval is a
-    percentile bootstrap over texts.
+    """The exponential of the mean cross entropy per token, in nats. The interval is a percentile
+    bootstrap over texts.
 
-    Each text is read by itself, from its first token on, without an overlap: so the first tokens of
-    each have little context, and the figure is higher than with a sliding window.
+    Texts are evaluated separately, without overlap: their first tokens have little context, so the
+    value is higher than with a sliding window.
     """
 
     name = "perplexity"
@@ -32,7 +32,7 @@ class Perplexity(Quality):
     requirement = "perplexity<=1.05*dense"
 
     def measure(self, bench: Bench) -> Measurement:
-        """Raises ValueError where the answers are not finite, as in a precision that overflows."""
+        """Raises ValueError if outputs are not finite, as after overflow in a low precision."""
         found = nats_of_texts(bench)
         if not np.isfinite(found).all():
             raise ValueError("the model's answers are not finite")
@@ -41,7 +41,7 @@ class Perplexity(Quality):
 
 
 def nats_of_texts(bench: Bench) -> np.ndarray:
-    """(texts, 2) the cross entropy of a text's tokens, in nats, summed; and their number."""
+    """(texts, 2): summed cross entropy of a text's tokens, in nats, and their number."""
     labels = torch.from_numpy(bench.split.labels)
     found = np.zeros((len(labels), 2))
     with torch.inference_mode():

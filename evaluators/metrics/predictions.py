@@ -1,4 +1,4 @@
-"""Answers: what a candidate says to each example, and how far that is from what dense says."""
+"""Predictions of a candidate, and their comparison with the dense model's."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from paretoformer.evaluators.metrics.bench import Bench
 
 
 def predictions(bench: Bench) -> np.ndarray:
-    """(examples, ...) the candidate's answers, as `Task.predict` gives them; computed once."""
+    """(examples, ...): the candidate's predictions as from `Task.predict`; computed once."""
     if "predictions" not in bench.memo:
         rows: dict[int, np.ndarray] = {}
         with torch.inference_mode():
@@ -29,15 +29,18 @@ def predictions(bench: Bench) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Compared:
-    """A candidate's answers against the dense model's. likeness: (examples,) 1 where they are the
-    same. divergence: (examples,) of one from the other."""
+    """A candidate's outputs compared with the dense model's.
+
+    likeness: (examples,), 1 if equal. divergence: (examples,).
+    """
 
     likeness: npt.NDArray[np.float64]
     divergence: npt.NDArray[np.float64]
 
 
 def compared(bench: Bench) -> Compared:
-    """On the examples that steer the search, or those of the confirmation; computed once."""
+    """Compare on the examples that steer the search, or on those of the confirmation; computed
+    once."""
     if "compared" not in bench.memo:
         split = bench.split if bench.steering is None else bench.steering
         with torch.inference_mode():
@@ -55,11 +58,11 @@ def _compared(bench: Bench, split: Split) -> Compared:
         output = bench.runnable(**batch)
         likeness[indices] = task.likeness(output, dense, batch)
         divergence[indices] = task.answers.divergence(output, dense, batch).double().cpu().numpy()
-    return Compared(likeness, divergence.clip(min=0.0))  # but for rounding there is none below
+    return Compared(likeness, divergence.clip(min=0.0))  # below 0 only by rounding
 
 
 def _dense_outputs(bench: Bench, split: Split) -> list[Any]:
-    """In the batches that the bench's candidate is asked in; computed once in a process."""
+    """In the same batches as the candidate's; computed once per process."""
     kept, key = bench.dense_outputs, (id(split), _size(bench))
     if key not in kept:
         keep = bench.task.answers.kept
@@ -68,15 +71,15 @@ def _dense_outputs(bench: Bench, split: Split) -> list[Any]:
 
 
 def batches(bench: Bench, split: Split) -> Iterator[tuple[np.ndarray, dict[str, torch.Tensor]]]:
-    """(indices into the split, inputs of the model), as the bench's candidate is asked."""
+    """(indices into the split, model inputs), in the candidate's batch size."""
     return bench.workload.batches(split, bench.target.device, _size(bench))
 
 
 def _size(bench: Bench) -> int:
-    """Examples of a batch.
+    """Examples per batch.
 
-    Where a row's answer depends on the rest of its batch, as with dynamic quantisation, batches are
-    those of the target: so the model answers as it will when it serves.
+    If a row's output depends on its batch, as with dynamic quantisation, the target's batch size is
+    used, so that scores are those of the served model.
     """
     size = bench.target.batch_size if bench.runnable.couples_rows else SCORING_BATCH
     return min(size, bench.workload.inputs.most)

@@ -1,4 +1,4 @@
-"""How well passages are ordered for their queries: nDCG@10 and MRR@10."""
+"""Ranking of the passages of a query: nDCG@10 and MRR@10."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from paretoformer.evaluators.metrics.registry import register
 
 
 class _OfQueries(Quality):
-    """The mean over queries, which are its samples; its interval is a percentile bootstrap over
+    """Mean over queries, which are the samples; the interval is a percentile bootstrap over
     them."""
 
     unit = "fraction"
 
     @abstractmethod
     def of_queries(self, labels: np.ndarray, answers: np.ndarray) -> np.ndarray:
-        """(queries,) labels: (rows, 2), a relevance and the number of a query."""
+        """(queries,). labels: (rows, 2), relevance and query number."""
 
     def measure(self, bench: Bench) -> Measurement:
         answers, labels = bench.task.scored(predictions(bench), np.asarray(bench.split.labels))
@@ -37,8 +37,8 @@ class _OfQueries(Quality):
 
 
 class Ndcg(_OfQueries):
-    """Normalised discounted cumulative gain of the first 10 passages (Järvelin and Kekäläinen
-    2002), with the relevance itself as gain, as scikit-learn computes it."""
+    """Normalised discounted cumulative gain at 10 (Järvelin and Kekäläinen 2002) with linear gain,
+    as in scikit-learn."""
 
     name = "ndcg"
     requirement = "ndcg>=dense-0.01"
@@ -48,7 +48,7 @@ class Ndcg(_OfQueries):
 
 
 class ReciprocalRank(_OfQueries):
-    """Mean of one over the rank of the first relevant passage among the first 10, else 0."""
+    """Mean of 1 / rank of the first relevant passage; 0 beyond rank 10."""
 
     name = "mrr"
     requirement = "mrr>=dense-0.01"

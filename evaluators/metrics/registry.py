@@ -1,4 +1,4 @@
-"""The registry of metrics; which of them a study has."""
+"""The registry of metrics, and the metrics of a task."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ register = _REGISTRY.register
 
 
 def metric_of(name: str) -> Metric:
-    """The metric of that name.
+    """The registered metric.
 
     Raises:
-        ValueError: there is none; the message names those there are.
+        ValueError: unknown name; the message lists the known ones.
     """
     return _REGISTRY[name]
 
 
 def metrics_of(task: Task, *, labelled: bool = True) -> dict[str, Metric]:
-    """Every metric that a study of this task knows, by name: its own scores, where its examples
-    are labelled; likeness to the dense model's answers; then all costs."""
+    """Metrics of a task by name: its own scores if examples are labelled, then similarity to the
+    dense model's outputs, then costs."""
     costs = [
         metric
         for metric in _REGISTRY
@@ -38,7 +38,7 @@ def metrics_of(task: Task, *, labelled: bool = True) -> dict[str, Metric]:
 def available(
     task: Task, target: Target, *, labelled: bool = True, asked: Collection[str] = ()
 ) -> dict[str, Metric]:
-    """Those that this machine can measure; of `Task.more_scores` those that are asked for."""
+    """Metrics that this machine can measure. Those of `Task.more_scores` only if asked for."""
     left_out = set(task.more_scores) - set(asked)
     known = metrics_of(task, labelled=labelled).items()
     return {n: m for n, m in known if n not in left_out and not m.unavailable(target)}

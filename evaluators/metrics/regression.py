@@ -1,4 +1,4 @@
-"""Scores of numbers: Spearman's and Pearson's correlation, mean squared error."""
+"""Regression scores: Spearman's and Pearson's correlation, mean squared error."""
 
 from __future__ import annotations
 
@@ -14,10 +14,11 @@ from paretoformer.evaluators.metrics.score import Score
 
 
 class Spearman(Score):
-    """1 where the answers rank the examples as the scores do, 0 where they tell nothing of them.
+    """Spearman's rank correlation: 1 if predictions and labels have the same order, 0 if they are
+    unrelated.
 
-    Source: Spearman 1904, The proof and measurement of association between two things; for
-    sentence embeddings Reimers et al. 2016, Task-oriented intrinsic evaluation of semantic textual
+    Source: Spearman 1904, The proof and measurement of association between two things; for sentence
+    embeddings Reimers et al. 2016, Task-oriented intrinsic evaluation of semantic textual
     similarity.
     """
 
@@ -30,8 +31,8 @@ class Spearman(Score):
 
 
 class Pearson(Score):
-    """Pearson's correlation: 1 where the answers are a line of the scores; 0 where one of them does
-    not vary."""
+    """Pearson's correlation: 1 if the predictions are a linear function of the labels; 0 if either
+    is constant."""
 
     name = "pearson"
     unit = "correlation"
@@ -44,7 +45,7 @@ class Pearson(Score):
 
 
 class MeanSquaredError(Score):
-    """Mean squared difference of answers and scores, in the square of their unit."""
+    """Mean squared difference of predictions and labels."""
 
     name = "mean_squared_error"
     unit = "squared score"

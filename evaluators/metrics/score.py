@@ -1,4 +1,4 @@
-"""Scores of a split's answers as a whole, which are no mean of scores of single examples."""
+"""Scores of a whole split that are not a mean over its examples."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from paretoformer.evaluators.metrics.predictions import predictions
 
 
 class Score(Quality):
-    """One number of all labels and answers. Its interval is a percentile bootstrap over examples.
+    """A score of all labels and predictions, with a percentile bootstrap interval over examples.
 
-    It has no samples: so it is not paired with the dense model's, and its interval is wide.
+    It has no samples, so it is not paired with the dense model's, and its interval is wide.
     """
 
     @abstractmethod
     def score(self, labels: np.ndarray, answers: np.ndarray) -> float:
-        """labels, answers: (examples,), or (examples, classes) of several labels each."""
+        """labels, answers: (examples,), or (examples, classes) for several labels per example."""
 
     def measure(self, bench: Bench) -> Measurement:
         answers, labels = bench.task.scored(predictions(bench), np.asarray(bench.split.labels))

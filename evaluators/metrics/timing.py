@@ -1,4 +1,4 @@
-"""What metrics that time something have in common."""
+"""The base class of metrics that time a call."""
 
 from __future__ import annotations
 
@@ -21,26 +21,26 @@ from paretoformer.evaluators.timing.quiet import measure_in_quiet
 
 
 class Timing(Cost):
-    """The mean time of one call of a model, in alternation with the dense model.
+    """Mean time of one call of a model, in alternation with the dense model.
 
-    Blocks of calls of the dense model A and of the candidate B alternate in rounds A B B A, so a
-    machine that slows down or speeds up does it to both. A sample is the ratio B/A of one round,
-    times the dense model's latency of this run (the row `dense`): so the latencies of candidates
-    measured an hour apart compare. The dense model's own samples are its plain times. Rounds go on
-    until the interval of the mean is narrow, or a time budget is spent (`TimingProtocol`).
+    Blocks of calls of the dense model A and the candidate B alternate in rounds A B B A, so changes
+    in machine speed affect both. A sample is the ratio B/A of one round, multiplied by the dense
+    model's latency in this run (the row `dense`): so candidates measured an hour apart are
+    comparable. The dense model's own samples are plain times. Rounds continue until the interval of
+    the mean is narrow or the time budget is spent (`TimingProtocol`).
 
-    A block is delayed by a factor when one of its threads waits for another process. Rounds with
-    such a block are left out (`DELAYED`); `left_out` is their share, and `slowdown` the dense
-    model's time in the other rounds divided by its latency. Of the estimators compared in
-    `benchmarks/estimators.py` this is the most repeatable, on a quiet machine and on a shared one.
+    A thread that waits for another process delays its block several-fold. Rounds with such a block
+    are left out (`DELAYED`); `left_out` is their share, and `slowdown` the dense model's time in
+    the other rounds divided by its latency. This is the most repeatable of the estimators in
+    `benchmarks/estimators.py`, on quiet and on shared machines.
 
-    The 95% interval is that of a repeated timing: Student's t over the rounds of both, plus the
-    variation between sessions (`SESSION`), which the dense model, being the reference, does not
-    have. A timing is stable if few of its rounds were delayed and the others scatter little.
+    The interval is the 95% interval of a repeated timing: Student's t over the rounds of both, plus
+    the variation between sessions (`SESSION`), which the dense model, as the reference, does not
+    have. A timing is stable if few rounds were delayed and the others scatter little.
 
-    A timing waits until other processes leave the machine alone, and is repeated where they did
-    not, as long as the study has patience. After that it is `disturbed`, as is every timing that
-    refers to a disturbed one of the dense model.
+    A timing waits for a quiet machine and is repeated if others disturb it, as long as the study
+    allows. After that it is `disturbed`, as is every timing relative to a disturbed one of the
+    dense model.
     """
 
     unit = "ms"
@@ -48,7 +48,7 @@ class Timing(Cost):
 
     @abstractmethod
     def call(self, bench: Bench, model: Any) -> Callable[[], Any]:
-        """What is timed of the dense model, or of what runs the candidate."""
+        """The call to time, of the dense model or of the candidate's runnable."""
 
     def measure(self, bench: Bench) -> Measurement | None:
         measured = measure_in_quiet(bench.quiet, partial(self._once, bench))

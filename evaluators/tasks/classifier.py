@@ -1,4 +1,4 @@
-"""Classifiers of texts, and tasks whose answer is one class."""
+"""Text classifiers, and tasks that predict one class."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ from paretoformer.evaluators.tasks.text import TextTask
 from paretoformer.spaces.models.divergence import Distributions
 
 Problem = Literal["single_label_classification", "multi_label_classification", "regression"]
-"""The `problem_type` of transformers: the meaning of a classifier's logits."""
+"""transformers' `problem_type`: the meaning of a classifier's logits."""
 KINDS: Mapping[Problem, tuple[str, str]] = {
     "single_label_classification": ("text-classification", "chooses one class"),
     "multi_label_classification": ("multi-label-classification", "gives several labels a text"),
     "regression": ("text-regression", "gives one number, a regression"),
 }
-"""Problem -> the task of texts that scores it, and what the model does."""
+"""Problem -> its text task, and what the model does."""
 
 
 def problem_of(config: Any) -> Problem:
-    """The config's own `problem_type`, or the one that its number of classes implies."""
+    """The config's `problem_type`, or the one implied by its number of classes."""
     if int(config.num_labels) == 1:
         return "regression"
     own = getattr(config, "problem_type", None)
@@ -37,7 +37,7 @@ def problem_of(config: Any) -> Problem:
 
 
 def another_problem(config: Any, wanted: Problem) -> str:
-    """Why a classifier of texts is for another task, and which; empty if its output means this."""
+    """Why a text classifier belongs to another task, and which; empty if it does not."""
     if (found := problem_of(config)) != wanted:
         task, does = KINDS[found]
         return f'the model {does}: set model.task = "{task}"'
@@ -47,28 +47,27 @@ def another_problem(config: Any, wanted: Problem) -> str:
 
 
 def not_single_label(config: Any) -> str:
-    """Why a model that is not of texts does not choose one class; empty if it does."""
+    """Why a model without text input does not predict one class; empty if it does."""
     if (found := problem_of(config)) != "single_label_classification":
         return f"the model {KINDS[found][1]} (`problem_type`), which no task scores yet"
     return ""
 
 
 class TextClassifier(TextTask):
-    """A sequence classifier of transformers, whose config says what its logits mean."""
+    """A sequence classifier of transformers; its config defines the meaning of its logits."""
 
     auto = transformers.AutoModelForSequenceClassification
     architectures: ClassVar[Mapping[str, Any]] = (
         modeling_auto.MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES
     )
     problem: ClassVar[Problem]
-    """The meaning of the logits of this task's models."""
 
     def unsuitable(self, config: Any) -> str:
         return another_problem(config, self.problem)
 
 
 class SingleLabel(Task):
-    """The answer to a row is one class, and the loss is the cross entropy."""
+    """One class per row; the loss is the cross entropy."""
 
     answers = Distributions()
     scores = ("accuracy",)

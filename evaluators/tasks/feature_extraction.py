@@ -1,7 +1,7 @@
-"""Task `feature-extraction`: one vector for each text, to compare texts by their cosine.
+"""Task `feature-extraction`: one vector per text, to compare texts by cosine.
 
-Labels are scores of pairs of texts, by how like they are. Without them what counts is how like the
-uncompressed model's vectors a candidate's are.
+Labels are similarity scores of pairs of texts. Without labels, candidates are compared with the
+uncompressed model's vectors.
 """
 
 from __future__ import annotations
@@ -35,18 +35,18 @@ from paretoformer.spaces.models.tokens import Batch
 
 FAMILIES = ("bert", "roberta", "xlm-roberta", "camembert", "electra", "distilbert")
 UNRELATED = 0.2
-"""A Spearman correlation below which cosines and scores are about different things."""
+"""Below this Spearman correlation, cosines and scores are probably unrelated."""
 MODULES = "modules.json"
-"""The file of sentence-transformers that names what follows the encoder."""
+"""Lists the modules of a sentence-transformers model."""
 MODES: dict[str, Pooling] = {"pooling_mode_mean_tokens": "mean", "pooling_mode_cls_token": "cls"}
 KNOWN = ("Transformer", "Pooling", "Normalize")
 
 
 class FeatureExtraction(TextTask):
-    """Sentence embeddings of encoders: folders of sentence-transformers, and plain ones.
+    """Sentence embeddings of encoders, as folders of sentence-transformers or plain ones.
 
-    A folder of sentence-transformers says how tokens are pooled; otherwise it is their mean. The
-    vectors have length one, which changes no cosine.
+    A folder of sentence-transformers defines the pooling; the default is the mean over tokens.
+    Vectors have length one, which does not change cosines.
     """
 
     name = "feature-extraction"
@@ -74,7 +74,7 @@ class FeatureExtraction(TextTask):
         return workload
 
     def apart(self, name: SplitName, examples: Examples) -> Examples:
-        """The examples of a split, the two texts of each pair as two, one after the other."""
+        """The examples of a split, with the two texts of each pair in consecutive rows."""
         return _apart(examples)
 
     def read_labels(self, labels: Sequence[Any], config: Any) -> Labels:
@@ -94,11 +94,11 @@ class FeatureExtraction(TextTask):
         ]
 
     def scored(self, answers: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """The cosine of each pair, which are two rows, and its score."""
+        """The cosine of each pair (two consecutive rows), and its score."""
         return (answers[::2] * answers[1::2]).sum(-1), labels[::2]
 
     def loss(self, output: Any, labels: torch.Tensor) -> torch.Tensor:
-        """A random direction of the vectors: there is nothing to be right or wrong about."""
+        """A random projection of the vectors: no label says which vector is right."""
         return self.answers.probe(output, torch.Generator().manual_seed(0), {})
 
     def predict(self, output: Any) -> np.ndarray:
@@ -113,7 +113,7 @@ class FeatureExtraction(TextTask):
 
 
 def _apart(examples: Examples) -> Examples:
-    """The two texts of each pair as two rows, one after the other."""
+    """The two texts of each pair in consecutive rows."""
     if not any(examples.pairs):
         if examples.labelled:
             raise DataError(
@@ -127,10 +127,11 @@ def _apart(examples: Examples) -> Examples:
 
 
 def pooling_of(path: str) -> tuple[Pooling, tuple[Remark, ...]]:
-    """How a folder or Hub id pools, as sentence-transformers says it; else the mean, and a remark.
+    """The pooling of a folder or Hub id, as defined for sentence-transformers; default: the mean,
+    with a remark.
 
     Raises:
-        ValueError: it has modules, or a pooling, that is not known here.
+        ValueError: it has an unknown module or pooling.
     """
     modules = _json(path, MODULES)
     if modules is None:
@@ -152,7 +153,7 @@ def pooling_of(path: str) -> tuple[Pooling, tuple[Remark, ...]]:
 
 
 def _ignored(path: str) -> Iterator[Remark]:
-    """Changes that sentence-transformers makes to texts before the tokenizer, and we do not."""
+    """Preprocessing by sentence-transformers that is not done here."""
     prompts, name = prompts_of(path)
     if prompt := prompts.get(name):
         yield Remark(
@@ -167,13 +168,13 @@ def _ignored(path: str) -> Iterator[Remark]:
 
 
 def prompts_of(path: str) -> tuple[dict[Any, str], Any]:
-    """The prompts that sentence-transformers puts before texts, by name; and the default name."""
+    """Prompts that sentence-transformers prepends to texts, by name; and the default name."""
     settings = _json(path, "config_sentence_transformers.json") or {}
     return settings.get("prompts") or {}, settings.get("default_prompt_name")
 
 
 def _json(path: str, name: str) -> Any:
-    """A file of a folder or Hub id; None if there is none."""
+    """The parsed file of a folder or Hub id; None if there is none."""
     found = Path(path) / name
     if not Path(path).is_dir():
         try:

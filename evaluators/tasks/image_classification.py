@@ -1,4 +1,4 @@
-"""Task `image-classification`: one label for each image."""
+"""Task `image-classification`: one label per image."""
 
 from __future__ import annotations
 
@@ -22,19 +22,19 @@ from paretoformer.evaluators.tasks.text import labels_of
 
 PIXELS = "pixel_values"
 MOST_BYTES = 2 * 10**9
-"""Of the pixels of all images for recovery, which are held in memory."""
+"""Maximum memory for the pixels of images for recovery."""
 CHUNK = 64
-"""Images that are made ready together."""
+"""Images preprocessed together."""
 
 
 @dataclass(frozen=True)
 class ImageInputs(Inputs):
-    """tokens: of one image, each of which is one patch, and those that stand for all of it."""
+    """tokens: tokens per image: patches, plus special ones."""
 
     tokens: int
 
     def size(self, example: Encoded) -> int:
-        """Tokens, of which all images have as many."""
+        """Tokens; the same for all images."""
         return self.tokens
 
     def collate(self, examples: Sequence[Encoded]) -> dict[str, torch.Tensor]:
@@ -42,14 +42,13 @@ class ImageInputs(Inputs):
         return {PIXELS: torch.from_numpy(np.stack([example[PIXELS] for example in examples]))}
 
     def timing(self, examples: Sequence[Encoded], target: Target) -> dict[str, torch.Tensor]:
-        """As many images as a batch has."""
         return self.collate([examples[i % len(examples)] for i in range(target.batch_size)])
 
 
 class ImageClassification(SingleLabel):
-    """A single label for each image, made ready by the model's own image processor, with Pillow.
+    """One label per image, preprocessed by the model's image processor, with Pillow.
 
-    Images are of the size that the processor gives them, whatever `target.sequence_length` is.
+    The processor sets the image size; `target.sequence_length` has no effect.
     """
 
     name = "image-classification"
@@ -98,8 +97,8 @@ class ImageClassification(SingleLabel):
 
 
 def _pixels(examples: Examples, processor: Any) -> list[np.ndarray]:
-    """Of each image (channels, height, width), float32."""
-    from PIL import Image  # an extra, which reading the images has asked for
+    """For each image (channels, height, width), float32."""
+    from PIL import Image  # an extra, checked when images are read
 
     found: list[np.ndarray] = []
     for start in range(0, len(examples), CHUNK):
@@ -112,7 +111,7 @@ def _pixels(examples: Examples, processor: Any) -> list[np.ndarray]:
 
 
 def _pair(size: Any) -> tuple[int, int]:
-    """A config says (height, width) or, of a square, one number."""
+    """A config has (height, width), or one number for a square."""
     height, width = (size, size) if isinstance(size, int) else size
     return int(height), int(width)
 

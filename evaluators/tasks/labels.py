@@ -1,7 +1,7 @@
-"""Labels: which class of the model each label of a data file means.
+"""Labels: maps labels of a data file to classes of the model.
 
-If the model knows all labels of a study as names of its classes, they are names, even if they look
-like numbers. Otherwise they are the numbers of classes.
+If all labels of a study are names of the model's classes, they are names, even if they look like
+numbers. Otherwise they are class numbers.
 """
 
 from __future__ import annotations
@@ -21,22 +21,22 @@ from paretoformer.evaluators.data.table import ClassLabel, DataError
 
 WHOLE = re.compile(r"[+-]?[0-9]+(\.0*)?")
 NO_LABEL = frozenset({-1, -100})
-"""Numbers that data sets give to examples without a label."""
+"""Numbers that data sets use for a missing label."""
 GAIN = 0.2
-"""If another order of the classes gains more accuracy than this, the labels are mixed up."""
+"""If another order of the classes gains more accuracy than this, labels are probably mixed up."""
 SKEWED = 0.9
-"""The share of one class, above which accuracy says little about the others."""
+"""Above this share of one class, accuracy says little about the others."""
 SHOWN = 6
-"""Classes that are shown one by one; of more, the first of them."""
+"""Maximum number of classes in a remark."""
 
 
 def class_numbers(labels: Sequence[Any], config: Any, unit: str = "row") -> Labels:
-    """The class of each label; None for those that say that there is none.
+    """The class of each label; None for a missing label.
 
-    unit: what has one.
+    unit: what a label belongs to, such as a row.
 
     Raises:
-        DataError: a label that the model does not have.
+        DataError: the model does not have the label.
     """
     classes, (names, remarks) = int(config.num_labels), class_names(config)
     counts = Counter(map(_countable, labels))
@@ -59,10 +59,10 @@ def class_numbers(labels: Sequence[Any], config: Any, unit: str = "row") -> Labe
 
 
 def class_names(config: Any) -> tuple[dict[str, int], list[Remark]]:
-    """The names of the model's classes: those of `id2label`, then what else `label2id` has.
+    """The names of the model's classes: those of `id2label`, then further ones of `label2id`.
 
     Raises:
-        DataError: they are no names of numbers.
+        DataError: they do not map names to numbers.
     """
     try:
         own = {str(name): int(number) for number, name in (config.id2label or {}).items()}
@@ -80,7 +80,6 @@ def class_names(config: Any) -> tuple[dict[str, int], list[Remark]]:
 
 
 def titles(config: Any) -> dict[int, str]:
-    """Class -> its first name."""
     names, _ = class_names(config)
     return {number: name for name, number in reversed(names.items())}
 
@@ -91,9 +90,9 @@ def doubts(
     names: Mapping[int, str],
     what: str = "training examples",
 ) -> list[Remark]:
-    """A doubt about the model or its labels, from the uncompressed model's answers.
+    """Check model and labels by the uncompressed model's predictions.
 
-    answers, labels: (examples,) classes. names: of the model's classes. what: has one label each.
+    answers, labels: (examples,) classes. names: of the model's classes. what: name of the examples.
     """
     if not len(labels):
         return []
@@ -130,10 +129,10 @@ def doubts(
 
 
 def numbers_of(labels: Sequence[Any], task: str) -> Labels:
-    """Labels that are numbers.
+    """Labels as numbers.
 
     Raises:
-        DataError: one is not.
+        DataError: one is not a number.
     """
     return Labels(tuple(_score(label, task) for label in labels))
 
@@ -149,7 +148,7 @@ def _score(label: Any, task: str) -> float:
 
 
 def _countable(label: Any) -> Any:
-    """A label as something that can be counted: 1 and 1.0 are one, 1 and True are not."""
+    """A hashable key: 1 and 1.0 are equal, 1 and True are not."""
     if isinstance(label, list | dict):
         raise DataError(
             f"label {label!r} is no single label: a model that gives several a text is scored by "
@@ -173,7 +172,7 @@ def _number(label: Any) -> int | None:
 
 
 def _by_name(names: Mapping[str, int]) -> Callable[[Any], int | None]:
-    """Names as they are written, or but for case, spaces and hyphens."""
+    """Look up names exactly, or ignoring case, spaces and hyphens."""
     alike: dict[str, set[int]] = {}
     for name, number in names.items():
         alike.setdefault(_folded(name), set()).add(number)
@@ -234,7 +233,7 @@ def _mapping(
     size: int,
     unit: str,
 ) -> list[Remark]:
-    """How labels map to classes, with counts; and which classes are missing or rare.
+    """How labels map to classes, with counts; and missing or rare classes.
 
     own: the model's name of each class.
     """

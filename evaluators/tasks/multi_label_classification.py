@@ -1,4 +1,4 @@
-"""Task `multi-label-classification`: none, one or several labels for each text."""
+"""Task `multi-label-classification`: zero or more labels per text."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ from paretoformer.spaces.models.tokens import Batch
 
 
 class MultiLabelClassification(TextClassifier):
-    """A classifier whose config says `problem_type` "multi_label_classification".
+    """A classifier with `problem_type` "multi_label_classification".
 
-    A class is given where its logit is above 0: its probability is above one half. A row without
-    any class has the empty list; an empty cell is a row without a label, and is left out.
+    A class is predicted if its logit is above 0, so its probability above one half. A row without
+    classes has an empty list; a row with an empty cell is unlabelled and left out.
     """
 
     name = "multi-label-classification"
@@ -38,8 +38,8 @@ class MultiLabelClassification(TextClassifier):
     more_scores = ("macro_f1",)
 
     def read_labels(self, labels: Sequence[Any], config: Any) -> Labels:
-        """(rows, classes) of 0 and 1, from lists of names or numbers, names in one text with
-        commas, semicolons or bars between them, or lists of a 0 or 1 for each class."""
+        """(rows, classes) of 0 and 1. Labels are lists of names or numbers, a text of names
+        separated by commas, semicolons or bars, or lists of 0 or 1 per class."""
         names, _ = class_names(config)
         lists = [None if _is_unknown(label) else _listed(label, names) for label in labels]
         known = [each for each in lists if each is not None]
@@ -79,13 +79,13 @@ class MultiLabelClassification(TextClassifier):
         return answers
 
     def likeness(self, output: Any, dense: Any, batch: Batch) -> np.ndarray:
-        """(rows,) 1 where all labels are the dense model's, else 0."""
+        """(rows,): 1 if all labels equal the dense model's, else 0."""
         same: np.ndarray = (self.predict(output) == self.predict(dense)).all(axis=1)
         return same.astype(np.float64)
 
 
 def _listed(label: Any, names: Mapping[str, int]) -> Sequence[Any]:
-    """Raises DataError unless it is a list, or a text that says one."""
+    """The label as a list. Raises DataError if it is neither a list nor a text of one."""
     if isinstance(label, list | tuple):
         return label
     if isinstance(label, str) and label not in names:
@@ -96,12 +96,12 @@ def _listed(label: Any, names: Mapping[str, int]) -> Sequence[Any]:
 
 
 def _is_unknown(label: Any) -> bool:
-    """-1 for every class, as some data sets write what nobody has labelled."""
+    """Whether all values are -1, which some data sets use for unlabelled rows."""
     return isinstance(label, list | tuple) and bool(label) and all(each == -1 for each in label)
 
 
 def _marks(given: Sequence[Any], numbers: Sequence[int | None], classes: int) -> tuple[int, ...]:
-    """Raises DataError if a class is named twice, as in a list of 0 and 1 of a wrong length."""
+    """Raises DataError for a repeated class, as in a list of 0 and 1 of wrong length."""
     named = [number for number in numbers if number is not None]
     if len(set(named)) < len(named):
         raise DataError(

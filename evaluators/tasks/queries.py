@@ -1,4 +1,4 @@
-"""Tasks that order the passages of each query."""
+"""Tasks that rank the passages of each query."""
 
 from __future__ import annotations
 
@@ -17,28 +17,27 @@ from paretoformer.evaluators.tasks.labels import numbers_of
 from paretoformer.evaluators.tasks.text import TextTask
 
 LEAST_QUERIES = 2
-"""The fewest queries of a split that is scored: the score of one query has no interval."""
+"""Minimum number of queries in a scored split: one query has no interval."""
 
 
 class PassageOrder(TextTask):
-    """Rows of a query (`data.text`), a passage (`data.text_pair`) and its relevance: 0 or more.
+    """Rows of a query (`data.text`), a passage (`data.text_pair`) and its relevance, 0 or more.
 
-    Rows of one query are in one split, so a split may be smaller than asked for. The score is that
-    of the order of the passages of each query, so only queries with several passages, one of them
-    relevant, count.
+    All rows of a query are in one split, so a split may be smaller than requested. Only queries
+    with several passages, at least one of them relevant, are scored.
     """
 
     scores: ClassVar[tuple[str, ...]] = ("ndcg", "mrr")
     more_scores: ClassVar[tuple[str, ...]] = ()
-    guessed = False  # the config of such a model is that of a regression or an embedder
+    guessed = False  # its config is that of a regression or an embedder
     form: ClassVar[Form] = "ranking"
     texts_of_row: ClassVar[int] = 1
-    """Encoded texts of one row, each with the row's label."""
+    """Encoded texts per row, which share the row's label."""
 
     def encode(
         self, splits: Mapping[SplitName, Examples], tokenizer: Any, config: Any, target: Target
     ) -> Workload:
-        """Labels are (texts, 2): the relevance, and the number of the query in its split."""
+        """Labels are (texts, 2): relevance, and query number in the split."""
         workload = super().encode(splits, tokenizer, config, target)
         for name in ("search", "confirm"):
             if name in splits and splits[name].labelled:
@@ -78,7 +77,7 @@ class PassageOrder(TextTask):
 
 
 def _check_order(name: str, labels: np.ndarray) -> None:
-    """Raises DataError where a split has too few queries with passages to put in order."""
+    """Raises DataError if a split has too few queries that can be scored."""
     if (count := _scored_queries(labels)) < LEAST_QUERIES:
         raise DataError(
             f"the split {name!r} has {count or 'no'} query with several passages, one of them "

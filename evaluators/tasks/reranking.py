@@ -1,4 +1,4 @@
-"""Task `reranking`: how relevant each passage is to its query, as cross-encoders say it."""
+"""Task `reranking`: the relevance of each passage to its query, as from cross-encoders."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from paretoformer.evaluators.tasks.text_regression import TextRegression
 
 
 class Reranking(PassageOrder, TextRegression):
-    """A classifier of one class, over pairs of a query and a passage."""
+    """A classifier of one class, on pairs of query and passage."""
 
     name = "reranking"
     tag = "text-ranking"
 
     def loss(self, output: Any, labels: torch.Tensor) -> torch.Tensor:
-        """A random direction of the answers: on which scale they are right, nothing says."""
+        """A random projection of the outputs: their right scale is unknown."""
         return self.answers.probe(output, torch.Generator().manual_seed(0), {})
 
 

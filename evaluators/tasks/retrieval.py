@@ -1,4 +1,4 @@
-"""Task `retrieval`: which passages answer a query, as the cosines of their embeddings say it."""
+"""Task `retrieval`: rank passages by the cosine of their embedding and the query's."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from paretoformer.evaluators.tasks.queries import PassageOrder
 from paretoformer.evaluators.tasks.task import register
 
 PROMPTS = ("query", "document", "passage", "corpus")
-"""Names that sentence-transformers' `encode_query` and `encode_document` look for."""
+"""Prompt names of sentence-transformers' `encode_query` and `encode_document`."""
 
 
 class Retrieval(PassageOrder, FeatureExtraction):
-    """Sentence embeddings of queries and passages, two texts of each row.
+    """Sentence embeddings of queries and passages, two texts per row.
 
-    The passages in order are those that the data have for each query: it is no search in all of
-    them. A passage of several queries may be in several splits.
+    Only the passages that the data list for a query are ranked, not a whole corpus. A passage of
+    several queries may be in several splits.
     """
 
     name = "retrieval"
@@ -42,8 +42,8 @@ class Retrieval(PassageOrder, FeatureExtraction):
         return model, (*remarks, remark)
 
     def apart(self, name: SplitName, examples: Examples) -> Examples:
-        """In a random order where nothing is scored, or the first texts would be of few queries;
-        each text once where it needs no partner."""
+        """Unscored splits: shuffled, so that a prefix covers many queries, and each text only once
+        if it needs no partner."""
         rng = np.random.default_rng(0)
         if name == "recovery":
             texts = list(dict.fromkeys(super().apart(name, examples).texts))

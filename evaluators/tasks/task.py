@@ -1,4 +1,4 @@
-"""Tasks: how a model is asked, and how its answers are read and scored."""
+"""Tasks: a model's inputs, and how its outputs are read and scored."""
 
 from __future__ import annotations
 
@@ -23,62 +23,60 @@ from paretoformer.spaces.models.surgery import fold_scales
 from paretoformer.spaces.models.tokens import Batch
 
 BUFFERS = ("position_ids", "token_type_ids", ".attn.bias", "masked_bias", "rotary_emb.inv_freq")
-"""Endings of what older versions of transformers saved along with the weights."""
+"""Name endings of buffers that older versions of transformers saved with the weights."""
 DERIVED = {"use_return_dict"}
-"""Keys that a config.json may hold, but that transformers derives and refuses to set."""
+"""Keys in a config.json that transformers derives and refuses to set."""
 
 
 class Task(ABC):
     """One kind of model and data. Stateless.
 
-    Laws, checked for every registered task by `paretoformer.testing.check_task`: `predict` gives
-    one answer for each row; the loss of a batch is the sum of those of its rows; a model diverges
-    from itself by 0.
+    Laws, checked by `paretoformer.testing.check_task`: `predict` returns one prediction per row;
+    the loss of a batch is the sum over its rows; the divergence of a model from itself is 0.
     """
 
     name: ClassVar[str]
     auto: ClassVar[Any]
-    """The transformers class that loads such a model."""
+    """The transformers class that loads the model."""
     architectures: ClassVar[Mapping[str, Any]]
-    """Model family -> the class that `auto` would make."""
+    """Model family -> the class that `auto` creates."""
     scores: ClassVar[tuple[str, ...]]
-    """Names of its quality metrics that every study measures and reports."""
+    """Names of the quality metrics that every study reports."""
     answers: ClassVar[Answers]
-    """The content of a model's output, and how it compares with the dense model's."""
+    """The kind of a model's output, and its comparison with the dense model's."""
     unread: ClassVar[tuple[str, ...]] = ()
-    """Beginnings of the names of weights that it does not use, so that they may be missing."""
+    """Prefixes of weights that the task does not use, so they may be missing."""
     files: ClassVar[tuple[str, ...]] = ()
-    """Patterns of files of the model's folder that other libraries need, for an export."""
+    """Patterns of further files of the model's folder to copy into an export."""
     tag: ClassVar[str] = ""
-    """Its name on the Hub (`pipeline_tag` of a model card), if that is another one."""
+    """Its `pipeline_tag` on the Hub, if different from its name."""
     more_scores: ClassVar[tuple[str, ...]] = ()
-    """Of those that a study measures where it asks for them."""
+    """Names of further quality metrics, measured if a study asks for them."""
     guessed: ClassVar[bool] = True
-    """Whether it can be guessed from the config of a model."""
+    """Whether the task can be guessed from a model's config."""
     form: ClassVar[Form] = "text"
-    """The content of a row of its data."""
     generates: ClassVar[bool] = False
-    """Whether it continues texts, with a key-value cache; then texts are their own labels."""
+    """Whether it generates text with a key-value cache; texts are then their own labels."""
 
     def labelled(self, column: str) -> bool:
-        """Whether its examples have labels. column: `data.label` of the study."""
+        """Whether examples have labels. column: `data.label` of the study."""
         return self.generates or bool(column)
 
     def unsuitable(self, config: Any) -> str:
-        """Why a model of its class with this config does another task, and which; empty if not."""
+        """Why a model with this config does another task, and which; empty if it does not."""
         return ""
 
     @abstractmethod
     def encode(
         self, splits: Mapping[SplitName, Examples], tokenizer: Any, config: Any, target: Target
     ) -> Workload:
-        """The examples as inputs and labels, cut to the target's sequence length.
+        """Examples as inputs and labels, truncated to the target's sequence length.
 
-        splits: with labels as `read_labels` returns them. tokenizer: as `processor` returns it.
+        splits: with labels from `read_labels`. tokenizer: from `processor`.
         """
 
     def processor(self, path: str, *, trust_remote_code: bool = False) -> Any:
-        """The tokenizer of a folder or Hub id, or whatever else prepares raw rows for the model.
+        """The tokenizer or other preprocessor of a folder or Hub id.
 
         Raises:
             OSError, ValueError: it cannot be loaded.
@@ -86,14 +84,14 @@ class Task(ABC):
         return load_tokenizer(path, trust_remote_code=trust_remote_code)
 
     def room(self, config: Any) -> int:
-        """The most tokens of a timed input; a language model generates one more."""
+        """Maximum tokens of a timed input; a language model generates one more."""
         return longest(config) - (1 if self.generates else 0)
 
     def length(self, config: Any, wanted: int) -> int:
         """Tokens of a timed input. wanted: the target's.
 
         Raises:
-            ValueError: the model has no room for so many.
+            ValueError: more than the model supports.
         """
         if wanted > (room := self.room(config)):
             more = " and the next one" if self.generates else ""
@@ -104,62 +102,62 @@ class Task(ABC):
         return wanted
 
     def shown(self, length: int) -> str:
-        """How long a timed input is, in words. length: as the study file has it."""
+        """Text for the length of a timed input. length: as in the study file."""
         return f"{length} tokens"
 
     @abstractmethod
     def read_labels(self, labels: Sequence[Any], config: Any) -> Labels:
-        """All the labels of a study as this task uses them, and what was assumed.
+        """The labels of a study in the task's form, with remarks on assumptions.
 
         Raises:
-            DataError: a label that the model does not have.
+            DataError: the model does not have a label.
         """
 
     def adapted(self, model: nn.Module, path: str) -> tuple[nn.Module, tuple[Remark, ...]]:
-        """The model of a folder or Hub id as the task uses it, made of what transformers loads.
+        """Adapt the model that transformers loads from a folder or Hub id.
 
         Raises:
-            ValueError: the folder asks for what is not known here.
+            ValueError: the folder needs something unsupported.
         """
         return model, ()
 
     def doubts(self, answers: np.ndarray, labels: np.ndarray, config: Any) -> list[Remark]:
-        """Doubts about the model or its labels, from the uncompressed model's answers."""
+        """Check model and labels by the uncompressed model's predictions."""
         return []
 
     @abstractmethod
     def loss(self, output: Any, labels: torch.Tensor) -> torch.Tensor:
-        """The sum of the rows' losses, a scalar."""
+        """Sum of the rows' losses, a scalar."""
 
     @abstractmethod
     def predict(self, output: Any) -> np.ndarray:
-        """(rows, ...) the answers; of classes as the labels are written."""
+        """(rows, ...): predictions; classes in the same form as labels."""
 
     def as_labels(self, output: Any, batch: Batch) -> np.ndarray:
-        """Labels made of the dense model's own answers, for data without labels.
+        """Labels from the dense model's outputs, for data without labels.
 
-        output: the dense model's for a batch. Returns labels as `loss` takes them.
+        output: the dense model's for a batch. Returns labels for `loss`.
         """
         return self.predict(output)
 
     def varies(self, answers: np.ndarray) -> bool:
-        """Whether a model says anything, since it does not say the same to every example.
+        """Whether predictions differ between examples.
 
-        answers: (examples, ...), as `as_labels` gives them.
+        answers: (examples, ...), from `as_labels`.
         """
         return len(np.unique(answers, axis=0)) > 1
 
     def scored(self, answers: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """The answers and labels that a score compares: by default those of each row.
+        """Predictions and labels that a score compares; default: those of each row.
 
-        answers: (rows, ...), as `predict` gives them. labels: (rows,).
+        answers: (rows, ...), from `predict`. labels: (rows,).
         """
         return answers, labels
 
     def likeness(self, output: Any, dense: Any, batch: Batch) -> np.ndarray:
-        """(rows,) how like the dense model's each answer is: 1 where it is the same, else 0.
+        """(rows,): similarity to the dense model's outputs; default: 1 if equal, else 0.
 
-        batch: the inputs that both are answers to.
+        batch: the inputs of both outputs.
         """
         same: np.ndarray = self.predict(output) == self.predict(dense)
         return same.astype(np.float64)
@@ -171,26 +169,26 @@ task_names = _REGISTRY.names
 
 
 def task_of(name: str) -> Task:
-    """The task of that name.
+    """The registered task.
 
     Raises:
-        ValueError: there is none; the message names those there are.
+        ValueError: unknown name; the message lists the known ones.
     """
     return _REGISTRY[name]
 
 
 WRITERS = ("ForCausalLM", "LMHeadModel")
-"""Endings of the classes of language models, from which others are fine-tuned."""
+"""Class name endings of language models, from which others are fine-tuned."""
 HEADS = ("ForSequenceClassification", "ForTokenClassification", "ForQuestionAnswering", *WRITERS)
-"""Endings of classes whose weights may have names in common, though they were trained for another
-task."""
+"""Class name endings of models for one task, whose weights may share names with those of
+another."""
 
 
 def check_family(task: Task, config: Any) -> Family:
-    """The family of a config, if this task knows it.
+    """The family of a config.
 
     Raises:
-        ValueError: it does not, or the model was trained for another task.
+        ValueError: this task does not support it, or the model was trained for another task.
     """
     family = family_of(config)
     if config.model_type not in task.architectures:
@@ -207,7 +205,7 @@ def check_family(task: Task, config: Any) -> Family:
 
 
 def load_config(path: str, *, trust_remote_code: bool = False) -> Any:
-    """The config of a folder or Hub id; a forward returns an object with the answers alone.
+    """The config of a folder or Hub id, set so that forwards return only the outputs.
 
     Raises:
         OSError, ValueError: it cannot be loaded.
@@ -238,12 +236,11 @@ def load_tokenizer(path: str, *, trust_remote_code: bool = False) -> Any:
 def load_model(
     task: Task, path: str, *, trust_remote_code: bool = False
 ) -> tuple[nn.Module, tuple[Remark, ...]]:
-    """The model of a folder or Hub id as a user would run it: `sdpa`, evaluation mode.
+    """The model of a folder or Hub id, with `sdpa` and in evaluation mode.
 
     Raises:
-        ValueError: some of its weights are not there, such as those of a classifier that was never
-            trained.
-        OSError: it cannot be loaded, or has no weights as safetensors: other formats are pickles.
+        ValueError: weights are missing, such as those of an untrained classifier.
+        OSError: it cannot be loaded, or has no safetensors weights: other formats are pickles.
     """
     model: nn.Module
     model, info = task.auto.from_pretrained(
@@ -266,7 +263,7 @@ def load_model(
 
 
 def _unused(names: Sequence[str]) -> tuple[Remark, ...]:
-    """Buffers that older versions of transformers saved are not needed; the rest was trained."""
+    """Remark on unused weights, apart from buffers that older versions of transformers saved."""
     trained = [name for name in names if not name.endswith(BUFFERS)]
     if not trained:
         return ()

@@ -1,4 +1,4 @@
-"""Texts as inputs of a model: token ids, padded in batches of like lengths."""
+"""Texts as model inputs: token ids, padded in batches of similar length."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from paretoformer.evaluators.tasks.task import Task
 
 @dataclass(frozen=True)
 class TextInputs(Inputs):
-    """padding: input name -> the number that fills it up."""
+    """padding: input name -> padding value."""
 
     padding: Mapping[str, int]
 
     def size(self, example: Encoded) -> int:
-        """Tokens."""
+        """Number of tokens."""
         return len(example["input_ids"])
 
     def collate(self, examples: Sequence[Encoded]) -> dict[str, torch.Tensor]:
@@ -37,7 +37,7 @@ class TextInputs(Inputs):
         return inputs | {"attention_mask": (torch.arange(longest) < lengths[:, None]).long()}
 
     def timing(self, examples: Sequence[Encoded], target: Target) -> dict[str, torch.Tensor]:
-        """Exactly (batch_size, sequence_length), every token real."""
+        """Exactly (batch_size, sequence_length), without padding."""
         wanted = target.batch_size * target.sequence_length
         rows = {}
         for key in self.padding:
@@ -51,25 +51,25 @@ def _padded(tokens: np.ndarray, length: int, filler: int) -> np.ndarray:
 
 
 UNKNOWN = 0.5
-"""The share of unknown tokens, above which a tokenizer is not the model's own."""
+"""Above this share of unknown tokens, the tokenizer is probably not the model's own."""
 FEW_UNKNOWN = 0.01
-"""The share of unknown tokens that is worth a word."""
+"""Above this share of unknown tokens, a remark is made."""
 
 
 def labels_of(examples: Examples) -> np.ndarray:
-    """(rows,) the labels: classes as int64, scores as float64; -1 each where none is known."""
+    """(rows,): classes as int64, scores as float64; -1 if unknown."""
     labels = np.asarray(examples.labels if examples.labelled else (-1,) * len(examples))
     return labels.astype(np.float64 if labels.dtype.kind == "f" else np.int64)
 
 
 Encode = Callable[[Examples, Any, Target], tuple[list[Encoded], np.ndarray]]
-"""(examples, tokenizer, target) -> the tokens of each, and (rows, ...) their labels."""
+"""(examples, tokenizer, target) -> encoded examples, and labels (rows, ...)."""
 
 
 def encode_texts(
     examples: Examples, tokenizer: Any, target: Target
 ) -> tuple[list[Encoded], np.ndarray]:
-    """Texts, or pairs of them, with one label each; an `Encode`."""
+    """An `Encode` for texts or pairs of texts with one label each."""
     encoded = tokenizer(
         list(examples.texts),
         list(examples.pairs) if any(examples.pairs) else None,
@@ -95,7 +95,6 @@ class TextTask(Task):
 
 
 def rows_of(encoded: Any, tokenizer: Any) -> list[Encoded]:
-    """The output of a tokenizer, row by row."""
     names = input_names(tokenizer)
     rows = zip(*(encoded[name] for name in names), strict=True)
     return [
@@ -115,10 +114,11 @@ def tokenize(
     target: Target,
     encode: Encode = encode_texts,
 ) -> Workload:
-    """Every split tokenised, cut to the target's sequence length; texts without a token left out.
+    """Tokenise every split, truncated to the target's sequence length; texts without tokens are
+    dropped.
 
     Raises:
-        DataError: none of a split's texts gives a token.
+        DataError: no text of a split has a token.
     """
     made: dict[SplitName, Split] = {}
     empty = 0
@@ -143,7 +143,7 @@ def tokenize(
 
 
 def _full(splits: Iterable[Split], target: Target) -> Remark | None:
-    """How many texts fill the target's length: what they have beyond it is cut."""
+    """Number of texts that reach the target's length, beyond which they are truncated."""
     sizes = [len(example["input_ids"]) for split in splits for example in split.examples]
     count = sum(size >= target.sequence_length for size in sizes)
     if not count:
@@ -155,13 +155,13 @@ def _full(splits: Iterable[Split], target: Target) -> Remark | None:
 
 
 def padding_id(tokenizer: Any, config: Any) -> int:
-    """The model's own, by which a decoder finds the last token; else the tokenizer's."""
+    """The model's, by which decoders find the last token; else the tokenizer's."""
     own = getattr(config, "pad_token_id", None)
     return int(own if own is not None else tokenizer.pad_token_id or 0)
 
 
 def _unknown_tokens(splits: Iterable[Split], tokenizer: Any) -> list[Remark]:
-    """How many of the tokens that stand for text the tokenizer does not know."""
+    """Share of text tokens that the tokenizer does not know."""
     unknown = tokenizer.unk_token_id
     if unknown is None:
         return []

@@ -1,4 +1,4 @@
-"""Task `text-classification`: one label for each text, or pair of texts."""
+"""Task `text-classification`: one label per text or pair of texts."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from paretoformer.evaluators.tasks.task import register
 
 
 class TextClassification(SingleLabel, TextClassifier):
-    """A single label; its loss is the cross entropy."""
+    """One label per text; the loss is the cross entropy."""
 
     name = "text-classification"
     problem = "single_label_classification"

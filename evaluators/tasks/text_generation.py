@@ -1,4 +1,4 @@
-"""Task `text-generation`: causal language models, asked which token follows each of a text."""
+"""Task `text-generation`: causal language models, which predict the next token."""
 
 from __future__ import annotations
 
@@ -22,28 +22,28 @@ from paretoformer.spaces.models.families import FAMILIES
 from paretoformer.spaces.models.next_tokens import NextTokens
 
 LOGITS = 2**25
-"""Numbers of the logits of a batch, at most: 128 MiB in float32."""
+"""Maximum number of logits in a batch: 128 MiB in float32."""
 
 
 @dataclass(frozen=True)
 class Prompts(TextInputs):
-    """most: texts of a batch, since each of their tokens has a logit for each of the vocabulary."""
+    """most: texts per batch, limited by the size of the logits."""
 
     most: int
 
     def timing(self, examples: Sequence[Encoded], target: Target) -> dict[str, torch.Tensor]:
-        """A prompt of which, as when a text is generated, only the last token's logits are read."""
+        """A prompt; as in generation, only the last token's logits are computed."""
         last = torch.tensor([target.sequence_length - 1])
         return super().timing(examples, target) | {"logits_to_keep": last}
 
 
 class TextGeneration(TokenLabels):
-    """Texts are all the data: each token is the label of the one before.
+    """Each token of a text is the label of the previous one.
 
-    A text is cut to the target's sequence length. The lines of a txt file are joined to passages of
-    about that length. `latency_ms` is that of a prompt of that length, up to the logits of its last
-    token (prefill); `decode_ms` that of the next token. Attention mechanisms are approximations of
-    a whole sequence: a token that meets a key-value cache attends to all of it exactly.
+    Texts are truncated to the target's sequence length; lines of a txt file are joined to passages
+    of about that length. `latency_ms` is the prefill of a prompt of that length, up to the last
+    token's logits; `decode_ms` the time of the next token. Attention mechanisms approximate whole
+    sequences: a token that uses a key-value cache attends to all of it exactly.
     """
 
     name = "text-generation"
@@ -75,7 +75,7 @@ class TextGeneration(TokenLabels):
         )
 
     def read_labels(self, labels: Sequence[Any], config: Any) -> Labels:
-        """As they are: there are none."""
+        """Unchanged: there are none."""
         return Labels(tuple(labels))
 
     def doubts(self, answers: np.ndarray, labels: np.ndarray, config: Any) -> list[Remark]:
@@ -95,14 +95,14 @@ class TextGeneration(TokenLabels):
         ]
 
     def same(self, output: Any, dense: Any) -> np.ndarray:
-        """(rows, tokens) where the most likely next token is the dense model's."""
+        """(rows, tokens): whether the most likely next token is the dense model's."""
         found: np.ndarray = self.answers.same(output, dense).cpu().numpy()
         return found
 
     def rows(
         self, examples: Examples, tokenizer: Any, target: Target
     ) -> tuple[list[Encoded], np.ndarray]:
-        """labels: (rows, tokens of the longest row), of each token the next; none of the last."""
+        """labels: (rows, tokens of the longest row): the next token; `IGNORED` for the last."""
         rows, _ = super().rows(examples, tokenizer, target)
         labels = np.full((len(rows), max(len(row["input_ids"]) for row in rows)), IGNORED)
         for index, row in enumerate(rows):

@@ -1,4 +1,4 @@
-"""Task `text-regression`: one number for each text or pair of texts, as cross-encoders give it."""
+"""Task `text-regression`: one number per text or pair of texts, as from cross-encoders."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ IN_ITS_UNIT = (
     'such as search.require = ["fidelity >= 0.999"].'
 )
 UNRELATED = 0.2
-"""A Spearman correlation below which answers and scores are about different things."""
+"""Below this Spearman correlation, predictions and labels are probably unrelated."""
 
 
 class TextRegression(TextClassifier):
-    """A classifier of one class: its logit is the answer, as it is; no activation is applied.
+    """A classifier of one class, whose logit is the prediction, without an activation.
 
-    Ranks do not depend on it; of the scores, `pearson` and `mean_squared_error` do.
+    An activation would not change ranks, but would change `pearson` and `mean_squared_error`.
     """
 
     name = "text-regression"
@@ -81,12 +81,12 @@ class TextRegression(TextClassifier):
         return answers
 
     def as_labels(self, output: Any, batch: Batch) -> np.ndarray:
-        """(rows,) One more than the answers: at the answers themselves a squared error is least, so
-        its gradient would say that nothing matters."""
+        """(rows,): predictions + 1. At the predictions themselves the gradient of the squared error
+        is 0, so nothing would seem important."""
         return self.predict(output) + 1
 
     def likeness(self, output: Any, dense: Any, batch: Batch) -> np.ndarray:
-        """(rows,) exp(-d²/2) of the difference d, which is the `divergence` as a share."""
+        """(rows,): exp(-d²/2) of the difference d, that is exp(-divergence)."""
         nats = self.answers.divergence(output, dense, batch)
         shares: np.ndarray = (-nats).exp().detach().cpu().numpy()
         return shares

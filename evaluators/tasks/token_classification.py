@@ -1,4 +1,4 @@
-"""Task `token-classification`: one label for each word, such as the entities in a text."""
+"""Task `token-classification`: one label per word, such as entities in a text."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ from paretoformer.spaces.models.tokens import Batch, token_mask
 
 
 class TokenClassification(TokenLabels):
-    """A text is a list of words, each with its label: entities as spans of `B-` and `I-` labels.
+    """A text is a list of words with labels; entities are spans of `B-` and `I-` labels.
 
-    A word's first subword token answers for it; its others, and special tokens, are not scored.
-    Words beyond the target's sequence length are cut, and their entities count neither way.
+    A word's first subword token carries its prediction; other subword and special tokens are not
+    scored. Words beyond the target's sequence length are truncated, and their entities not scored.
     """
 
     name = "token-classification"
@@ -112,7 +112,7 @@ class TokenClassification(TokenLabels):
 
 
 def _unscored(splits: Mapping[SplitName, Examples], made: Workload) -> list[Remark]:
-    """How many labelled words have no token in the splits that are measured on."""
+    """Number of labelled words without a token, in the splits that are scored."""
     words = scored = 0
     for name in ("search", "confirm"):
         if name in splits:

@@ -1,4 +1,4 @@
-"""Tasks with a label for each token."""
+"""Tasks with one label per token."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from paretoformer.spaces.models.tokens import Batch, token_mask
 
 
 class TokenLabels(TextTask):
-    """The answer is one class for each token; tokens labelled `IGNORED` are not scored."""
+    """One class per token; tokens labelled `IGNORED` are not scored."""
 
     def loss(self, output: Any, labels: torch.Tensor) -> torch.Tensor:
-        """labels: (rows, tokens), or longer than the rows of this batch."""
+        """labels: (rows, tokens), or wider than this batch."""
         logits = output.logits.float()
         wanted = labels[:, : logits.shape[1]].flatten()
         return F.cross_entropy(logits.flatten(0, 1), wanted, ignore_index=IGNORED, reduction="sum")
@@ -28,12 +28,12 @@ class TokenLabels(TextTask):
         return answers
 
     def same(self, output: Any, dense: Any) -> np.ndarray:
-        """(rows, tokens) where the answer is the dense model's."""
+        """(rows, tokens): whether the prediction equals the dense model's."""
         found: np.ndarray = self.predict(output) == self.predict(dense)
         return found
 
     def likeness(self, output: Any, dense: Any, batch: Batch) -> np.ndarray:
-        """(rows,) the share of a row's tokens whose answer is the dense model's."""
+        """(rows,): share of a row's tokens with the dense model's prediction."""
         mask = token_mask(batch, output.logits).cpu().numpy()
         same = self.same(output, dense) & mask
         shares: np.ndarray = same.sum(axis=1) / mask.sum(axis=1).clip(min=1)
@@ -41,9 +41,9 @@ class TokenLabels(TextTask):
 
 
 def scored_tokens(answers: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The answers and labels of the tokens that have a label, as two rows of numbers.
+    """Predictions and labels of the labelled tokens, flattened.
 
-    answers, labels: (rows, tokens), which may be of different widths.
+    answers, labels: (rows, tokens), possibly of different widths.
     """
     width = min(answers.shape[1], labels.shape[1])
     answers, labels = answers[:, :width], labels[:, :width]
