@@ -1,1 +1,1 @@
-"""From files and Hub data sets to encoded examples."""
+"""Reads files and Hub data sets as encoded examples."""

@@ -1,7 +1,6 @@
-"""Rows of csv and tsv files. Every cell is text, `NA` and `None` too; an empty one is None.
+"""Rows of csv and tsv files. Every cell is text, even `NA` and `None`; an empty cell is None.
 
-`datasets` and pandas guess types: they read the texts `NA` and `None` as missing, and `2020-01-01`
-as a date.
+`datasets` and pandas guess types: they read `NA` and `None` as missing, and `2020-01-01` as a date.
 """
 
 from __future__ import annotations
@@ -17,16 +16,16 @@ from paretoformer.evaluators.data.table import DataError, Table
 
 DELIMITERS = (",", "\t", ";", "|")
 LONGEST_CELL = 2**31 - 1
-"""Characters; the default of Python's csv module, 131,072, is less than a book has."""
+"""Characters; the csv module's default, 131,072, is less than a book."""
 
 
 def read_delimited(path: Path, text: str, usual: str, wanted: Collection[str]) -> Table:
-    """The table in a text.
+    """Parse a text as a table.
 
-    usual: the delimiter that the ending of the file stands for.
+    usual: the delimiter that the file's ending implies.
 
     Raises:
-        DataError: its quotation marks or its rows do not fit.
+        DataError: quotation marks or rows are inconsistent.
     """
     delimiter = _delimiter(text, usual, wanted)
     rows, literal = _parsed(path, text, delimiter)
@@ -50,8 +49,8 @@ def read_delimited(path: Path, text: str, usual: str, wanted: Collection[str]) -
 
 
 def _delimiter(text: str, usual: str, wanted: Collection[str]) -> str:
-    """The first with which the header names every wanted column, or several where none is wanted;
-    else the usual one."""
+    """The first delimiter with which the header has every wanted column, or several columns if none
+    is wanted; else the usual one."""
     header = next((line for line in _lines(text)), "")
     for delimiter in (usual, *DELIMITERS):
         names = next(csv.reader([header.rstrip("\r\n")], delimiter=delimiter), [])
@@ -65,11 +64,11 @@ def _lines(text: str) -> list[str]:
 
 
 def _parsed(path: Path, text: str, delimiter: str) -> tuple[list[list[str]], bool]:
-    """The rows, the header first, and whether quotation marks are text.
+    """The rows, header first, and whether quotation marks are literal text.
 
-    They are where each line has the header's number of delimiters, and quotation marks would join
-    lines: in a file of tabs always, since files such as GLUE's are written without quoting; in
-    another one where they do not come in pairs around cells.
+    They are literal if every line has the header's number of delimiters and quoting would join
+    lines: always in tab-separated files, which are often written without quoting (GLUE); in others
+    only if the marks are not in pairs around cells.
     """
     lines = _lines(text)
     if not lines:

@@ -1,4 +1,4 @@
-"""Examples: the rows of a study, and the section of the study file that says where they are."""
+"""Examples: the raw rows of a study, and the `[data]` section of its study file."""
 
 from __future__ import annotations
 
@@ -13,9 +13,8 @@ from paretoformer.evaluators.common.remark import Remark
 
 SplitName = Literal["train", "search", "confirm", "steer", "recovery"]
 Form = Literal["text", "passage", "words", "image", "ranking"]
-"""The content of a row of the data: a text; a passage, to which the lines of a txt file are joined;
-a list of words with a label for each; an image; or a query with a text, where rows of the same
-query stay together."""
+"""The content of a row: a text; a passage, made of joined lines of a txt file; a list of words with
+one label per word; an image; or a query with a text, where rows of one query stay together."""
 
 
 class DataSource(BaseModel):
@@ -57,10 +56,10 @@ class DataSource(BaseModel):
 
 @dataclass(frozen=True)
 class Examples:
-    """Raw rows: texts, second texts ("" where there is none) and labels (None where unknown).
+    """Raw rows: texts, second texts ("" if none) and labels (None if unknown).
 
-    Of the form `words`, a text is a tuple of words, and its label one of labels; of the form
-    `image`, a text is the bytes of a file.
+    For the form `words`, a text is a tuple of words and its label a tuple of labels; for `image`, a
+    text is the bytes of a file.
     """
 
     texts: tuple[Any, ...]
@@ -76,12 +75,12 @@ class Examples:
         return all(label is not None for label in self.labels)
 
     def relabelled(self, labels: Sequence[Any]) -> Examples:
-        """With these labels, one a row; without the rows whose label is None."""
+        """With these labels, one per row; rows whose label is None are dropped."""
         kept = [index for index, label in enumerate(labels) if label is not None]
         return replace(self, labels=tuple(labels)).take(kept)
 
     def cut(self, size: int) -> tuple[Examples, Examples]:
-        """The first `size` rows, and the others."""
+        """The first `size` rows, and the rest."""
         every = range(len(self))
         return self.take(every[:size]), self.take(every[size:])
 
@@ -96,7 +95,8 @@ class Examples:
         )
 
     def identities(self) -> list[str]:
-        """A key for each row that duplicates share: texts without case and spacing, or bytes."""
+        """Keys that are equal for duplicate rows: text without case and spacing, or a hash of the
+        bytes."""
         return [
             " ".join(_words(text)).casefold() + "\0" + " ".join(_words(pair)).casefold()
             for text, pair in zip(self.texts, self.pairs, strict=True)
@@ -111,7 +111,7 @@ def _words(text: str | Sequence[str] | bytes) -> Sequence[str]:
 
 @dataclass(frozen=True)
 class Labels:
-    """values: one label for each row, as the task uses it; None for a row without a label."""
+    """values: one label per row, in the task's form; None for a missing label."""
 
     values: tuple[Any, ...]
     remarks: tuple[Remark, ...] = ()

@@ -1,4 +1,4 @@
-"""Images: files in folders, and cells of tables."""
+"""Images in folders, and in cells of tables."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 
 
 def read_image_folder(folder: str, image: str, label: str) -> Table:
-    """The images under a folder, labelled by the name of the folder that each lies in.
+    """The images below a folder, labelled by the name of the folder that contains them.
 
-    image, label: names for the two columns. Unlike `datasets`, no folder name such as `test` is
-    taken as a split, and what is no image is counted.
+    image, label: names for the two columns. Unlike in `datasets`, a folder such as `test` is not a
+    split, and other files are counted.
 
     Raises:
-        DataError: there is none.
+        DataError: there are no images.
     """
     top = Path(folder)
     files = sorted(path for path in top.rglob("*") if path.is_file())
@@ -37,12 +37,12 @@ def read_image_folder(folder: str, image: str, label: str) -> Table:
 
 
 def image_bytes(source: str, row: int, value: Any) -> bytes | None:
-    """The file of an image, whose cell holds its bytes, its path, or both as `datasets` keeps them.
+    """The bytes of an image file. A cell holds its bytes, its path, or both, as in `datasets`.
 
     A path is relative to the data file `source`.
 
     Raises:
-        DataError: it is no image that can be opened.
+        DataError: it cannot be opened as an image.
     """
     try:
         from PIL import Image, UnidentifiedImageError
@@ -55,10 +55,10 @@ def image_bytes(source: str, row: int, value: Any) -> bytes | None:
         if cell is None:
             return None
         with Image.open(io.BytesIO(cell)) as image:
-            image.load()  # a file that was cut off has a good head
-    except UnidentifiedImageError:  # its own text names an object in memory
+            image.load()  # a truncated file has a valid header
+    except UnidentifiedImageError:  # its message names an object in memory
         raise DataError(_refusal(source, row, value, "no format that Pillow knows")) from None
-    except Exception as error:  # Pillow raises what its decoders raise
+    except Exception as error:  # decoders raise various errors
         raise DataError(_refusal(source, row, value, reason(error))) from None
     return bytes(cell)
 

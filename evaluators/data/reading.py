@@ -1,9 +1,9 @@
-"""Data files and data sets of the Hub, read as tables.
+"""Reads data files and Hub data sets as tables.
 
-`datasets` reads Parquet metadata and the Hub. Local csv and json files are parsed here, because of
-what it does to them (tried with 5.2): it guesses types, so that the texts `NA` and `None` are
-missing and `2020-01-01` becomes a date; a damaged line is not named; a path with brackets is taken
-as a pattern; and every file is copied into its cache.
+`datasets` reads Parquet metadata and the Hub. Local csv and json files are parsed here, because
+`datasets` (5.2) guesses types, so that `NA` and `None` are missing and `2020-01-01` is a date; does
+not name a damaged line; takes a path with brackets as a pattern; and copies every file into its
+cache.
 """
 
 from __future__ import annotations
@@ -22,21 +22,21 @@ from paretoformer.evaluators.data.delimited import read_delimited
 from paretoformer.evaluators.data.table import ClassLabel, DataError, Table, reason
 
 MARKS = {b"\xff\xfe": "utf-16", b"\xfe\xff": "utf-16", b"\xef\xbb\xbf": "utf-8-sig"}
-"""The first bytes of a file -> the encoding that they stand for."""
+"""First bytes of a file -> its encoding."""
 
 Wanted = Collection[str]
-"""Names of columns."""
+"""Column names."""
 Reader = Callable[[Path, Wanted, str], Table]
-"""(file, wanted columns, encoding) -> its table, maybe with more columns than those."""
+"""(file, wanted columns, encoding) -> its table, possibly with more columns."""
 
 
 def is_data_file(path: str) -> bool:
-    """Whether a path has the ending of a file that can be read."""
+    """Whether the ending of a path is supported."""
     return _ending(path) in READERS
 
 
 def is_plain_text(path: str) -> bool:
-    """Whether a file has no columns: each of its lines is a text."""
+    """Whether a file has no columns: each line is a text."""
     return _ending(path) == ".txt"
 
 
@@ -60,20 +60,20 @@ def read_columns(path: str, wanted: Wanted, encoding: str) -> Table:
         return READERS[_ending(path)](file, wanted, encoding).only(wanted)
     except DataError:
         raise
-    except Exception as error:  # the readers raise what their parsers raise
+    except Exception as error:  # parsers raise various errors
         raise DataError(f"cannot read {path}: {reason(error)}") from error
 
 
 def read_hub(name: str, wanted: Wanted, subset: str, split: str) -> Table:
-    """The wanted columns of a data set of the Hub, or of a folder.
+    """The wanted columns of a Hub data set or a folder.
 
     Raises:
         DataError: it cannot be loaded.
     """
-    import datasets  # slow to import, and only a study of a Hub data set needs it
+    import datasets  # slow to import, and only Hub data sets need it
 
     datasets.disable_progress_bars()
-    datasets.logging.set_verbosity(logging.CRITICAL)  # what fails is raised, and said once
+    datasets.logging.set_verbosity(logging.CRITICAL)  # errors are raised
     try:
         table = datasets.load_dataset(name, subset or None, split=split)
     except Exception as error:
@@ -86,7 +86,7 @@ def read_hub(name: str, wanted: Wanted, subset: str, split: str) -> Table:
 
 
 def joined_lines(table: Table, characters: int) -> Table:
-    """Lines joined to passages of so many characters or more; the last may be shorter."""
+    """Lines joined to passages of at least `characters`; the last may be shorter."""
     passages: list[str] = []
     lines = table.values.get("text", ())
     for line in lines:
@@ -107,7 +107,7 @@ def _ending(path: str) -> str:
 
 
 def _decoded(path: Path, encoding: str) -> str:
-    """Raises DataError, naming the line, where it is in another encoding."""
+    """The text of a file. Raises DataError with the line number if the encoding is wrong."""
     data = path.read_bytes()
     if path.suffix.lower() == ".gz":
         data = gzip.decompress(data)
@@ -129,7 +129,7 @@ def _read_delimited(usual: str, path: Path, wanted: Wanted, encoding: str) -> Ta
 
 
 def _read_json(path: Path, wanted: Wanted, encoding: str) -> Table:
-    """One object a line, a list of objects, or an object that holds such a list."""
+    """One object per line, a list of objects, or an object that holds such a list."""
     text = _decoded(path, encoding)
     if text.lstrip().startswith("["):
         return _table_of(path, json.loads(text))
@@ -173,7 +173,7 @@ def _read_parquet(path: Path, wanted: Wanted, encoding: str) -> Table:
     table = pq.read_table(path, columns=[name for name in schema.names if name in wanted])
     values = {name: table.column(name).to_pylist() for name in table.column_names}
     if b"huggingface" in (schema.metadata or {}):
-        import datasets  # slow to import, and only its own files name classes
+        import datasets  # slow to import, and only its own files have class names
 
         values = _with_class_names(values, datasets.Features.from_arrow_schema(table.schema))
     return Table(tuple(schema.names), values)
@@ -182,7 +182,7 @@ def _read_parquet(path: Path, wanted: Wanted, encoding: str) -> Table:
 def _with_class_names(
     values: Mapping[str, list[Any]], features: Mapping[str, Any]
 ) -> dict[str, list[Any]]:
-    """Numbers of named classes with their names; also in lists, of a class for each word."""
+    """Class numbers with their names; also in lists with one class per word."""
     named = {}
     for column, cells in values.items():
         feature = features.get(column)
@@ -192,7 +192,7 @@ def _with_class_names(
 
 
 def _class_label(value: Any, names: Sequence[str]) -> Any:
-    """-1 stands for no label in data sets of named classes."""
+    """Class numbers are named; -1 means no label."""
     if isinstance(value, list):
         return [_class_label(each, names) for each in value]
     known = isinstance(value, int) and 0 <= value < len(names)
@@ -200,10 +200,10 @@ def _class_label(value: Any, names: Sequence[str]) -> Any:
 
 
 def _read_conll(path: Path, wanted: Wanted, encoding: str) -> Table:
-    """A word and its label on each line, an empty line behind each sentence.
+    """One word and its label per line; sentences end with an empty line.
 
-    What stands between the first and the last column is not read, nor lines of `-DOCSTART-`, which
-    separate documents. Columns are separated by tabs, or else by spaces.
+    Columns between the first and the last, and `-DOCSTART-` lines between documents, are ignored.
+    Columns are separated by tabs, else by spaces.
     """
     sentences: list[list[list[str]]] = [[]]
     for number, line in enumerate(_decoded(path, encoding).split("\n"), start=1):
@@ -237,4 +237,4 @@ READERS: dict[str, Reader] = {
     ".txt": _read_lines,
     ".conll": _read_conll,
 }
-"""Ending of a file -> its reader."""
+"""File ending -> reader."""

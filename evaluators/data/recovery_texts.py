@@ -1,4 +1,4 @@
-"""Texts for recovery: unlabelled, and in no split that is measured on."""
+"""Texts for recovery: unlabelled, and not in a split that is scored."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from paretoformer.evaluators.data.workload import Encoded, Workload
 from paretoformer.spaces.recovery.teacher import Texts
 
 RECOVERY_AT_LEAST = 128
-"""With fewer texts of its own, recovery uses those that rank the heads."""
+"""With fewer texts of its own, recovery uses the training examples."""
 FIT_TOKENS = 16_384
-"""Tokens that a repair is solved from: about ten for each unknown of a row."""
+"""Tokens for solving a repair: about ten per unknown of a row."""
 FIT_EXAMPLES = 512
 HELD_TOKENS = 8_192
-"""Tokens that show whether a repair helped."""
+"""Held-out tokens that test whether a repair helped."""
 HELD_EXAMPLES = 128
 BATCH = 16
 BATCHES = 8
-"""The least number of batches, if there are enough texts: some of them choose the ridge."""
+"""Minimum number of batches, given enough texts: some of them select the ridge."""
 
 
 def recovery_texts(workload: Workload, device: str, examples: int = FIT_EXAMPLES) -> Texts:
-    """Texts to solve a repair from, at most `examples`, and texts held out from that."""
+    """At most `examples` texts for solving a repair, and held-out texts."""
     every = recovery_pool(workload)
     held = _first(workload, every, _held(every), HELD_TOKENS)
     fit = _first(workload, every[held:], examples, FIT_TOKENS, least=2)
@@ -36,24 +36,24 @@ def recovery_texts(workload: Workload, device: str, examples: int = FIT_EXAMPLES
 
 
 def recovery_pool(workload: Workload) -> Sequence[Encoded]:
-    """The examples of the split `recovery`, or where those are too few, of the training split."""
+    """The split `recovery`, or the training split if that is too small."""
     return workload.splits["recovery" if has_own_texts(workload) else "train"].examples
 
 
 def has_own_texts(workload: Workload) -> bool:
-    """Whether recovery has enough texts that nothing else uses."""
+    """Whether recovery has enough texts of its own."""
     return "recovery" in workload.splits and len(workload.splits["recovery"]) >= RECOVERY_AT_LEAST
 
 
 def _held(every: Sequence[Encoded]) -> int:
-    """The number of texts to hold out, at most."""
+    """Maximum number of texts to hold out."""
     return min(HELD_EXAMPLES, len(every) // 4)
 
 
 def _first(
     workload: Workload, examples: Sequence[Encoded], most: int, tokens: int, least: int = 1
 ) -> int:
-    """The number of first examples that have at most `tokens` tokens together; at least `least`."""
+    """Number of leading examples with at most `tokens` tokens in total; at least `least`."""
     count = total = 0
     for example in examples[:most]:
         total += workload.inputs.size(example)
@@ -78,10 +78,10 @@ TRAINING_BATCH = 32
 def endless_batches(
     workload: Workload, device: str, seed: int
 ) -> Iterator[Sequence[Mapping[str, torch.Tensor]]]:
-    """The texts that are not held out, again and again, each time in another order.
+    """The texts that are not held out, in endless epochs of random order.
 
-    Each element is for one step of training: a batch of `TRAINING_BATCH` texts or, where a batch of
-    the workload holds fewer, as many batches as hold at least that many.
+    Each element is one training step: a batch of `TRAINING_BATCH` texts, or several batches if the
+    workload limits their size.
     """
     every = recovery_pool(workload)
     pool = every[_held(every) :]

@@ -1,4 +1,4 @@
-"""From the rows of a table to examples: rows that lack something are counted and left out."""
+"""Converts table rows to examples; incomplete rows are counted and dropped."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ from paretoformer.spaces.common.registry import did_you_mean
 
 NOT_TEXTS: dict[type, str] = {list: "a list", dict: "an object", bytes: "bytes"}
 LACKING = {"text": "text", "text_pair": "second text", "label": "label"}
-"""Key of a row -> what it is called where it is missing."""
+"""Key of a row -> its name in messages."""
 
 
 def read_examples(
     path: str, source: DataSource, form: Form, characters: int
 ) -> tuple[Examples, list[Remark]]:
-    """The rows that have text and label, or text where no label is wanted.
+    """The rows that have a text and, if labels are used, a label.
 
-    characters: of a passage, to which lines are joined.
+    characters: minimum length of a passage of joined lines.
 
     Raises:
         DataError: the file is missing, unreadable or empty, or lacks a column.
@@ -99,7 +99,7 @@ def _usable(
 def _row(
     path: str, number: int, columns: Mapping[str, str], row: Mapping[str, Any], form: Form
 ) -> dict[str, Any]:
-    """The cells of a row as an example has them; None where one has no value."""
+    """The cells of a row in an example's form; None if missing."""
     if form == "words":
         return _words(path, number, columns, row)
     if form == "image":
@@ -117,9 +117,9 @@ def _row(
 def _words(
     path: str, number: int, columns: Mapping[str, str], row: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """The words of a row as a tuple, and their labels as one, where there are any.
+    """The words of a row and, if used, their labels, as tuples.
 
-    A text without labels may be a plain one: its words stand between spaces.
+    A text without labels may be a string, which is split at spaces.
     """
     words, labels = row["text"], row.get("label")
     if isinstance(words, str) and "label" not in row:
@@ -142,5 +142,5 @@ def _words(
 
 
 def _is_missing(value: Any) -> bool:
-    """None, NaN, or nothing but spaces."""
+    """None, NaN, or only whitespace."""
     return value is None or value != value or (isinstance(value, str) and not value.strip())

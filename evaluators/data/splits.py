@@ -1,4 +1,4 @@
-"""Splits: the examples of a study in parts that never overlap."""
+"""Splits: disjoint parts of a study's examples."""
 
 from __future__ import annotations
 
@@ -16,24 +16,24 @@ from paretoformer.evaluators.data.rows import read_examples
 from paretoformer.evaluators.data.table import DataError
 
 TRAIN_EXAMPLES = 256
-"""Training examples that rank the heads; more are not read."""
+"""Maximum number of training examples, which rank the heads."""
 TRAIN_AT_LEAST = 32
 STEER_EXAMPLES = 256
-"""Further training examples, on which a search sees how far answers are from the dense model's."""
+"""Further training examples, on which a search compares outputs with the dense model's."""
 RECOVERY_EXAMPLES = 20_000
-"""Further texts that candidates are repaired from, and distilled on; more are not read."""
+"""Maximum number of further texts, for repair and distillation."""
 
 
 @dataclass(frozen=True)
 class Splits:
-    """Examples that never overlap, and what was noticed on the way."""
+    """Disjoint examples, and remarks on them."""
 
     examples: dict[SplitName, Examples]
     remarks: tuple[Remark, ...] = ()
 
 
 LabelReader = Callable[[Sequence[Any]], Labels]
-"""All the labels of a study, as they are in its files -> as the task uses them."""
+"""Labels of a study as in its files -> in the task's form."""
 
 
 def as_they_are(labels: Sequence[Any]) -> Labels:
@@ -50,13 +50,15 @@ def read_splits(
 ) -> Splits:
     """The splits, shuffled by `seed`, without duplicates within or across them.
 
-    What is left over, or is left of the training file, steers the search and is for recovery.
+    The rest of the file (of the training file, if there are several) steers the search and serves
+    recovery.
 
-    recovery_texts: a file of further texts for recovery, which needs no labels. characters: of a
-    passage, to which lines are joined.
+    recovery_texts: file of further unlabelled texts for recovery. characters: minimum length of a
+    passage of joined lines.
 
     Raises:
-        DataError: a file is missing, unreadable or empty, lacks a column, or has too few examples.
+        DataError: a file is missing, unreadable or empty, lacks a column, or has too few
+        examples.
     """
     pools, remarks = _pools(source, seed, read_labels, form, characters)
     _check_counts(source, pools)
@@ -76,8 +78,8 @@ def read_splits(
 
 
 def _sizes(source: DataSource) -> dict[SplitName, int]:
-    """Rows of the splits that a study measures on, in the order in which they are taken: of
-    duplicates, training examples give way to the others."""
+    """Sizes of the main splits, in order of priority: a duplicate stays in the first of its
+    splits."""
     return {
         "confirm": source.confirm_examples,
         "search": source.search_examples,
@@ -86,14 +88,14 @@ def _sizes(source: DataSource) -> dict[SplitName, int]:
 
 
 def _file_keys(source: DataSource) -> dict[SplitName, str]:
-    """Split -> the key of the study file that names its data: one for all, or its own."""
+    """Split -> key of the study file for its data: a shared one, or its own."""
     return {name: "path" if source.path else name for name in _sizes(source)}
 
 
 def _pools(
     source: DataSource, seed: int, read_labels: LabelReader, form: Form, characters: int
 ) -> tuple[dict[str, Examples], list[Remark]]:
-    """Key of a file -> its usable rows, in the order in which they are taken."""
+    """File key -> usable rows, in order of priority."""
     paths = {key: getattr(source, key) for key in _file_keys(source).values()}
     read = {key: read_examples(path, source, form, characters) for key, path in paths.items()}
     remarks = [each for _, said in read.values() for each in said]
@@ -127,7 +129,7 @@ def _in_order(examples: Examples, seed: int, form: Form, *, stratify: bool) -> E
 
 
 def _other_queries(path: str, examples: Examples, seen: set[str]) -> tuple[Examples, list[Remark]]:
-    """The rows of queries that no earlier file has; adds the queries to `seen`."""
+    """The rows of queries that no earlier file has; adds these queries to `seen`."""
     kept = [index for index, text in enumerate(examples.texts) if text not in seen]
     seen |= set(examples.texts)
     if len(kept) == len(examples):
@@ -140,7 +142,7 @@ def _other_queries(path: str, examples: Examples, seen: set[str]) -> tuple[Examp
 
 
 def _check_counts(source: DataSource, pools: Mapping[str, Examples]) -> None:
-    """Raises DataError where a file has too few examples."""
+    """Raises DataError if a file has too few examples."""
     needed = {**_sizes(source), "train": TRAIN_AT_LEAST}
     for key, pool in pools.items():
         parts = {name: n for name, n in needed.items() if key in ("path", name)}
@@ -159,7 +161,7 @@ USES = {"confirm": "confirm", "search": "search", "train": "rank heads"}
 def _cut(
     source: DataSource, pools: Mapping[str, Examples], *, whole_queries: bool
 ) -> tuple[dict[SplitName, Examples], Examples]:
-    """The splits; and what is left of the file of the training examples."""
+    """The splits, and the rest of the file of the training examples."""
     splits: dict[SplitName, Examples] = {}
     rest, keys = dict(pools), _file_keys(source)
     for name, size in _sizes(source).items():
@@ -170,17 +172,17 @@ def _cut(
 
 
 def _end_of_query(pool: Examples, size: int) -> int:
-    """Rows up to the end of a query: at most `size`, or those of the first query."""
+    """Number of rows up to the end of a query: at most `size`, or the first query."""
     texts = pool.texts
     ends = [i for i in range(1, len(pool)) if texts[i] != texts[i - 1]] + [len(pool)]
     return max((end for end in ends if end <= size), default=ends[0])
 
 
 def _smaller(source: DataSource, splits: Mapping[SplitName, Examples]) -> list[Remark]:
-    """Where whole queries give splits another number of rows than the study asks for.
+    """Remarks on splits that are smaller because queries stay whole.
 
     Raises:
-        DataError: they leave too little to a split.
+        DataError: a split has too few rows.
     """
     at_least: Mapping[SplitName, int] = {"confirm": 1, "search": 1, "train": TRAIN_AT_LEAST}
     for name, least in at_least.items():
@@ -201,7 +203,7 @@ def _smaller(source: DataSource, splits: Mapping[SplitName, Examples]) -> list[R
 
 
 def _unseen(examples: Examples, seen: set[str]) -> Examples:
-    """The first of each group of duplicates that is not in `seen` yet; adds them to it."""
+    """Rows without duplicates, within them or in `seen`; adds them to `seen`."""
     fresh = []
     for index, key in enumerate(examples.identities()):
         if key not in seen:
@@ -216,7 +218,7 @@ def _shuffled(examples: Examples, seed: int) -> Examples:
 
 
 def _grouped(examples: Examples) -> Examples:
-    """Rows of the same first text together, in the order of the first of each."""
+    """Rows of the same first text together, in order of first occurrence."""
     members: dict[str, list[int]] = defaultdict(list)
     for index, text in enumerate(examples.texts):
         members[text].append(index)
@@ -224,7 +226,7 @@ def _grouped(examples: Examples) -> Examples:
 
 
 def _stratified(examples: Examples, seed: int) -> Examples:
-    """In an order of which any stretch has its share of each class, give or take one example."""
+    """An order in which every stretch has the share of each class, up to one example."""
     members: dict[Any, list[int]] = defaultdict(list)
     for index, label in enumerate(examples.labels):
         members[label].append(index)

@@ -1,4 +1,4 @@
-"""A table: the columns of a data file or data set, as they stand in it."""
+"""A table: the columns of a data file or data set."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from paretoformer.spaces.common.malformed import one_line
 
 
 class DataError(ValueError):
-    """The data cannot be used as it is; the message says what to change."""
+    """The data cannot be used; the message says what to change."""
 
 
 def reason(error: BaseException) -> str:
-    """The innermost cause in one line, for the end of a message."""
+    """The innermost cause in one line, for messages."""
     while error.__cause__ is not None:
         error = error.__cause__
     return one_line(error, 300, with_type=True)
@@ -23,7 +23,7 @@ def reason(error: BaseException) -> str:
 
 @dataclass(frozen=True)
 class ClassLabel:
-    """A class that the file gives as a number, and the name that it has there."""
+    """A class number, and its name in the data set."""
 
     number: int
     name: str
@@ -34,9 +34,9 @@ class ClassLabel:
 
 @dataclass(frozen=True)
 class Table:
-    """names: of every column. values: of those that were read, one a row; None: no value.
+    """names: of every column. values: of the columns that were read, one per row; None: missing.
 
-    remarks: what had to be guessed, such as a delimiter.
+    remarks: guesses, such as the delimiter.
     """
 
     names: tuple[str, ...]

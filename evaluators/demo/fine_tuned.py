@@ -1,4 +1,4 @@
-"""Demonstrations of classifiers: MiniLM, fine-tuned once on real reviews."""
+"""Demonstration classifiers: MiniLM, fine-tuned once on real reviews."""
 
 from __future__ import annotations
 
@@ -21,18 +21,16 @@ from paretoformer.evaluators.tasks import task_of
 
 @dataclass(frozen=True)
 class FineTuned(Recipe):
-    """MiniLM, fine-tuned as a sentiment classifier of reviews."""
-
     source: Source
     sequence_length: int
     train_examples: int
     epochs: int
     least_accuracy: float
-    """Below this validation accuracy something went wrong, and the checkpoint is not kept."""
+    """Below this validation accuracy, training failed and the checkpoint is not kept."""
     batch_size: int = 32
     learning_rate: float = 2e-4
     attention_dropout: float = 0.0
-    """Any would keep torch from its fused attention: at 512 tokens 2.6 times the time, and 8 GB."""
+    """Nonzero prevents torch's fused attention: at 512 tokens 2.6x the time, and 8 GB."""
     search: int = 500
     confirm: int = 1000
     validation: int = 500
@@ -63,11 +61,11 @@ class FineTuned(Recipe):
 def _train(
     recipe: FineTuned, parts: dict[str, Examples], folder: Path, progress: Progress
 ) -> float:
-    """Fine-tune MiniLM, save it with its tokenizer, return its validation accuracy."""
+    """Fine-tune MiniLM, save it with its tokenizer, and return its validation accuracy."""
     import transformers
 
     base = minilm()
-    transformers.utils.logging.set_verbosity_error()  # it would warn of the new, untrained head
+    transformers.utils.logging.set_verbosity_error()  # no warning about the new head
     transformers.utils.logging.disable_progress_bar()
     torch.manual_seed(recipe.seed)
     torch.set_num_threads(physical_cores())

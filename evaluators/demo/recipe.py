@@ -1,4 +1,4 @@
-"""A recipe makes one demonstration; its cache folder is named after it."""
+"""A recipe prepares one demonstration; its cache folder is named after it."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ SPLITS = ("train", "search", "confirm")
 
 @dataclass(frozen=True)
 class Recipe(ABC):
-    """How one demonstration is made. A changed recipe gets a cache folder of its own."""
+    """How one demonstration is prepared. A changed recipe gets a new cache folder."""
 
     @property
     def identity(self) -> str:
@@ -29,7 +29,7 @@ class Recipe(ABC):
 
     @abstractmethod
     def parts(self) -> dict[str, Examples]:
-        """Disjoint parts of the texts, `SPLITS` among them.
+        """Disjoint parts of the texts; includes `SPLITS`.
 
         Raises:
             DemoError: a package is missing or changed.
@@ -37,15 +37,15 @@ class Recipe(ABC):
 
     @abstractmethod
     def make(self, folder: Path, progress: Progress) -> Mapping[str, Any]:
-        """Write a model and its splits into a folder; returns facts to keep with them.
+        """Write a model and its splits into a folder; return facts to store with them.
 
         Raises:
-            DemoError: it cannot be made.
+            DemoError: it cannot be prepared.
         """
 
 
 def split(examples: Examples, sizes: Mapping[str, int]) -> dict[str, Examples]:
-    """Disjoint parts, one after the other."""
+    """Consecutive disjoint parts."""
     parts, start = {}, 0
     for name, size in sizes.items():
         parts[name] = examples.take(range(len(examples))[start : start + size])
@@ -54,7 +54,7 @@ def split(examples: Examples, sizes: Mapping[str, int]) -> dict[str, Examples]:
 
 
 def write_splits(parts: Mapping[str, Examples], folder: Path) -> None:
-    """One Parquet file for each split, with labels where there are any."""
+    """One Parquet file per split, with labels if there are any."""
     for name in SPLITS:
         columns: dict[str, Any] = {"text": list(parts[name].texts)}
         if parts[name].labelled:

@@ -1,4 +1,4 @@
-"""A demonstration of an embedder: MiniLM as it is, and the sentences of real reviews."""
+"""Demonstration embedder: MiniLM unchanged, and sentences of real reviews."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from paretoformer.evaluators.demo.recipe import Recipe, split, write_splits
 
 @dataclass(frozen=True)
 class Sentences(Recipe):
-    """No training: the model is copied, since its package may be removed or change."""
+    """No training; the model is copied, because its package may be removed or change."""
 
     search: int
     confirm: int

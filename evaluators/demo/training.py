@@ -1,4 +1,4 @@
-"""Fine-tuning on the CPU, for minutes: of the demonstrations, and of benchmarks."""
+"""Fine-tuning on the CPU within minutes, for demonstrations and benchmarks."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ def fine_tune(
     progress: Progress = silent,
     what: str = "Fine-tuning",
 ) -> None:
-    """Train a model on the split `train`, by the task's loss; it ends in evaluation mode.
+    """Train a model on the split `train` with the task's loss, and leave it in evaluation mode.
 
-    AdamW, a rate that falls linearly after a tenth of the steps, and gradients clipped at 1.
+    AdamW, linear decay after a warm-up of a tenth of the steps, gradients clipped at 1.
     """
     train = workload.splits["train"]
     steps = epochs * -(-len(train) // batch_size)
@@ -53,7 +53,7 @@ def fine_tune(
 def _shuffled_batches(
     workload: Workload, split: Split, size: int, rng: np.random.Generator
 ) -> Iterator[tuple[dict[str, torch.Tensor], torch.Tensor]]:
-    """Batches of like lengths in random order."""
+    """Batches of similar length, in random order."""
     batches = list(workload.batches(split, "cpu", size))
     for index in rng.permutation(len(batches)):
         indices, inputs = batches[index]

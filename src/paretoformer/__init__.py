@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
-# So that `from_pretrained` opens an export, whichever of the two packages is imported first.
+# Lets `from_pretrained` open an export, in whichever order the two packages are imported.
 register_post_import_hook("paretoformer.native:register", "transformers.quantizers.auto")
 
 _HOMES = {

@@ -1,4 +1,4 @@
-"""`python -m paretoformer`: the commands, where the script is not on the PATH."""
+"""`python -m paretoformer`: the command line, if the script is not on the PATH."""
 
 from paretoformer.search.cli import main
 

@@ -1,12 +1,11 @@
-"""Native loading: `from_pretrained` of transformers opens an export, once paretoformer is imported.
+"""Native loading: transformers' `from_pretrained` opens an export once paretoformer is imported.
 
-To transformers a compressed model is a quantised one: `config.json` names the quantisation method
+To transformers, a compressed model is a quantised one: `config.json` holds the quantisation method
 `paretoformer`, the candidate and the config of the uncompressed model. Before the weights are
-loaded, the structure of the skeleton, which is on the meta device, becomes that of the candidate.
-The weights are in torch: what `paretoformer.load_compressed` serves in another runtime runs in
-torch here.
+loaded, the structure of the skeleton (on the meta device) is changed to the candidate's. The model
+always runs in torch; `paretoformer.load_compressed` uses the candidate's runtime.
 
-Registered when transformers is imported, by a hook in `paretoformer`: neither is imported for it.
+A hook in `paretoformer` registers it when transformers is imported, so it imports neither.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ from transformers.utils.quantization_config import QuantizationConfigMixin
 
 METHOD = "paretoformer"
 WEIGHTS = "transformers_weights"
-"""The key of a config that names the file of the weights."""
+"""Config key for the name of the weights file."""
 
 logger = logging.getLogger("paretoformer")
 
@@ -29,8 +28,8 @@ logger = logging.getLogger("paretoformer")
 class CompressedConfig(QuantizationConfigMixin):
     """The entry of a compressed model in `config.json`.
 
-    candidate: as in `Candidate.to_json`. dense_config: of the uncompressed model.
-    weights: the file that holds them; empty: `model.safetensors`, whole or in shards.
+    candidate: as in `Candidate.to_json`. dense_config: config of the uncompressed model. weights:
+    name of their file; empty: `model.safetensors`, whole or sharded.
     """
 
     def __init__(
@@ -40,7 +39,7 @@ class CompressedConfig(QuantizationConfigMixin):
         weights: str = "",
         **kwargs: Any,
     ) -> None:
-        self.quant_method = METHOD  # type: ignore[assignment]  # a member, or a registered text
+        self.quant_method = METHOD  # type: ignore[assignment]  # or a registered name
         self.candidate = candidate
         self.dense_config = dense_config
         self.weights = weights
@@ -51,10 +50,10 @@ class CompressedQuantizer(HfQuantizer):
 
     quantization_config: CompressedConfig
 
-    requires_calibration = True  # a model that is not compressed yet cannot become it by loading
+    requires_calibration = True  # loading cannot compress a dense model
 
     def update_attn_implementation(self, config: Any) -> Any:
-        """The last look at the config before its files are looked for."""
+        """Set the weights file: the last hook before files are searched."""
         if self.quantization_config.weights:
             setattr(config, WEIGHTS, self.quantization_config.weights)
         elif hasattr(config, WEIGHTS):
@@ -75,7 +74,7 @@ class CompressedQuantizer(HfQuantizer):
         return model
 
     def _process_model_after_weight_loading(self, model: nn.Module, **kwargs: Any) -> nn.Module:
-        self.quantization_config.weights = ""  # `save_pretrained` names the file as it likes
+        self.quantization_config.weights = ""  # `save_pretrained` chooses its own name
         return model
 
     def is_serializable(self) -> bool:
@@ -83,7 +82,6 @@ class CompressedQuantizer(HfQuantizer):
 
     @property
     def is_trainable(self) -> bool:
-        """The weights are ordinary ones."""
         return True
 
 

@@ -1,11 +1,11 @@
-"""Conformance suites: what every extension promises, as checks that anyone can run on their own.
+"""Conformance suites: the laws of each extension point, as checks for your own extensions.
 
     from paretoformer.testing import check_axis, check_domain
 
-    def test_my_axis_keeps_its_promises():
+    def test_my_axis_follows_the_laws():
         check_axis(MyAxis(), Shape(layers=2, heads=4), values=[...])
 
-Each check raises AssertionError with the law that was broken.
+Each check raises AssertionError with the violated law.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ Inputs = Mapping[str, torch.Tensor]
 
 
 def check_axis(axis: Axis[Any], shape: Shape, values: Iterable[Any]) -> None:
-    """The laws of `Axis`, on these of its values, for a model of that shape."""
+    """Check the laws of `Axis` on these values, for a model of that shape."""
     default = axis.default(shape)
     others = dict(Candidate.dense(shape.layers, shape.heads).values)
     assert axis.canonical(axis.check(default, shape), others) == default, "the default is canonical"
@@ -49,7 +49,7 @@ def check_axis(axis: Axis[Any], shape: Shape, values: Iterable[Any]) -> None:
 
 
 def check_domain(domain: Domain[Any], default: Any, samples: int = 30) -> None:
-    """The laws of `Domain`; default: the value of the uncompressed model."""
+    """Check the laws of `Domain`. default: the value of the uncompressed model."""
     starts = list(domain.starts())
     if not isinstance(domain, Fixed):
         assert starts[0] == default, "the first start is the uncompressed model"
@@ -64,9 +64,9 @@ def check_domain(domain: Domain[Any], default: Any, samples: int = 30) -> None:
 def check_runtime(
     runtime: Runtime, precision: str, model: torch.nn.Module, inputs: Inputs, tolerance: float
 ) -> None:
-    """The laws of `Runnable`: the torch model's answers, for any batch, with padding ignored.
+    """Check the laws of `Runnable`: the torch model's outputs for any batch, ignoring padding.
 
-    inputs: of at least two rows with an `attention_mask`, of which the first one is padded.
+    inputs: at least two rows with an `attention_mask`; the first one is padded.
     """
     runnable = runtime.convert(model, precision, Tools(threads=torch.get_num_threads()))
     assert runnable.threads == torch.get_num_threads(), "threads are what was asked for"
@@ -88,8 +88,8 @@ def _same(given: Any, wanted: Any, tolerance: float) -> None:
 
 
 def check_task(task: Task, output: Any, labels: torch.Tensor, batch: Inputs | None = None) -> None:
-    """The laws of `Task`, on a model's output for a batch; of which every token is real if none is
-    given."""
+    """Check the laws of `Task` on a model's output for a batch. batch: its inputs; None: no
+    padding."""
     batch = batch or {}
     assert len(task.predict(output)) == len(labels), "one answer for each row"
     assert task.loss(output, labels).ndim == 0, "the loss is one number"
@@ -100,7 +100,7 @@ def check_task(task: Task, output: Any, labels: torch.Tensor, batch: Inputs | No
 
 
 def check_metric(metric: Metric, bench: Bench) -> Measurement | None:
-    """The laws of `Metric`; returns what was measured."""
+    """Check the laws of `Metric`; returns the measurement."""
     assert metric.role in ("quality", "cost"), "a metric is a quality or a cost"
     assert metric.direction in ("maximize", "minimize"), "a metric has a direction"
     assert bool(metric.requirement) <= (metric.role == "quality"), "only a quality is required"
@@ -112,7 +112,7 @@ def check_metric(metric: Metric, bench: Bench) -> Measurement | None:
 
 
 class _Random:
-    """A trial that answers at random."""
+    """A trial that suggests random values."""
 
     def __init__(self, rng: np.random.Generator) -> None:
         self._rng = rng
