@@ -1,8 +1,8 @@
-"""What the uncompressed model, and one cut model, gain in every runtime and precision, in one run.
+"""Gain of every runtime and precision, for the uncompressed model and one pruned model, in one run.
 
 Each is converted, scored on the confirmation examples, and timed in alternation with the dense
-torch model by the same protocol as in a study. The cut model keeps the most important half of the
-heads and of the feed-forward neurons of the whole model, without any repair.
+torch model by the protocol of a study. The pruned model keeps the most important half of the heads
+and feed-forward neurons, without repair.
 
     python benchmarks/alternatives.py [--study reviews] [--seconds 2] [--examples 1000] [--only X]
 """
@@ -40,7 +40,7 @@ ROW = "{:<8} {:<20} {:>9} {:>22} {:>9} {:>8} {:>9}"
 
 
 def cut(here: Subject) -> Candidate:
-    """The most important half of all heads and of all neurons."""
+    """Keep the most important half of all heads and of all neurons."""
     shape = Shape(*shape_of(here.model.config))
     neurons = neurons_of(here.model.config)
     probes = {
@@ -66,7 +66,7 @@ def rows(here: Subject, arguments: argparse.Namespace) -> Iterator[tuple[str, st
     halves = cut(here)
     for value in names():
         runtime, precision = parse(value)
-        first = value == names()[0]  # the dense model, which all others refer to
+        first = value == names()[0]  # the dense model: the reference
         if not (first or value.startswith(arguments.only)):
             continue
         if reason := runtime.unavailable(precision, here.target.device):

@@ -1,13 +1,13 @@
-"""Every attention mechanism against sdpa, and against the public packages, on the same tensors.
+"""Every attention mechanism against sdpa and public packages, on the same tensors.
 
-Time is the median over rounds in which each one runs once, so a machine that drifts slows all of
-them; a ratio is the median over rounds of the ratio within a round. Tensors lie as a model passes
-them: (batch, length, heads, head_dim), transposed. Memory is the allocator's peak during one call.
+Time is the median over rounds; in a round each one runs once, so drift affects all of them. A ratio
+is the median of the ratios within rounds. Tensors have the layout of a model: (batch, length,
+heads, head_dim), transposed. Memory is the allocator's peak during one call.
 
     pip install -e '.[bench]'
     python benchmarks/attention.py [--quick] [--out benchmarks/attention]
 
-writes OUT.json, from which `docs/results.md` is made, and its plot, docs/images/OUT.png.
+Writes OUT.json, the source of `docs/results.md`, and its plot, docs/images/OUT.png.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ CROSSOVER_LENGTHS = (32, 64, 96, 128, 192, 256, 384, 512, 768, 1024, 1536, 2048,
 SECONDS = 6.0
 ROUNDS = 5
 BLOCK_SECONDS = 0.02
-"""How long one call is repeated in one round."""
+"""Duration of one call's repetitions in a round."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class Row:
     name: str
     milliseconds: float
     speedup: float
-    """Over sdpa in the same rounds."""
+    """Relative to sdpa in the same rounds."""
     peak_mb: float
 
 
@@ -84,7 +84,7 @@ def default(name: str, length: int) -> AttentionChoice:
 
 
 def timed(calls: dict[str, Call], seconds: float = SECONDS) -> dict[str, list[float]]:
-    """Milliseconds of each call in each round; rounds go on until `seconds` are over."""
+    """Milliseconds per call and round, for `seconds` in total."""
     inner = {}
     for name, call in calls.items():
         call()
@@ -136,7 +136,7 @@ def measure(head_dim: int, batch: int, length: int, seconds: float = SECONDS) ->
 
 
 def print_shape(rows: list[Row], lengths: tuple[int, ...]) -> None:
-    """One table: milliseconds, speed-up over sdpa, peak as a share of eager's."""
+    """Print a table: milliseconds, speed-up over sdpa, peak memory relative to eager."""
     by_key = {(row.name, row.length): row for row in rows}
     print(
         f"\n{HEADS} heads x {rows[0].head_dim}, batch {rows[0].batch}: ms (speed-up over sdpa) "
@@ -156,7 +156,7 @@ def print_shape(rows: list[Row], lengths: tuple[int, ...]) -> None:
 
 
 def crossovers(head_dim: int = 32) -> dict[str, int | None]:
-    """The shortest length from which on each mechanism's default is faster than sdpa."""
+    """The length from which each mechanism, at its default, is faster than sdpa."""
     faster: dict[str, list[bool]] = {name: [] for name in names() if name != "full"}
     for length in CROSSOVER_LENGTHS:
         inputs = tensors(1, length, head_dim)
@@ -174,8 +174,8 @@ def crossovers(head_dim: int = 32) -> dict[str, int | None]:
 
 
 def peers(length: int, head_dim: int = 32) -> dict[str, tuple[AttentionChoice, Call]]:
-    """Public packages, with ours at the same parameters; projections, where they bring their own,
-    are replaced by the identity, so that only the attention core runs."""
+    """Public packages, and ours at the same parameters. Their projections are replaced by the
+    identity, so that only the attention core runs."""
     from linformer import LinformerSelfAttention
     from local_attention import LocalAttention
     from nystrom_attention import NystromAttention
@@ -235,7 +235,7 @@ def peers(length: int, head_dim: int = 32) -> dict[str, tuple[AttentionChoice, C
 
 
 def compare_with_peers(length: int) -> dict[str, float]:
-    """Each package's time over ours, within the same rounds."""
+    """Each package's time relative to ours, within the same rounds."""
     inputs = tensors(1, length, 32)
     found = peers(length)
     calls: dict[str, Call] = {"sdpa": partial(sdpa, *inputs)}

@@ -1,12 +1,12 @@
-"""What a graph template saves: a model traced by itself against one put together from two layers.
+"""Saving of a graph template: tracing a whole model, or assembling it from two traced layers.
 
-Printed for ONNX Runtime and OpenVINO in float32: seconds to the graph, and how much faster or
-slower the graph that was put together answers, as the ratio of two forwards one after the other,
-with its 95% interval. The two graphs hold the same operators, so the ratio should be 1.
+For ONNX Runtime and OpenVINO in float32: seconds to the graph, and the ratio of consecutive
+forwards of the two graphs, with its 95% interval. Both graphs have the same operators, so it should
+be 1.
 
     python benchmarks/conversion.py MODEL [--auto Model] [--tokens 64] [--rounds 60]
 
-MODEL: a transformers folder. --auto: AutoModel's ending, such as ModelForCausalLM.
+MODEL: a transformers folder. --auto: the ending of its AutoModel class, such as ModelForCausalLM.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def served(proto: Any, tools: Tools) -> dict[str, Any]:
 
 
 def ratios(one: Any, other: Any, inputs: dict[str, torch.Tensor], rounds: int) -> np.ndarray:
-    """Seconds of `other` over those of `one`, round by round, the order changing."""
+    """Seconds of `other` / `one` per round, in changing order."""
     found = []
     for number in range(rounds + 5):
         pair = (one, other) if number % 2 else (other, one)

@@ -1,16 +1,16 @@
-"""Which number of a timing is the same again? A dozen estimators on the same raw block times.
+"""Which estimator of a timing is the most repeatable? A dozen on the same raw block times.
 
-Random candidates of a built-in study's model, cut and served, are timed in several fresh processes,
-the sessions, in rounds of blocks A B B A of the dense model A and the candidate B: half of the
-sessions on a machine that is left alone, half of them with a neighbour that keeps one core busy,
-comes and goes. Each estimator makes one ratio to dense of each timing. Reported for each: Kendall's
-tau between the rankings of two sessions and the median difference of their ratios, averaged over
-all pairs of quiet sessions, of sessions with the neighbour, and of one with and one without.
+Random candidates of a built-in study's model are pruned, served and timed in several fresh
+processes (sessions), in rounds of blocks A B B A of the dense model A and the candidate B. In half
+of the sessions the machine is quiet; in the others an intermittent neighbour process uses one core.
+Each estimator gives a ratio to dense per timing. Reported per estimator: Kendall's tau between the
+rankings of two sessions and the median difference of their ratios, averaged over pairs of quiet
+sessions, of sessions with the neighbour, and of one with and one without.
 
     python benchmarks/estimators.py [--study reviews] [--candidates 16] [--sessions 4] [--seconds 3]
                                     [--runtimes torch openvino openvino:int8] [--raw blocks.json]
 
---raw keeps the block times; where the file is there, it is read, and nothing is timed.
+--raw: stores the block times; an existing file is read instead of timing.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ QUIET, LOADED = "quiet", "with a neighbour"
 
 @dataclass(frozen=True)
 class Raw:
-    """The blocks of one timing, in milliseconds of one forward.
+    """Block times of one timing, in milliseconds per forward.
 
     dense, candidate: (rounds, 2). reference: the dense model's mean time alone.
     """
@@ -53,7 +53,7 @@ class Raw:
 
     @property
     def ratios(self) -> np.ndarray:
-        """Of each round: (rounds,)."""
+        """(rounds,)"""
         return np.asarray(self.candidate.sum(axis=1) / self.dense.sum(axis=1))
 
 
@@ -62,7 +62,7 @@ def of_quantiles(share: float, raw: Raw) -> float:
 
 
 def of_quickest(share: float, raw: Raw) -> float:
-    """The means of this share of each model's blocks."""
+    """Ratio of the means of this share of each model's fastest blocks."""
     first, second = (np.sort(each, axis=None) for each in (raw.candidate, raw.dense))
     count = max(1, round(share * len(first)))
     return float(first[:count].mean() / second[:count].mean())
@@ -73,7 +73,7 @@ def of_trimmed(share: float, raw: Raw) -> float:
 
 
 def of_undelayed(factor: float, raw: Raw) -> float:
-    """The mean ratio of the rounds without a block above `factor` x its usual time."""
+    """Mean ratio of rounds without a block above `factor` x its usual time."""
     with mock.patch.object(intervals, "DELAYED", factor):
         return Timed.of_rounds(raw.dense, raw.candidate, 1.0).mean
 
@@ -98,7 +98,7 @@ ESTIMATORS: dict[str, Callable[[Raw], float]] = {
 
 
 def block(timed: Callable[[], float]) -> Callable[[], float]:
-    """The mean time of as many forwards as take BLOCK_SECONDS."""
+    """A function that returns the mean time over one block of forwards."""
     runs = max(1, round(BLOCK_SECONDS * 1e3 / max(timed(), 1e-3)))
     return lambda: sum(timed() for _ in range(runs)) / runs
 
@@ -106,7 +106,7 @@ def block(timed: Callable[[], float]) -> Callable[[], float]:
 def rounds(
     dense: Callable[[], float], candidate: Callable[[], float], seconds: float
 ) -> tuple[list[list[float]], list[list[float]]]:
-    """Blocks A B B A until the time is over: those of the dense model, those of the candidate."""
+    """Blocks A B B A until the time is over: the dense model's, the candidate's."""
     warm_up(dense, candidate)
     a, b = block(dense), block(candidate)
     first: list[list[float]] = []
@@ -123,7 +123,7 @@ def rounds(
 
 
 def once(arguments: argparse.Namespace) -> dict[str, Any]:
-    """One session: every candidate timed in this process, in an order of its own."""
+    """One session: time every candidate in this process, in random order."""
     timed = TimedSpace(arguments.study, arguments.runtimes, arguments.built)
     target = timed.subject.target
     batch, clock = timed.subject.workload.timing_batch(target), stopwatch(target.device)
@@ -147,14 +147,14 @@ def once(arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def fresh(arguments: argparse.Namespace, loaded: bool) -> dict[str, Any]:
-    """A session in a process of its own."""
+    """A session in a fresh process."""
     with neighbour(loaded):
         found = in_a_fresh_process(__file__, arguments)
     return {"kind": LOADED if loaded else QUIET, **found}
 
 
 def sessions(arguments: argparse.Namespace) -> list[dict[str, Any]]:
-    """Quiet and loaded ones in turns, so that a machine that changes does it to both."""
+    """Alternate quiet and loaded sessions, so that drift of the machine affects both."""
     raw = arguments.raw
     if raw is not None and raw.exists():
         found: list[dict[str, Any]] = json.loads(raw.read_text(encoding="utf-8"))
@@ -171,7 +171,7 @@ def sessions(arguments: argparse.Namespace) -> list[dict[str, Any]]:
 
 
 def estimates(session: dict[str, Any], estimator: Callable[[Raw], float]) -> np.ndarray:
-    """The ratio of each candidate: (candidates,)."""
+    """(candidates,) ratios."""
     reference = session["reference"]
     return np.array(
         [
@@ -182,7 +182,7 @@ def estimates(session: dict[str, Any], estimator: Callable[[Raw], float]) -> np.
 
 
 def agreement(pairs: Iterable[tuple[np.ndarray, np.ndarray]]) -> str:
-    """Kendall's tau and the median difference, averaged over these pairs of sessions."""
+    """Kendall's tau and the median difference, averaged over pairs of sessions."""
     found = [
         (float(kendalltau(a, b).statistic), float(np.median(np.abs(a - b) / b))) for a, b in pairs
     ]

@@ -1,10 +1,10 @@
-"""Real weights in every encoder family: are they cut, converted and served as the others are?
+"""Pruning, conversion and serving of real weights in every encoder family.
 
-all-MiniLM-L6-v2 computes the same as a distilbert, roberta, xlm-roberta or electra with its weights
-(they differ in names, in the numbering of positions and in segments). Each is cut the same way,
-without repair: the two heads and the tenth of the neurons of each layer go whose outputs have the
-smallest weights. Printed: the mean cosine to the family's own uncompressed embeddings, Spearman's
-correlation on SICK, and how many times as fast as torch float32 it is in ONNX Runtime int8.
+With the weights of all-MiniLM-L6-v2, a distilbert, roberta, xlm-roberta or electra computes the
+same (they differ in names, position numbers and segments). Each layer loses the two heads and the
+tenth of the neurons with the smallest output weights, without repair. Printed: the mean cosine to
+the family's uncompressed embeddings, Spearman's correlation on SICK, and the speed-up of ONNX
+Runtime int8 over torch float32.
 
     python benchmarks/families.py [--data ../shared/data] [--pairs 400] [--seconds 3]
 """
@@ -35,7 +35,7 @@ from paretoformer.spaces.runtimes import Tools
 Tensors = Mapping[str, torch.Tensor]
 LAYERS, HEADS, NEURONS, WIDTH = 6, 12, 1536, 384
 ROBERTA_PAD = 1
-"""The id of the padding in roberta, which MiniLM uses for another token."""
+"""roberta's padding id, which MiniLM uses for another token."""
 OF_BERT = {
     "attention.q_lin": "attention.self.query",
     "attention.k_lin": "attention.self.key",
@@ -46,11 +46,11 @@ OF_BERT = {
     "ffn.lin2": "output.dense",
     "output_layer_norm": "output.LayerNorm",
 }
-"""distilbert's name of a part of a layer -> bert's."""
+"""distilbert's name for a part of a layer -> bert's."""
 
 
 def distilbert(bert: Tensors) -> dict[str, torch.Tensor]:
-    """It has no segments: the first one's vector goes into the positions."""
+    """distilbert has no segments: the first segment's vector is added to the positions."""
     found = {name: bert[name] for name in bert if name.startswith("embeddings.")}
     segments = found.pop("embeddings.token_type_embeddings.weight")
     found["embeddings.position_embeddings.weight"] = (
@@ -66,7 +66,7 @@ def distilbert(bert: Tensors) -> dict[str, torch.Tensor]:
 
 
 def roberta(bert: Tensors) -> dict[str, torch.Tensor]:
-    """Its positions begin at 2, and its padding is token 1."""
+    """roberta's positions start at 2, and its padding is token 1."""
     found = dict(bert)
     words = bert["embeddings.word_embeddings.weight"].clone()
     words[[0, ROBERTA_PAD]] = words[[ROBERTA_PAD, 0]]
@@ -81,7 +81,7 @@ def roberta(bert: Tensors) -> dict[str, torch.Tensor]:
 
 
 def of_family(name: str, weights: Tensors, config: Any) -> Any:
-    """An embedder of one family with the weights of MiniLM."""
+    """An embedder of a family with MiniLM's weights."""
     sizes: dict[str, Any] = {
         "vocab_size": config.vocab_size,
         "hidden_size": WIDTH,
@@ -110,7 +110,7 @@ def of_family(name: str, weights: Tensors, config: Any) -> Any:
 
 
 def least_important(model: Any) -> Candidate:
-    """Two heads and a tenth of the neurons of each layer go: those whose weights are smallest."""
+    """Remove two heads and a tenth of the neurons per layer, those with the smallest weights."""
     heads, neurons = list[tuple[bool, ...]](), list[bytes | None]()
     for block in blocks_of(model):
         of_heads = block.output.weight.view(WIDTH, HEADS, -1).norm(dim=(0, 2))
@@ -124,7 +124,7 @@ def least_important(model: Any) -> Candidate:
 
 
 def rounds(one: Any, other: Any, batch: Tensors, seconds: float) -> float:
-    """How many times as fast `other` is, the median of forwards one after the other."""
+    """Speed-up of `other` over `one`: the median over consecutive forwards."""
     found, end = list[float](), time.perf_counter() + seconds
     while time.perf_counter() < end or len(found) < 10:
         times = []

@@ -1,7 +1,7 @@
-"""A search whose workers are killed, hang, raise and run out of memory: what is left of it?
+"""A search whose workers are killed, hang, raise and run out of memory: what results remain?
 
-The whole loop on real Ray, SQLite and Parquet; a formula in place of measuring. Each fault strikes
-one job at random; one candidate kills every worker that touches it.
+Real Ray, SQLite and Parquet, with a formula instead of measurements. Each fault hits one random
+job; one candidate kills every worker that runs it.
 
     python benchmarks/faults.py [trials] [seed]
 """
@@ -43,7 +43,7 @@ SECONDS = 5.0
 
 @dataclass
 class Faulty(FormulaEvaluator):
-    """Strikes each fault once, in whichever worker comes upon it."""
+    """Triggers each fault once, in the first worker that reaches it."""
 
     folder: str = ""
 

@@ -1,8 +1,7 @@
-"""How much of what attention costs a chosen point saves, beside two floors.
+"""Share of the attention cost that a chosen point saves, compared with two lower bounds.
 
-Two models that nobody would use bound what can be won: the model with every head removed, and the
-point's own heads with the attention core replaced by the identity on the values. All of them run in
-alternation, in one process, on the study's target.
+The bounds are the model without heads, and the point's own heads with the identity on values as
+attention core. All models run in alternation, in one process, on the study's target.
 
     python benchmarks/floors.py RUN [--minimize METRIC] [--require EXPR ...] [--seconds S]
 """
@@ -28,7 +27,7 @@ from paretoformer.spaces.models.families import blocks_of
 
 
 class Identity(nn.Module):
-    """An attention core that does nothing: each token keeps its own value."""
+    """An attention core that returns the values."""
 
     def forward(
         self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, **call: Any
@@ -37,7 +36,7 @@ class Identity(nn.Module):
 
 
 def without_core(model: nn.Module, heads: HeadMask) -> nn.Module:
-    """The model with these heads, their projections computed, and no attention between tokens."""
+    """The model with these heads and their projections, but no attention between tokens."""
     window = AttentionChoice.of("window", window=1, global_tokens=0)
     rebuilt = build(Candidate(heads, (window,) * heads.layers), model).model
     for block, count in zip(blocks_of(rebuilt), heads.counts, strict=True):
@@ -47,7 +46,7 @@ def without_core(model: nn.Module, heads: HeadMask) -> nn.Module:
 
 
 def medians(models: dict[str, nn.Module], batch: Any, seconds: float) -> dict[str, float]:
-    """Milliseconds of one forward: dense's median, times each one's median ratio to it."""
+    """Milliseconds per forward: dense's median times each model's median ratio to it."""
     samples: dict[str, list[float]] = {name: [] for name in models}
     with torch.inference_mode():
         for model in models.values():
@@ -55,7 +54,7 @@ def medians(models: dict[str, nn.Module], batch: Any, seconds: float) -> dict[st
                 model(**batch)
         start = time.perf_counter()
         while time.perf_counter() - start < seconds:
-            for name in (*models, *reversed(models)):  # forth and back, so that drift cancels
+            for name in (*models, *reversed(models)):  # both orders, to cancel drift
                 begin = time.perf_counter()
                 models[name](**batch)
                 samples[name].append((time.perf_counter() - begin) * 1e3)

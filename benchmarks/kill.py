@@ -1,7 +1,6 @@
-"""Kill one study at random moments, resume it each time, and count what was lost or doubled.
+"""Kill a study at random moments, resume it each time, and count lost or repeated trials.
 
-A small real model, real Ray and SQLite; SIGKILL to the command alone, as an out-of-memory killer
-does it.
+A small real model, Ray and SQLite. SIGKILL hits the command alone, as from an out-of-memory killer.
 
     python benchmarks/kill.py [kills] [seed]
 """
@@ -32,14 +31,14 @@ TRIALS = 40
 
 
 def stored(folder: RunFolder) -> dict[str, int]:
-    """Candidate id -> trial, of what the storage says is finished."""
+    """Candidate id -> trial, for trials that are finished in the storage."""
     import optuna
 
     if not folder.storage.exists():
         return {}
     try:
         study = optuna.load_study(study_name="tiny", storage=open_storage(folder.storage_url("")))
-    except KeyError:  # killed before the study was made
+    except KeyError:  # killed before the study existed
         return {}
     return {record.candidate.id: record.trial for record in stored_records(study)}
 
@@ -68,7 +67,7 @@ def main() -> None:
             lost += gone
             known = now
             if folder.trials.exists():
-                read_table(folder.trials)  # whole, or this raises
+                read_table(folder.trials)  # raises if damaged
             print(f"{kill:4d} {seconds:8.1f} {len(now):9d} {gone:5d}", flush=True)
         subprocess.run(command, check=True, capture_output=True)
         trials = read_table(folder.trials)[0].to_pandas()
@@ -82,7 +81,7 @@ def main() -> None:
 
 
 def same(trials: pd.DataFrame, front: pd.DataFrame, facts: RunFacts) -> bool:
-    """Whether the published candidates are the dense model and what is not clearly dominated."""
+    """Whether the published candidates are the dense model and those not clearly dominated."""
     objectives = list(facts.objectives)
     done = trials[trials["state"] == "complete"]
     directions = [facts.metrics[name].direction for name in objectives]

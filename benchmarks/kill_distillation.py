@@ -1,7 +1,7 @@
-"""A distillation that is killed again and again: what is lost, and whether the command goes on.
+"""Kill a distillation repeatedly: is progress lost, and does the command resume?
 
-The search is killed with SIGKILL, workers included, at random moments of its distillations; then
-the same command runs again. At the end nothing may be missing or measured twice.
+SIGKILL hits the search and its workers at random moments of a distillation; then the same command
+runs again. At the end no trial may be missing or repeated.
 
     python benchmarks/kill_distillation.py [--kills 5] [--minutes 4] [--trials 10] [--out FOLDER]
 """
@@ -28,7 +28,7 @@ from paretoformer.spaces.candidate import Candidate
 from paretoformer.spaces.recovery.distillation import CHECKPOINT, PROGRESS
 
 AT_MOST = 45.0
-"""Seconds into what is under way at which it is killed, at most."""
+"""Maximum seconds from the start of a distillation to its kill."""
 
 
 def write_study(folder: Path, trials: int, minutes: float) -> Path:
@@ -75,12 +75,12 @@ def kill(process: psutil.Popen) -> None:
 
 
 def killed_once(study: Path, run: Path, rng: np.random.Generator) -> bool:
-    """Whether there was still something to kill."""
+    """Kill once; return whether there was still something to kill."""
     process = start(study, run)
     begun = time.monotonic()
     while not is_distilling(run) and process.poll() is None:
         time.sleep(0.2)
-    # Of one that goes on, the files are there before it is: so it is given the time to load.
+    # A resumed distillation has its files before it runs: leave time to load.
     until = time.monotonic() + 10 + float(rng.uniform(0, AT_MOST))
     while time.monotonic() < until and process.poll() is None:
         time.sleep(0.1)

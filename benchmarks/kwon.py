@@ -1,13 +1,13 @@
-"""Heads and neurons cut without training, under a limit of FLOPs: ours, and Kwon et al. 2022.
+"""Pruning heads and neurons without training, under a FLOPs limit: ours and Kwon et al. 2022.
 
-Theirs is written from the paper (arXiv:2204.09656): the mask search of section 4.1, with diagonal
-Fisher information; the rearrangement of section 4.2, with a block for each layer; the tuning of
-section 4.3, a scale for each head and neuron. It has labels. Ours has none once the importance is
-known: what is solved from the block table with FLOPs for costs, once by the plain sums and once by
-the corrected ones, repaired by least squares; of the two, that whose answers diverge less on
-training texts.
+Theirs follows the paper (arXiv:2204.09656) and uses labels: mask search with diagonal Fisher
+information (section 4.1), rearrangement with one block per layer (4.2), tuning with a scale per
+head and neuron (4.3). Ours needs labels only for the importance: the block table with FLOPs as
+costs is solved with plain and with corrected sums, both are repaired by least squares, and the one
+with the smaller divergence on training texts is kept.
 
-FLOPs are those of the encoder layers at the study's length, a multiply-add as two. No time counts.
+FLOPs are those of the encoder layers at the study's length; a multiply-add counts as two. Time is
+not counted.
 
     python benchmarks/kwon.py [--study reviews] [--limits 0.9 0.8 ...] [--examples 2048]
 """
@@ -57,9 +57,9 @@ Bits = npt.NDArray[np.bool_]
 
 DAMPING = 1.0
 SCALES = 10.0
-"""Mask tuning stops at the layer whose scales leave ±SCALES (section 4.3)."""
+"""Mask tuning stops at a layer with scales outside ±SCALES (section 4.3)."""
 TUNING_TOKENS = 2048 * 64
-"""Theirs is tuned on as many tokens at most: of 512 tokens, 2,048 examples are 20 GB of sums."""
+"""Maximum tokens for their tuning: 2,048 examples of 512 tokens would need 20 GB."""
 LOSS = 0.01
 
 
@@ -75,7 +75,8 @@ class Encoder:
 
     @property
     def head_flops(self) -> float:
-        """Of a head in one layer: four projections, scores and their products with the values."""
+        """FLOPs of a head in one layer: four projections, scores, and their product with the
+        values."""
         width = self.hidden // self.heads
         return 8.0 * self.length * self.hidden * width + 4.0 * self.length**2 * width
 
@@ -88,7 +89,7 @@ class Encoder:
         return self.layers * (self.heads * self.head_flops + self.neurons * self.neuron_flops)
 
     def share(self, candidate: Candidate) -> float:
-        """FLOPs of a candidate over dense."""
+        """FLOPs of a candidate relative to dense."""
         widths = [candidate.feed_forward.width(layer) for layer in range(self.layers)]
         kept = sum(self.neurons if width is None else width for width in widths)
         flops = candidate.heads.total * self.head_flops + kept * self.neuron_flops
@@ -107,8 +108,10 @@ def encoder_of(here: Subject) -> Encoder:
 
 @dataclass(frozen=True)
 class Gradients:
-    """Of the loss of each example by each mask variable. heads: (examples, layers, heads).
-    neurons: (examples, layers, neurons)."""
+    """Gradients of each example's loss by the mask variables.
+
+    heads: (examples, layers, heads). neurons: (examples, layers, neurons).
+    """
 
     heads: Floats
     neurons: Floats
@@ -149,8 +152,8 @@ def gradients(here: Subject, encoder: Encoder, examples: int) -> Gradients:
 
 
 def searched(fisher: tuple[Floats, Floats], encoder: Encoder, limit: float) -> tuple[Bits, Bits]:
-    """Algorithm 1: for each number of heads, the most important of them, and as many of the most
-    important neurons as the limit leaves; of these, what loses least."""
+    """Algorithm 1: for each number of heads, keep the most important heads, and the most important
+    neurons within the limit; return the combination with the smallest loss."""
     orders = [np.argsort(-each, axis=None, kind="stable") for each in fisher]
     kept = [
         np.concatenate(([0.0], np.cumsum(each.ravel()[order])))
@@ -172,16 +175,17 @@ def searched(fisher: tuple[Floats, Floats], encoder: Encoder, limit: float) -> t
 
 
 def rearranged(mask: Bits, layer: Floats) -> Bits:
-    """Algorithm 2, for one layer: as many go, but those whose gradients together are shortest.
+    """Algorithm 2, for one layer: remove equally many, so that the norm of their summed gradients
+    is small.
 
-    layer: (examples, variables). Each that stays is tried among those that go, the least important
-    first; then the one whose return shortens the sum of gradients most, returns.
+    layer: (examples, variables). Each kept variable, least important first, joins the removed ones;
+    then the one whose return reduces the norm most returns.
     """
     if mask.all() or not mask.any():
         return mask
     products = layer.T @ layer
     gone = ~mask
-    total = products[gone].sum(axis=0)  # of each variable with the sum of those that are gone
+    total = products[gone].sum(axis=0)  # each variable with the sum of the removed ones
     order = np.argsort(products.diagonal(), kind="stable")
     for index in order[mask[order]]:
         gone[index] = True
@@ -194,10 +198,10 @@ def rearranged(mask: Bits, layer: Floats) -> Bits:
 
 
 def tune(model: nn.Module, kept: Sequence[int], teacher: Teacher, heads: Sequence[int]) -> None:
-    """Section 4.3: layer by layer, a scale for each head and each neuron that is left, by which the
-    sums of the layer come nearest to dense. In place.
+    """Section 4.3: per layer, fit a scale for each remaining head and neuron, so that the residual
+    stream is closest to dense. In place.
 
-    heads: of each layer, how many are left.
+    heads: number of remaining heads per layer.
     """
     walk = Layerwise(model, teacher.texts.fit)
     running = True
@@ -219,7 +223,7 @@ def tune(model: nn.Module, kept: Sequence[int], teacher: Teacher, heads: Sequenc
 def _scales(
     projection: nn.Module, groups: int, layer: int, part: Part, teacher: Teacher, seen: Any
 ) -> torch.Tensor:
-    """(inputs,) the scale of each input. groups: of equal width; 0: each input by itself."""
+    """(inputs,) scales. groups: of equal width; 0: one scale per input."""
     weight = matrix_of(projection).detach().double()  # (hidden, inputs)
     inner = outer = torch.zeros(())
     for index, each in enumerate(seen):
@@ -245,7 +249,7 @@ def _scale(projection: nn.Module, scales: torch.Tensor, seen: Any) -> list[torch
 
 
 def theirs(encoder: Encoder, found: Gradients, limit: float) -> dict[str, Candidate]:
-    """After the search, and after the rearrangement."""
+    """Candidates after the search and after the rearrangement."""
     fisher = tuple(np.square(each).sum(axis=0) for each in (found.heads, found.neurons))
     masks = searched((fisher[0], fisher[1]), encoder, limit)
     better = [
@@ -268,7 +272,7 @@ def _candidate(heads: Bits, neurons: Bits) -> Candidate:
 
 
 def problems(here: Subject, encoder: Encoder, teacher: Teacher) -> dict[str, KnapsackProblem]:
-    """The block table of a study with FLOPs for costs; as its sums are, and corrected."""
+    """The block table of a study with FLOPs as costs, with plain and with corrected sums."""
     shape = Shape(encoder.layers, encoder.heads)
     probes = {
         "heads": OutputProbe(lambda block: block.output, encoder.heads),
@@ -295,7 +299,7 @@ def problems(here: Subject, encoder: Encoder, teacher: Teacher) -> dict[str, Kna
 
 
 def _costs(block: Block, dense: Candidate, encoder: Encoder) -> Any:
-    """FLOPs for milliseconds."""
+    """FLOPs instead of milliseconds."""
     whole = encoder.dense_flops / encoder.layers
     return block.costs(
         {o: whole * encoder.share(dense.replaced(**v)) for o, v in block.timed().items()}
@@ -303,7 +307,7 @@ def _costs(block: Block, dense: Candidate, encoder: Encoder) -> Any:
 
 
 def ours(problem: KnapsackProblem, encoder: Encoder, limit: float) -> Candidate:
-    """The best that the problem predicts within the limit."""
+    """The candidate with the best prediction within the limit."""
     solved = problem.solve()
     for bucket in range(int(limit * BUCKETS), 0, -1):
         solution = solved.at(bucket)
@@ -358,9 +362,9 @@ def row(
 
 
 def crossing(points: Sequence[tuple[float, float]], least: float) -> float:
-    """The FLOPs, interpolated, at which the accuracy first falls below `least`.
+    """The interpolated FLOPs at which accuracy first falls below `least`.
 
-    points: (FLOPs, accuracy), the largest first.
+    points: (FLOPs, accuracy), largest first.
     """
     before = points[0]
     for share, accuracy in points:

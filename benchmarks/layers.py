@@ -1,8 +1,8 @@
-"""What each attention mechanism costs in accuracy, by where it is used; no retraining.
+"""Accuracy cost of each attention mechanism by layers, without retraining.
 
-On the checkpoint of a built-in study, fine-tuned once: accuracy on the search split with the
-mechanism, at its default setting, in one layer alone, in the lower half, in the upper half, and in
-all layers; and how far its output is from exact attention on the model's own queries and keys.
+On the checkpoint of a built-in study: accuracy on the search split with the mechanism, at its
+default setting, in one layer, the lower half, the upper half, or all layers; and its error relative
+to exact attention on the model's own queries and keys.
 
     python benchmarks/layers.py [STUDY] [--examples N] [--mechanisms NAME ...]
 """
@@ -66,7 +66,7 @@ def places(layers: int) -> dict[str, set[int]]:
 
 @contextmanager
 def recorded(model: nn.Module) -> Any:
-    """The queries, keys, values and mask of every layer of a compressed model, as it runs."""
+    """Records queries, keys, values and mask of every layer during a forward."""
     found: dict[int, tuple[torch.Tensor, ...]] = {}
     mechanisms = [module for module in model.modules() if isinstance(module, Attention)]
 
@@ -86,11 +86,11 @@ def recorded(model: nn.Module) -> Any:
 
 
 def errors(subject: Any, choices: Iterable[AttentionChoice]) -> dict[str, list[float]]:
-    """|approximation - exact| / |exact| of each layer, over all real positions and heads."""
+    """|approximation - exact| / |exact| per layer, over all real positions and heads."""
     config = subject.model.config
     layers, heads = shape_of(config)
     length = subject.target.sequence_length
-    # A window over everything is exact, and makes every layer go through the interface.
+    # A full window is exact, and routes every layer through the interface.
     exact = AttentionChoice.of("window", window=length, global_tokens=1)
     model = build(Candidate(HeadMask.all(layers, heads), (exact,) * layers), subject.model).model
     split = subject.workload.splits["search"]

@@ -1,9 +1,9 @@
-"""A study on a machine where something else runs: what it publishes, against a quiet confirmation.
+"""A study on a loaded machine, compared with a quiet confirmation.
 
-One search of `reviews`, without distillation, is confirmed three times, in copies of its folder:
-left alone; with one core kept busy for the first minutes; and with one core kept busy all the time
-and little patience. For each: how long it took, what it said of its waiting, how many points are
-marked, and how far the speed-ups and latencies of the others are from those of the first.
+One search of `reviews`, without distillation, is confirmed in three copies of its folder: on a
+quiet machine; with one core busy for the first minutes; with one core busy all the time and a short
+waiting limit. Reported: total time, waiting, number of disturbed points, and the difference of the
+other points' speed-ups and latencies from the first confirmation.
 
     python benchmarks/loaded.py [--trials 12] [--busy 240] [--patience 1] [--out FOLDER]
 """
@@ -40,7 +40,7 @@ SAID = re.compile(r"wait(ing|ed) |beside other work|^Fastest", re.IGNORECASE)
 
 @dataclass(frozen=True)
 class Confirmed:
-    """One confirmation. front: every row of it. seconds: of the whole command. said: of waiting."""
+    """One confirmation. front: all rows. seconds: the whole command. said: remarks on waiting."""
 
     front: pd.DataFrame
     seconds: float
@@ -58,7 +58,7 @@ def write_study(folder: Path, trials: int, patience: float) -> Path:
 
 
 def unconfirmed(run: Path, copy: Path) -> Path:
-    """A copy of a finished run that has still to confirm its front."""
+    """A copy of a finished run whose front is not confirmed yet."""
     shutil.copytree(run, copy)
     folder = RunFolder(copy)
     folder.front.unlink()
@@ -81,7 +81,7 @@ def busy_core() -> Iterator[None]:
 
 
 def run_study(study: Path, run: Path, busy: float) -> Confirmed:
-    """busy: seconds for which one core is kept busy, from the beginning of the confirmation."""
+    """busy: seconds with one busy core, from the start of the confirmation."""
     command = [sys.executable, "-m", "paretoformer", "search", str(study), "--out", str(run)]
     begun, said = time.monotonic(), []
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)

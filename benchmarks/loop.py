@@ -1,14 +1,14 @@
-"""How many trials a second the whole loop does when measuring takes no time.
+"""Trials per second of the whole search loop when measurements take no time.
 
-Ask, Ray (two jobs a trial), tell, storage, Parquet: the default sampler, the space of the built-in
-study (6 layers x 12 heads, ranked, with windows). Every case runs in a process of its own, on an
-empty storage; its memory is the peak of that process, without Ray's.
+Ask, Ray (two jobs per trial), tell, storage, Parquet: the default sampler, the space of the
+built-in study (6 layers x 12 heads, ranked, with windows). Each case runs in its own process with
+an empty storage; memory is the peak of that process, without Ray's.
 
     python benchmarks/loop.py [--trials 500 10000] [--storage sqlite postgresql] [--profile FILE]
     python benchmarks/loop.py --workers 64 [--seconds 2] [--trials 2000]
 
-With --workers, jobs take so many seconds on as many simulated workers, each on a machine of its own
-and without Ray; what is printed is the share of the time that they have something to do.
+With --workers, each of the simulated workers takes `--seconds` per job, on its own simulated
+machine and without Ray; printed is the share of time that they are busy.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ from paretoformer.spaces.space import Space
 from tests import postgres
 
 PARTS = 5
-"""Stretches of a run whose speeds are printed one by one."""
+"""Parts of a run whose speeds are printed separately."""
 
 
 def main() -> None:
@@ -87,7 +87,6 @@ def main() -> None:
 
 
 def show(trials: int, storage: str) -> None:
-    """One row of the table."""
     if storage == "postgresql" and (reason := postgres.unavailable_reason()):
         print(f"{storage:10s} {reason}")
         return
@@ -103,7 +102,7 @@ def show(trials: int, storage: str) -> None:
 
 
 class Simulated(Dispatcher):
-    """Workers that take `seconds` for every job, and do nothing."""
+    """Simulated workers that take `seconds` per job."""
 
     def __init__(self, workers: int, seconds: float) -> None:
         self.slots = workers
@@ -131,11 +130,11 @@ class Simulated(Dispatcher):
             future.set_result(self._evaluator.run(job))
 
     def close(self) -> None:
-        """There is nothing to end."""
+        """Nothing to close."""
 
 
 def show_use(trials: int, workers: int, seconds: float) -> None:
-    """How busy the loop keeps simulated workers, once the uncompressed model is measured."""
+    """Utilisation of simulated workers, after the uncompressed model is measured."""
     with Simulated(workers, seconds) as dispatcher, ExitStack() as stack:
         folder = RunFolder(stack.enter_context(tempfile.TemporaryDirectory()))
         space, objectives = space_of(layers=6, heads=12, length=64), [Accuracy(), Latency()]
@@ -161,7 +160,7 @@ def search_of(
     dispatcher: Dispatcher,
     marks: list[float],
 ) -> tuple[Search, TrialsFile]:
-    """The loop around a dispatcher, and its file. marks: seconds at which records came in."""
+    """The loop around a dispatcher, and its file. marks: times at which records arrive."""
     names = [metric.name for metric in objectives]
     facts = RunFacts(study={}, machine={}, objectives=tuple(names), metrics={})
     file = TrialsFile(folder.trials, names, ["latency_ms"], facts)
@@ -186,7 +185,7 @@ def search_of(
 
 
 def measure(trials: int, storage: str) -> dict[str, object]:
-    """Run one case: the whole loop, from an empty storage."""
+    """Run one case, from an empty storage."""
     space = space_of(layers=6, heads=12, length=64)
     objectives: list[Metric] = [Accuracy(), Latency()]
     with ExitStack() as stack:

@@ -1,8 +1,8 @@
-"""What the block table predicts, against what was measured.
+"""Predictions of the block table against measurements.
 
-Random candidates in the range that a search looks at are built, repaired and measured as a trial
-is, in each runtime. The latencies of a runtime are predicted from the uncompressed model in it and
-a few of them (--taught), which are not among those that are judged.
+Random candidates in the range of a search are built, repaired and measured like a trial, in each
+runtime. Latencies in a runtime are predicted from the uncompressed model and a few candidates
+(--taught), which are excluded from the evaluation.
 
     python benchmarks/prediction.py random [--study reviews] [--runtimes torch openvino:int8 ...]
     python benchmarks/prediction.py run RUN          # each trial from those before it, in a run
@@ -44,7 +44,7 @@ from paretoformer.spaces.candidate import Candidate
 SPREAD = 1.0
 """Standard deviation of the logarithm of random coefficients."""
 RANGE = (0.01, 0.6)
-"""Nats that a random candidate is predicted to lose."""
+"""Range of the predicted divergence of random candidates, in nats."""
 
 
 def prepared(here: Subject, study: str, folder: Path) -> Prepared:
@@ -54,7 +54,7 @@ def prepared(here: Subject, study: str, folder: Path) -> Prepared:
 
 
 def drawn(here: Prepared, count: int) -> list[Candidate]:
-    """The best for random coefficients, each at a random place of its front."""
+    """The best candidate for random coefficients, at a random point of its front."""
     problem, rng = here.problem, np.random.default_rng(0)
     assert problem is not None
     found: dict[Candidate, None] = {}
@@ -68,7 +68,7 @@ def drawn(here: Prepared, count: int) -> list[Candidate]:
 
 
 class Measured:
-    """Candidates measured in this process, as a trial is."""
+    """Measures candidates in this process, like trials."""
 
     def __init__(self, here: Subject, seconds: float) -> None:
         protocols: dict[SplitName, TimingProtocol] = {"search": TimingProtocol(0.02, seconds)}
@@ -146,7 +146,7 @@ def stored(folder: Path) -> Iterator[TrialRecord]:
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Each trial predicted from those before it, by runtime."""
+    """Predict each trial from earlier ones, per runtime."""
     folder = RunFolder(arguments.run)
     study = str(folder.study)
     found = prepared(load_subject(load_spec(study)), study, folder.path)

@@ -1,4 +1,4 @@
-"""The space that the benchmarks of the loop and of the timing share."""
+"""The search space of the loop and timing benchmarks."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from paretoformer.spaces.space import Space
 
 
 def space_of(layers: int, heads: int, length: int) -> Space:
-    """Ranked heads of random scores, and every mechanism that computes less at that length."""
+    """Heads ranked by random scores, and every mechanism that saves computation at that length."""
     scores = np.random.default_rng(0).random((layers, heads))
     domains: dict[str, Domain[Any]] = {
         "heads": RankedHeads(scores),

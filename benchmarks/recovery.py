@@ -1,7 +1,7 @@
-"""What recovery brings: cut only, repaired by least squares, distilled; and what repair depends on.
+"""Gain of recovery: pruned only, repaired by least squares, distilled; and factors of repair.
 
-Accuracy is that on the confirmation examples, which recovery never sees; divergence that from the
-dense model on the same. All in torch, float32; nothing here is timed but the repair itself.
+Accuracy and divergence from the dense model are on the confirmation examples, which recovery never
+sees. All in torch, float32; only the repair is timed.
 
     python benchmarks/recovery.py table    [--study reviews] [--minutes 2 5] [--only NAME ...]
                                            [--control]
@@ -50,7 +50,6 @@ MECHANISMS = ("linear", "lowrank", "strided", "nystrom", "clustered")
 
 
 def structures(here: Subject) -> dict[str, Candidate]:
-    """The candidates of the table."""
     shape = Shape(*shape_of(here.model.config))
     probes = {
         "heads": OutputProbe(lambda block: block.output, shape.heads),
@@ -173,7 +172,7 @@ def tokens(teacher: Teacher) -> int:
 
 
 def ablation(here: Subject, arguments: argparse.Namespace) -> None:
-    """One thing at a time; a row each, a column for each candidate."""
+    """Change one factor at a time; one row each, one column per candidate."""
     chosen = {
         name: candidate
         for name, candidate in structures(here).items()
@@ -217,7 +216,7 @@ def only_part(part: str) -> Callable[..., Any]:
 
 
 def seeds(here: Subject, arguments: argparse.Namespace) -> None:
-    """Repaired less cut only, in accuracy, over the texts that it is repaired from."""
+    """Accuracy gain of repair over pruning only, for different repair texts."""
     scores, found = Scores(here), structures(here)
     found = {name: each for name, each in found.items() if name in (arguments.only or found)}
     before = {name: scores.of(build(each, here.model).model) for name, each in found.items()}
@@ -247,7 +246,7 @@ SHAPES: Mapping[str, tuple[str, dict[str, int], int, int]] = {
 
 
 def cost(arguments: argparse.Namespace) -> None:
-    """Seconds and memory of the teacher and of a repair of half of the heads and neurons."""
+    """Seconds and memory of the teacher, and of repair with half of the heads and neurons."""
 
     def wanted(name: str) -> bool:
         return not arguments.only or name in arguments.only

@@ -1,10 +1,10 @@
-"""Does a second run give the same latencies? The protocol, and a plain mean of 20 forwards.
+"""Repeatability of latencies in a second run: the protocol, and a plain mean of 20 forwards.
 
-Random candidates of a built-in study's model, cut and served, are timed in one fresh process, and
-again in another; quiet, and with a neighbour that keeps one core busy, comes and goes, for which a
-timing waits as it does in a study. Reported for both ways of timing: Kendall's tau between the
-runs' rankings, the median absolute difference of the ratio to dense; for the protocol also how
-often the 95% interval of a run holds the other one's value, of all timings and of the stable ones.
+Random candidates of a built-in study's model are pruned, served and timed in two fresh processes:
+on a quiet machine, and with an intermittent neighbour process on one core, for which a timing waits
+as in a study. Reported for both: Kendall's tau between the runs' rankings and the median absolute
+difference of the ratio to dense; for the protocol also how often the 95% interval of one run
+contains the other's value, over all and over stable timings.
 
     python benchmarks/repeatability.py [--study reviews] [--candidates 30] [--seconds 3]
                                        [--runtimes torch openvino openvino:int8] [--patience 30]
@@ -69,7 +69,7 @@ class Session:
 
 
 def once(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Every candidate timed in this process, in an order of its own."""
+    """Time every candidate in this process, in random order."""
     space = TimedSpace(arguments.study, arguments.runtimes, arguments.built)
     session = Session(space, arguments.seconds, arguments.patience)
     dense_model = space.subject.model
@@ -117,7 +117,7 @@ def report(label: str, runs: list[dict[str, Any]]) -> None:
 
 
 def coverage(pairs: list[tuple[dict[str, Any], dict[str, Any]]]) -> float:
-    """How often the interval of one timing holds the value of the other, both ways."""
+    """How often the interval of one timing contains the other's value, both ways."""
     both = [*pairs, *((b, a) for a, b in pairs)]
     return float(np.mean([a["low"] <= b["ratio"] <= a["high"] for a, b in both])) if both else 0.0
 

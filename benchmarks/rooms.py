@@ -37,7 +37,7 @@ def folder_of(path: Path) -> str:
 
 
 def imports(path: Path, known: dict[str, Path]) -> Iterator[str]:
-    """Modules of this project that a file imports, anywhere in it."""
+    """Modules of this project that a file imports."""
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("paretoformer."):
             base = str(node.module).removeprefix("paretoformer.")
@@ -47,7 +47,7 @@ def imports(path: Path, known: dict[str, Path]) -> Iterator[str]:
 
 
 def folder_graph() -> dict[str, Counter[str]]:
-    """Folder -> the folders it imports from, with the number of imports."""
+    """Folder -> imported folders, with the number of imports."""
     known = modules()
     graph: dict[str, Counter[str]] = defaultdict(Counter)
     for path in known.values():
@@ -60,7 +60,7 @@ def folder_graph() -> dict[str, Counter[str]]:
 
 
 def cycle(graph: dict[str, Counter[str]]) -> list[str]:
-    """Folders that import each other in a circle; empty where none do."""
+    """Folders that import each other in a cycle; empty if there are none."""
     try:
         graphlib.TopologicalSorter(graph).prepare()
     except graphlib.CycleError as error:
@@ -105,7 +105,7 @@ def report() -> None:
 
 
 def reduced(graph: dict[str, Counter[str]]) -> dict[str, set[str]]:
-    """The graph without the arrows that a longer way implies."""
+    """The transitive reduction of the graph."""
     below: dict[str, set[str]] = {}
     for folder in graphlib.TopologicalSorter(graph).static_order():
         others = graph.get(folder, Counter())
@@ -117,7 +117,7 @@ def reduced(graph: dict[str, Counter[str]]) -> dict[str, set[str]]:
 
 
 def mermaid() -> None:
-    """An arrow points to what is imported; arrows that a longer way implies are left out."""
+    """Print the reduced graph; an arrow points to the imported folder."""
     graph = reduced(folder_graph())
     print("graph TD")
     for top in reversed(TOPS):

@@ -1,7 +1,7 @@
-"""Screening candidates for the block table: in one process with all cores, and on Ray workers.
+"""Screening candidates for the block table, in one process with all cores and on Ray workers.
 
-One block of each layer is changed at a time, as in the table. Printed are seconds for a candidate,
-and what it takes until the workers answer the first one.
+As in the table, one block of one layer is changed at a time. Printed: seconds per candidate, and
+the time until the workers return the first one.
 
     python benchmarks/screening.py [--only reviews] [--candidates 24] [--workers 2]
 """
@@ -37,7 +37,7 @@ from paretoformer.spaces.models.families import neurons_of, shape_of
 from paretoformer.spaces.recovery.teacher import Teacher, Texts
 
 TEXTS = 128, 64
-"""To sum up from, and to screen on, of a model with random weights."""
+"""Texts for the statistics and for screening, for a model with random weights."""
 
 
 def of_reviews() -> Teacher:
@@ -58,7 +58,7 @@ def of_shape(family: str, settings: dict[str, int], length: int) -> Teacher:
 
 
 def changed(model: nn.Module, count: int) -> list[Candidate]:
-    """Fewer and fewer heads or neurons in one layer after the other."""
+    """Fewer heads or neurons in one layer after another."""
     config: Any = model.config
     (layers, heads), neurons = shape_of(config), neurons_of(config)
     whole, found = Candidate.dense(layers, heads), []
@@ -78,7 +78,7 @@ def changed(model: nn.Module, count: int) -> list[Candidate]:
 
 
 def seconds_each(screened: Iterable[Any], count: int) -> tuple[float, float]:
-    """Of the first, and of each other."""
+    """Seconds for the first candidate, and per further one."""
     begun = time.perf_counter()
     ends = [time.perf_counter() for _ in screened]
     assert len(ends) == count

@@ -1,11 +1,11 @@
-"""What a compressed embedder is worth on pairs of sentences that no study saw.
+"""Quality of a compressed embedder on sentence pairs that no study used.
 
-Spearman's correlation of the cosines with the scores of people: SICK (test, relatedness) and STS
-2016 (all five parts together), for the uncompressed model and for exports of its study.
+Spearman's correlation of cosines with human scores on SICK (test, relatedness) and STS 2016 (all
+five parts), for the uncompressed model and exports of its study.
 
     python benchmarks/sentence_pairs.py EXPORT ... [--data ../shared/data] [--pairs 1500]
 
-A folder that `paretoformer export` wrote knows its uncompressed model.
+A folder written by `paretoformer export` names its uncompressed model.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def sick(folder: Path) -> Iterator[Pair]:
 
 
 def sts(folder: Path) -> Iterator[Pair]:
-    """Rows without a score have none."""
+    """Skips rows without a score."""
     for path in sorted((folder / "sts").glob("2016_*.test.tsv")):
         with path.open(encoding="utf-8", newline="") as file:
             for score, first, second, *_ in csv.reader(
@@ -48,7 +48,7 @@ def sts(folder: Path) -> Iterator[Pair]:
 
 
 def correlation(model: Any, tokenizer: Any, pairs: Sequence[Pair]) -> float:
-    """One text at a time, as it is served."""
+    """Encodes one text at a time, as in serving."""
 
     def embedded(text: str) -> np.ndarray:
         inputs = tokenizer(text, truncation=True, max_length=256, return_tensors="pt")

@@ -1,4 +1,4 @@
-"""An exported model served without paretoformer: onnxruntime or openvino, numpy and tokenizers.
+"""Serve an exported model without paretoformer: onnxruntime or openvino, numpy and tokenizers.
 
 Times it alone at the study's length, and scores it on a csv of `text,label`.
 
@@ -22,7 +22,7 @@ Run = Callable[[dict[str, np.ndarray]], np.ndarray]
 
 
 def opened(folder: Path, threads: int) -> tuple[Run, list[str]]:
-    """What answers logits, and the names of its inputs."""
+    """A function that returns logits, and the names of its inputs."""
     onnx, openvino = folder / "onnx" / "model.onnx", folder / "openvino" / "openvino_model.xml"
     if onnx.exists():
         import onnxruntime
@@ -35,7 +35,7 @@ def opened(folder: Path, threads: int) -> tuple[Run, list[str]]:
         import openvino as ov
 
         settings = {"INFERENCE_NUM_THREADS": threads, "PERFORMANCE_HINT": "LATENCY"}
-        # Without this a CPU that has bfloat16 would use it for what is not quantised.
+        # Otherwise a CPU with bfloat16 uses it for unquantised operators.
         candidate = json.loads((folder / "compression.json").read_text())["candidate"]
         if not candidate.get("runtime", "").endswith("bfloat16"):
             settings["INFERENCE_PRECISION_HINT"] = "f32"

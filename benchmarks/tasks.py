@@ -1,4 +1,4 @@
-"""Studies of other tasks on real weights and real data: what is compressed, and what it brings.
+"""Studies of other tasks on real weights and data.
 
     python benchmarks/tasks.py tagger DIR        [--data ../shared/data]
     python benchmarks/tasks.py cross-encoder DIR [--data ../shared/data]
@@ -6,12 +6,12 @@
     python benchmarks/tasks.py language DIR      [--data ../shared/data]
     paretoformer search DIR/study.toml --out DIR/run
 
-writes a model, which but for the last was fine-tuned for minutes, its data, and a study, into DIR.
+Writes a model, its data and a study into DIR. All models but the last are fine-tuned for minutes.
 The last two need the weights that examples/README.md installs.
 
 tagger: MiniLM on wikigold, entities. cross-encoder: MiniLM on SICK, relatedness of pairs. images:
 DINOv2 ViT-S/14 at 98 pixels with a linear classifier on Fashion-MNIST. language: SmolLM2-135M on
-wikitext-2; without repair or table, which take hours on two cores.
+wikitext-2, without repair or table, which take hours on two cores.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ def write_study(folder: Path, task: str, ending: str, sizes: tuple[int, int], mo
 def write_fine_tuned(
     folder: Path, task_name: str, config: Mapping[str, Any], source: DataSource, epochs: int
 ) -> None:
-    """MiniLM with a new head, trained on the file `train` of a study; saved as `model`."""
+    """Train MiniLM with a new head on the file `train` of a study, and save it as `model`."""
     torch.manual_seed(0)
     transformers.utils.logging.set_verbosity_error()
     task, base = task_of(task_name), minilm()
@@ -84,7 +84,7 @@ def write_fine_tuned(
 
     found = read_splits(source, 0, "", read_labels, task.form).examples
     rows = found["train"]
-    for name in ("steer", "recovery"):  # what is left of the training file
+    for name in ("steer", "recovery"):  # the rest of the training file
         rows = rows.joined(found[name]) if name in found else rows
     workload = task.encode({"train": rows}, tokenizer, model.config, Target(sequence_length=64))
     fine_tune(model, task, workload, epochs=epochs, progress=_shown)

@@ -1,4 +1,5 @@
-"""What benchmarks of the timing share: random candidates of the whole space, and a neighbour."""
+"""Shared by the timing benchmarks: random candidates of the whole space, and a neighbour
+process."""
 
 from __future__ import annotations
 
@@ -40,11 +41,11 @@ while True:
     while time.time() < end: pass
     time.sleep(random.uniform(0.5, 6))
 """
-"""Keeps one core busy for some seconds, and leaves it alone for some."""
+"""Alternates between some seconds of load on one core and some seconds without."""
 
 
 def options(doc: str, candidates: int) -> argparse.ArgumentParser:
-    """The options that every such benchmark has. doc: its docstring."""
+    """Shared command line options. doc: the benchmark's docstring."""
     parser = argparse.ArgumentParser(description=doc.partition("\n")[0])
     parser.add_argument("--study", default="reviews")
     parser.add_argument("--candidates", type=int, default=candidates)
@@ -57,14 +58,14 @@ def options(doc: str, candidates: int) -> argparse.ArgumentParser:
 
 
 def build_all(arguments: argparse.Namespace) -> None:
-    """Convert every candidate, in a process of its own: what converts does not time."""
+    """Convert every candidate, in a separate process that times nothing."""
     if arguments.built is None:
         arguments.built = Path(tempfile.mkdtemp(prefix="timed-"))
     in_a_fresh_process(__file__, arguments)
 
 
 def in_a_fresh_process(script: str, arguments: argparse.Namespace, *names: str) -> dict[str, Any]:
-    """What `script --once` prints on its last line, with these arguments and those of `options`."""
+    """Run `script --once` with these arguments and return its last line, parsed."""
     command = [sys.executable, "-W", "ignore", script, "--once"]
     for name in ("study", "candidates", "seconds", "built", *names):
         command += [f"--{name}", str(getattr(arguments, name))]
@@ -76,12 +77,12 @@ def in_a_fresh_process(script: str, arguments: argparse.Namespace, *names: str) 
 
 @dataclass
 class TimedSpace:
-    """Random candidates of a built-in study's model, in each of these runtimes in turns."""
+    """Random candidates of a built-in study's model, in these runtimes in turn."""
 
     study: str
     runtimes: list[str]
     folder: Path
-    """Where what was built is kept for the next process: a conversion takes ten seconds."""
+    """Builds are kept here for the next process: a conversion takes ten seconds."""
 
     @cached_property
     def subject(self) -> Subject:
@@ -91,7 +92,7 @@ class TimedSpace:
 
     @cached_property
     def space(self) -> Space:
-        """Ranked heads and neurons of random scores, and every mechanism that computes less."""
+        """Heads and neurons ranked by random scores, and every mechanism that saves computation."""
         config: Any = self.subject.model.config
         layers, heads = shape_of(config)
         rng, neurons = np.random.default_rng(0), int(config.intermediate_size)
@@ -104,12 +105,12 @@ class TimedSpace:
         return Space(Shape(layers, heads), domains)
 
     def drawn(self, count: int) -> Iterator[tuple[Candidate, Compressed]]:
-        """The same in every process, each with what was built of it."""
+        """The same candidates in every process, with their builds."""
         rng, found = np.random.default_rng(1), 0
         while found < count:
             runtime = self.runtimes[found % len(self.runtimes)]
             candidate = self.space.random(rng).replaced(runtime=runtime)
-            if runtime != "torch":  # most mechanisms run in torch alone
+            if runtime != "torch":  # most mechanisms run only in torch
                 candidate = candidate.replaced(attention=self.space.dense.attention)
             found += 1
             yield candidate, self.built(candidate)
@@ -133,7 +134,7 @@ class TimedSpace:
 
 @contextmanager
 def neighbour(there: bool) -> Iterator[None]:
-    """A process that comes and goes, for the length of the block."""
+    """Runs an intermittent neighbour process during the block."""
     other = subprocess.Popen([sys.executable, "-c", NEIGHBOUR]) if there else None
     try:
         yield

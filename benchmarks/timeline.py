@@ -1,4 +1,4 @@
-"""What a finished run's own files say: who ran beside a timing, and what trust cost.
+"""From a finished run's files: jobs that overlapped timings, and the time cost of reliable timing.
 
 python benchmarks/timeline.py RUN
 """

@@ -1,15 +1,15 @@
-"""How good the front is after so many trials, by who proposes them.
+"""Quality of the front by number of trials, for several proposal methods.
 
-Every method searches the same model in torch, through the same loop. A trial's damage is measured
-on 64 texts, each block mended by itself; its latency is a real timing, a short one. So a trial
-takes half a second, where a study's takes ten: that is what affords several seeds. It leaves out
-repair as it is handed over, the other runtimes, and the score of a task.
+Every method searches the same model in torch, through the same loop. A trial measures quality loss
+on 64 texts, with each block repaired separately, and latency by a short real timing. It takes half
+a second instead of a study's ten, which allows several seeds. Not covered: propagated repair, other
+runtimes, and a task's score.
 
     python benchmarks/trials_to_quality.py [--study reviews] [--seeds 3] [--trials 15 30 60 100]
                                            [--methods solved surrogate ...]
 
-Printed is the hypervolume, with the logarithm of latency, over that of everything that any method
-found with any seed; mean and standard deviation over the seeds.
+Printed: the hypervolume (with log latency), relative to that of all points found by any method and
+seed; mean and standard deviation over seeds.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ OBJECTIVES: list[Metric] = [Divergence(), Latency()]
 NAMES = [metric.name for metric in OBJECTIVES]
 REQUIREMENTS = [Requirement.parse("divergence<=0.06")]
 WORST = 0.6
-"""Nats at which a candidate is worth nothing."""
+"""Divergence of the hypervolume's reference point, in nats."""
 TIMINGS = 7
 BITS = "NSGA-II on bits"
 METHODS = (BITS, "local search", "TPE", "starts, NSGA-II", "solved", "surrogate")
@@ -77,7 +77,7 @@ METHODS = (BITS, "local search", "TPE", "starts, NSGA-II", "solved", "surrogate"
 
 @dataclass
 class Quick:
-    """Measures a structure in a fraction of a second; what was measured once is known."""
+    """Measures a structure in a fraction of a second; results are cached."""
 
     here: Subject
     screen: Screen
@@ -93,7 +93,7 @@ class Quick:
         found = self._known.setdefault(job.candidate.id, {})
         name = "latency_ms" if job.exclusive else "divergence"
         if name not in found:
-            cut = job.candidate.replaced(recovery="none")  # its blocks are mended one by one
+            cut = job.candidate.replaced(recovery="none")  # blocks are repaired separately
             value = self._time(cut) if job.exclusive else self.screen.of(cut)
             found[name] = Measurement(value, value, value, "")
         return Result(Outcome.OK, {name: found[name]})
@@ -111,7 +111,7 @@ class Quick:
 
 @dataclass
 class LocalSearch(Proposer):
-    """A member of the front with one parameter drawn anew (Klein et al. 2024, arXiv:2405.02267)."""
+    """Changes one random parameter of a front member (Klein et al. 2024, arXiv:2405.02267)."""
 
     space: Space
     rng: np.random.Generator
@@ -154,7 +154,7 @@ def one(
     count: int,
     by: Quick,
 ) -> list[tuple[float, float]]:
-    """(nats, milliseconds) of each trial."""
+    """(nats, milliseconds) per trial."""
     storage = optuna.storages.InMemoryStorage()
     directions = [metric.direction for metric in OBJECTIVES]
     optuna.create_study(study_name="one", storage=storage, directions=directions)
@@ -196,7 +196,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     def methods(seed: int) -> dict[str, tuple[Prepared, Sequence[Proposer], BaseSampler]]:
         wanted = OBJECTIVES, REQUIREMENTS
-        sampler = partial(make_sampler, seed=seed)  # one for each: a sampler keeps its population
+        sampler = partial(make_sampler, seed=seed)  # one per run: a sampler keeps its population
         surrogate = Surrogate(predictor, *wanted, seed, at_once=2)
         first: list[Proposer] = [Planted((bits.space.dense,))]
         local = LocalSearch(ranked.space, np.random.default_rng(seed))
@@ -229,7 +229,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 def print_table(
     found: Mapping[str, Sequence[Sequence[tuple[float, float]]]], counts: list[int]
 ) -> None:
-    """found: method -> of each seed, its trials."""
+    """found: method -> trials of each seed."""
     dense = next(iter(found.values()))[0][0][1]
     whole = volume([point for runs in found.values() for run in runs for point in run], dense)
     print(" | ".join((f"{'trials':<24}", *(f"{count:>13}" for count in counts))))
@@ -242,7 +242,7 @@ def print_table(
 
 
 def _all_choices(prepared: Prepared) -> set[Any]:
-    """The mechanisms that the study may choose from."""
+    """Attention choices of the study."""
     return {
         choice for value in prepared.space.domains["attention"].starts() for choice in value
     } | set(getattr(prepared.space.domains["attention"], "choices", ()))

@@ -1,9 +1,9 @@
-"""Which widths of a feed-forward block the runtimes of this machine like: time against width.
+"""Which feed-forward widths are efficient in this machine's runtimes: time against width.
 
-A stack of feed-forward blocks, as in the model of a study, is timed at many widths that are, and
-are not, multiples of 8, 16, 32 and 64, in shuffled rounds. Where time is a straight line in width
-no grid is needed; where multiples lie below the line, it pays. Printed: how far the widths of each
-kind lie above or below a line fitted to all, in per cent, with the standard error.
+A stack of feed-forward blocks, as in a study's model, is timed in shuffled rounds at many widths,
+including multiples of 8, 16, 32 and 64. If time is linear in width, no grid is needed; if multiples
+lie below the line, a grid pays off. Printed: deviation of each kind of width from a line fitted to
+all, in per cent, with the standard error.
 
     python benchmarks/widths.py [--hidden 384] [--tokens 64] [--rounds 15]
 """
@@ -41,7 +41,7 @@ def stack(hidden: int, width: int) -> nn.Module:
 
 
 def runners(hidden: int, tokens: int, threads: int) -> dict[str, Callable[[int], Any]]:
-    """Runtime -> width -> what runs once."""
+    """Runtime -> function from a width to a callable that runs once."""
     example = torch.randn(tokens, hidden)
 
     def in_torch(width: int) -> Any:
