@@ -51,6 +51,7 @@ class Search:
     is_over: whether time is over, so that no more candidates begin.
     predict: predicted metrics of a candidate, kept with its result.
     trimmed: removes from a record what is stored elsewhere.
+    earlier: the records of earlier runs; None: read from the study.
     """
 
     study: ResumableStudy
@@ -64,6 +65,7 @@ class Search:
     is_over: Callable[[], bool] = lambda: False
     predict: Callable[[Candidate, Records], Mapping[str, float]] | None = None
     trimmed: Callable[[TrialRecord], TrialRecord] = lambda record: record
+    earlier: Sequence[TrialRecord] | None = None
     _records: dict[str, TrialRecord] = field(default_factory=dict)
     _by_trial: list[TrialRecord] = field(default_factory=list)
     _uncounted: int = 0
@@ -125,10 +127,11 @@ class Search:
         return self._records.get(self.space.dense.id)
 
     def _resume(self) -> None:
-        """Read the study's records, and continue its unfinished trials."""
-        self._records, self._by_trial, self._uncounted = {}, [], 0
-        for record in {r.candidate.id: r for r in stored_records(self.study)}.values():
-            self._add(record)
+        """Take over the records of earlier runs, once, and continue the unfinished trials."""
+        if not self._records:
+            earlier = stored_records(self.study) if self.earlier is None else self.earlier
+            for record in {r.candidate.id: r for r in earlier}.values():
+                self._add(record)
         for _ in self.study.get_trials(deepcopy=False, states=(TrialState.WAITING,)):
             self.study.tell(self.study.ask(), state=TrialState.FAIL)  # will be proposed again
         for trial in self.study.unfinished():

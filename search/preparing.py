@@ -10,13 +10,14 @@ from paretoformer.search.opening import Opening
 from paretoformer.search.planning import prepare as planning
 from paretoformer.search.records.errors import StudyError
 from paretoformer.search.session import Session
+from paretoformer.search.study.samplers import uses_surrogate
 
 
 def prepare(run: Opening) -> Session:
     """Show the plan, survey the model, and report what is left out.
 
     Raises:
-        StudyError: on this model and machine nothing can vary.
+        StudyError: on this model and machine nothing can vary, or the sampler has nothing to learn.
     """
     display, budget, workers = run.display, run.budget, run.workers
     display.facts(first_screen(run.spec, run.subject, run.folder))
@@ -39,6 +40,8 @@ def prepare(run: Opening) -> Session:
             "there is nothing to search: on this model and machine, every axis of [space] has one "
             "value. The notes say what was left out, and why."
         )
+    has_table = prepared.predictor is not None
+    uses_surrogate(run.spec.search.sampler, run.subject.objectives, has_table=has_table)
     return Session(run.spec, run.folder, run.study, run.subject, prepared, budget, workers, display)
 
 

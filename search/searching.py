@@ -80,6 +80,7 @@ def searching(session: Session, records: Sequence[TrialRecord]) -> Iterator[Sear
             subject.requirements if subject.required else (),
             predict=None if predictor is None else predictor.of,
             trimmed=lambda record: scores.take(record, "search"),
+            earlier=records,
         )
         loop.is_over = lambda: (
             not budget.has_time_for(begun_at, len(loop.known) - before, len(loop.under_way))
