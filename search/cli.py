@@ -300,7 +300,7 @@ def techniques(as_json: JsonOption = False) -> None:
 
     catalogues = {axis.name: axis.catalogue() for axis in axes()}
     if as_json:
-        rows = [{"axis": name, **row} for name, each in catalogues.items() for row in each]
+        rows = [{"axis": name, **row} for name, entries in catalogues.items() for row in entries]
         typer.echo(json.dumps(rows, indent=2))
         return
     for name, rows in catalogues.items():

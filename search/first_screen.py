@@ -69,7 +69,7 @@ def _facts(spec: Spec, subject: Subject) -> dict[str, str]:
     varied = [axis.name for axis in axes() if spec.setting(axis.name) not in ("off", False)]
     return {
         "model": f"{spec.model.path}: {model_type}, {layers} layers x {heads} heads",
-        "data": ", ".join(f"{len(each)} to {_PURPOSE[name]}" for name, each in splits.items()),
+        "data": ", ".join(f"{len(split)} to {_PURPOSE[name]}" for name, split in splits.items()),
         "target": f"{target.device} ({cpu_name()}), {target.threads} threads, batch "
         f"{target.batch_size}, {subject.task.shown(target.sequence_length)}",
         "varied": ", ".join(varied),
@@ -80,7 +80,7 @@ def _lines(spec: Spec, subject: Subject, folder: RunFolder) -> dict[str, str]:
     return {
         **_facts(spec, subject),
         **_choices(spec, subject),
-        "answer": " and ".join(each.text for each in subject.requirements)
+        "answer": " and ".join(requirement.text for requirement in subject.requirements)
         + f"; the front trades {', '.join(metric.name for metric in subject.objectives)}",
         "plan": plan(spec),
         "time": _time(spec, subject, folder),

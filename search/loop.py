@@ -116,7 +116,7 @@ class Search:
 
     @property
     def under_way(self) -> list[Candidate]:
-        return [each.candidate for each in self._under_way.values()]
+        return [entry.candidate for entry in self._under_way.values()]
 
     @property
     def records(self) -> list[TrialRecord]:
@@ -159,7 +159,7 @@ class Search:
         """Whether another candidate is wanted and may begin now."""
         under_way = len(self._under_way)
         counted = len(self._records) - min(self._uncounted, trials) + under_way
-        waiting = sum(len(each.duplicates) for each in self._under_way.values())
+        waiting = sum(len(entry.duplicates) for entry in self._under_way.values())
         room = under_way + waiting < self.pipeline.capacity
         return counted < trials and room and not self.is_over()
 
@@ -201,7 +201,7 @@ class Search:
             return
         candidate = self._candidate(trial)
         known = self._records.get(candidate.id)
-        same = [each for each in self._under_way.values() if each.candidate == candidate]
+        same = [entry for entry in self._under_way.values() if entry.candidate == candidate]
         if known is not None:
             self._duplicates += 1
             self._close_duplicate(trial, known)

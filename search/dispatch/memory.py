@@ -21,6 +21,6 @@ def available_memory() -> int:
     """Bytes that this machine, or its container's limit, still allows."""
     available = int(psutil.virtual_memory().available)
     with suppress(OSError, ValueError):  # no container, or its limit is the word `max`
-        limit, used = (int((CGROUP / f"memory.{each}").read_text()) for each in ("max", "current"))
+        limit, used = (int((CGROUP / f"memory.{name}").read_text()) for name in ("max", "current"))
         available = min(available, max(0, limit - used))
     return available

@@ -89,31 +89,31 @@ class Pipeline:
 
     def _advance(self) -> list[tuple[int, Result]]:
         done = []
-        for key, each in list(self._underway.items()):
-            if not each.future.done():
+        for key, entry in list(self._underway.items()):
+            if not entry.future.done():
                 continue
-            self._collect(each)
-            if each.left and each.results[-1].outcome is Outcome.OK:
-                each.future = self._submit(each.candidate, each.left.pop(0), each.reference)
+            self._collect(entry)
+            if entry.left and entry.results[-1].outcome is Outcome.OK:
+                entry.future = self._submit(entry.candidate, entry.left.pop(0), entry.reference)
                 continue
             del self._underway[key]
-            done.append((key, _union(each.results)))
+            done.append((key, _union(entry.results)))
         return done
 
-    def _collect(self, each: _Underway) -> None:
+    def _collect(self, entry: _Underway) -> None:
         """Take a phase's result, and keep its artifact.
 
         Raises:
             DiskFull: the worker had no room for its files.
         """
-        result = each.future.result()
+        result = entry.future.result()
         if result.outcome is Outcome.ERROR and says_full(result.message):
             # Not the candidate's fault: it stays begun, and is measured once there is room.
             host = next((span.host for span in result.spans), "a worker")
             raise DiskFull(f"no room is left where {host} works: {result.message}. {REMEDY}")
         if result.artifact is not None and self._artifacts is not None:
-            self._artifacts.put(each.candidate, result.artifact)
-        each.results.append(replace(result, artifact=None))
+            self._artifacts.put(entry.candidate, result.artifact)
+        entry.results.append(replace(result, artifact=None))
 
 
 def _union(results: list[Result]) -> Result:

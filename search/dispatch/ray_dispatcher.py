@@ -132,7 +132,7 @@ class RayDispatcher(Dispatcher):
         for slot in self._slots:
             self._spawn(slot)
         try:
-            ray.get([each.hello for each in self._workers], timeout=START_SECONDS)
+            ray.get([worker.hello for worker in self._workers], timeout=START_SECONDS)
             self._greet()
         except ray.exceptions.RayError as error:
             self.close()
@@ -374,6 +374,6 @@ class RayDispatcher(Dispatcher):
         for worker in workers:
             self._ray.kill(worker.actor)
             shutil.rmtree(worker.scratch, ignore_errors=True)
-        slot.spares = [each for each in slot.spares if each not in workers]
+        slot.spares = [worker for worker in slot.spares if worker not in workers]
         if slot.worker in workers:
             slot.worker = None

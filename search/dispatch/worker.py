@@ -68,4 +68,4 @@ class Worker:
 def models_code() -> list[str]:
     """Folders where transformers keeps the code of models, if this process loaded any."""
     loaded = sys.modules.get("transformers_modules")
-    return [] if loaded is None else [str(Path(each).parent) for each in loaded.__path__]
+    return [] if loaded is None else [str(Path(path).parent) for path in loaded.__path__]

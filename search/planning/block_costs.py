@@ -145,7 +145,7 @@ def _layer(
 
     def hook(module: nn.Module, inputs: Any, named: Any) -> None:
         # Without a cache, which repeated calls would lengthen; GPT-2 passes it by position.
-        alone = {key: _uncached(each) for key, each in named.items()}
+        alone = {key: _uncached(value) for key, value in named.items()}
         found.append((tuple(map(_uncached, inputs)), alone))
         raise _Reached
 
@@ -161,8 +161,8 @@ def _layer(
     return lambda: layer(*inputs, **named)
 
 
-def _uncached(each: Any) -> Any:
-    return None if isinstance(each, Cache) else each
+def _uncached(value: Any) -> Any:
+    return None if isinstance(value, Cache) else value
 
 
 def _without_layers(model: nn.Module, batch: dict[str, torch.Tensor]) -> Callable[[], Any]:

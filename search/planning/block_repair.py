@@ -55,8 +55,8 @@ class Sums:
         rows = torch.cat((rows, rows.new_ones(len(rows), 1)), dim=1)
         weighted = (rows * weights[:, None]).T
         self.inner = self.inner + (weighted @ rows).double().cpu().numpy()
-        for ahead, each in missing.items():
-            more = (weighted @ each).double().cpu().numpy()
+        for ahead, rows_missing in missing.items():
+            more = (weighted @ rows_missing).double().cpu().numpy()
             self.outer[ahead] = self.outer[ahead] + more if ahead in self.outer else more
 
     def of(self, kept: Sequence[int], weight: torch.Tensor, ahead: int) -> Moments:
@@ -75,7 +75,7 @@ class Sums:
 
     @property
     def nbytes(self) -> int:
-        return self.inner.nbytes + sum(each.nbytes for each in self.outer.values())
+        return self.inner.nbytes + sum(moments.nbytes for moments in self.outer.values())
 
 
 Key = tuple[int, Part, Hashable]
@@ -118,7 +118,7 @@ class BlockRepairs:
     @property
     def nbytes(self) -> int:
         """Size of the sums."""
-        return sum(each.nbytes for pair in self.sums.values() for each in pair)
+        return sum(sums.nbytes for pair in self.sums.values() for sums in pair)
 
     def repair(self, model: nn.Module, candidate: Candidate) -> None:
         """In place. model: the candidate's, cut but not repaired."""
@@ -151,7 +151,7 @@ class BlockRepairs:
         if key not in self._changes:
             weight = matrix_of(projection).detach().T
             sums = self.sums[layer, part, choice]
-            fit, checks = (each.of(units, weight, ahead) for each in sums)
+            fit, checks = (moments.of(units, weight, ahead) for moments in sums)
             bias: Any = projection.bias
             change = best_change(fit, checks, bias is not None).float()
             self._kept += change.numel() * change.element_size()

@@ -158,8 +158,8 @@ class KnownRows:
             metadata = json.loads((table.schema.metadata or {})[b"paretoformer"])
             if metadata["key"] != self._key:
                 return
-            for each in table.to_pylist():
-                self._nats[Row(each["layer"], each["block"], each["option"])] = each["nats"]
+            for cells in table.to_pylist():
+                self._nats[Row(cells["layer"], cells["block"], cells["option"])] = cells["nats"]
         except (pa.ArrowException, OSError, ValueError, KeyError, TypeError):
             self._nats.clear()  # an unreadable file: measure again
 
@@ -201,6 +201,6 @@ def table_key(parts: Sequence[str], texts: Iterable[torch.Tensor]) -> str:
     """A digest of everything that the numbers of a table depend on."""
     own = (str(FORMAT), str(EXAMPLES), torch.__version__, transformers.__version__)
     digest = hashlib.sha256("\n".join((*own, *parts)).encode())
-    for each in texts:
-        digest.update(each.contiguous().numpy().data)
+    for text in texts:
+        digest.update(text.contiguous().numpy().data)
     return digest.hexdigest()[:32]

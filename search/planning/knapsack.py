@@ -82,7 +82,7 @@ class KnapsackProblem:
     @property
     def whole(self) -> float:
         """Milliseconds of all layers of the dense model."""
-        full = sum(each.costs[each.block.uncut] for each in self.blocks)
+        full = sum(entry.costs[entry.block.uncut] for entry in self.blocks)
         return float(self.layers * (full + self.layer))
 
     def steps(self, milliseconds: float) -> int:
@@ -97,11 +97,11 @@ class KnapsackProblem:
         weights = np.asarray(candidate.stays, dtype=np.float64)
         if candidate.reads_first:
             weights[np.flatnonzero(weights)[-1]] = self.last
-        for each in self.blocks:
-            options = each.block.options(candidate.values)
+        for entry in self.blocks:
+            options = entry.block.options(candidate.values)
             if options is None:
                 return None
-            rows.append(float(each.costs[np.asarray(options)] @ weights))
+            rows.append(float(entry.costs[np.asarray(options)] @ weights))
         return np.array([*rows, self.layer * weights.sum()])
 
     def damage(self, candidate: Candidate) -> Floats | None:
@@ -112,11 +112,11 @@ class KnapsackProblem:
         stays = np.asarray(candidate.stays)
         found = np.zeros((self.layers, len(self.blocks) + 1))
         found[~stays, -1] = self.removed[~stays]
-        for index, each in enumerate(self.blocks):
-            options = each.block.options(candidate.values)
+        for index, entry in enumerate(self.blocks):
+            options = entry.block.options(candidate.values)
             if options is None:
                 return None
-            of_layers = each.damage[np.arange(self.layers), np.asarray(options)]
+            of_layers = entry.damage[np.arange(self.layers), np.asarray(options)]
             found[stays, index] = of_layers[stays]
         return found if np.isfinite(found).all() else None
 
@@ -133,16 +133,16 @@ class KnapsackProblem:
     def scaled(self, factors: Floats) -> KnapsackProblem:
         """The problem with other costs. factors: (blocks + 1,), for the entries of `parts`."""
         blocks = (
-            replace(each, costs=each.costs * factor)
-            for each, factor in zip(self.blocks, factors[:-1], strict=True)
+            replace(entry, costs=entry.costs * factor)
+            for entry, factor in zip(self.blocks, factors[:-1], strict=True)
         )
         return replace(self, blocks=tuple(blocks), layer=float(self.layer * factors[-1]))
 
     def candidate(self, stays: Sequence[bool], options: Sequence[Sequence[int]]) -> Candidate:
         """options: per layer, one option per block."""
         values: dict[str, object] = {}
-        for index, each in enumerate(self.blocks):
-            values |= each.block.values([row[index] for row in options])
+        for index, entry in enumerate(self.blocks):
+            values |= entry.block.values([row[index] for row in options])
         return self.dense.replaced(**values).without_layers(stays)
 
     def solve(self) -> Solutions:
@@ -151,11 +151,11 @@ class KnapsackProblem:
         for layer in range(self.layers):
             without = best + weights[layer, -1] * self.removed[layer]
             best, picks = _later(best, self.steps(self.layer)), []
-            for index, each in enumerate(self.blocks):
-                damage = weights[layer, index] * each.damage[layer]
+            for index, entry in enumerate(self.blocks):
+                damage = weights[layer, index] * entry.damage[layer]
                 rows = np.full((len(damage), BUCKETS + 1), np.inf)
                 for option in np.flatnonzero(np.isfinite(damage)):
-                    rows[option] = _later(best, self.steps(each.costs[option])) + damage[option]
+                    rows[option] = _later(best, self.steps(entry.costs[option])) + damage[option]
                 picks.append(rows.argmin(axis=0))
                 best = rows.min(axis=0)
             stays = best <= without
@@ -167,8 +167,8 @@ class KnapsackProblem:
         """For JSON; infinite numbers become null."""
         return {
             "kinds": [
-                {"damage": _finite(each.damage), "costs": each.costs.tolist()}
-                for each in self.blocks
+                {"damage": _finite(entry.damage), "costs": entry.costs.tolist()}
+                for entry in self.blocks
             ],
             "layer": self.layer,
             "removed": _finite(self.removed),
@@ -181,8 +181,8 @@ class KnapsackProblem:
     def from_dict(cls, data: Any, shape: Shape, blocks: Mapping[str, Block]) -> KnapsackProblem:
         """Raises KeyError, TypeError or ValueError if `data` is not from `to_dict`."""
         options = (
-            BlockOptions(block, _floats(each["damage"]), _floats(each["costs"]))
-            for block, each in zip(blocks.values(), data["kinds"], strict=True)
+            BlockOptions(block, _floats(entry["damage"]), _floats(entry["costs"]))
+            for block, entry in zip(blocks.values(), data["kinds"], strict=True)
         )
         rest = data.get("rest")
         found = cls(
@@ -194,11 +194,11 @@ class KnapsackProblem:
             None if rest is None else float(rest),
             float(data.get("last", 1.0)),
         )
-        for each in found.blocks:
-            if each.damage.shape != (shape.layers, each.block.size):
+        for entry in found.blocks:
+            if entry.damage.shape != (shape.layers, entry.block.size):
                 raise ValueError(
-                    f"its blocks have {each.damage.shape[1]} options, and those of this version "
-                    f"{each.block.size}"
+                    f"its blocks have {entry.damage.shape[1]} options, and those of this version "
+                    f"{entry.block.size}"
                 )
         return found
 
@@ -249,12 +249,12 @@ class Solutions:
         stays, options = [True] * problem.layers, []
         for layer in reversed(range(problem.layers)):
             choice = self.chosen[layer]
-            row = [each.block.uncut for each in problem.blocks]
+            row = [entry.block.uncut for entry in problem.blocks]
             stays[layer] = bool(choice.stays[left])
             if stays[layer]:
-                for index, each in reversed(list(enumerate(problem.blocks))):
+                for index, entry in reversed(list(enumerate(problem.blocks))):
                     row[index] = int(choice.options[index][left])
-                    left -= problem.steps(each.costs[row[index]])
+                    left -= problem.steps(entry.costs[row[index]])
                 left -= problem.steps(problem.layer)
             options.append(row)
         return self._solution(stays, options[::-1]) if any(stays) else None

@@ -52,13 +52,13 @@ def learn(
         fitted = problem.weights
         drawn = rng.normal(scale=DRAWN * (turn % 2), size=fitted.shape)
         looked = _with(problem, fitted * np.exp(drawn))
-        solutions = {each.candidate: each for each in looked.solve().along(count)}
+        solutions = {solution.candidate: solution for solution in looked.solve().along(count)}
         new = [candidate for candidate in solutions if candidate not in found]
         nats = {}
         for candidate, value in screens(new):
             nats[candidate] = value
             progress(turn * count + len(nats), rounds * count)
-        found |= {each: MeasuredSolution(solutions[each], nats[each]) for each in new}
+        found |= {c: MeasuredSolution(solutions[c], nats[c]) for c in new}
         if found:
             problem = _with(problem, coefficients([*found.values()], fitted.shape))
     progress(rounds * count, rounds * count)
@@ -71,8 +71,8 @@ def _with(problem: KnapsackProblem, coefficients: Floats) -> KnapsackProblem:
 
 def coefficients(found: Sequence[MeasuredSolution], shape: tuple[int, ...]) -> Floats:
     """Least-squares fit of log predicted to log measured nats, regularised to a common value."""
-    rows = np.stack([each.solution.damage.ravel() for each in found])
-    wanted = np.array([each.nats for each in found])
+    rows = np.stack([measured.solution.damage.ravel() for measured in found])
+    wanted = np.array([measured.nats for measured in found])
     fit = (rows.sum(axis=1) > 0) & (wanted > 0) & np.isfinite(wanted)
     if not fit.any():
         return np.ones(shape)
@@ -91,16 +91,16 @@ def coefficients(found: Sequence[MeasuredSolution], shape: tuple[int, ...]) -> F
 def best_screened(found: Sequence[MeasuredSolution], count: int) -> list[Candidate]:
     """At most `count` non-dominated ones by milliseconds and nats, evenly spaced in log nats, the
     slowest first."""
-    known = (each for each in found if np.isfinite(each.nats))
-    ordered = sorted(known, key=lambda each: (each.solution.milliseconds, each.nats))
+    known = (measured for measured in found if np.isfinite(measured.nats))
+    ordered = sorted(known, key=lambda measured: (measured.solution.milliseconds, measured.nats))
     best: list[MeasuredSolution] = []
-    for each in ordered:
-        if not best or each.nats < best[-1].nats:
-            best.append(each)
+    for measured in ordered:
+        if not best or measured.nats < best[-1].nats:
+            best.append(measured)
     best.reverse()  # the slowest first
     if len(best) <= count:
-        return [each.solution.candidate for each in best]
-    logs = np.log([max(each.nats, 1e-9) for each in best])
+        return [measured.solution.candidate for measured in best]
+    logs = np.log([max(measured.nats, 1e-9) for measured in best])
     wanted = np.linspace(logs[0], logs[-1], count)
-    nearest = dict.fromkeys(int(np.abs(logs - each).argmin()) for each in wanted)
+    nearest = dict.fromkeys(int(np.abs(logs - level).argmin()) for level in wanted)
     return [best[index].solution.candidate for index in nearest]

@@ -56,8 +56,8 @@ class Predictor:
         """
         torch_dense = _value(records.get(self.space.dense.id), LATENCY)
         free = self.served(self.space.dense, base)
-        wholes = ((each, _value(records.get(each.id), LATENCY)) for each in (free, base))
-        whole = next(((each, ms) for each, ms in wholes if ms is not None), None)
+        wholes = ((model, _value(records.get(model.id), LATENCY)) for model in (free, base))
+        whole = next(((model, ms) for model, ms in wholes if ms is not None), None)
         if whole is None or torch_dense is None:
             return None
         measured = self._measured(base, records, LATENCY)

@@ -59,7 +59,7 @@ class Screen:
     @property
     def worker_bytes(self) -> int:
         """Approximate additional memory per worker: torch, the model twice, and solutions."""
-        model = sum(each.numel() * each.element_size() for each in self._model.parameters())
+        model = sum(weight.numel() * weight.element_size() for weight in self._model.parameters())
         return PROCESS_BYTES + 2 * model + (KEPT_BYTES if self._repairs is not None else 0)
 
 

@@ -13,9 +13,9 @@ def by_bisection(holds: Sequence[bool | None]) -> list[int]:
     measured. The gap between the last candidate that satisfies it and the first that does not is
     halved first. If nothing is measured or required, the gap is the whole path.
     """
-    first = next((place for place, each in enumerate(holds) if each is False), len(holds))
+    first = next((place for place, held in enumerate(holds) if held is False), len(holds))
     last = max((place for place in range(first) if holds[place]), default=-1)
-    unknown = [place for place, each in enumerate(holds) if each is None]
+    unknown = [place for place, held in enumerate(holds) if held is None]
     between = [place for place in _halves(last, first) if place in unknown]
     outside = [place for place in unknown if place not in between]
     outside.sort(key=lambda place: last - place if place < last else place - first)

@@ -37,7 +37,7 @@ class Crossed(Proposer):
         if self.at_once is None:
             return False
         every = (candidate for made in self._made for candidate in made)
-        return any(each.id not in records and each not in under_way for each in every)
+        return any(c.id not in records and c not in under_way for c in every)
 
     def propose(self, records: Records, under_way: Sequence[Candidate]) -> Sequence[Candidate]:
         if self._made is None:
@@ -55,7 +55,7 @@ class Crossed(Proposer):
         """Whether it still proposes candidates that are not measured."""
         if self._made is None:
             return True
-        return any(each.id not in records for made in self._made for each in made)
+        return any(c.id not in records for made in self._made for c in made)
 
     def _cross(self, bases: Sequence[TrialRecord]) -> list[Sequence[Candidate]]:
         measured = [record for record in bases if record.ok]

@@ -46,7 +46,7 @@ class Distilling:
         picks = self._kept(records)
         if picks is None:
             picks = self._chosen(records, slots)
-            texts = [each.to_json() for each in picks]
+            texts = [pick.to_json() for pick in picks]
             self.study.set_user_attr(PLAN, {**self._basis(records), "candidates": texts})
         return _missing(picks, records)
 
@@ -54,11 +54,11 @@ class Distilling:
         if not self.minutes:
             return []
         quality, others = None, []
-        for each in self.subject.requirements:
-            if quality is None and self.subject.metrics[each.metric].role == "quality":
-                quality = each
+        for requirement in self.subject.requirements:
+            if quality is None and self.subject.metrics[requirement.metric].role == "quality":
+                quality = requirement
             else:
-                others.append(each)
+                others.append(requirement)
         if quality is None:
             return []
         return to_distil(records, self.subject.objectives, quality, self.minutes, slots, others)

@@ -63,12 +63,12 @@ def solved_proposers(
 
     def forecast(base: Candidate, place: int) -> list[Candidate]:
         found = spread_evenly(space.forecasts, SECOND) if place else list(space.forecasts)
-        return [served(each, base) for each in dict.fromkeys((free, *found)) if not each.is_dense]
+        return [served(cut, base) for cut in dict.fromkeys((free, *found)) if not cut.is_dense]
 
     def ordered(found: Sequence[Candidate], records: Records) -> list[Candidate]:
-        alone = [each for each in found if each == served(free, each)]
-        path = [each for each in found if each not in alone]
-        holds = [satisfies(each, space.dense, records, objectives, requirements) for each in path]
+        alone = [c for c in found if c == served(free, c)]
+        path = [c for c in found if c not in alone]
+        holds = [satisfies(c, space.dense, records, objectives, requirements) for c in path]
         return [*alone, *(path[place] for place in by_bisection(holds))]
 
     forecasts = Crossed(
@@ -113,7 +113,7 @@ class Solved(Proposer):
         return self.predictor.space
 
     def waits(self, records: Records, under_way: Sequence[Candidate]) -> bool:
-        asked = any(each.id not in records for each in self._asked)
+        asked = any(c.id not in records for c in self._asked)
         return asked or self.forecasts.is_left(records)
 
     def propose(self, records: Records, under_way: Sequence[Candidate]) -> Sequence[Candidate]:
@@ -144,7 +144,7 @@ class Solved(Proposer):
     def _options(self, base: Candidate, records: Records, quality: Metric) -> Iterator[Option]:
         """Solved candidates in one runtime that are not measured yet."""
         dense = records.get(base.id)
-        cut = [each for each in self.predictor.cut(base, records) if not each.candidate.seconds]
+        cut = [r for r in self.predictor.cut(base, records) if not r.candidate.seconds]
         model = self.predictor.latency_model(base, records)
         if len(cut) < LEAST or model is None or dense is None or not dense.ok:
             return
@@ -164,11 +164,11 @@ def satisfies(
 ) -> bool | None:
     """Whether it may satisfy the requirements on quality; None: not measured, or none required."""
     quality, _ = quality_and_latency(objectives)
-    wanted = [each for each in requirements if quality and each.metric == quality.name]
-    found, reference = (records.get(each.id) for each in (candidate, dense))
+    wanted = [r for r in requirements if quality and r.metric == quality.name]
+    found, reference = (records.get(key.id) for key in (candidate, dense))
     if not wanted or found is None or reference is None or not (found.ok and reference.ok):
         return None
-    return all(each.may_hold(found.measurements, reference.measurements) for each in wanted)
+    return all(r.may_hold(found.measurements, reference.measurements) for r in wanted)
 
 
 def least_of_use(

@@ -37,7 +37,7 @@ def standard_proposers(
         Crossed(
             bases=lambda records: [space.dense, *alternatives(space)],
             choose=partial(fastest, objectives=objectives, requirements=requirements),
-            cross=lambda base, place: [served(each, base) for each in structures(space, place)],
+            cross=lambda base, place: [served(cut, base) for cut in structures(space, place)],
         ),
         Crossed(
             bases=partial(_served_kinds, space, objectives, requirements),
@@ -59,10 +59,10 @@ def best_servings(
 ) -> Sequence[Candidate]:
     """The uncompressed model in the best runtimes; empty until all runtimes are measured."""
     servings = [space.dense, *alternatives(space)]
-    if any(each.id not in records for each in servings):
+    if any(serving.id not in records for serving in servings):
         return ()
-    measured = [records[each.id] for each in servings if records[each.id].ok]
-    return [each.candidate for each in fastest(measured, objectives, requirements) or measured]
+    measured = [records[serving.id] for serving in servings if records[serving.id].ok]
+    return [record.candidate for record in fastest(measured, objectives, requirements) or measured]
 
 
 def alternatives(space: Space) -> list[Candidate]:
@@ -80,10 +80,10 @@ def structures(space: Space, place: int = 0) -> list[Candidate]:
         return list(space.forecasts)
     count = THINNED if alternatives(space) else None
     sizes = space.sizes().values()
-    thinned = (each if count is None else spread_evenly(each, count) for each in sizes)
+    thinned = (starts if count is None else spread_evenly(starts, count) for starts in sizes)
     free = space.completed(space.dense)  # changes that cost no quality, alone
     found = dict.fromkeys((free, *space.forecasts, *space.kinds, *chain(*thinned)))
-    return [each for each in found if not each.is_dense]
+    return [candidate for candidate in found if not candidate.is_dense]
 
 
 def served(structure: Candidate, base: Candidate) -> Candidate:
@@ -125,7 +125,7 @@ def fastest(
     fit = [
         record
         for record in nondominated_records(records, objectives)
-        if all(each.may_hold(record.measurements, dense.measurements) for each in requirements)
+        if all(r.may_hold(record.measurements, dense.measurements) for r in requirements)
     ]
     cost = next((m for m in objectives if m.role == "cost"), objectives[-1])
     return _best_two(fit or [dense], cost)

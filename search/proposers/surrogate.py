@@ -138,11 +138,11 @@ class _Quality:
 
     def predict(self, candidates: Sequence[Candidate]) -> tuple[Floats, Floats]:
         """(mean, standard deviation); NaN if unknown."""
-        found = [_features(self.predictor, each) for each in candidates]
-        known = [index for index, each in enumerate(found) if each is not None]
+        found = [_features(self.predictor, candidate) for candidate in candidates]
+        known = [index for index, features in enumerate(found) if features is not None]
         means, errors = np.full((2, len(candidates)), np.nan)
         if known:
-            rows = np.stack([each for each in found if each is not None])
+            rows = np.stack([features for features in found if features is not None])
             mean, error = self.process.predict(rows)
             means[known], errors[known] = mean + _mean_terms(rows) @ self.line, error
         return means, errors

@@ -214,7 +214,7 @@ def _satisfying(
 
 def _shortfall(row: pd.Series, dense: pd.Series, requirements: Sequence[Requirement]) -> float:
     """Infinite if a runtime cannot measure the metric."""
-    total = sum(each.shortfall(row[each.metric], dense[each.metric]) for each in requirements)
+    total = sum(r.shortfall(row[r.metric], dense[r.metric]) for r in requirements)
     return float("inf") if np.isnan(total) else float(total)
 
 
@@ -280,10 +280,10 @@ def _measurements(row: pd.Series, facts: RunFacts) -> dict[str, Measurement]:
 
 def _nearest(row: pd.Series, dense: pd.Series, requirements: Sequence[Requirement]) -> str:
     missed = [
-        f"{each.metric} {row[each.metric]:.4g} where {each.text} asks for "
-        f"{each.operator} {each.bound(dense[each.metric]):.4g}"
-        for each in requirements
-        if each.shortfall(row[each.metric], dense[each.metric]) > 0
+        f"{r.metric} {row[r.metric]:.4g} where {r.text} asks for "
+        f"{r.operator} {r.bound(dense[r.metric]):.4g}"
+        for r in requirements
+        if r.shortfall(row[r.metric], dense[r.metric]) > 0
     ]
     return (
         f"no point satisfies the requirement. Nearest: trial {row['trial']}, {'; '.join(missed)}."

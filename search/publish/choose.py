@@ -62,7 +62,7 @@ def by_importance(
     others.sort(key=lambda record: record.measurements[cost.name].value)
 
     def fits(record: TrialRecord) -> bool:
-        return all(each.holds(record.measurements, dense.measurements) for each in requirements)
+        return all(r.holds(record.measurements, dense.measurements) for r in requirements)
 
     fit = [record for record in others if fits(record)]
     cut = [record for record in fit if record.candidate not in alternatives]

@@ -70,7 +70,7 @@ def confirm(
     if seed is not None:
         others = [others[i] for i in np.random.default_rng(seed).permutation(len(others))]
     settled = {key for key, record in confirmed.items() if not record.disturbed}
-    missing = [each for each in (dense, *others) if each.candidate.id not in settled]
+    missing = [record for record in (dense, *others) if record.candidate.id not in settled]
     progress(WHAT, len(records) - len(missing), len(records))
     if not missing:
         return confirmed

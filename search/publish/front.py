@@ -76,7 +76,7 @@ def _standing(
 def _is_unsure(record: TrialRecord, objectives: Sequence[Metric]) -> bool:
     """Whether one of its objectives was timed while other work ran."""
     found = (record.measurements.get(metric.name) for metric in objectives)
-    return any(each is not None and each.disturbed for each in found)
+    return any(measured is not None and measured.disturbed for measured in found)
 
 
 def _role(

@@ -25,7 +25,7 @@ def answer(folder: Path) -> str:
 def sentence(found: Best) -> str:
     """`Fastest with accuracy >= dense - 0.01: trial 6, 27 of 72 heads, 1.27x (...), 11.8 ms.`"""
     required = map(Requirement.parse, found.facts.requirements)
-    asked = " and ".join(each.phrase for each in required) or "any quality"
+    asked = " and ".join(requirement.phrase for requirement in required) or "any quality"
     time = found.metrics[found.facts.timing]
     parts = (
         f"trial {found.trial}",

@@ -43,11 +43,11 @@ def room_on(*places: Path) -> Iterator[None]:
 
 def is_full(error: BaseException, *places: Path) -> bool:
     """Whether an error, or one of its causes, is about a full disk."""
-    said = [str(each).lower() for each in _chain(error)]
-    if any(getattr(each, "errno", None) in NUMBERS for each in _chain(error)):
+    said = [str(link).lower() for link in _chain(error)]
+    if any(getattr(link, "errno", None) in NUMBERS for link in _chain(error)):
         return True
     return any(map(says_full, said)) or (
-        any(PERHAPS in each for each in said)
+        any(PERHAPS in text for text in said)
         and any(_free(place) < NEARLY_NOTHING for place in places)
     )
 
@@ -68,9 +68,9 @@ def _chain(error: BaseException) -> Iterator[BaseException]:
 
 def _full_place(error: BaseException, places: tuple[Path, ...]) -> Path:
     """The file that an error names, or else the place with the least room."""
-    for each in _chain(error):
-        if isinstance(each, OSError) and each.errno in NUMBERS and isinstance(each.filename, str):
-            return Path(each.filename)
+    for link in _chain(error):
+        if isinstance(link, OSError) and link.errno in NUMBERS and isinstance(link.filename, str):
+            return Path(link.filename)
     return min((*places, _temporary()), key=_free)
 
 

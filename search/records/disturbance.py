@@ -22,7 +22,7 @@ ENDING = "_disturbed"
 def is_disturbed(row: pd.Series[Any], names: Iterable[str]) -> bool:
     """Whether one of these metrics was timed while other work ran."""
     found = (row.get(f"{name}{ENDING}") for name in names)
-    return any(isinstance(each, bool | np.bool_) and bool(each) for each in found)
+    return any(isinstance(flag, bool | np.bool_) and bool(flag) for flag in found)
 
 
 def undisturbed(rows: pd.DataFrame, names: Iterable[str]) -> pd.DataFrame:

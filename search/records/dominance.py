@@ -82,7 +82,7 @@ class Standing:
 
 def _points(values: Values, lows: Values, highs: Values, directions: Sequence[Direction]) -> Values:
     """Points with intervals, to be minimised: (points, (cost, best, worst), objectives)."""
-    costs, low, high = (as_costs(each, directions) for each in (values, lows, highs))
+    costs, low, high = (as_costs(numbers, directions) for numbers in (values, lows, highs))
     return np.stack((costs, np.minimum(low, high), np.maximum(low, high)), axis=1)
 
 

@@ -70,7 +70,7 @@ class RunFacts:
     def from_dict(cls, data: Mapping[str, Any]) -> RunFacts:
         """Raises MALFORMED if a key is missing or has the wrong type."""
         _Described.model_validate(dict(data))
-        metrics = {n: {**_default_role(n, each), **each} for n, each in data["metrics"].items()}
+        metrics = {n: {**_default_role(n, m), **m} for n, m in data["metrics"].items()}
         facts = _ADAPTER.validate_python({**data, "metrics": metrics})
         if len(facts.objectives) < 2:
             raise ValueError("it has fewer than two objectives")

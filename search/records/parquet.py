@@ -60,7 +60,7 @@ class TrialsFile:
             self._throttle.catch_up()
 
     def _write(self, records: Sequence[TrialRecord]) -> None:
-        rows = [row(each, *self._columns) for each in self._cursor.advance(records)]
+        rows = [row(record, *self._columns) for record in self._cursor.advance(records)]
         added = pa.Table.from_pylist(rows, self._table.schema)
         whole = pa.concat_tables([self._table, added]).combine_chunks()
         self._table = whole.sort_by("trial")

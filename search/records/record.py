@@ -56,7 +56,7 @@ class TrialRecord:
     def values(self, names: Sequence[str]) -> list[float]:
         """The values of these metrics; NaN if not measured."""
         found = (self.measurements.get(name) for name in names)
-        return [float("nan") if each is None else each.value for each in found]
+        return [float("nan") if measured is None else measured.value for measured in found]
 
     def to_json(self) -> str:
         return json.dumps(
@@ -212,7 +212,7 @@ def row(
         "message": result.message,
     }
     for phase in Phase:
-        span = next((each for each in result.spans if each.phase is phase), None)
+        span = next((span for span in result.spans if span.phase is phase), None)
         cells |= {span_column(phase, key): span and getattr(span, key) for key in SPAN}
     for name in metrics:
         measured = record.measurements.get(name)

@@ -96,7 +96,7 @@ class RunFolder:
             # Left by a first run that was killed before it wrote the study.
             stem = self.storage.name
             ours = {".lock", self.machine.name, stem, f"{stem}-wal", f"{stem}-shm", "evidence.json"}
-            names = {each.name for each in self.path.iterdir() if each.suffix != ".part"}
+            names = {path.name for path in self.path.iterdir() if path.suffix != ".part"}
             if not self.exists and names - ours:
                 raise RunError(f"{self.path} holds other files: choose another --out.")
 

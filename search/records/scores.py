@@ -54,12 +54,12 @@ class Scores:
     def take(self, record: TrialRecord, split: SplitName) -> TrialRecord:
         """The record without its scores; they are written with the next part, or by `keep`."""
         found = {n: record.measurements[n] for n in self._metrics if n in record.measurements}
-        scored = {name: each for name, each in found.items() if each.samples}
+        scored = {name: m for name, m in found.items() if m.samples}
         if not scored:
             return record
         identity = {"trial": record.trial, "candidate_id": record.candidate.id, "split": split}
         self._rows += [
-            {**identity, "metric": name, "scores": each.samples} for name, each in scored.items()
+            {**identity, "metric": name, "scores": m.samples} for name, m in scored.items()
         ]
         self._records += 1
         if self._records >= PART:
@@ -109,7 +109,7 @@ def _number(part: Path) -> int:
 
 def _with_samples(record: TrialRecord, samples: Mapping[str, tuple[float, ...]]) -> TrialRecord:
     measurements = {
-        name: replace(each, samples=samples[name]) if name in samples else each
-        for name, each in record.measurements.items()
+        name: replace(m, samples=samples[name]) if name in samples else m
+        for name, m in record.measurements.items()
     }
     return replace(record, result=replace(record.result, measurements=measurements))

@@ -144,7 +144,7 @@ def _catalogue_cell(value: Any) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, Mapping):
-        parts = (f"{key} {_catalogue_cell(each)}" for key, each in value.items())
+        parts = (f"{key} {_catalogue_cell(item)}" for key, item in value.items())
         return ", ".join(parts) or "-"
     text = "/".join(map(str, value)) if isinstance(value, list) else str(value)
     return escape(text)  # `paretoformer[onnx]` is not markup

@@ -73,7 +73,7 @@ class Display:
         self._tenths = Tenths()
         self._best: Table | None = None
         self._waiting = ""
-        self._waiting_since = self._waiting_told = 0.0
+        self._waiting_since = self._last_notice = 0.0
         live = self.console.is_terminal and not quiet
         self._live = Live(console=self.console, refresh_per_second=REFRESHES) if live else None
 
@@ -121,13 +121,13 @@ class Display:
         before, self._waiting = self._waiting, text
         if text and not before:
             self._waiting_since = time.monotonic()
-            self._waiting_told = -math.inf
+            self._last_notice = -math.inf
         if before and not text:
             self.note(f"Waited {time.monotonic() - self._waiting_since:.0f} s for a quiet machine.")
         if self._live:
             self._refresh()
-        elif text and time.monotonic() - self._waiting_told > WAITING_SECONDS:
-            self._waiting_told = time.monotonic()
+        elif text and time.monotonic() - self._last_notice > WAITING_SECONDS:
+            self._last_notice = time.monotonic()
             self.note(text[:1].upper() + text[1:])
 
     @contextmanager

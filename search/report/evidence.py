@@ -86,8 +86,8 @@ def overlaps(evaluations: pd.DataFrame) -> int:
     for index, timing in evaluations[evaluations["phase"] == "timing"].iterrows():
         other = evaluations.drop(index)
         other = other[other["host"] == timing["host"]]
-        beside = (other["started"] < timing["ended"]) & (timing["started"] < other["ended"])
-        found += int(beside.sum())
+        concurrent = (other["started"] < timing["ended"]) & (timing["started"] < other["ended"])
+        found += int(concurrent.sum())
     return found
 
 
@@ -147,7 +147,7 @@ def contributions(trials: pd.DataFrame, facts: RunFacts) -> list[Contribution]:
     least = np.nanmin(values, axis=0)
     span = np.nanmax(values, axis=0) - least
     scaled = (values - least) / np.where(span > 0, span, 1)
-    reference = np.array([0.0 if each == "maximize" else 1.0 for each in directions])
+    reference = np.array([0.0 if direction == "maximize" else 1.0 for direction in directions])
 
     def volume(keep: np.ndarray) -> float:
         chosen = scaled[keep]
@@ -156,7 +156,7 @@ def contributions(trials: pd.DataFrame, facts: RunFacts) -> list[Contribution]:
     used = [Candidate.from_json(text).techniques for text in done["candidate"]]
     whole = volume(np.ones(len(done), dtype=bool)) or 1.0
     found = []
-    for name in dict.fromkeys(each for names in used for each in names):
+    for name in dict.fromkeys(name for names in used for name in names):
         uses = np.array([name in names for names in used])
         found.append(Contribution(name, int(uses.sum()), volume(~uses) / whole))
     return found

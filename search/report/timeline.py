@@ -36,7 +36,7 @@ def jobs(searched: pd.DataFrame, front: pd.DataFrame) -> pd.DataFrame:
     Empty if the run kept no times.
     """
     parts = {"search": timeline(searched), "confirmation": timeline(front)}
-    found = [each.assign(part=name) for name, each in parts.items() if len(each)]
+    found = [rows.assign(part=name) for name, rows in parts.items() if len(rows)]
     return _without_pauses(pd.concat(found, ignore_index=True)) if found else pd.DataFrame()
 
 

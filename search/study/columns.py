@@ -107,13 +107,13 @@ def _first_pair(names: Sequence[str]) -> tuple[str, str] | None:
 
 
 def _text(path: str, names: Sequence[str], label: str | None) -> str:
-    left = [each for each in _content(names) if each.lower() not in LABELS and each != label]
+    left = [name for name in _content(names) if name.lower() not in LABELS and name != label]
     return _known(names, TEXTS) or _only(left) or _unclear(path, names, "text")
 
 
 def _label(path: str, names: Sequence[str], texts: Iterable[str]) -> str:
     """Empty if there is no other column: then the dense model's answers are the labels."""
-    left = [each for each in _content(names) if each not in texts]
+    left = [name for name in _content(names) if name not in texts]
     if not left:
         return ""
     return _known(left, LABELS) or _only(left) or _unclear(path, names, "label")
@@ -125,7 +125,7 @@ def _content(names: Sequence[str]) -> list[str]:
 
 def _known(names: Sequence[str], usual: Sequence[str]) -> str:
     by_name = {name.lower(): name for name in names}
-    return next((by_name[each] for each in usual if each in by_name), "")
+    return next((by_name[name] for name in usual if name in by_name), "")
 
 
 def _only(names: Sequence[str]) -> str:

@@ -357,12 +357,12 @@ def check_varies(spec: Spec) -> None:
 def _check_texts(value: Any, key: str = "") -> None:
     """Raises ValueError, naming the key, if a text has a NUL, which paths and names cannot have."""
     if isinstance(value, dict):
-        for name, each in value.items():
+        for name, item in value.items():
             _check_texts(name, key or "a key")
-            _check_texts(each, f"{key}.{name}" if key else name)
+            _check_texts(item, f"{key}.{name}" if key else name)
     elif isinstance(value, list):
-        for each in value:
-            _check_texts(each, key)
+        for item in value:
+            _check_texts(item, key)
     elif isinstance(value, str) and "\0" in value:
         raise ValueError(f"`{key}` holds a NUL character, {value!r}")
 
@@ -377,7 +377,7 @@ def _read(path: Path) -> str:
 def _first(error: ValidationError) -> str:
     """The first error in one line, and the number of others."""
     errors = error.errors()
-    worst = next((each for each in errors if each["type"] == "extra_forbidden"), errors[0])
+    worst = next((fault for fault in errors if fault["type"] == "extra_forbidden"), errors[0])
     where = [str(part) for part in worst["loc"] if not str(part).startswith("literal[")]
     key = ".".join(where)
     if worst["type"] == "extra_forbidden":

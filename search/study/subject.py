@@ -95,7 +95,7 @@ class Subject:
     def requirements(self) -> tuple[Requirement, ...]:
         """Requirements on an answer: the study's, and the defaults unless the study requires some
         quality itself."""
-        asked = [each for each in self.required if self.metrics[each.metric].role == "quality"]
+        asked = [r for r in self.required if self.metrics[r.metric].role == "quality"]
         default = [] if asked else [self.metrics[name].requirement for name in self.reported]
         return (*map(Requirement.parse, filter(None, default)), *self.required)
 
@@ -104,7 +104,7 @@ class Subject:
         """The metrics that a confirmation measures: of the likeness to dense, which only steers the
         search, just the objectives and reported ones."""
         asked = {metric.name for metric in self.objectives} | set(self.reported)
-        asked |= {each.metric for each in self.required}
+        asked |= {r.metric for r in self.required}
         return [n for n, metric in self.metrics.items() if n in asked or not metric.likeness]
 
     @property
@@ -196,7 +196,7 @@ def _loaded(spec: Spec, progress: Progress) -> Subject:
     workload = task.encode(splits.examples, tokenizer, model.config, target)
     _check_vocabulary(workload, model)
     remarks = (*splits.remarks, *unused, *workload.remarks)
-    asked = {*(metric.name for metric in objectives), *(each.metric for each in required)}
+    asked = {*(metric.name for metric in objectives), *(r.metric for r in required)}
     metrics = available(task, target, labelled=task.labelled(source.label), asked=asked)
     return Subject(task, target, model, workload, metrics, objectives, required, remarks)
 
@@ -229,9 +229,9 @@ def _model(spec: Spec, task: Task, progress: Progress) -> tuple[str, Any, int]:
 
 def _stop_at(remarks: Iterable[Remark]) -> None:
     """Raises StudyError at the first doubt."""
-    for each in remarks:
-        if each.doubt:
-            raise StudyError(f"{each.text} (To continue anyway: data.check = false.)")
+    for remark in remarks:
+        if remark.doubt:
+            raise StudyError(f"{remark.text} (To continue anyway: data.check = false.)")
 
 
 def load_dense(spec: Spec) -> nn.Module:
@@ -263,8 +263,8 @@ def _required(spec: Spec, task: Task, target: Target) -> tuple[Requirement, ...]
         found = tuple(map(Requirement.parse, spec.search.require))
     except UserError as error:
         raise StudyError(f"search.require: {error}") from None
-    for each in found:
-        _metric(each.metric, "required metric", spec, task, target)
+    for requirement in found:
+        _metric(requirement.metric, "required metric", spec, task, target)
     return found
 
 

@@ -116,7 +116,7 @@ def _toml(given: Mapping[str, Mapping[str, Any]]) -> str:
     """Only the given keys."""
     lines = []
     for name, section in given.items():
-        lines += [f"[{name}]", *(f"{key} = {_value(each)}" for key, each in section.items())]
+        lines += [f"[{name}]", *(f"{key} = {_value(item)}" for key, item in section.items())]
     return "\n".join(lines)
 
 
@@ -125,7 +125,7 @@ def _keys(
 ) -> Iterator[str]:
     """The lines of a section's keys, without subsections; given ones first."""
     fields = type(section).model_fields
-    for key in sorted(fields, key=lambda each: each not in given):
+    for key in sorted(fields, key=lambda key: key not in given):
         default = getattr(section, key)
         if key in given:
             yield from _line(f"{key} = {_value(given[key])}", fields[key])
@@ -182,7 +182,7 @@ def _data(columns: Columns, head: Head | None, encoding: str, form: Form) -> dic
     """Columns, and as many examples as a small file allows."""
     names = {"text": columns.text, "text_pair": columns.text_pair, "label": columns.label}
     unused = ("text_pair", "label") if form == "passage" else ("text_pair",)
-    shown = {key: each for key, each in names.items() if each or key not in unused}
+    shown = {key: name for key, name in names.items() if name or key not in unused}
     if form == "image":
         column = shown.pop("text")
         known = head is not None or column != DataSource.model_fields["text"].default
@@ -192,7 +192,7 @@ def _data(columns: Columns, head: Head | None, encoding: str, form: Form) -> dic
     keys = ("search_examples", "confirm_examples")
     wanted = {key: int(DataSource.model_fields[key].default) for key in keys}
     share = head.rows / (SPARE * sum(wanted.values())) if head else 1.0
-    return shown | {key: max(1, int(min(1.0, share) * each)) for key, each in wanted.items()}
+    return shown | {key: max(1, int(min(1.0, share) * count)) for key, count in wanted.items()}
 
 
 def _target(model: str, task: Task) -> dict[str, Any]:
