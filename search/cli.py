@@ -365,7 +365,6 @@ def _show_warning(message: Warning | str, *where: Any, **more: Any) -> None:
 
 
 def _fail(message: str, status: int) -> int:
-    """One line on stderr."""
     line = " ".join(message.split())
     typer.echo(line if line.startswith("Interrupted") else f"paretoformer: {line}", err=True)
     return status

@@ -111,7 +111,6 @@ class Search:
 
     @property
     def known(self) -> Records:
-        """Candidate id -> its record."""
         return self._records
 
     @property
@@ -254,7 +253,6 @@ class Search:
 
 
 def stored_records(study: optuna.Study) -> list[TrialRecord]:
-    """The records in a study's storage, by trial."""
     return [
         TrialRecord.from_json(trial.user_attrs[RECORD])
         for trial in study.get_trials(deepcopy=False)

@@ -34,7 +34,6 @@ class Session:
 
     @property
     def alternatives(self) -> Collection[Candidate]:
-        """The uncompressed model in the study's other runtimes."""
         return alternatives(self.prepared.space)
 
     @property

@@ -57,7 +57,6 @@ class ArtifactFolder:
         return self._path / candidate.id
 
     def drop(self, candidates: Iterable[Candidate]) -> None:
-        """Remove what was built for these candidates."""
         for candidate in candidates:
             shutil.rmtree(self.folder(candidate), ignore_errors=True)
             shutil.rmtree(workspace(self._path, candidate), ignore_errors=True)

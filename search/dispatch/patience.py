@@ -24,7 +24,6 @@ class Patience:
 
     @property
     def seconds(self) -> float:
-        """For the next timing."""
         return self.full * SHARE**self.in_vain
 
     def learn(self, result: Result) -> None:

@@ -197,7 +197,6 @@ class RayDispatcher(Dispatcher):
         return [slot for slot in self._slots if slot.task is not None]
 
     def _ready(self, references: list[Any]) -> list[Any]:
-        """The references that are done."""
         ready, _ = self._ray.wait(references, num_returns=len(references), timeout=0)
         return list(ready)
 
@@ -269,7 +268,6 @@ class RayDispatcher(Dispatcher):
         return True
 
     def _alive(self) -> set[str]:
-        """Ids of the nodes that are alive."""
         return {node["NodeID"] for node in self._ray.nodes() if node["Alive"]}
 
     def _retire(self, node: str) -> None:

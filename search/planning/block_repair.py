@@ -117,7 +117,6 @@ class BlockRepairs:
 
     @property
     def nbytes(self) -> int:
-        """Size of the sums."""
         return sum(sums.nbytes for pair in self.sums.values() for sums in pair)
 
     def repair(self, model: nn.Module, candidate: Candidate) -> None:

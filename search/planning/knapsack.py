@@ -75,7 +75,6 @@ class KnapsackProblem:
 
     @property
     def weights(self) -> Floats:
-        """The coefficients, or ones."""
         shape = (self.layers, len(self.blocks) + 1)
         return np.ones(shape) if self.coefficients is None else self.coefficients
 

@@ -97,7 +97,6 @@ def _served_kinds(
     requirements: Sequence[Requirement],
     records: Records,
 ) -> Sequence[Candidate]:
-    """The kinds, in the best runtime."""
     if not space.kinds:
         return ()
     bases = best_servings(space, objectives, requirements, records)[:1]

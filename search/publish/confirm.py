@@ -31,7 +31,6 @@ versions stored the scores of single examples there, too."""
 
 
 def confirmed_ids(study: optuna.Study) -> list[str]:
-    """Ids of the candidates that are confirmed so far."""
     return [key.removeprefix(CONFIRMED) for key in study.user_attrs if key.startswith(CONFIRMED)]
 
 

@@ -57,7 +57,6 @@ def says_full(text: str) -> bool:
 
 
 def _chain(error: BaseException) -> Iterator[BaseException]:
-    """The error and its causes."""
     seen: set[int] = set()
     left: BaseException | None = error
     while left is not None and id(left) not in seen:

@@ -33,7 +33,6 @@ def undisturbed(rows: pd.DataFrame, names: Iterable[str]) -> pd.DataFrame:
 
 
 def mark(row: pd.Series[Any], name: str) -> str:
-    """The mark after a metric's number."""
     return f" {MARK}" if is_disturbed(row, [name]) else ""
 
 

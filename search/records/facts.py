@@ -80,7 +80,6 @@ class RunFacts:
         return facts
 
     def named(self, role: str) -> list[str]:
-        """The metrics with this role, in the order of the files."""
         return [name for name, metric in self.metrics.items() if metric.role == role]
 
     @property

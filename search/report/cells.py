@@ -131,7 +131,6 @@ def cells(candidate: Candidate) -> dict[str, str]:
 
 
 def catalogue_table(title: str, rows: Sequence[Mapping[str, Any]]) -> Table:
-    """An axis's catalogue, one row per entry."""
     table = Table(box=SIMPLE_HEAD, title=title, title_justify="left")
     for column in rows[0]:
         table.add_column(column, no_wrap=column == "name")

@@ -41,7 +41,6 @@ class LayerRow:
 
 
 def layer_rows(candidate: Candidate) -> list[LayerRow]:
-    """One row per layer, from the cells of every axis."""
     columns = [axis.layer_cells(candidate[axis.name]) for axis in axes()]
     return [
         LayerRow(

@@ -108,7 +108,6 @@ def _write(folder: RunFolder) -> Path:
 
 
 def _point(row: pd.Series, dense: pd.Series, facts: RunFacts, folder: RunFolder) -> dict[str, Any]:
-    """One row of the front, for the page."""
     candidate = Candidate.from_json(row["candidate"])
     kept = folder.models / candidate.id
     times, _, interval = speedup(row, facts).partition(" ")

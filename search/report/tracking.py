@@ -103,7 +103,6 @@ class Tracker:
 
 
 def _metrics(row: pd.Series[Any], facts: RunFacts) -> Iterator[tuple[str, float]]:
-    """Measured values with the ends of their intervals."""
     for name in (*facts.metrics, "speedup"):
         for end in ("", "_low", "_high"):
             value = row.get(f"{name}{end}")

@@ -82,7 +82,6 @@ class Budget:
         return self.spent >= 60 * self.minutes
 
     def keep(self) -> None:
-        """Store the time spent."""
         if math.isfinite(self.minutes):
             self.study.set_user_attr(SPENT, self.spent)
 

@@ -400,7 +400,6 @@ def _short(value: Any) -> str:
 
 
 def _keys(path: list[str]) -> list[str]:
-    """The known keys of a section."""
     model: type[BaseModel] = Spec
     for part in path:
         annotation = model.model_fields[part].annotation

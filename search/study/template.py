@@ -113,7 +113,6 @@ def study_text(given: Mapping[str, Mapping[str, Any]], source: Path) -> str:
 
 
 def _toml(given: Mapping[str, Mapping[str, Any]]) -> str:
-    """Only the given keys."""
     lines = []
     for name, section in given.items():
         lines += [f"[{name}]", *(f"{key} = {_value(item)}" for key, item in section.items())]
