@@ -39,7 +39,7 @@ from paretoformer.search.planning.screener import Screener
 from paretoformer.search.study.spec import load_spec
 from paretoformer.search.study.subject import Subject, load_subject
 from paretoformer.spaces.axes import axis_of
-from paretoformer.spaces.axes.block_options import Block
+from paretoformer.spaces.axes.block_options import BlockKind
 from paretoformer.spaces.axes.evidence import Evidence, Shape
 from paretoformer.spaces.axes.head_mask import HeadMask
 from paretoformer.spaces.axes.neuron_mask import NeuronMask
@@ -298,7 +298,7 @@ def problems(here: Subject, encoder: Encoder, teacher: Teacher) -> dict[str, Kna
     return {"sums": plain, "corrected": corrected}
 
 
-def _costs(block: Block, dense: Candidate, encoder: Encoder) -> Any:
+def _costs(block: BlockKind, dense: Candidate, encoder: Encoder) -> Any:
     """FLOPs instead of milliseconds."""
     whole = encoder.dense_flops / encoder.layers
     return block.costs(

@@ -22,7 +22,7 @@ from paretoformer.evaluators.common.target import Target
 from paretoformer.evaluators.data.workload import Workload
 from paretoformer.evaluators.timing.clocks import synchronizer
 from paretoformer.evaluators.timing.intervals import USUAL
-from paretoformer.spaces.axes.block_options import Block, Costs
+from paretoformer.spaces.axes.block_options import BlockKind, Costs
 from paretoformer.spaces.build import build
 from paretoformer.spaces.candidate import Candidate
 from paretoformer.spaces.models.families import blocks_of, shape_of
@@ -61,7 +61,7 @@ def block_costs(
     model: nn.Module,
     workload: Workload,
     target: Target,
-    blocks: Mapping[str, Block],
+    blocks: Mapping[str, BlockKind],
     free: Candidate | None = None,
     progress: Progress = silent,
     seconds: float = SECONDS,

@@ -24,7 +24,7 @@ from torch import nn
 from paretoformer.evaluators.common.progress import Progress, silent
 from paretoformer.search.planning.screen import EXAMPLES
 from paretoformer.search.planning.screener import Screener
-from paretoformer.spaces.axes.block_options import Block, Costs, Damage
+from paretoformer.spaces.axes.block_options import BlockKind, Costs, Damage
 from paretoformer.spaces.candidate import Candidate
 from paretoformer.spaces.common.atomic import atomic_file
 from paretoformer.spaces.models.families import shape_of
@@ -37,7 +37,7 @@ LAYER = "layer"
 """Name of the row for the removal of a whole layer."""
 
 
-TimedBlocks = Mapping[str, tuple[Block, Costs]]
+TimedBlocks = Mapping[str, tuple[BlockKind, Costs]]
 """Name -> a block of every layer, and the costs of its options."""
 
 

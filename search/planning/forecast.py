@@ -39,7 +39,7 @@ from paretoformer.search.study.budget import is_short
 from paretoformer.search.study.spec import Spec
 from paretoformer.search.study.subject import Subject
 from paretoformer.spaces.axes.axis import Stage
-from paretoformer.spaces.axes.block_options import Block
+from paretoformer.spaces.axes.block_options import BlockKind
 from paretoformer.spaces.axes.evidence import Evidence
 from paretoformer.spaces.candidate import Candidate
 from paretoformer.spaces.space import Space
@@ -84,7 +84,7 @@ class Forecaster:
         except TooLate:
             return Plan(evidence, kinds=kinds_of(space), notes=(TOO_LATE,))
 
-    def _solved(self, evidence: Evidence, blocks: Mapping[str, Block]) -> Plan:
+    def _solved(self, evidence: Evidence, blocks: Mapping[str, BlockKind]) -> Plan:
         space = study_space(self.spec, evidence, solved=True)
         costs = self._costs(space, blocks)
         timed = {name: (block, costs.blocks[name]) for name, block in blocks.items()}
@@ -108,7 +108,7 @@ class Forecaster:
             tuple(filter(None, (_slower(timed), _alone(screener.trouble)))),
         )
 
-    def _costs(self, space: Space, blocks: Mapping[str, Block]) -> ForwardCosts:
+    def _costs(self, space: Space, blocks: Mapping[str, BlockKind]) -> ForwardCosts:
         """Costs, timed with as many threads as trials."""
         subject = self.subject
         of_all = space.completed(space.dense).of_stage(Stage.RECOVERY)

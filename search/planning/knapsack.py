@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from paretoformer.spaces.axes.block_options import Block, Costs, Damage
+from paretoformer.spaces.axes.block_options import BlockKind, Costs, Damage
 from paretoformer.spaces.axes.evidence import Shape
 from paretoformer.spaces.candidate import Candidate
 from paretoformer.spaces.common.arrays import Floats
@@ -31,7 +31,7 @@ LEVELS = (0.005, 1.0)
 class BlockOptions:
     """One block of every layer. damage: (layers, options) nats. costs: (options,) milliseconds."""
 
-    block: Block
+    block: BlockKind
     damage: Damage
     costs: Costs
 
@@ -177,7 +177,7 @@ class KnapsackProblem:
         }
 
     @classmethod
-    def from_dict(cls, data: Any, shape: Shape, blocks: Mapping[str, Block]) -> KnapsackProblem:
+    def from_dict(cls, data: Any, shape: Shape, blocks: Mapping[str, BlockKind]) -> KnapsackProblem:
         """Raises KeyError, TypeError or ValueError if `data` is not from `to_dict`."""
         options = (
             BlockOptions(block, _floats(entry["damage"]), _floats(entry["costs"]))

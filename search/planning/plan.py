@@ -17,7 +17,7 @@ from paretoformer.search.planning.knapsack import KnapsackProblem
 from paretoformer.search.study.spec import Spec
 from paretoformer.spaces.axes import axes
 from paretoformer.spaces.axes.axis import Stage
-from paretoformer.spaces.axes.block_options import Block
+from paretoformer.spaces.axes.block_options import BlockKind
 from paretoformer.spaces.axes.domain import Domain, Fixed
 from paretoformer.spaces.axes.evidence import Evidence, Shape
 from paretoformer.spaces.candidate import Candidate
@@ -69,9 +69,9 @@ def domains_of(evidence: Evidence, settings: Mapping[str, Any]) -> dict[str, Dom
     }
 
 
-def blocks_of_axes(evidence: Evidence) -> dict[str, Block]:
+def blocks_of_axes(evidence: Evidence) -> dict[str, BlockKind]:
     """The parts of a layer that a study may change, by name."""
-    found: Mapping[str, Block] = {}
+    found: Mapping[str, BlockKind] = {}
     for axis in axes():
         if axis.name in evidence.facts:
             found = axis.blocks(evidence.facts[axis.name], evidence.shape, found)

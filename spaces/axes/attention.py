@@ -16,7 +16,7 @@ from paretoformer.spaces.axes.evidence import Circumstances, Context, Facts, Jso
 from paretoformer.spaces.common.attention_choice import FULL, AttentionChoice
 
 if TYPE_CHECKING:
-    from paretoformer.spaces.axes.block_options import Block
+    from paretoformer.spaces.axes.block_options import BlockKind
     from paretoformer.spaces.runtimes import Tools
 
 Choices = tuple[AttentionChoice, ...]
@@ -134,8 +134,8 @@ class LayerAttention(Axis[Choices]):
         return ChoicePerLayer(facts.choices, shape.layers)
 
     def blocks(
-        self, facts: AttentionFacts, shape: Shape, before: Mapping[str, Block]
-    ) -> Mapping[str, Block]:
+        self, facts: AttentionFacts, shape: Shape, before: Mapping[str, BlockKind]
+    ) -> Mapping[str, BlockKind]:
         """Mechanisms, with every number of heads that there is already."""
         from paretoformer.spaces.axes.attention_options import ATTENTION, AttentionBlock
 

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from paretoformer.spaces.axes.block_options import (
-    Block,
+    BlockKind,
     Costs,
     Damage,
     Values,
@@ -27,7 +27,7 @@ MEASURED = (1 / 8, 1 / 4, 1 / 2, 3 / 4)
 
 
 @dataclass(frozen=True)
-class AttentionBlock(Block):
+class AttentionBlock(BlockKind):
     """Option (mechanism, heads kept) is number `mechanism * (heads + 1) + kept`.
 
     choices: the mechanisms, `full` first. scores: (layers, heads), larger matters more; compared

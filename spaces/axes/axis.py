@@ -25,7 +25,7 @@ from paretoformer.spaces.common.registry import Registry
 if TYPE_CHECKING:
     from torch import nn
 
-    from paretoformer.spaces.axes.block_options import Block
+    from paretoformer.spaces.axes.block_options import BlockKind
     from paretoformer.spaces.recovery.repair_report import Recovered
     from paretoformer.spaces.runtimes import Runnable, Tools
 
@@ -173,7 +173,9 @@ class AxisSurvey(ABC, Generic[V]):
     def domain(self, setting: Any, facts: Any, shape: Shape) -> Domain[V]:
         """The values to choose from. A study that began before the axis existed does not ask."""
 
-    def blocks(self, facts: Any, shape: Shape, before: Mapping[str, Block]) -> Mapping[str, Block]:
+    def blocks(
+        self, facts: Any, shape: Shape, before: Mapping[str, BlockKind]
+    ) -> Mapping[str, BlockKind]:
         """Part of a layer -> the options of it from which candidates are solved.
 
         before: those of the axes in front of this one, which it may extend.

@@ -18,7 +18,7 @@ Costs = npt.NDArray[np.float64]
 Damage = npt.NDArray[np.float64]
 
 
-class Block(ABC):
+class BlockKind(ABC):
     """One kind of block: attention, or feed-forward. An option may be taken in any layer."""
 
     @property

@@ -11,7 +11,14 @@ import numpy as np
 import numpy.typing as npt
 
 from paretoformer.spaces.axes.axis import Axis, Built, Cell, Stage, Values, register
-from paretoformer.spaces.axes.block_options import Block, Costs, Damage, between, normalised, rising
+from paretoformer.spaces.axes.block_options import (
+    BlockKind,
+    Costs,
+    Damage,
+    between,
+    normalised,
+    rising,
+)
 from paretoformer.spaces.axes.domain import Domain, Fixed, IntegerDomain
 from paretoformer.spaces.axes.evidence import Context, Facts, Json, Probe, Shape
 from paretoformer.spaces.axes.neuron_mask import ALL, NeuronMask, NeuronScores
@@ -94,8 +101,8 @@ class FeedForward(Axis[NeuronMask]):
         return RankedNeurons.of(np.asarray(facts.removed))
 
     def blocks(
-        self, facts: NeuronFacts, shape: Shape, before: Mapping[str, Block]
-    ) -> Mapping[str, Block]:
+        self, facts: NeuronFacts, shape: Shape, before: Mapping[str, BlockKind]
+    ) -> Mapping[str, BlockKind]:
         if facts.removed is None:
             return before
         return {**before, self.name: NeuronBlock.of(np.asarray(facts.removed))}
@@ -187,7 +194,7 @@ def global_counts(scores: NeuronScores, share: float) -> npt.NDArray[np.int64]:
 
 
 @dataclass(frozen=True)
-class NeuronBlock(Block):
+class NeuronBlock(BlockKind):
     """The feed-forward block: option k keeps the `widths[k]` most important neurons."""
 
     scores: NeuronScores

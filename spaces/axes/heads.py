@@ -16,7 +16,7 @@ from paretoformer.spaces.axes.head_mask import HeadMask, Scores
 from paretoformer.spaces.common.attention_choice import FULL
 
 if TYPE_CHECKING:
-    from paretoformer.spaces.axes.block_options import Block
+    from paretoformer.spaces.axes.block_options import BlockKind
     from paretoformer.spaces.runtimes import Tools
 
 STEPS = 8
@@ -92,8 +92,8 @@ class Heads(Axis[HeadMask]):
         return HeadBits(facts.scores) if setting == "mask" else RankedHeads(facts.scores)
 
     def blocks(
-        self, facts: HeadFacts, shape: Shape, before: Mapping[str, Block]
-    ) -> Mapping[str, Block]:
+        self, facts: HeadFacts, shape: Shape, before: Mapping[str, BlockKind]
+    ) -> Mapping[str, BlockKind]:
         """Numbers of heads with full attention."""
         from paretoformer.spaces.axes.attention_options import ATTENTION, AttentionBlock
 

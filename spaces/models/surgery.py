@@ -130,7 +130,7 @@ def keep_heads(block: Block, kept: tuple[int, ...], heads: int) -> None:
     if len(kept) == heads:
         return
     if not kept:
-        _behead(block)
+        _remove_all_heads(block)
         return
     family = block.family
     width = _keep_units(block, family.inputs, family.output, kept, heads)
@@ -256,7 +256,7 @@ def _keep_units(
     return len(columns)
 
 
-def _behead(block: Block) -> None:
+def _remove_all_heads(block: Block) -> None:
     """Leave of an attention block only what its output projection adds to zeros."""
     family = block.family
     matrix_of(block.output, family.output)
