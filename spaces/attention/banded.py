@@ -1,11 +1,10 @@
-"""Banded attention: each query meets its neighbours and a few keys that everyone meets.
+"""Banded attention: each query attends to its neighbours and to a few global keys.
 
-Queries are cut into blocks, and each block meets the keys within its reach in one small matrix
-product. All heads lie behind one another in memory with a gap as wide as the reach, so the keys of
-all blocks are one strided view, and none is copied twice. On AVX-512, batched products with a
-softmax between them take half the time of the fused kernel of sdpa, which is made for long rows.
-FlexAttention would take the same pattern as a block mask; on a CPU it compiles C++ on the target
-for every shape, so it is not used.
+Queries are cut into blocks; each block attends to the keys within its reach in one small matrix
+product. All heads are concatenated in memory, separated by gaps as wide as the reach, so the keys
+of all blocks are one strided view without copies. On AVX-512, batched products with a softmax
+between them take half the time of the fused sdpa kernel, which is made for long rows. FlexAttention
+could take the pattern as a block mask, but on a CPU it compiles C++ for every shape.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ from paretoformer.spaces.attention.full import softmax_attention
 from paretoformer.spaces.attention.padding import tracing
 
 BLOCK = 16
-"""Queries of one block: of 8 to 64 the fastest at windows of 16 to 64 tokens, on AVX-512."""
+"""Queries per block. Of 8 to 64 the fastest for windows of 16 to 64 tokens, on AVX-512."""
 
 
 def banded_attention(
@@ -38,12 +37,12 @@ def banded_attention(
     """Token i attends to token j when |i - j| < window, or j is in `every`, or i < rows.
 
     query, key, value: (batch, heads, length, head_dim).
-    every: positions whose keys each query meets, from the first one.
-    rows: how many queries, from the first one, meet every key; not with `causal`.
+    every: positions of the keys that all queries attend to.
+    rows: the first `rows` queries attend to every key; not with `causal`.
     lengths: (batch,) real tokens of each row, padded at its end.
 
-    Scores are computed in float32 at least: in float16 they may exceed the range, in bfloat16 they
-    lose digits. That forgoes what a GPU does faster in half precision.
+    Scores are computed in float32 at least: float16 may overflow, bfloat16 loses digits. This costs
+    speed on a GPU in half precision.
     """
     if tracing():
         return traced_banded_attention(
@@ -75,7 +74,7 @@ def banded_attention(
     by_head[..., :shared] = queries.unflatten(0, (-1, layout.places)) @ common_key.mT
     by_block = scores.view(batch, heads, layout.blocks, layout.block, -1)
     by_block += _bias(layout, scores.dtype)
-    if lengths is not None and not causal:  # no padding stands before a real token
+    if lengths is not None and not causal:  # padding is at the end
         padded = layout.columns() >= lengths[:, None, None, None]
         by_block.masked_fill_(padded[:, None], _hidden(scores.dtype))
     weights = scores.softmax(dim=-1)
@@ -93,16 +92,16 @@ def banded_attention(
 
 
 def score_count(length: int, window: int, every: int = 0) -> int:
-    """How many scores a head needs, those of the gap behind it with them; `full` needs length²."""
+    """Number of scores per head, including those of the gap; `full` needs length²."""
     return (length + window) * (BLOCK + 2 * (window - 1) + every)
 
 
 @dataclass(frozen=True)
 class _Layout:
-    """How the tokens of all heads lie behind one another, cut into blocks.
+    """The layout of all heads, concatenated and cut into blocks.
 
-    Between two heads there is a gap of at least `reach` empty places, and it ends with a block; so
-    what a block reaches beyond its head is empty, and the empty blocks cost a little work.
+    At least `reach` empty places follow each head, up to the end of a block. So a block reads only
+    zeros beyond its head; the empty blocks cost little.
     """
 
     length: int
@@ -117,7 +116,7 @@ class _Layout:
 
     @property
     def blocks(self) -> int:
-        """Of one head, with those of the gap behind it."""
+        """Blocks of one head, including those of its gap."""
         return -(-self.length // self.block) + -(-self.reach // self.block)
 
     @property
@@ -147,12 +146,12 @@ class _Layout:
         return torch.cat((self._every().expand(len(starts), 1, -1), starts + near), dim=2)
 
     def bias(self, dtype: torch.dtype) -> torch.Tensor:
-        """0 where a query sees a key: (blocks, block, every + span)."""
+        """0 where a query sees a key, else `_hidden`: (blocks, block, every + span)."""
         columns = self.columns()
         rows = self._starts() + torch.arange(self.block, device=self.device)[:, None]
         near = columns[:, :, len(self.every) :]
         band = ((rows - near).abs() <= self.reach) & (near >= 0) & (near < self.length)
-        band = band & ~torch.isin(near, self._every())  # those are there already
+        band = band & ~torch.isin(near, self._every())  # those are in the global columns
         visible = torch.cat((band.new_ones(*band.shape[:2], len(self.every)), band), dim=2)
         if self.causal:
             visible = visible & (columns <= rows)
@@ -168,20 +167,20 @@ class _Layout:
 
 
 def _hidden(dtype: torch.dtype) -> float:
-    """Added to the score of a key that is not seen.
+    """The score bias of a hidden key.
 
-    Finite, for a padded query, or one in a gap, may see none: infinity would make its weights NaN,
-    and the gradients of everyone.
+    Finite, because padded queries and queries in a gap may see no key: -inf would turn their
+    weights and all gradients into NaN.
     """
     return torch.finfo(dtype).min / 2
 
 
 @lru_cache(maxsize=16)
 def _bias(layout: _Layout, dtype: torch.dtype) -> torch.Tensor:
-    """`layout.bias()`, made once: at 512 tokens making it costs a fifth of the attention.
+    """`layout.bias()`, cached: at 512 tokens computing it takes a fifth of the attention's time.
 
-    Kept outside inference mode, so that a later training step may use it too. A constant of 0.2 MB
-    at 512 tokens that all layers and heads share, it counts neither as a weight nor as activation.
+    Built outside inference mode, so that a later training step can use it. All layers and heads
+    share this constant (0.2 MB at 512 tokens); it counts neither as a weight nor as activation.
     """
     with torch.inference_mode(False):
         return layout.bias(dtype)

@@ -1,7 +1,7 @@
-"""Banded attention from plain operators, for graphs that serve every length.
+"""Banded attention from plain operators, for exported graphs of any length.
 
-The form of `banded.py` rests on strided views and writes into them, which the runtimes do not have.
-Here each block of queries meets whole blocks of keys: its own and those on both sides.
+`banded.py` needs strided views and writes into them, which the runtimes lack. Here each block of
+queries attends to whole blocks of keys: its own and those on both sides.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from paretoformer.spaces.attention.full import softmax_attention
 
 BLOCK = 16
-"""Queries of one block, and keys of one."""
+"""Queries per block, and keys per block."""
 
 
 def traced_banded_attention(
@@ -27,7 +27,7 @@ def traced_banded_attention(
     causal: bool,
     scale: float,
 ) -> torch.Tensor:
-    """As `banded_attention`, of which it is another form; the length may be symbolic."""
+    """Another form of `banded_attention`; the length may be symbolic."""
     length = query.shape[2]
     sides = -(-(window - 1) // BLOCK)
     dtype = torch.promote_types(query.dtype, torch.float32)
@@ -59,7 +59,7 @@ def _blocks(x: torch.Tensor, sides: int) -> torch.Tensor:
 
 
 def _neighbours(x: torch.Tensor, sides: int) -> torch.Tensor:
-    """Each block with those on both sides: (batch, heads, blocks, (2 sides + 1) block, d)."""
+    """Each block with its neighbours: (batch, heads, blocks, (2 sides + 1) block, d)."""
     laid = _blocks(x, sides)
     blocks = laid.shape[2] - 2 * sides
     shifted = [laid[:, :, first : first + blocks] for first in range(2 * sides + 1)]
@@ -81,7 +81,7 @@ def _visible(
     query = starts + torch.arange(BLOCK, device=device)[:, None]  # (blocks, block, 1)
     near = starts + torch.arange(-sides * BLOCK, (sides + 1) * BLOCK, device=device)
     common = torch.arange(length, device=device)[every].expand(blocks, 1, -1)
-    apart = near % (every.step or 1) != 0  # the others are met as common ones
+    apart = near % (every.step or 1) != 0  # the others are in the global columns
     if every.stop is not None:
         apart = apart | (near >= every.stop)
     band = ((query - near).abs() < window) & (near >= 0) & (near < length) & apart

@@ -19,7 +19,7 @@ from paretoformer.spaces.common.registry import Registry
 
 @dataclass(frozen=True)
 class IntDomain:
-    """A whole number of at least `low`; a search tries the values of `grid`, `default` first."""
+    """An integer of at least `low`; a search tries the values of `grid`, `default` first."""
 
     low: int
     grid: tuple[int, ...]
@@ -37,34 +37,33 @@ class Attention(nn.Module, ABC):
 
     Laws, run over every registered mechanism by `tests/test_attention.py`:
 
-    - what stands at padded positions, and how many of them there are, changes no output at a real
-      one; a padded query gives zeros, so a row without any real token gives zeros, never NaN;
-    - at its exact setting, where it has one, the mechanism equals softmax attention;
+    - padding, whatever its content and amount, changes no output of a real token; the output of a
+      padded query is zero, so a row without real tokens gives zeros, never NaN;
+    - at its exact setting, if any, the mechanism equals softmax attention;
     - neither time nor memory grows with length x length (`full` excepted);
     - any length works, and any number of query heads that is a multiple of the key heads;
-    - a causal mechanism's output does not change when later tokens do;
-    - equal inputs give equal outputs: whatever is random is drawn once, from a seed, and stored.
+    - a causal mechanism's output does not depend on later tokens;
+    - equal inputs give equal outputs: random values are drawn once, from a seed, and stored.
 
     It is a module, so that its tensors are saved with the model's weights.
     """
 
     name: ClassVar[str]
     family: ClassVar[str]
-    """In the terms of Tay et al., Efficient Transformers: A Survey (arXiv:2009.06732)."""
+    """In the taxonomy of Tay et al., Efficient Transformers: A Survey (arXiv:2009.06732)."""
     complexity: ClassVar[str]
-    """Of time and memory, in the length n and the parameters."""
+    """Time and memory, in the length n and the parameters."""
     source: ClassVar[str]
     exact: ClassVar[str]
     """The setting at which it equals softmax attention."""
     causal: ClassVar[bool]
-    """Whether `forward(causal=True)` is possible."""
+    """Whether `forward(causal=True)` is supported."""
     domains: ClassVar[Mapping[str, IntDomain]]
     """Parameter name -> its domain."""
     tile: ClassVar[int | None] = None
-    """On a CPU, tokens times heads that are attended to at a time, for each thread; None for all.
+    """On a CPU: tokens x heads per thread that are processed together; None for all.
 
-    Heads do not meet, so they need not share the memory: a working set that fits the cache, and
-    that the allocator keeps, is up to twice as fast, and peaks lower.
+    Heads are independent; a cache-sized tile is up to 2x faster and has a lower peak.
     """
 
     def __init__(self, head_dim: int, **params: int) -> None:
@@ -85,13 +84,13 @@ class Attention(nn.Module, ABC):
         causal: bool,
         scale: float,
     ) -> torch.Tensor:
-        """The mechanism itself, on rows whose padding stands at their end.
+        """The mechanism itself, on rows padded at their end.
 
         query, key, value: (batch, heads, length, head_dim), equal numbers of heads.
         lengths: (batch,) real tokens of each row, at least 1; None when every token is real.
-        causal: only where the mechanism is.
+        causal: only if the mechanism supports it.
 
-        Returns (batch, heads, length, head_dim); values at padded positions are not read.
+        Returns (batch, heads, length, head_dim); values at padded positions are ignored.
         """
 
     def forward(
@@ -106,16 +105,17 @@ class Attention(nn.Module, ABC):
     ) -> torch.Tensor:
         """Attention of `query` over `key` and `value`.
 
-        query: (batch, heads, length, head_dim). key, value: the same, or with fewer heads, of which
-        each then serves a group of adjacent query heads (grouped-query attention).
+        query: (batch, heads, length, head_dim).
+        key, value: the same, or with fewer heads, each shared by a group of adjacent query heads
+            (grouped-query attention).
         mask: (batch, length), True for a real token; None when every token is real.
-        causal: token i sees no token after it.
+        causal: a token sees no later token.
         scale: factor on the scores before the softmax.
 
         Returns (batch, heads, length, head_dim), zeros at padded positions.
 
         Raises:
-            ValueError: causal, and the mechanism cannot be; or the numbers of heads do not fit.
+            ValueError: causal is not supported, or the numbers of heads do not fit.
         """
         if causal and not self.causal:
             raise ValueError(f"attention {self.name!r} cannot be causal.")
@@ -133,14 +133,14 @@ class Attention(nn.Module, ABC):
         return rows.restore(self._by_tile(query, key, value, rows.lengths, causal, scale))
 
     def cache_layer(self, scale: float) -> ShortLayer | None:
-        """An empty layer of a key-value cache that keeps less than every token, causal.
+        """An empty key-value cache layer, causal, that keeps less than every token.
 
-        None: every token is kept, and generated ones attend to all of them exactly.
+        None: every token is kept, and generated tokens attend to all of them exactly.
         """
         return None
 
     def unexportable(self) -> str:
-        """Why this does not fit an exported graph that serves every length; empty when it does."""
+        """Why an exported graph of any length cannot contain this; empty when it can."""
         return ""
 
     def _by_tile(
@@ -152,14 +152,14 @@ class Attention(nn.Module, ABC):
         causal: bool,
         scale: float,
     ) -> torch.Tensor:
-        """`attend`, on some sequences or heads at a time where that is faster."""
+        """`attend`, in tiles of sequences or heads where that is faster."""
         batch, heads, length, _ = query.shape
         rows = batch * heads
         if self.tile is not None and query.device.type == "cpu" and not tracing():
             rows = max(1, self.tile * torch.get_num_threads() // length)
         if rows >= batch * heads:
             return self.attend(query, key, value, lengths=lengths, causal=causal, scale=scale)
-        # As a model wants it: lying as (batch, length, heads, d).
+        # Laid out as (batch, length, heads, d), as a model needs it.
         output = value.new_empty(batch, length, heads, value.shape[-1]).transpose(1, 2)
         for some in _cuts(batch, max(1, rows // heads)):
             theirs = None if lengths is None else lengths[some]
@@ -175,10 +175,7 @@ class Attention(nn.Module, ABC):
 
     @classmethod
     def settings(cls, length: int) -> Iterator[dict[str, int]]:
-        """The settings that a search tries on sequences of `length` tokens, the default first.
-
-        Only those that are `worthwhile` there.
-        """
+        """The worthwhile settings for sequences of `length` tokens, the default first."""
         grids = (domain.grid for domain in cls.domains.values())
         grid = (dict(zip(cls.domains, each, strict=True)) for each in itertools.product(*grids))
         default = cls.default(length)
@@ -187,7 +184,7 @@ class Attention(nn.Module, ABC):
 
     @classmethod
     def worthwhile(cls, length: int, **params: int) -> bool:
-        """Whether a setting has less to do on `length` tokens than `full`."""
+        """Whether a setting computes less than `full` at `length` tokens."""
         return True
 
     def extra_repr(self) -> str:
@@ -195,7 +192,7 @@ class Attention(nn.Module, ABC):
 
 
 def _cuts(count: int, most: int) -> Iterator[slice]:
-    """0 to count in slices of like sizes, none over `most`."""
+    """Split range(count) into near-equal slices of at most `most`."""
     pieces = -(-count // most)
     bounds = [count * piece // pieces for piece in range(pieces + 1)]
     return itertools.starmap(slice, itertools.pairwise(bounds))
@@ -212,16 +209,16 @@ def attention_class(name: str) -> type[Attention]:
     """The mechanism of that name.
 
     Raises:
-        ValueError: there is none; the message names those there are.
+        ValueError: unknown name; the message lists the known ones.
     """
     return _REGISTRY[name]
 
 
 def card(name: str) -> dict[str, Any]:
-    """The facts of a mechanism for users, as plain values; `parameters` are those a search tries.
+    """A mechanism's facts for users, as plain values; `parameters` are those a search tries.
 
     Raises:
-        ValueError: there is no mechanism of that name.
+        ValueError: unknown name.
     """
     mechanism = attention_class(name)
     return {
@@ -237,7 +234,7 @@ def card(name: str) -> dict[str, Any]:
 
 
 def build(choice: AttentionChoice, head_dim: int) -> Attention:
-    """The mechanism that a choice names, with its parameters checked, for heads of one size.
+    """The mechanism that a choice names, for heads of width `head_dim`.
 
     Raises:
         ValueError: unknown name, or parameters that the mechanism does not have.

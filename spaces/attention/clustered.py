@@ -15,7 +15,7 @@ from paretoformer.spaces.attention.kmeans import fit_centroids, membership, near
 from paretoformer.spaces.attention.padding import flat_rows, real, tracing
 
 ITERATIONS = 3
-"""Of Lloyd's algorithm."""
+"""Iterations of Lloyd's algorithm."""
 
 
 class Clustered(Attention):
@@ -26,10 +26,10 @@ class Clustered(Attention):
     Q̄: cluster means; T: the `top_keys` largest entries of the cluster's row of A, m their sum.
 
     Cost: O(n · (clusters + top_keys)) time and memory.
-    Cannot: be causal, for a cluster's mean holds later tokens.
+    Cannot: be causal, because a cluster's mean includes later tokens.
     Source: Vyas et al. 2020 (arXiv:2007.04825), sections 3.1 and 3.2. Differs in: k-means runs on
-    the queries themselves, from evenly spaced ones, not on the Hamming distance of their hashes, so
-    nothing is random; it is fitted to at most 1,024 queries; `top_keys` 0 is the plain form.
+    the queries, not on their hashes, from evenly spaced ones, so nothing is random; it is fitted to
+    at most 1,024 queries; `top_keys` 0 is the plain form.
     """
 
     name = "clustered"
@@ -64,7 +64,7 @@ class Clustered(Attention):
         scale: float,
     ) -> torch.Tensor:
         batch, heads, length, _ = query.shape
-        # The general way is right for short sequences, too, and a graph takes only one.
+        # The general path is also right for short sequences; a traced graph has one path only.
         if not tracing() and self.clusters >= length:
             return softmax_attention(query, key, value, lengths=lengths, scale=scale)
         queries, keys, values = (each.flatten(0, 1) for each in (query, key, value))
@@ -82,7 +82,7 @@ class Clustered(Attention):
         top = min(self.top_keys, length)
         if not top:
             return put_back(answers, cluster, heads)
-        # With padding the top keys may be padded ones, of weight 0.
+        # With padding, the top keys may include padded ones, of weight 0.
         strong, best = weights.topk(top, dim=-1)
         allowed = None if lengths is None else best < sizes[:, None, None]
         sharp = blocked_attention(query, key, value, by_group(cluster, best, allowed), scale=scale)

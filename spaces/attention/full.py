@@ -1,4 +1,4 @@
-"""Full attention: every token attends to every token, by torch's own fused kernel."""
+"""Full attention: every token attends to every token, by torch's fused kernel."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def softmax_attention(
     query: (batch, heads, queries, d). key, value: (batch, heads, keys, d).
     lengths: (batch,) real keys of each row, padded at its end; None when every key is real.
     """
-    if lengths is None or causal:  # a real token sees none behind itself, where the padding stands
+    if lengths is None or causal:  # causal: padding at the end is never seen
         return F.scaled_dot_product_attention(query, key, value, is_causal=causal, scale=scale)
     mask = real(lengths, key.shape[-2])[:, None, None]  # broadcast, never (length x length)
     return masked_attention(query, key, value, mask=mask, scale=scale)
@@ -53,7 +53,7 @@ class Full(Attention):
     """softmax(scale · Q Kᵀ) V, exactly.
 
     Cost: O(n²) time; O(n) memory with the fused kernels behind `scaled_dot_product_attention`.
-    Cannot: nothing. It is what the others are compared with.
+    Cannot: nothing. It is the reference for the others.
     Source: Vaswani et al. 2017 (arXiv:1706.03762), eq. 1. Differs in: a padded query gives zeros.
     """
 

@@ -1,7 +1,7 @@
-"""Gathering vectors by position, whole ones at a time.
+"""Gather whole vectors by position.
 
-`index_select` on flat vectors copies each as a whole: seven times as fast as indexing or
-`take_along_dim`, which look up every number.
+`index_select` on flat vectors copies whole vectors: 7x faster than indexing or `take_along_dim`,
+which look up every number.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ def take(x: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
 
 
 class Vectors:
-    """The vectors of a (batch, heads, length, d) tensor, taken from where they lie in memory."""
+    """The vectors of a (batch, heads, length, d) tensor, without a copy in another layout."""
 
     def __init__(self, x: torch.Tensor) -> None:
         batch, heads, length, dim = x.shape
@@ -35,7 +35,7 @@ class Vectors:
 def put_back(x: torch.Tensor, slot: torch.Tensor, heads: int) -> torch.Tensor:
     """x: (batch * heads, places, d), slot: (batch * heads, length) -> (batch, heads, length, d).
 
-    It lies as (batch, length, heads, d), as a model wants it back.
+    In memory (batch, length, heads, d), as a model needs it.
     """
     row = torch.arange(len(x), device=x.device)[:, None]
     index = (slot + row * x.shape[1]).unflatten(0, (-1, heads)).transpose(1, 2)

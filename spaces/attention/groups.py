@@ -1,7 +1,7 @@
 """Blocked attention: a block of queries shares a short list of keys.
 
-What clustered, routing and lsh attention have in common. A block meets its keys in one small dense
-product, and the keys are gathered once a block, not once a query.
+Shared by clustered, routing and lsh attention. A block is one small dense product, and keys are
+gathered per block, not per query.
 """
 
 from __future__ import annotations
@@ -15,16 +15,16 @@ from paretoformer.spaces.attention.gather import Vectors, put_back
 UNEXPORTABLE = "sorts tokens into groups whose sizes depend on the text, which ONNX cannot express"
 
 BLOCK = 32
-"""Queries of one block, at most."""
+"""Most queries per block."""
 
 
 @dataclass(frozen=True)
 class Blocks:
-    """Which queries share a block, and which keys each block meets; rows are batch * heads.
+    """Which queries form a block, and which keys it attends to; rows are batch * heads.
 
-    query: (rows, blocks, block) long: the query in each place; any one where the place is empty.
+    query: (rows, blocks, block) long: the query in each place; any query in an empty place.
     slot: (rows, queries) long: the place of each query among blocks * block.
-    keys: (rows, blocks, width) long: positions of the keys that a block meets.
+    keys: (rows, blocks, width) long: positions of the block's keys.
     allowed: (rows, blocks, 1 or block, width) bool: which of them count; None for all.
     own: a query also attends to its own key, in addition to those of its block.
     """
@@ -46,7 +46,7 @@ def blocked_attention(
     """Softmax attention of each query over the keys of its block.
 
     query, key, value: (batch, heads, length, d).
-    rounds: a key that several of them find counts as often.
+    rounds: a key that occurs in several rounds counts several times.
 
     Returns (batch, heads, length, d).
     """
@@ -78,17 +78,17 @@ def blocked_attention(
 def by_group(
     group: torch.Tensor, keys: torch.Tensor, allowed: torch.Tensor | None = None
 ) -> Blocks:
-    """Blocks that each hold queries of one group only.
+    """Blocks whose queries all belong to one group.
 
     group: (rows, queries) long, 0 <= group < groups.
-    keys: (rows, groups, width) long: positions of the keys that a group's queries meet.
-    allowed: (rows, groups, width) bool: which of them count; at least one a group; None for all.
+    keys: (rows, groups, width) long: positions of the group's keys.
+    allowed: (rows, groups, width) bool: which of them count, at least one per group; None for all.
     """
     with torch.no_grad():
         rows, queries = group.shape
         count = keys.shape[1]
         block = min(BLOCK, queries)
-        blocks = queries // block + min(count, queries)  # more cannot be needed
+        blocks = queries // block + min(count, queries)  # upper bound
         order, sizes = sorted_by(group, count)
         ordered = group.take_along_dim(order, dim=1)
         needed = (sizes + block - 1) // block
@@ -109,11 +109,11 @@ def by_group(
 
 
 def sorted_by(bucket: torch.Tensor, count: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Positions (rows, length) by bucket, then in order; and how many each bucket has.
+    """Positions (rows, length) by bucket, in stable order; and the size of each bucket.
 
     bucket: (rows, length) long, 0 <= bucket < count.
 
-    As one flat sort, which torch does in less than half the time of one for each row.
+    One flat sort takes less than half the time of one sort per row in torch.
     """
     rows, length = bucket.shape
     row = torch.arange(rows, device=bucket.device)[:, None]

@@ -1,9 +1,9 @@
-"""The bridge to transformers: one attention function that asks each layer for its mechanism.
+"""The bridge to transformers: one attention function that calls each layer's mechanism.
 
-transformers routes every attention block through a function registered by name, and builds the
-mask that this function gets by another one of the same name. Without the second it hands on no
-mask at all, and padding would be ignored without a word; its own for sdpa builds a
-(batch, 1, length, length) tensor. Ours hands on the padding, (batch, length), or None.
+transformers calls an attention function registered by name, with a mask built by a second function
+of the same name. Without the second it passes no mask, and padding would be ignored silently; its
+own for sdpa builds a (batch, 1, length, length) tensor. Ours passes the padding, (batch, length),
+or None.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ IMPLEMENTATION = "paretoformer"
 """The name under which models select this function: `config._attn_implementation`."""
 
 ANSWER = "paretoformer_answer"
-"""Argument of the attention function: how new tokens attend to a layer that keeps less of a text
-than every token, a `short_cache.Answer`."""
+"""Argument of the attention function: how new tokens attend to a cache layer that keeps less than
+every token, a `short_cache.Answer`."""
 
 MECHANISM = "paretoformer_attention"
 """The submodule of each attention module that holds its mechanism."""
@@ -45,10 +45,10 @@ def attention_forward(
 ) -> tuple[torch.Tensor, None]:
     """Called by transformers: (batch, heads, length, d) becomes (batch, length, heads, d).
 
-    Tokens that meet a key-value cache attend to what it keeps exactly, whatever the layer's
-    mechanism: they are few, and no approximation of a whole sequence applies to them. A mechanism
-    with a cache of its own answers itself. Attention dropout is not applied: the mechanisms never
-    form the matrix that it thins out.
+    New tokens attend exactly to a key-value cache, whatever the layer's mechanism: they are few,
+    and approximations of a whole sequence do not apply. A mechanism with its own cache computes
+    this itself. Attention dropout is not applied: the mechanisms never form the matrix that it acts
+    on.
 
     Raises:
         ValueError: the mask is not a padding mask.
@@ -71,8 +71,8 @@ def attention_forward(
 
 
 def before_attention(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """A forward pre-hook of the attention modules of a causal model: where the mechanism has a
-    cache of its own, put it in place of the layer of a growing cache that is still empty."""
+    """Forward pre-hook of a causal model's attention modules: replace an empty layer of a growing
+    cache by the mechanism's own cache layer, if it has one."""
     cache = next((each for each in (*args, *kwargs.values()) if isinstance(each, Cache)), None)
     if cache is None or module.config._attn_implementation != IMPLEMENTATION:
         return None
@@ -102,7 +102,7 @@ def cached_attention(
     mask: torch.Tensor | None,
     scale: float,
 ) -> torch.Tensor:
-    """Exact causal attention of the last tokens of a sequence to all of it.
+    """Exact causal attention of the last tokens of a sequence to the whole sequence.
 
     query: (batch, heads, queries, d). key, value: (batch, heads or fewer, length, d).
     mask: (batch, length), True for a real token.
@@ -130,14 +130,14 @@ def padding_mask(
     """The padding, (batch, kv_length) bool, or None when there is none.
 
     Raises:
-        ValueError: the model asks for more than padding and causality, such as several sequences
-            packed into one row, or for a cache of a fixed size.
+        ValueError: the model needs more than padding and causality, such as packed sequences, or a
+            cache of a fixed size.
     """
     if mask_function not in (bidirectional_mask_function, causal_mask_function):
         raise ValueError("a compressed model takes one sequence a row: pad instead of packing.")
     if isinstance(q_offset, torch.Tensor) or q_offset + q_length != kv_length + kv_offset:
         raise ValueError("a compressed model takes a cache that grows: use a `DynamicCache`.")
-    # A traced graph serves rows with padding and without.
+    # A traced graph must serve rows with and without padding.
     if attention_mask is None or (not tracing() and bool(attention_mask.all())):
         return None
     return attention_mask.to(torch.bool)

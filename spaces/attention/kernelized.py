@@ -1,4 +1,4 @@
-"""Kernelised attention: a product of features in place of the exponential, so sums come first."""
+"""Kernelised attention: feature products replace the exponential, so keys are summed first."""
 
 from __future__ import annotations
 
@@ -8,10 +8,11 @@ from torch.nn import functional as F
 from paretoformer.spaces.attention.padding import real, tracing
 
 CHUNK = 64
-"""Tokens that a causal sum takes at a time."""
+"""Tokens per chunk of a causal sum."""
 
 TRACED_CHUNK = 16
-"""The same in a graph: fewer than an example has, or one chunk would be taken for a constant."""
+"""The same in a traced graph. Smaller than the example, or the chunk count would become a constant.
+"""
 
 
 def kernel_attention(
@@ -25,11 +26,11 @@ def kernel_attention(
 ) -> torch.Tensor:
     """Σⱼ (qᵢ · kⱼ) vⱼ / Σⱼ (qᵢ · kⱼ), in time and memory linear in the length.
 
-    query, key: (batch, heads, length, features), no number negative, no query all zero.
+    query, key: (batch, heads, length, features), non-negative, no query all zero.
     value: (batch, heads, length, d).
     lengths: (batch,) real tokens of each row, padded at its end.
     causal: j runs up to i.
-    before: (batch, heads, features, d + 1), what earlier tokens add to the sums; causal alone.
+    before: (batch, heads, features, d + 1), the sums of earlier tokens; only when causal.
 
     Source: Katharopoulos et al. 2020 (arXiv:2006.16236), eq. 5 and 9. Differs in: the causal sums
     run over chunks, by matrix products, instead of token by token.
@@ -45,7 +46,7 @@ def kernel_attention(
 
 
 def _causal_sums(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
-    """Σ_{j ≤ i} (qᵢ · kⱼ) vⱼ: the chunks before its own, then within it."""
+    """Σ_{j ≤ i} (qᵢ · kⱼ) vⱼ: earlier chunks, then the query's own chunk."""
     length = query.shape[2]
     chunk = TRACED_CHUNK if tracing() else min(CHUNK, length)
     chunks = (length + chunk - 1) // chunk  # a graph rounds negative quotients the other way

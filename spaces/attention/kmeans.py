@@ -1,4 +1,4 @@
-"""k-means, as the clustered mechanisms use it: deterministic, batched, no gradient."""
+"""k-means for the clustered mechanisms: deterministic, batched, no gradient."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from paretoformer.spaces.attention.gather import take
 from paretoformer.spaces.attention.padding import tracing
 
 SAMPLE = 1024
-"""Points that centroids are fitted to, evenly spaced; more would cost time and move them little."""
+"""Evenly spaced points that centroids are fitted to; more cost time and change them little."""
 
 
 def fit_centroids(

@@ -15,17 +15,17 @@ from paretoformer.spaces.attention.short_cache import ShortLayer
 
 
 class Linear(Attention):
-    """A kernel whose features are as many as the head is wide.
+    """Kernelised attention with head_dim features.
 
         φ(Q) (φ(K)ᵀ V) / φ(Q) (φ(K)ᵀ 1),  φ(x) = elu(x) + 1
 
     Cost: O(n · head_dim²) time, O(n · head_dim) memory.
-    Cannot: equal softmax attention at any setting; it is another similarity, so a model that was
-    trained with softmax keeps its accuracy only where it does not rely on sharp attention.
-    Source: Katharopoulos et al. 2020 (arXiv:2006.16236), eq. 7. Differs in: `scale` is applied, its
-    root to the queries and its root to the keys, since the weights were trained with it.
+    Cannot: equal softmax attention at any setting; a model trained with softmax keeps its accuracy
+    only where it does not rely on sharp attention.
+    Source: Katharopoulos et al. 2020 (arXiv:2006.16236), eq. 7. Differs in: √scale is applied to
+    queries and to keys, since the weights were trained with `scale`.
 
-    A key-value cache holds sums of one size for every length: see `recurrent`.
+    Its key-value cache has one size for every length: see `recurrent`.
     """
 
     name = "linear"

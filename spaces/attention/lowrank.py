@@ -19,10 +19,10 @@ class LowRank(Attention):
         softmax(scale · Q (E K)ᵀ + log s) (E V),  E: segment means, s: segment sizes
 
     Cost: O(n · rank) time and memory.
-    Cannot: tell apart the tokens of one segment; be causal, for a segment holds later tokens.
+    Cannot: distinguish the tokens of a segment; be causal, because a segment includes later tokens.
     Source: Wang et al. 2020, Linformer (arXiv:2006.04768), eq. 7. Differs in: E is not trained but
-    the mean of a segment, and log s is added, so that a segment of equal keys counts as often as
-    its tokens would: the result is exact when the keys of each segment are equal.
+    the mean of a segment, and log s weighs a segment by its size: the result is exact when the keys
+    of each segment are equal.
     """
 
     name = "lowrank"
@@ -50,13 +50,13 @@ class LowRank(Attention):
         causal: bool,
         scale: float,
     ) -> torch.Tensor:
-        # The general way is right for short sequences, too, and a graph takes only one.
+        # The general path is also right for short sequences; a traced graph has one path only.
         if not tracing() and self.rank >= query.shape[2]:
             return softmax_attention(query, key, value, lengths=lengths, scale=scale)
         keys, sizes = segment_means(key, self.rank, lengths)
         values, _ = segment_means(value, self.rank, lengths)
         even = lengths is None and query.shape[2] % self.rank == 0
-        bias = None if even else sizes.log()  # equal sizes shift every score alike
+        bias = None if even else sizes.log()  # equal sizes shift all scores equally
         return masked_attention(query, keys, values, mask=bias, scale=scale)
 
 

@@ -1,4 +1,4 @@
-"""LSH attention: queries and keys meet where random rotations hash them into one bucket."""
+"""LSH attention: queries attend to keys that random rotations hash into the same bucket."""
 
 from __future__ import annotations
 
@@ -27,21 +27,20 @@ class Lsh(Attention):
 
         h(x) = argmax [x R; -x R],  out = softmax over ∪ S(h(q)) (scale · q Kᵀ) V
 
-    R: a random rotation for each round, or for 64 buckets and more a pair, whose two smaller hashes
-    together name the bucket; S: the 2 n / buckets keys around the bucket, sorted by
-    bucket; queries, sorted by theirs, are cut into blocks of 32 that share the S of their middle
-    one. Causal: S(h(q)) are the last 2 n / buckets keys of the bucket before the query, and itself.
+    R: a random rotation per round; from 64 buckets on, a pair of rotations whose two hashes
+    together give the bucket. S: the 2 n / buckets keys around the bucket, sorted by bucket.
+    Queries, sorted by bucket, are cut into blocks of 32 that share the S of their middle query.
+    Causal: S(h(q)) is the query itself and the last 2 n / buckets keys of its bucket before it.
 
     Cost: O(n · rounds · (√buckets + n / buckets)) time and memory, O(n) at the default, n / 32
     buckets.
-    Cannot: find a key that hashes elsewhere in every round, unless it is a global token's. A key
-    found in several rounds counts as often.
+    Cannot: find a non-global key that hashes elsewhere in every round. A key found in several
+    rounds counts several times.
     Source: Kitaev et al. 2020, Reformer (arXiv:2001.04451), section 2. Differs in: queries and keys
-    are separate, both hashed by their direction, the keys centred before (which changes no softmax
-    weight); keys are not cut into fixed chunks, but each block takes those around its bucket's
-    place among the sorted keys; when causal, nothing that a query sees depends on later tokens,
-    where the source's chunk borders do; global tokens; rotations are drawn once from `seed` and
-    stored.
+    are separate, both hashed by direction, keys centred (which changes no softmax weight); each
+    block takes the keys around its bucket, without fixed chunks; when causal, nothing that a query
+    sees depends on later tokens, unlike the source's chunk borders; global tokens; rotations are
+    drawn once from `seed` and stored.
     """
 
     name = "lsh"
@@ -74,7 +73,7 @@ class Lsh(Attention):
 
     @property
     def factors(self) -> tuple[int, ...]:
-        """Even numbers whose product is the number of buckets: of each, one hash is taken."""
+        """Even numbers whose product is the number of buckets; one hash is taken per factor."""
         if self.buckets < 64:
             return (self.buckets,)
         roots = range(int(self.buckets**0.5), 1, -1)
@@ -122,7 +121,7 @@ class Lsh(Attention):
     ) -> list[tuple[torch.Tensor, torch.Tensor]]:
         """For each round, the bucket of each query and of each key: (batch, heads, length)."""
         if causal:
-            key, centre = key - key[:, :, :1], None  # what is zero must be so exactly
+            key, centre = key - key[:, :, :1], None  # exact zeros must stay exact
         elif lengths is None:
             centre = key.mean(dim=2, keepdim=True)
         else:
@@ -144,17 +143,17 @@ class Lsh(Attention):
         lengths: torch.Tensor | None,
         first: int,
     ) -> Blocks:
-        """Each block meets the keys around its middle query's bucket, and the first ones.
+        """Each block attends to the keys around its middle query's bucket, and to the first keys.
 
-        A bucket with more keys than that leaves the outer ones out; one with fewer reaches into its
-        neighbours, as in the source.
+        A bucket with more keys loses the outer ones; one with fewer reaches into its neighbours, as
+        in the source.
         """
         batch, heads, length = query_bucket.shape
         device = query_bucket.device
         sizes = flat_rows(lengths, batch, heads, length, device)[:, None]
         position = torch.arange(length, device=device)
         padded = position >= sizes
-        # Padded keys, and global ones, which everyone meets anyway, sort behind all others.
+        # Padded keys and global keys (attended to anyway) sort behind all others.
         aside = padded | (position < first)
         key_order, counts = sorted_by(
             key_bucket.flatten(0, 1).masked_fill(aside, self.buckets), self.buckets + 1
@@ -192,11 +191,11 @@ class Lsh(Attention):
         lengths: torch.Tensor | None,
         first: int,
     ) -> Blocks:
-        """Each query meets the last keys of its bucket before it, itself, and the first keys.
+        """Each query attends to the last keys of its bucket before it, itself, and the first keys.
 
-        The keys, sorted by bucket, are cut into chunks, and a query meets the chunk of the last of
-        its keys and the one before; a mask leaves of them exactly its own, so where the chunks are
-        cut, which depends on later tokens, does not matter.
+        The keys, sorted by bucket, are cut into chunks. A query reads the chunk of the last of its
+        keys and the one before; a mask leaves exactly its own keys. So the chunk borders, which
+        depend on later tokens, do not matter.
         """
         batch, heads, length = query_bucket.shape
         device = query_bucket.device
@@ -206,7 +205,7 @@ class Lsh(Attention):
         chunks = -(-length // width)
         order, counts = sorted_by(theirs, self.buckets)
         starts = counts.cumsum(dim=1) - counts
-        # Keys of each bucket before each token: a rank in the order of (bucket, position).
+        # Keys of each bucket before each token: its rank in the order of (bucket, position).
         position = torch.arange(length, device=device).expand(rows, -1)
         sort_key = theirs.take_along_dim(order, dim=1) * length + order
         ends = torch.searchsorted(
@@ -219,7 +218,7 @@ class Lsh(Attention):
         index = places.clamp(0, length - 1)
         keys = order[:, index.flatten()].unflatten(1, index.shape)  # (rows, chunks, 2 width)
         blocks = by_group(chunk, keys)
-        # Which of them are its own: places from `begins`, and `width` back from `ends`.
+        # The query's own keys: places from `begins`, and `width` back from `ends`.
         own_chunk = chunk.take_along_dim(blocks.query[:, :, 0], dim=1)  # (rows, blocks)
         there = own_chunk[..., None] * width + torch.arange(-width, width, device=device)
         if lengths is None:
@@ -249,7 +248,7 @@ class Lsh(Attention):
         )
 
     def _width(self, length: int) -> int:
-        """Keys that a query meets in one round, of `length` tokens."""
+        """Keys that a query attends to in one round."""
         return 2 * -(-length // self.buckets)
 
 
@@ -259,10 +258,10 @@ def bucket_of(
     factors: tuple[int, ...],
     centre: torch.Tensor | None = None,
 ) -> torch.Tensor:
-    """argmax [y R; -y R] of y = x - centre, for each factor: (batch, heads, length) long.
+    """argmax [y R; -y R] of y = x - centre, per factor, combined: (batch, heads, length) long.
 
     x: (batch, heads, length, d). centre: (batch, heads, 1, d).
-    rotation: (d, half of the sum of the factors), one behind the other.
+    rotation: (d, half of the sum of the factors), concatenated.
 
     Returns numbers below the product of the factors.
     """
@@ -276,10 +275,10 @@ def bucket_of(
 
 
 def _largest(turned: torch.Tensor) -> torch.Tensor:
-    """argmax [t; -t] along the last axis, the first one of equals.
+    """argmax [t; -t] along the last axis, the first of equals.
 
-    The largest |t|, with its index in the lowest bits: floats of one sign order as their bits do,
-    and `amax` is seventeen times as fast as `argmax`.
+    The largest |t|, with its index in the lowest bits: floats of one sign sort like their bits, and
+    `amax` is 17x faster than `argmax`.
     """
     half = turned.shape[-1]
     bits = half.bit_length()

@@ -1,4 +1,4 @@
-"""The menu: which mechanisms a study tries, each with the settings worth trying."""
+"""The mechanisms that a study tries, with the settings worth trying."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def menu(
 
 
 def left_out(wanted: Sequence[str] | None, length: int, *, causal: bool = False) -> dict[str, str]:
-    """Mechanisms that were asked for and are not on the menu -> why."""
+    """Requested mechanisms that the menu omits -> why."""
     offered = {choice.name for choice in menu(wanted, length, causal=causal)}
     reasons = {}
     for name in names() if wanted is None else wanted:

@@ -14,7 +14,7 @@ from paretoformer.spaces.attention.padding import tracing
 from paretoformer.spaces.attention.segments import segment_means
 
 ITERATIONS = 6
-"""Of the pseudo-inverse, as in the source."""
+"""Iterations of the pseudo-inverse, as in the source."""
 
 
 class Nystrom(Attention):
@@ -25,12 +25,12 @@ class Nystrom(Attention):
     Q̃ and K̃ are the means of `landmarks` segments; A⁺ is found by iteration.
 
     Cost: O(n · landmarks + landmarks³) time, O(n · landmarks) memory.
-    Cannot: be causal, for a landmark holds later tokens. Its weights may be negative and need not
-    sum to one.
+    Cannot: be causal, because a landmark includes later tokens. Its weights may be negative and
+    need not sum to one.
     Source: Xiong et al. 2021, Nystromformer (arXiv:2102.03902), eq. 14 and 15. Differs in: no
-    depthwise convolution (it would need training); the pseudo-inverse starts from the
-    norms of each head's own matrix, not the largest ones of the batch, so that a sequence's answer
-    does not depend on its neighbours; with a landmark for every token it computes exact attention.
+    depthwise convolution (it would need training); the pseudo-inverse starts from the norms of each
+    head's own matrix, not from the batch's largest, so that a row's output does not depend on other
+    rows; with a landmark for every token it computes exact attention.
     """
 
     name = "nystrom"
@@ -58,7 +58,7 @@ class Nystrom(Attention):
         causal: bool,
         scale: float,
     ) -> torch.Tensor:
-        # With padding, `_exact_where_short` does that, and a graph takes only one way.
+        # With padding, `_exact_where_short` does this; a traced graph has one path only.
         if not (tracing() and lengths is not None) and self.landmarks >= query.shape[2]:
             return softmax_attention(query, key, value, lengths=lengths, scale=scale)
         tensors = (query, key, value)
@@ -70,7 +70,7 @@ class Nystrom(Attention):
         if there is not None:
             scores = scores.masked_fill(~there, float("-inf"))
         kernel = scores.softmax(dim=-1)
-        if there is not None:  # a landmark that a short row does not have takes no part
+        if there is not None:  # mask landmarks that a short row lacks
             kernel = kernel * there.transpose(-1, -2)
         weighted = (pseudo_inverse(kernel) @ summary.float()).to(value.dtype)
         output = masked_attention(query, keys, weighted, mask=there, scale=scale)
@@ -87,11 +87,11 @@ class Nystrom(Attention):
         lengths: torch.Tensor,
         scale: float,
     ) -> torch.Tensor:
-        """`output`, but exact in rows that have a landmark for every token, as they are alone."""
+        """`output`, but exact in rows with a landmark for every token, as without a batch."""
         count = self.landmarks
         start = (each[:, :, :count] for each in (query, key, value))
         exact = softmax_attention(*start, lengths=lengths.clamp(max=count), scale=scale)
-        if tracing():  # which may be shorter than `count`
+        if tracing():  # may be shorter than `count`
             exact = F.pad(exact, (0, 0, 0, query.shape[2]))[:, :, : query.shape[2]]
         else:
             exact = F.pad(exact, (0, 0, 0, query.shape[2] - count))

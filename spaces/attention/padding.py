@@ -1,7 +1,6 @@
-"""Padding: bring the real tokens of every row to its front, so a mechanism knows only lengths.
+"""Padding: move the real tokens of every row to its front, so a mechanism needs only lengths.
 
-A mechanism that cuts a sequence into blocks, segments or clusters would otherwise cut it elsewhere
-when it is padded more.
+Otherwise padding would shift the blocks, segments or clusters into which a mechanism cuts a row.
 """
 
 from __future__ import annotations
@@ -12,24 +11,24 @@ import torch
 
 
 def tracing() -> bool:
-    """Whether torch turns the code into a graph, to export or to compile it.
+    """Whether torch is tracing the code, to export or compile it.
 
-    A graph serves every length and every mask, so the code must not ask for their values: no branch
-    on what a tensor holds, and none on a length but where both ways are right.
+    A graph serves every length and mask, so traced code must not branch on the values of a tensor,
+    nor on a length unless both branches are right.
     """
     return torch.compiler.is_compiling()
 
 
 @dataclass(frozen=True)
 class Rows:
-    """Rows whose real tokens stand at the front.
+    """Rows whose real tokens are at the front.
 
     mask: (batch, length), True for a real token.
-    lengths: (batch,) real tokens of each row, at least 1: a row without any has its first position
-        attended to, and zeros put over the answer.
-    order: (batch, length) the position that each compacted one was taken from; None when the
-        padding stood at the end already.
-    back: (batch, length) the compacted position of each one, `order` inverted.
+    lengths: (batch,) real tokens of each row, at least 1: a row without any attends to its first
+        position, and its output is set to zero.
+    order: (batch, length) the original position of each compacted token; None when the padding was
+        at the end already.
+    back: (batch, length) the inverse of `order`.
     """
 
     mask: torch.Tensor
@@ -52,10 +51,10 @@ def compacted(mask: torch.Tensor) -> Rows:
     """The rows of a padding mask (batch, length)."""
     mask = mask.to(torch.bool)
     lengths = mask.sum(dim=1).clamp(min=1)
-    # Nothing is to be moved unless a real token stands behind a padded one.
+    # Tokens move only if a real one follows a padded one.
     if not tracing() and not bool((mask[:, 1:] & ~mask[:, :-1]).any()):
         return Rows(mask, lengths)
-    # The real ones first, then the padded ones, each in their order.
+    # Real tokens first, then padded ones, in their order.
     back = torch.where(mask, mask.cumsum(1) - 1, mask.sum(1, True) + (~mask).cumsum(1) - 1)
     positions = torch.arange(mask.shape[1], device=mask.device).expand_as(mask)
     return Rows(mask, lengths, torch.zeros_like(back).scatter(1, back, positions), back)
@@ -65,7 +64,7 @@ def _moved(x: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
     """x: (batch, heads, length, d), index: (batch, length) -> x at these positions."""
     if not tracing():
         return x.take_along_dim(index[:, None, :, None], dim=2)
-    # Whole tokens, as they lie in memory in a model: the runtimes copy them at once.
+    # Whole tokens, as in a model's memory layout: the runtimes copy them at once.
     batch, heads, length, width = x.shape
     start = torch.arange(batch, device=x.device)[:, None] * length
     tokens = x.transpose(1, 2).reshape(batch * length, heads * width)

@@ -18,12 +18,11 @@ class RandomFeatures(Attention):
         φ(x) = exp(W x - |x|²/2) / √m,  E[φ(q) · φ(k)] = exp(q · k),  W: m orthogonal directions
 
     Cost: O(n · features · head_dim) time, O(n · features) memory.
-    Cannot: follow sharp attention with few features: the estimate's variance grows as
-    exp(|q + k|²); its error falls as 1/√features.
+    Cannot: follow sharp attention with few features: the estimate's variance grows as exp(|q +
+    k|²); its error falls as 1/√features.
     Source: Choromanski et al. 2021, Performer, FAVOR+ (arXiv:2009.14794), lemma 1 and section 2.4.
-    Differs in: the keys are centred before (on their mean; on the first key when causal), which
-    changes no softmax weight and lowers the variance; W is drawn once from `seed` and stored, never
-    redrawn.
+    Differs in: keys are centred (on their mean; on the first key when causal), which changes no
+    softmax weight and lowers the variance; W is drawn once from `seed` and never redrawn.
     """
 
     name = "random_features"
@@ -64,8 +63,8 @@ class RandomFeatures(Attention):
         query, key = query.float(), key.float()
         projection = self.projection.float().mT * scale**0.5  # (head_dim, features)
         keys = self._exponents(key, projection, lengths, causal, scale)
-        # A factor that all features of a query share, or all keys, cancels. So |q|² need not be
-        # known, and a softmax, which is one pass, is as good as an exponential.
+        # A factor common to all features of a query, or to all keys, cancels. So |q|² is not
+        # needed, and a one-pass softmax replaces the exponential.
         queries = (query @ projection).softmax(dim=-1)
         keys = keys.exp() if causal else keys.flatten(-2).softmax(dim=-1).view_as(keys)
         output = kernel_attention(queries, keys, value.float(), lengths=None, causal=causal)
@@ -81,7 +80,7 @@ class RandomFeatures(Attention):
     ) -> torch.Tensor:
         """w · (k - c) - |k - c|²/2, c: the centre: (batch, heads, length, features).
 
-        As one product: [k, k · c - |k|²/2, 1] by [w, 1, -w · c - |c|²/2] of each head.
+        One product: [k, k · c - |k|²/2, 1] by [w, 1, -w · c - |c|²/2] of each head.
         """
         centre = _centre(key, lengths, causal)
         norms = key @ (centre.mT * scale) - torch.linalg.vector_norm(
@@ -90,7 +89,7 @@ class RandomFeatures(Attention):
         if lengths is not None:  # exp(-inf) = 0
             norms = norms.masked_fill(~real(lengths, key.shape[2])[:, None, :, None], -torch.inf)
         shift = -centre @ projection - centre.square().sum(dim=-1, keepdim=True) * (scale / 2)
-        if causal:  # no exponent is over |w|²/2; half of that serves the large and the small ones
+        if causal:  # no exponent exceeds |w|²/2; half of that keeps large and small ones in range
             shift = shift - self.projection.float().square().sum(dim=-1).max() / 4
         heads = key.shape[:2]
         weights = torch.cat(
@@ -101,7 +100,7 @@ class RandomFeatures(Attention):
 
 
 def _centre(key: torch.Tensor, lengths: torch.Tensor | None, causal: bool) -> torch.Tensor:
-    """A point near the keys: (batch, heads, 1, head_dim); one that a causal query may know."""
+    """A point near the keys, (batch, heads, 1, head_dim); when causal, the first key."""
     if causal:
         return key[:, :, :1]
     if lengths is None:
@@ -111,14 +110,14 @@ def _centre(key: torch.Tensor, lengths: torch.Tensor | None, causal: bool) -> to
 
 
 def orthogonal_directions(count: int, width: int, seed: int) -> torch.Tensor:
-    """(count, width): orthogonal within each block of `width` rows, with the norms of Gaussian
-    vectors, so that each row alone is a Gaussian vector."""
+    """(count, width): orthogonal within each block of `width` rows; each row alone is a Gaussian
+    vector."""
     generator = torch.Generator().manual_seed(seed)
     blocks = []
     for _ in range(-(-count // width)):
         gaussian = torch.randn(width, width, generator=generator, dtype=torch.float64)
         basis, triangle = torch.linalg.qr(gaussian)
-        # Uniform among all rotations only with these signs (Mezzadri 2007, arXiv:math-ph/0609050).
+        # These signs make the rotation uniform (Mezzadri 2007, arXiv:math-ph/0609050).
         directions = (basis * triangle.diagonal().sign()).T
         norms = torch.randn(width, width, generator=generator, dtype=torch.float64).norm(dim=1)
         blocks.append(directions * norms[:, None])

@@ -1,4 +1,4 @@
-"""A key-value cache of one size for every length: the sums that kernelised attention needs.
+"""A key-value cache of constant size: the sums of kernelised attention.
 
 Source: Katharopoulos et al. 2020 (arXiv:2006.16236), eq. 16 to 20: a transformer as a recurrent
 network. Differs in: several new tokens are added at once.
@@ -16,12 +16,12 @@ from paretoformer.spaces.attention.kernelized import kernel_attention
 from paretoformer.spaces.attention.short_cache import Answer, ShortLayer
 
 Features = Callable[[torch.Tensor], torch.Tensor]
-"""(batch, heads, length, d) queries or keys, float32, the scale applied -> their features."""
+"""(batch, heads, length, d) queries or keys, float32, scaled -> their features."""
 
 
 class RecurrentLayer(ShortLayer):
     """keys: (batch, heads, features, d), the sum of φ(k)ᵀ v over all real tokens. values: (batch,
-    heads, features, 1), that of φ(k)ᵀ. Both are float32."""
+    heads, features, 1), the sum of φ(k)ᵀ. Both are float32."""
 
     def __init__(self, features: Features, scale: float) -> None:
         super().__init__()
@@ -43,7 +43,7 @@ class RecurrentLayer(ShortLayer):
         value: torch.Tensor,
         scale: float,
     ) -> torch.Tensor:
-        """before: (batch, heads, features, d + 1), what was kept when these tokens came."""
+        """before: (batch, heads, features, d + 1), the sums before these tokens."""
         groups = query.shape[1] // key.shape[1]
         keys, values, before = (
             each.repeat_interleave(groups, dim=1) for each in (self._new, value.float(), before)
@@ -57,7 +57,7 @@ class RecurrentLayer(ShortLayer):
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Keys and values of the new tokens."""
         keys = self.features(key_states.float() * self.scale**0.5) * self._real[:, None, :, None]
-        self._new = keys  # the answer that `expect` gave reads them
+        self._new = keys  # read by the function that `expect` returned
         sums, totals = keys.mT @ value_states.float(), keys.sum(dim=2)[..., None]
         if self.keys is not None and self.values is not None:
             sums, totals = sums + self.keys, totals + self.values

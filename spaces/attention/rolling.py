@@ -1,9 +1,8 @@
-"""A rolling key-value cache: of each row the first tokens and the last, which a window still sees.
+"""A rolling key-value cache: the first tokens of each row and the last, which a window still sees.
 
 Source: StreamingLLM (Xiong et al. 2023, arXiv:2309.17453), whose attention sinks are the global
-tokens of a window. Differs in: keys keep the rotation of their place in the whole text, not in the
-cache, so that every token is computed as it is without a cache, and texts do not grow beyond the
-model's positions.
+tokens of a window. Differs in: keys keep the rotation of their position in the text, not in the
+cache, so outputs are as without a cache, and texts are limited by the model's positions.
 """
 
 from __future__ import annotations
@@ -21,10 +20,10 @@ NOWHERE = -1
 
 
 class RollingLayer(ShortLayer):
-    """Tokens that are seen by those within `window` of them, and the first `sinks`, by all.
+    """Every token sees the first `sinks` tokens and those within `window`.
 
-    keys, values: (batch, heads, slots, d). places: (batch, slots), of each slot's token among the
-    real ones of its row. A row with fewer tokens than others has empty slots, at `NOWHERE`.
+    keys, values: (batch, heads, slots, d). places: (batch, slots), position of each slot's token
+        among the real tokens of its row. Shorter rows have empty slots, at `NOWHERE`.
     """
 
     by_row = ("keys", "values", "places", "counts")
@@ -45,10 +44,10 @@ class RollingLayer(ShortLayer):
         return partial(_exact, self._seen(new)) if self.length else None
 
     def _seen(self, new: torch.Tensor) -> torch.Tensor:
-        """(batch, new, slots + new) bool: which keys the new tokens see, from their places."""
+        """(batch, new, slots + new) bool: which keys the new tokens see."""
         query, key = new[:, :, None], self.places[:, None]
         near = (query - key < self.window) | (key < self.sinks)
-        # A padded token, which sees none, sees itself: a softmax needs a key.
+        # A padded token sees only itself, because a softmax needs a key.
         own = torch.eye(key.shape[2], dtype=torch.bool, device=new.device)[-new.shape[1] :]
         return (near & (key <= query) & (key != NOWHERE)) | own
 

@@ -1,4 +1,4 @@
-"""Routing attention: queries and keys meet in clusters."""
+"""Routing attention: queries attend to keys of their own cluster."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ from paretoformer.spaces.attention.kmeans import fit_centroids, nearest
 from paretoformer.spaces.attention.padding import flat_rows, real
 
 ITERATIONS = 2
-"""Of Lloyd's algorithm."""
+"""Iterations of Lloyd's algorithm."""
 
 
 class Routing(Attention):
-    """A query attends to the n / clusters keys nearest to the centroid that is nearest to it.
+    """A query attends to the n / clusters keys nearest to its own nearest centroid.
 
         softmax over S(c(q)) (scale · q Kᵀ) V,  c(q): nearest centroid, S(c): its nearest keys
 
     Cost: O(n · (clusters + n / clusters)) time and memory, O(n√n) at the default, √n clusters.
-    Cannot: be causal, since centroids are fitted to later tokens too; see keys of other clusters,
+    Cannot: be causal, because centroids are fitted to later tokens too; see keys of other clusters,
     except those of global tokens.
     Source: Roy et al. 2021, Routing Transformer (arXiv:2003.05997), section 4.1. Differs in: the
-    centroids are fitted to this sequence's keys, by k-means from evenly spaced ones, for there is
-    no training in which running means could form; every query belongs to exactly one cluster,
-    where the source takes the nearest queries of each and leaves the others out; global tokens.
+    centroids are fitted to this sequence's keys by k-means from evenly spaced ones, because without
+    training there are no running means; every query belongs to exactly one cluster, where the
+    source takes the nearest queries of each centroid and drops the others; global tokens.
     """
 
     name = "routing"
@@ -89,12 +89,12 @@ def _nearest_keys(
     sizes: torch.Tensor,
     first: int,
 ) -> tuple[torch.Tensor, torch.Tensor | None]:
-    """The first keys, and n / clusters of the others, those nearest to each centroid.
+    """The first keys, and the n / clusters others that are nearest to each centroid.
 
     key: (rows, length, d). sizes: (rows,) real tokens of each row.
 
-    Returns positions (rows, clusters, first + width), and which of them count: not those padded,
-    nor those beyond a shorter row's n / clusters; None for all.
+    Returns positions (rows, clusters, first + width), and which of them count (not padded, not
+    beyond a shorter row's n / clusters); None for all.
     """
     length, count = key.shape[1], centroids.shape[1]
     offset = key.float().square().sum(dim=-1)[:, None] * -0.5

@@ -10,16 +10,16 @@ from paretoformer.spaces.attention.padding import real
 def segment_means(
     x: torch.Tensor, count: int, lengths: torch.Tensor | None
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """The means of `count` segments, and how many tokens each holds.
+    """The means of `count` segments, and the number of tokens in each.
 
-    A row of n real tokens is cut into min(n, count) segments whose sizes differ by one at most, the
-    larger ones first. So a row is cut alike however much padding follows it.
+    A row of n real tokens is cut into min(n, count) segments whose sizes differ by at most one,
+    larger ones first, independent of its padding.
 
     x: (batch, heads, length, d), padded at the end of each row.
     lengths: (batch,) real tokens of each row; None when every token is real.
 
     Returns means (batch, heads, count, d) and sizes (batch, 1, 1, count), 0 for a segment that a
-    short row does not have; (1, 1, 1, count) without `lengths`.
+    short row lacks; (1, 1, 1, count) without `lengths`.
     """
     length = x.shape[2]
     if lengths is None:
@@ -37,7 +37,7 @@ def segment_means(
     size = (lengths[:, None] + count - 1) // count
     larger = torch.where(size > 1, lengths[:, None] - count * (size - 1), lengths[:, None])
     position = torch.arange(length, device=x.device)[None]
-    behind = position - size * larger  # how far it is behind the last of the larger segments
+    behind = position - size * larger  # distance from the end of the larger segments
     segment = torch.where(behind < 0, position // size, larger + behind // (size - 1).clamp(min=1))
     member = segment[:, None] == torch.arange(count, device=x.device)[:, None]
     member = (member & real(lengths, length)[:, None]).to(x.dtype)  # (batch, count, length)

@@ -14,15 +14,15 @@ Answer = Callable[[torch.Tensor, torch.Tensor, torch.Tensor, float], torch.Tenso
 
 
 class ShortLayer(DynamicLayer):
-    """The state that is kept of a text after its tokens were attended to.
+    """The cached state of a text.
 
-    Before each forward `expect` gets the mask of the new tokens; `update`, which the model
-    calls, then adds them.
+    Before each forward, `expect` gets the mask of the new tokens; the model then calls `update`,
+    which adds them.
     """
 
     is_croppable = False
     by_row: ClassVar[tuple[str, ...]] = ("keys", "values")
-    """Attributes that are tensors with a row for each text."""
+    """Tensor attributes with one row per text."""
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -36,20 +36,20 @@ class ShortLayer(DynamicLayer):
     def expect(self, mask: torch.Tensor) -> Answer | None:
         """mask: (batch, new) bool, True for a real token.
 
-        Returns how the new tokens attend to what is kept and to each other; None: there is nothing
-        yet, and they attend as without a cache.
+        Returns how the new tokens attend to the cache and to each other; None: the cache is empty,
+        and they attend as without one.
         """
 
     def get_seq_length(self) -> int:
-        """Of all tokens, kept or not."""
+        """Length of all tokens, kept or not."""
         return self.length
 
     def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
-        """Of a mask for all tokens: other layers may keep them."""
+        """For a mask of all tokens, because other layers may keep them."""
         return self.length + query_length, 0
 
     def crop(self, tokens_to_remove: int) -> None:
-        """Raises ValueError: what is gone does not come back."""
+        """Raises ValueError: dropped tokens cannot be restored."""
         if tokens_to_remove:
             raise ValueError(
                 "a cache that keeps less than every token cannot be shortened, as assisted "

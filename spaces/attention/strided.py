@@ -1,4 +1,4 @@
-"""Strided attention: a local window, and every stride-th token for everyone."""
+"""Strided attention: a local window, and every stride-th token for all queries."""
 
 from __future__ import annotations
 
@@ -18,13 +18,12 @@ class Strided(Attention):
         softmax(scale · Q Kᵀ + pattern) V,  pattern(i, j) = 0 where i sees j, else -inf
 
     Cost: O(n · (window + n / stride)) time and memory; O(n · window) at the default stride, which
-    leaves 32 strided tokens. The source's √n would be O(n√n).
-    Cannot: see the tokens between two strides and outside the window, except through the tokens
-    that do.
-    Source: Child et al. 2019, Sparse Transformers (arXiv:1904.10509), section 4.3, the pattern
-    called fixed, which that paper prefers for text. Differs in: both halves in one softmax; one
-    summary token a stride, its first, so that the first token of the text is one of them; and
-    global tokens that see everything.
+    leaves 32 strided tokens. The source's stride √n would be O(n√n).
+    Cannot: see tokens outside the window and between strides, except through other tokens.
+    Source: Child et al. 2019, Sparse Transformers (arXiv:1904.10509), section 4.3, the "fixed"
+    pattern, which that paper prefers for text. Differs in: both halves in one softmax; one summary
+    token per stride, its first, so that the first token of the text is included; global tokens that
+    see everything.
     """
 
     name = "strided"

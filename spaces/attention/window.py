@@ -19,15 +19,15 @@ class Window(Attention):
         softmax(scale · Q Kᵀ + band) V,  band(i, j) = 0 where i sees j, else -inf
 
     Cost: O(n · window) time and memory.
-    Cannot: carry information further than window - 1 tokens a layer, except through the global
-    tokens. Without the first token global, a classifier that reads that token loses much.
-    Source: Beltagy et al. 2020, Longformer (arXiv:2004.05150), section 3.1. Differs in: the
-    window counts one side and the token itself (Longformer's attention window of 2(w - 1) + 1),
-    and global tokens share the projections of the others, for no weights were trained for them.
+    Cannot: carry information further than window - 1 tokens per layer, except through global
+    tokens. A classifier that reads the first token needs it to be global.
+    Source: Beltagy et al. 2020, Longformer (arXiv:2004.05150), section 3.1. Differs in: the window
+    counts one side and the token itself (Longformer's window is 2(w - 1) + 1), and global tokens
+    share the projections of the others, because no weights were trained for them.
     Measured: fine-tuned MiniLM on IMDB at 512 tokens without retraining, window 32 in all layers:
     accuracy 0.887 with the first token global, as dense; 0.74 without.
 
-    A key-value cache rolls, and generated tokens are what they are without one: see `rolling`.
+    Its key-value cache rolls, with the same outputs as without a cache: see `rolling`.
     """
 
     name = "window"
