@@ -183,7 +183,7 @@ def peers(length: int, head_dim: int = 32) -> dict[str, tuple[AttentionChoice, C
     from reformer_pytorch.reformer_pytorch import LSHAttention
     from routing_transformer.routing_transformer import KmeansAttention
 
-    query, key, value = (each.contiguous() for each in tensors(1, length, head_dim))
+    query, key, value = (tensor.contiguous() for tensor in tensors(1, length, head_dim))
     merged = query.transpose(1, 2).flatten(2)
     of = AttentionChoice.of
 
@@ -203,7 +203,9 @@ def peers(length: int, head_dim: int = 32) -> dict[str, tuple[AttentionChoice, C
         HEADS * head_dim, dim_head=head_dim, heads=HEADS, num_landmarks=32, residual=False
     )
     nystrom.to_qkv = nystrom.to_out = nn.Identity()
-    stacked = torch.cat([each.transpose(1, 2).flatten(2) for each in (query, key, value)], dim=-1)
+    stacked = torch.cat(
+        [tensor.transpose(1, 2).flatten(2) for tensor in (query, key, value)], dim=-1
+    )
     lsh_choice = default("lsh", length)
     buckets = dict(lsh_choice.params)["buckets"]
     reformer = LSHAttention(bucket_size=length // int(buckets), n_hashes=1, causal=False).eval()
@@ -247,7 +249,7 @@ def compare_with_peers(length: int) -> dict[str, float]:
     for package, (choice, _) in found.items():
         mine = f"ours for {package}"
         result[package] = ratio(samples, mine, package)
-        theirs, our = (statistics.median(samples[each]) for each in (package, mine))
+        theirs, our = (statistics.median(samples[name]) for name in (package, mine))
         print(
             f"  {package:20} {theirs:8.2f} ms, {choice!s:52} {our:8.2f} ms: {result[package]:.2f}x"
         )

@@ -49,7 +49,7 @@ def ratios(one: Any, other: Any, inputs: dict[str, torch.Tensor], rounds: int) -
     found = []
     for number in range(rounds + 5):
         pair = (one, other) if number % 2 else (other, one)
-        times = {id(each): seconds(lambda each=each: each(**inputs))[0] for each in pair}
+        times = {id(graph): seconds(lambda graph=graph: graph(**inputs))[0] for graph in pair}
         found.append(times[id(other)] / times[id(one)])
     return np.array(found[5:])
 
@@ -76,7 +76,7 @@ def main() -> None:
     inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
     theirs, ours = served(traced, tools), served(filled, tools)
     for name in ours:
-        expected, found = (each[name](**inputs) for each in (theirs, ours))
+        expected, found = (graphs[name](**inputs) for graphs in (theirs, ours))
         output = next(key for key in vars(found) if not key.startswith("present"))
         difference = (getattr(found, output) - getattr(expected, output)).abs().max()
         found = ratios(theirs[name], ours[name], inputs, arguments.rounds)

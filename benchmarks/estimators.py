@@ -63,7 +63,7 @@ def of_quantiles(share: float, raw: Raw) -> float:
 
 def of_quickest(share: float, raw: Raw) -> float:
     """Ratio of the means of this share of each model's fastest blocks."""
-    first, second = (np.sort(each, axis=None) for each in (raw.candidate, raw.dense))
+    first, second = (np.sort(times, axis=None) for times in (raw.candidate, raw.dense))
     count = max(1, round(share * len(first)))
     return float(first[:count].mean() / second[:count].mean())
 

@@ -104,7 +104,7 @@ def of_family(name: str, weights: Tensors, config: Any) -> Any:
         transformers.AutoConfig.for_model(name, **sizes), attn_implementation="sdpa"
     )
     missing, _ = made.load_state_dict(change(weights), strict=False)
-    unread = [each for each in missing if not each.startswith("pooler.")]
+    unread = [key for key in missing if not key.startswith("pooler.")]
     assert not unread, unread
     return as_embedder(made.eval(), "mean")
 
@@ -128,10 +128,10 @@ def rounds(one: Any, other: Any, batch: Tensors, seconds: float) -> float:
     found, end = list[float](), time.perf_counter() + seconds
     while time.perf_counter() < end or len(found) < 10:
         times = []
-        for each in (one, other):
+        for model in (one, other):
             before = time.perf_counter()
             with torch.inference_mode():
-                each(**batch)
+                model(**batch)
             times.append(time.perf_counter() - before)
         found.append(times[0] / times[1])
     return float(np.median(found))
@@ -164,14 +164,14 @@ def main() -> None:
         for label, model in (("dense", dense), ("cut", cut), ("int8", served)):
             with torch.inference_mode():
                 found = [model(**inputs(text)) for pair in pairs for text in pair[:2]]
-            vectors[label] = torch.cat([each.sentence_embedding for each in found]).numpy()
+            vectors[label] = torch.cat([output.sentence_embedding for output in found]).numpy()
         scores = [score for *_, score in pairs]
         cells = [
-            f"{spearmanr((each[::2] * each[1::2]).sum(axis=1), scores).statistic:.3f}"
-            for each in vectors.values()
+            f"{spearmanr((vector[::2] * vector[1::2]).sum(axis=1), scores).statistic:.3f}"
+            for vector in vectors.values()
         ]
         cosine = (vectors["dense"] * vectors["int8"]).sum(axis=1).mean()
-        batch = {key: each.repeat(1, 8)[:, :64] for key, each in inputs(pairs[0][0] * 4).items()}
+        batch = {key: ids.repeat(1, 8)[:, :64] for key, ids in inputs(pairs[0][0] * 4).items()}
         speed = rounds(dense, served, batch, arguments.seconds)
         print(" | ".join([name, *cells, f"{cosine:.3f}", f"{speed:.2f}x"]), flush=True)
 

@@ -67,9 +67,9 @@ def is_distilling(run: Path) -> bool:
 
 def kill(process: psutil.Popen) -> None:
     every = [process, *process.children(recursive=True)]
-    for each in every:
+    for victim in every:
         with suppress(psutil.NoSuchProcess):
-            each.kill()
+            victim.kill()
     psutil.wait_procs(every, timeout=30)
     process.wait()
 
@@ -89,7 +89,7 @@ def killed_once(study: Path, run: Path, rng: np.random.Generator) -> bool:
     kill(process)
     ages = [time.time() - (f / CHECKPOINT).stat().st_mtime for f in workspaces(run)
             if (f / CHECKPOINT).exists()]  # fmt: skip
-    seconds = ", ".join(f"{each:.0f}" for each in kept(run).values()) or "none"
+    seconds = ", ".join(f"{trained:.0f}" for trained in kept(run).values()) or "none"
     oldest = f"{max(ages):.0f} s" if ages else "no checkpoint yet"
     print(f"killed after {time.monotonic() - begun:4.0f} s | kept: {seconds} s | lost: {oldest}",
           flush=True)  # fmt: skip
@@ -112,12 +112,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     status = start(study, run).wait()
     table, _ = read_table(run / "trials.parquet")
     candidates = [Candidate.from_json(text) for text in table.column("candidate").to_pylist()]
-    distilled = [each for each in candidates if each.seconds]
+    distilled = [candidate for candidate in candidates if candidate.seconds]
     outcomes = table.column("outcome").to_pylist()
     print(
         f"{done} kills; exit status {status} in the end; {len(candidates)} rows, "
         f"{len(set(candidates))} different, {len(distilled)} of them distilled; "
-        f"not ok: {sum(each != 'ok' for each in outcomes)}; left over: "
+        f"not ok: {sum(outcome != 'ok' for outcome in outcomes)}; left over: "
         f"{len(list(workspaces(run)))} workspaces; front of {len(read_front(run)[0])} points"
     )
 

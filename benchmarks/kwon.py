@@ -142,9 +142,9 @@ def gradients(here: Subject, encoder: Encoder, examples: int) -> Gradients:
     for indices, inputs in here.workload.batches(some, "cpu", 16):
         with torch.enable_grad():
             loss = here.task.loss(here.model(**inputs), torch.from_numpy(some.labels[indices]))
-        each = dict(zip(masks, torch.autograd.grad(loss, list(masks.values())), strict=True))
+        gradients = dict(zip(masks, torch.autograd.grad(loss, list(masks.values())), strict=True))
         for part in Part:
-            rows = [each[layer, part] for layer in range(encoder.layers)]
+            rows = [gradients[layer, part] for layer in range(encoder.layers)]
             found[part].append(torch.stack(rows, dim=1).numpy())
     for handle in handles:
         handle.remove()
@@ -154,10 +154,10 @@ def gradients(here: Subject, encoder: Encoder, examples: int) -> Gradients:
 def searched(fisher: tuple[Floats, Floats], encoder: Encoder, limit: float) -> tuple[Bits, Bits]:
     """Algorithm 1: for each number of heads, keep the most important heads, and the most important
     neurons within the limit; return the combination with the smallest loss."""
-    orders = [np.argsort(-each, axis=None, kind="stable") for each in fisher]
+    orders = [np.argsort(-importance, axis=None, kind="stable") for importance in fisher]
     kept = [
-        np.concatenate(([0.0], np.cumsum(each.ravel()[order])))
-        for each, order in zip(fisher, orders, strict=True)
+        np.concatenate(([0.0], np.cumsum(importance.ravel()[order])))
+        for importance, order in zip(fisher, orders, strict=True)
     ]
     budget = limit * encoder.dense_flops
     best, counts = -1.0, (0, 0)
@@ -167,10 +167,10 @@ def searched(fisher: tuple[Floats, Floats], encoder: Encoder, limit: float) -> t
         if neurons >= 0 and (gain := kept[0][heads] + kept[1][neurons]) > best:
             best, counts = gain, (heads, neurons)
     masks = []
-    for each, order, count in zip(fisher, orders, counts, strict=True):
-        mask = np.zeros(each.size, dtype=bool)
+    for importance, order, count in zip(fisher, orders, counts, strict=True):
+        mask = np.zeros(importance.size, dtype=bool)
         mask[order[:count]] = True
-        masks.append(mask.reshape(each.shape))
+        masks.append(mask.reshape(importance.shape))
     return masks[0], masks[1]
 
 
@@ -210,7 +210,7 @@ def tune(model: nn.Module, kept: Sequence[int], teacher: Teacher, heads: Sequenc
             projection = part.projection(block)
             groups = count if part is Part.ATTENTION else 0
             seen = list(walk.of(block, part))
-            totals = [each.total for each in seen]
+            totals = [batch.total for batch in seen]
             if running and not isinstance(projection, ConstantOutput):
                 scales = _scales(projection, groups, layer, part, teacher, seen)
                 running = bool(scales.abs().max() <= SCALES)
@@ -226,10 +226,10 @@ def _scales(
     """(inputs,) scales. groups: of equal width; 0: one scale per input."""
     weight = matrix_of(projection).detach().double()  # (hidden, inputs)
     inner = outer = torch.zeros(())
-    for index, each in enumerate(seen):
+    for index, batch in enumerate(seen):
         mask = teacher.masks[index]
-        rows = each.inputs[mask].double()
-        missing = (teacher.sums(layer, part, index) - each.total[mask].float()).double()
+        rows = batch.inputs[mask].double()
+        missing = (teacher.sums(layer, part, index) - batch.total[mask].float()).double()
         inner = inner + rows.T @ rows
         outer = outer + rows.T @ missing
     products, wanted = inner * (weight.T @ weight), (outer * weight.T).sum(dim=1)
@@ -245,16 +245,16 @@ def _scale(projection: nn.Module, scales: torch.Tensor, seen: Any) -> list[torch
     weight = matrix_of(projection).detach()
     change = (weight.double() * (scales - 1)).float()
     put(projection, {"weight": weight + change})
-    return [each.total + each.inputs @ change.T for each in seen]
+    return [batch.total + batch.inputs @ change.T for batch in seen]
 
 
 def theirs(encoder: Encoder, found: Gradients, limit: float) -> dict[str, Candidate]:
     """Candidates after the search and after the rearrangement."""
-    fisher = tuple(np.square(each).sum(axis=0) for each in (found.heads, found.neurons))
+    fisher = tuple(np.square(gradients).sum(axis=0) for gradients in (found.heads, found.neurons))
     masks = searched((fisher[0], fisher[1]), encoder, limit)
     better = [
-        np.stack([rearranged(mask[i], each[:, i]) for i in range(encoder.layers)])
-        for mask, each in zip(masks, (found.heads, found.neurons), strict=True)
+        np.stack([rearranged(mask[i], gradients[:, i]) for i in range(encoder.layers)])
+        for mask, gradients in zip(masks, (found.heads, found.neurons), strict=True)
     ]
     return {
         "searched": _candidate(*masks),

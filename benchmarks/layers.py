@@ -58,10 +58,10 @@ def accuracy(subject: Any, split: Split, choices: Sequence[AttentionChoice]) -> 
 
 def places(layers: int) -> dict[str, set[int]]:
     """Column -> the layers that use the mechanism."""
-    each = {f"layer {layer}": {layer} for layer in range(layers)}
+    single = {f"layer {layer}": {layer} for layer in range(layers)}
     half = layers // 2
     lower, upper = set(range(half)), set(range(half, layers))
-    return each | {"lower": lower, "upper": upper, "all": lower | upper}
+    return single | {"lower": lower, "upper": upper, "all": lower | upper}
 
 
 @contextmanager
@@ -135,7 +135,7 @@ def main() -> None:
     print("\nrelative error of one layer's attention output, real queries and keys")
     print(f"{'':52}" + "".join(f"{f'layer {layer}':>9}" for layer in range(layers)))
     for name, row in errors(subject, chosen.values()).items():
-        print(f"{name:52}" + "".join(f"{each:9.3f}" for each in row), flush=True)
+        print(f"{name:52}" + "".join(f"{value:9.3f}" for value in row), flush=True)
 
     split = subject.workload.splits["search"]
     split = Split(split.examples[: arguments.examples], split.labels[: arguments.examples])

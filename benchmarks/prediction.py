@@ -72,7 +72,7 @@ class Measured:
 
     def __init__(self, here: Subject, seconds: float) -> None:
         protocols: dict[SplitName, TimingProtocol] = {"search": TimingProtocol(0.02, seconds)}
-        metrics = {each.name: each for each in (Divergence(), Latency())}
+        metrics = {metric.name: metric for metric in (Divergence(), Latency())}
         self._evaluator = Evaluator(
             here.model, here.task, here.workload, here.target, metrics, protocols
         )
@@ -108,21 +108,21 @@ def random(arguments: argparse.Namespace) -> None:
     print("runtime | candidates | untaught: median error, tau | taught | divergence: tau")
     for runtime in arguments.runtimes:
         base = found.space.dense.replaced(runtime=runtime)
-        for each in (base, found.space.completed(found.space.dense).replaced(runtime=runtime)):
-            if each.id not in measured.records:
-                measured.add(each)
-        here_served = [each.replaced(runtime=runtime) for each in candidates]
+        for candidate in (base, found.space.completed(found.space.dense).replaced(runtime=runtime)):
+            if candidate.id not in measured.records:
+                measured.add(candidate)
+        here_served = [candidate.replaced(runtime=runtime) for candidate in candidates]
         judged = here_served[arguments.taught :]
-        before = [predictor.of(each, measured.records) for each in judged]
-        for each in here_served[: arguments.taught]:
-            measured.add(each)
-        after = [predictor.of(each, measured.records) for each in judged]
-        truth = [measured.add(each).measurements for each in judged]
-        times = [each[LATENCY].value for each in truth]
-        nats = [each[DIVERGENCE].value for each in truth]
-        told = " | ".join(judge([p[LATENCY] for p in some], times) for some in (before, after))
+        before = [predictor.of(candidate, measured.records) for candidate in judged]
+        for candidate in here_served[: arguments.taught]:
+            measured.add(candidate)
+        after = [predictor.of(candidate, measured.records) for candidate in judged]
+        truth = [measured.add(candidate).measurements for candidate in judged]
+        times = [candidate[LATENCY].value for candidate in truth]
+        nats = [candidate[DIVERGENCE].value for candidate in truth]
+        errors = " | ".join(judge([p[LATENCY] for p in some], times) for some in (before, after))
         tau = kendalltau([p[DIVERGENCE] for p in after], nats).statistic
-        print(f"{runtime:<20} | {len(judged)} | {told} | {tau:.2f}", flush=True)
+        print(f"{runtime:<20} | {len(judged)} | {errors} | {tau:.2f}", flush=True)
 
 
 def judge(predicted: Sequence[float], measured: Sequence[float]) -> str:
@@ -158,24 +158,29 @@ def run(arguments: argparse.Namespace) -> None:
     sizes: dict[tuple[str, str], list[float]] = {}
     whole = predictor.unserved(found.space.dense)
     for record in stored(folder.path):
-        told = predictor.of(record.candidate, known)
+        predicted = predictor.of(record.candidate, known)
         base = predictor.unserved(record.candidate)
         known[record.candidate.id] = record
         cut = record in predictor.cut(base, known) and not record.candidate.seconds
-        if cut and LATENCY in told and DIVERGENCE in told and whole.id in known:
+        if cut and LATENCY in predicted and DIVERGENCE in predicted and whole.id in known:
             values = record.measurements
             runtime = str(record.candidate["runtime"])
-            for name in set(SIZES) & told.keys() & values.keys():
-                error = abs(told[name] / values[name].value - 1)
+            for name in set(SIZES) & predicted.keys() & values.keys():
+                error = abs(predicted[name] / values[name].value - 1)
                 sizes.setdefault((runtime, name), []).append(error)
             pairs.setdefault(runtime, []).append(
-                (told[LATENCY], values[LATENCY].value, told[DIVERGENCE], values[DIVERGENCE].value)
+                (
+                    predicted[LATENCY],
+                    values[LATENCY].value,
+                    predicted[DIVERGENCE],
+                    values[DIVERGENCE].value,
+                )
             )
     print("runtime | trials | latency: median error, tau | divergence: tau")
-    for runtime, each in pairs.items():
-        told_ms, ms, told_nats, nats = zip(*each, strict=True)
-        tau = kendalltau(told_nats, nats).statistic
-        print(f"{runtime:<20} | {len(each)} | {judge(told_ms, ms)} | {tau:.2f}")
+    for runtime, trials in pairs.items():
+        predicted_ms, ms, predicted_nats, nats = zip(*trials, strict=True)
+        tau = kendalltau(predicted_nats, nats).statistic
+        print(f"{runtime:<20} | {len(trials)} | {judge(predicted_ms, ms)} | {tau:.2f}")
     print("runtime | size | trials | median error, that of the last half")
     for (runtime, name), errors in sorted(sizes.items()):
         late = np.median(errors[len(errors) // 2 :])

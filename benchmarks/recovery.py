@@ -190,7 +190,7 @@ def ablation(here: Subject, arguments: argparse.Namespace) -> None:
                 cells.append(cell(scores.of(model)))
         print(" | ".join((f"{name:<24}", *cells)), flush=True)
 
-    cells = [cell(scores.of(build(each, here.model).model)) for each in chosen.values()]
+    cells = [cell(scores.of(build(candidate, here.model).model)) for candidate in chosen.values()]
     print(" | ".join((f"{'cut only':<24}", *cells)))
     row("as it is", teacher)
     row("in full, no choice", teacher, STRENGTHS=(1.0,))
@@ -210,7 +210,7 @@ def only_part(part: str) -> Callable[..., Any]:
     def solved(block: Any, which: Any, layer: int, teacher: Teacher, walk: Any) -> Any:
         if which.name.lower().replace("_", "-") == part.partition(" ")[0]:
             return solve(block, which, layer, teacher, walk)
-        return [each.total for each in walk.of(block, which)]
+        return [batch.total for batch in walk.of(block, which)]
 
     return solved
 
@@ -218,8 +218,12 @@ def only_part(part: str) -> Callable[..., Any]:
 def seeds(here: Subject, arguments: argparse.Namespace) -> None:
     """Accuracy gain of repair over pruning only, for different repair texts."""
     scores, found = Scores(here), structures(here)
-    found = {name: each for name, each in found.items() if name in (arguments.only or found)}
-    before = {name: scores.of(build(each, here.model).model) for name, each in found.items()}
+    found = {
+        name: candidate for name, candidate in found.items() if name in (arguments.only or found)
+    }
+    before = {
+        name: scores.of(build(candidate, here.model).model) for name, candidate in found.items()
+    }
     after: dict[str, list[tuple[float, float]]] = {name: [] for name in found}
     for seed in range(1, arguments.seeds + 1):
         teacher = made_teacher(here, seed=seed)
@@ -229,10 +233,10 @@ def seeds(here: Subject, arguments: argparse.Namespace) -> None:
             after[name].append(scores.of(model))
         print(f"seed {seed} done", flush=True)
     print("candidate | cut only | median repaired | lowest to highest | difference of the medians")
-    for name, each in after.items():
-        low, median, high = np.quantile([accuracy for accuracy, _ in each], (0, 0.5, 1))
+    for name, results in after.items():
+        low, median, high = np.quantile([accuracy for accuracy, _ in results], (0, 0.5, 1))
         gain = median - before[name][0]
-        nats = np.median([n for _, n in each])
+        nats = np.median([n for _, n in results])
         print(
             f"{name:<14} | {cell(before[name])} | {median:.3f} ({nats:.3f}) "
             f"| {low:.3f} to {high:.3f} | {gain:+.3f}"
@@ -265,7 +269,7 @@ def cost(arguments: argparse.Namespace) -> None:
         config = transformers.AutoConfig.for_model(family, **settings)
         model = transformers.AutoModelForSequenceClassification.from_config(config).eval()
         ids = torch.randint(5, 1000, (count + 32, length))
-        batches = [{"input_ids": each, "attention_mask": each * 0 + 1} for each in ids.split(8)]
+        batches = [{"input_ids": rows, "attention_mask": rows * 0 + 1} for rows in ids.split(8)]
         start = time.perf_counter()
         texts = Texts(batches[: count // 8], batches[count // 8 :])
         teacher = Teacher(model, texts, Distributions())

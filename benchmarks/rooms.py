@@ -109,9 +109,9 @@ def reduced(graph: dict[str, Counter[str]]) -> dict[str, set[str]]:
     below: dict[str, set[str]] = {}
     for folder in graphlib.TopologicalSorter(graph).static_order():
         others = graph.get(folder, Counter())
-        below[folder] = set(others).union(*(below[each] for each in others))
+        below[folder] = set(others).union(*(below[other] for other in others))
     return {
-        folder: {each for each in others if not any(each in below[other] for other in others)}
+        folder: {target for target in others if not any(target in below[other] for other in others)}
         for folder, others in graph.items()
     }
 
@@ -122,7 +122,7 @@ def mermaid() -> None:
     print("graph TD")
     for top in reversed(TOPS):
         print(f'  subgraph {top}_room["{top}"]')
-        for folder in sorted(each for each in graph if each.split("/")[0] == top):
+        for folder in sorted(name for name in graph if name.split("/")[0] == top):
             name = folder.partition("/")[2] or f"{top}/*.py"
             print(f'    {_id(folder)}["{name}"]')
         print("  end")

@@ -51,7 +51,7 @@ def of_shape(family: str, settings: dict[str, int], length: int) -> Teacher:
     config = transformers.AutoConfig.for_model(family, **settings)
     model = transformers.AutoModelForSequenceClassification.from_config(config).eval()
     ids = torch.randint(5, 1000, (sum(TEXTS), length))
-    batches = [{"input_ids": each, "attention_mask": each * 0 + 1} for each in ids.split(8)]
+    batches = [{"input_ids": rows, "attention_mask": rows * 0 + 1} for rows in ids.split(8)]
     return Teacher(
         model, Texts(batches[: TEXTS[0] // 8], batches[TEXTS[0] // 8 :]), Distributions()
     )
@@ -127,8 +127,8 @@ def main(argv: Sequence[str] | None = None) -> None:
             Screener(Screen(teacher, repairs), workers) as others,
         ):
             list(others(some[:1]))  # the first is screened here
-            first, each = seconds_each(others(some[1:]), len(some) - 1)
-        print(" | ".join([*cells, f"{each:.2f}", f"{first:.0f}"]), flush=True)
+            first, further = seconds_each(others(some[1:]), len(some) - 1)
+        print(" | ".join([*cells, f"{further:.2f}", f"{first:.0f}"]), flush=True)
 
 
 if __name__ == "__main__":

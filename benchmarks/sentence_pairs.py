@@ -67,15 +67,15 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--pairs", type=int, default=1500, help="of each set, at most")
     arguments = parser.parse_args(argv)
     sets = {"SICK": list(sick(arguments.data)), "STS 2016": list(sts(arguments.data))}
-    sets = {name: each[: arguments.pairs] for name, each in sets.items()}
+    sets = {name: pairs[: arguments.pairs] for name, pairs in sets.items()}
     print(cpu_name())
-    print(" | ".join(["model", *(f"{name} ({len(each)} pairs)" for name, each in sets.items())]))
+    print(" | ".join(["model", *(f"{name} ({len(pairs)} pairs)" for name, pairs in sets.items())]))
     facts = json.loads((arguments.exports[0] / "measured.json").read_text("utf-8"))
     models = {"uncompressed": load_dense(stored_spec(facts["study"], "the export"))}
     models |= {str(folder): pf.load_compressed(folder) for folder in arguments.exports}
     tokenizer = transformers.AutoTokenizer.from_pretrained(arguments.exports[0])
     for name, model in models.items():
-        cells = (f"{correlation(model, tokenizer, each):.4f}" for each in sets.values())
+        cells = (f"{correlation(model, tokenizer, pairs):.4f}" for pairs in sets.values())
         print(" | ".join([name, *cells]), flush=True)
 
 

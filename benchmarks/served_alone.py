@@ -51,9 +51,9 @@ def opened(folder: Path, threads: int) -> tuple[Run, list[str]]:
 def inputs(tokenizer: Tokenizer, names: list[str], texts: list[str]) -> dict[str, np.ndarray]:
     found = tokenizer.encode_batch(texts)
     every: dict[str, Any] = {
-        "input_ids": [each.ids for each in found],
-        "attention_mask": [each.attention_mask for each in found],
-        "token_type_ids": [each.type_ids for each in found],
+        "input_ids": [encoding.ids for encoding in found],
+        "attention_mask": [encoding.attention_mask for encoding in found],
+        "token_type_ids": [encoding.type_ids for encoding in found],
     }
     return {name: np.array(every[name], dtype=np.int64) for name in names}
 

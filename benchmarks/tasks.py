@@ -99,7 +99,7 @@ def _shown(what: str, done: int, steps: int) -> None:
 
 def tagger(folder: Path, data: Path) -> None:
     text = (data / "wikigold" / "wikigold.conll.txt").read_text("utf-8")
-    sentences = [each for each in text.strip().split("\n\n") if "DOCSTART" not in each]
+    sentences = [sentence for sentence in text.strip().split("\n\n") if "DOCSTART" not in sentence]
     order = np.random.default_rng(0).permutation(len(sentences))
     parts = {"confirm": order[:450], "search": order[450:750], "train": order[750:]}
     for name, rows in parts.items():
@@ -131,8 +131,8 @@ def cross_encoder(folder: Path, data: Path) -> None:
     order = np.random.default_rng(0).permutation(len(rows["test"]))
     test = [rows["test"][i] for i in order]
     parts = {"train": rows["train"], "search": test[:800], "confirm": test[800:]}
-    for name, each in parts.items():
-        (folder / f"{name}.jsonl").write_text("\n".join(map(json.dumps, each)), "utf-8")
+    for name, part in parts.items():
+        (folder / f"{name}.jsonl").write_text("\n".join(map(json.dumps, part)), "utf-8")
     source = DataSource(
         **{name: str(folder / f"{name}.jsonl") for name in parts},
         text_pair="pair",

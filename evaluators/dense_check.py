@@ -65,8 +65,8 @@ def _output(model: nn.Module, inputs: dict[str, torch.Tensor]) -> Any:
             "pad_token_id, type_vocab_size and max_position_embeddings in its config.json, and at "
             "target.sequence_length."
         ) from None
-    numbers = [each for each in output.values() if isinstance(each, torch.Tensor)]
-    if not all(torch.isfinite(each).all() for each in numbers):
+    numbers = [tensor for tensor in output.values() if isinstance(tensor, torch.Tensor)]
+    if not all(torch.isfinite(tensor).all() for tensor in numbers):
         raise DataError(
             "the model's answers are not finite: its weights are damaged, or too large for "
             f"{next(model.parameters()).dtype}."

@@ -130,6 +130,6 @@ def _outcome_of(error: Exception) -> Outcome:
     # torch's CPU allocator raises a plain RuntimeError; its message depends on the system.
     words = ("can't allocate memory", "not enough memory")
     out_of_memory = isinstance(error, MemoryError | torch.OutOfMemoryError) or (
-        isinstance(error, RuntimeError) and any(each in str(error) for each in words)
+        isinstance(error, RuntimeError) and any(text in str(error) for text in words)
     )
     return Outcome.OUT_OF_MEMORY if out_of_memory else Outcome.ERROR

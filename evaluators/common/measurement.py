@@ -45,7 +45,7 @@ class Measurement:
             "low": self.low,
             "high": self.high,
             "unit": self.unit,
-            "samples": [int(each) if each.is_integer() else each for each in self.samples],
+            "samples": [int(sample) if sample.is_integer() else sample for sample in self.samples],
             "stable": self.stable,
             "conditions": dict(self.conditions),
             **({"disturbed": True} if self.disturbed else {}),

@@ -194,7 +194,7 @@ def _with_class_names(
 def _class_label(value: Any, names: Sequence[str]) -> Any:
     """Class numbers are named; -1 means no label."""
     if isinstance(value, list):
-        return [_class_label(each, names) for each in value]
+        return [_class_label(number, names) for number in value]
     known = isinstance(value, int) and 0 <= value < len(names)
     return ClassLabel(value, str(names[value])) if known else None if value == -1 else value
 

@@ -74,7 +74,7 @@ def read_splits(
         recovery = _shuffled(_unseen(more, seen), seed).joined(recovery)
         remarks += said
     splits["recovery"], _ = recovery.cut(RECOVERY_EXAMPLES)
-    return Splits({name: each for name, each in splits.items() if len(each)}, tuple(remarks))
+    return Splits({name: part for name, part in splits.items() if len(part)}, tuple(remarks))
 
 
 def _sizes(source: DataSource) -> dict[SplitName, int]:
@@ -98,7 +98,7 @@ def _pools(
     """File key -> usable rows, in order of priority."""
     paths = {key: getattr(source, key) for key in _file_keys(source).values()}
     read = {key: read_examples(path, source, form, characters) for key, path in paths.items()}
-    remarks = [each for _, said in read.values() for each in said]
+    remarks = [remark for _, said in read.values() for remark in said]
     labels = Labels(())
     if source.label:
         labels = read_labels([label for examples, _ in read.values() for label in examples.labels])

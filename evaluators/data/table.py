@@ -45,4 +45,4 @@ class Table:
 
     def only(self, wanted: Collection[str]) -> Table:
         """Without the values of other columns."""
-        return replace(self, values={n: each for n, each in self.values.items() if n in wanted})
+        return replace(self, values={n: cells for n, cells in self.values.items() if n in wanted})

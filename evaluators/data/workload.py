@@ -122,9 +122,9 @@ class Workload:
 def in_order(rows: Mapping[int, np.ndarray]) -> np.ndarray:
     """(examples, ...): predictions in order of example, padded with `IGNORED`."""
     every = [np.asarray(rows[index]) for index in range(len(rows))]
-    if every[0].ndim == 0 or all(len(each) == len(every[0]) for each in every):
+    if every[0].ndim == 0 or all(len(row) == len(every[0]) for row in every):
         return np.stack(every)
     longest = max(map(len, every))
     return np.stack(
-        [np.pad(each, (0, longest - len(each)), constant_values=IGNORED) for each in every]
+        [np.pad(row, (0, longest - len(row)), constant_values=IGNORED) for row in every]
     )

@@ -97,7 +97,7 @@ def _prepared(path: str, progress: Progress) -> Path:
     if name in MOVED:
         return _made_before(name)
     if name not in RECIPES:
-        known = ", ".join(SCHEME + each for each in RECIPES)
+        known = ", ".join(SCHEME + name for name in RECIPES)
         raise DemoError(f"no demonstration {path!r}.{did_you_mean(name, RECIPES)} Known: {known}.")
     folder = cache_folder() / f"{name}-{RECIPES[name].identity}"
     folder.parent.mkdir(parents=True, exist_ok=True)

@@ -47,7 +47,7 @@ def entity_counts(labels: np.ndarray, answers: np.ndarray, names: Mapping[int, s
     rows = []
     for wanted, given in zip(labels, answers, strict=True):
         places = np.flatnonzero(wanted != IGNORED)
-        there, found = (_entities(each[places], tags) for each in (wanted, given))
+        there, found = (_entities(classes[places], tags) for classes in (wanted, given))
         rows.append((len(there & found), len(found), len(there)))
     return np.array(rows)
 
@@ -55,7 +55,7 @@ def entity_counts(labels: np.ndarray, answers: np.ndarray, names: Mapping[int, s
 def _entities(classes: Sequence[int], tags: Mapping[int, str]) -> set[tuple[str, int, int]]:
     from seqeval.metrics.sequence_labeling import get_entities  # a second in every worker process
 
-    return set(get_entities([tags.get(int(each), OUTSIDE) for each in classes]))
+    return set(get_entities([tags.get(int(number), OUTSIDE) for number in classes]))
 
 
 def _tag(name: str) -> str:

@@ -60,8 +60,8 @@ class CacheSize(Cost):
             return None
         with torch.inference_mode():
             cache, _ = _filled(bench.runnable.generator, bench)
-        tensors = (each for pair in key_values.pairs_of(cache) for each in pair)
-        size = sum(each.numel() * each.element_size() for each in tensors)
+        tensors = (tensor for pair in key_values.pairs_of(cache) for tensor in pair)
+        size = sum(tensor.numel() * tensor.element_size() for tensor in tensors)
         return Measurement.exact(size / MEGABYTE, self.unit)
 
 

@@ -61,7 +61,7 @@ class Timing(Cost):
         clock = stopwatch(bench.target.device)
         with torch.inference_mode(), Watch(bench.target.device) as watch:
             dense, candidate = (
-                partial(clock, self.call(bench, each)) for each in (bench.dense, bench.runnable)
+                partial(clock, self.call(bench, model)) for model in (bench.dense, bench.runnable)
             )
             if bench.reference is None:
                 timed = time_alone(dense, bench.protocol)

@@ -66,7 +66,7 @@ class FeatureExtraction(TextTask):
     def encode(
         self, splits: Mapping[SplitName, Examples], tokenizer: Any, config: Any, target: Target
     ) -> Workload:
-        apart = {name: self.apart(name, each) for name, each in splits.items()}
+        apart = {name: self.apart(name, examples) for name, examples in splits.items()}
         workload = super().encode(apart, tokenizer, config, target)
         for name, split in workload.splits.items():
             if any(splits[name].pairs) and len(split) != len(apart[name]):
@@ -139,7 +139,7 @@ def pooling_of(path: str) -> tuple[Pooling, tuple[Remark, ...]]:
             f"{path}: no {MODULES} was found, so the mean of the tokens is taken as embedding."
         )
         return "mean", (remark,)
-    kinds = {str(each.get("type", "")).rpartition(".")[2]: each for each in modules}
+    kinds = {str(module.get("type", "")).rpartition(".")[2]: module for module in modules}
     if others := [kind for kind in kinds if kind not in KNOWN]:
         raise ValueError(f"its {MODULES} has {', '.join(others)}; known are {', '.join(KNOWN)}.")
     folder = kinds.get("Pooling", {}).get("path", "")

@@ -86,8 +86,8 @@ class ImageClassification(SingleLabel):
         for name, examples in splits.items():
             kept = examples
             if name == "recovery":
-                each = _pixels(examples.take([0]), tokenizer)[0].nbytes
-                kept = examples.take(range(min(len(examples), MOST_BYTES // each)))
+                image_bytes = _pixels(examples.take([0]), tokenizer)[0].nbytes
+                kept = examples.take(range(min(len(examples), MOST_BYTES // image_bytes)))
             if len(kept) < len(examples):
                 text = f"Of {len(examples)} images for recovery, {len(kept)} are held in memory."
                 remarks.append(Remark(text))

@@ -42,20 +42,20 @@ class MultiLabelClassification(TextClassifier):
         separated by commas, semicolons or bars, or lists of 0 or 1 per class."""
         names, _ = class_names(config)
         lists = [None if _is_unknown(label) else _listed(label, names) for label in labels]
-        known = [each for each in lists if each is not None]
+        known = [row for row in lists if row is not None]
         classes = int(config.num_labels)
-        if all(_is_multi_hot(each, classes) for each in known):
-            marks = [tuple(int(mark) for mark in each) for each in known]
+        if all(_is_multi_hot(row, classes) for row in known):
+            marks = [tuple(int(mark) for mark in row) for row in known]
             said: tuple[Remark, ...] = (_counted(marks, names),)
         else:
-            found = class_numbers([label for each in known for label in each], config, "label")
+            found = class_numbers([label for row in known for label in row], config, "label")
             numbers = iter(found.values)
-            marks = [_marks(each, [next(numbers) for _ in each], classes) for each in known]
+            marks = [_marks(row, [next(numbers) for _ in row], classes) for row in known]
             said = found.remarks
         if without := len(lists) - len(known):
             said = (*said, Remark(f"Left out: {without} rows of -1, which means no label known."))
         rest = iter(marks)
-        return Labels(tuple(None if each is None else next(rest) for each in lists), said)
+        return Labels(tuple(None if row is None else next(rest) for row in lists), said)
 
     def doubts(self, answers: np.ndarray, labels: np.ndarray, config: Any) -> list[Remark]:
         if ((answers == 1) & (labels == 1)).any():
@@ -97,7 +97,7 @@ def _listed(label: Any, names: Mapping[str, int]) -> Sequence[Any]:
 
 def _is_unknown(label: Any) -> bool:
     """Whether all values are -1, which some data sets use for unlabelled rows."""
-    return isinstance(label, list | tuple) and bool(label) and all(each == -1 for each in label)
+    return isinstance(label, list | tuple) and bool(label) and all(value == -1 for value in label)
 
 
 def _marks(given: Sequence[Any], numbers: Sequence[int | None], classes: int) -> tuple[int, ...]:
@@ -113,7 +113,7 @@ def _marks(given: Sequence[Any], numbers: Sequence[int | None], classes: int) ->
 
 def _is_multi_hot(labels: Sequence[Any], classes: int) -> bool:
     return len(labels) == classes and all(
-        isinstance(each, int | float) and each in (0, 1) for each in labels
+        isinstance(label, int | float) and label in (0, 1) for label in labels
     )
 
 

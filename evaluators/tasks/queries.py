@@ -55,7 +55,7 @@ class PassageOrder(TextTask):
 
     def read_labels(self, labels: Sequence[Any], config: Any) -> Labels:
         found = numbers_of(labels, self.name)
-        if any(each < 0 for each in found.values):
+        if any(relevance < 0 for relevance in found.values):
             raise DataError("a relevance is below 0: it is 0 for a passage that is not relevant.")
         return found
 
@@ -63,7 +63,7 @@ class PassageOrder(TextTask):
         answers, labels = self.scored(answers, labels)
         if not _scored_queries(labels):
             return []
-        given, turned = (ndcg_of_queries(labels, each).mean() for each in (answers, -answers))
+        given, turned = (ndcg_of_queries(labels, order).mean() for order in (answers, -answers))
         if given > turned:
             return []
         return [

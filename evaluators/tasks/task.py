@@ -197,7 +197,7 @@ def check_family(task: Task, config: Any) -> Family:
             f"A {config.model_type!r} model does no {task.name}. Families that do: {known}."
         )
     wanted, trained = str(task.architectures[config.model_type]), (config.architectures or [""])[0]
-    heads = [next((end for end in HEADS if each.endswith(end)), "") for each in (wanted, trained)]
+    heads = [next((end for end in HEADS if name.endswith(end)), "") for name in (wanted, trained)]
     writes = heads[0] in WRITERS
     if heads[1] not in ("", *WRITERS) and (writes or heads[0] not in ("", heads[1])):
         raise ValueError(f"the model is a {trained}, but {task.name} needs a {wanted}.")

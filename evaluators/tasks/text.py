@@ -165,7 +165,7 @@ def _unknown_tokens(splits: Iterable[Split], tokenizer: Any) -> list[Remark]:
     unknown = tokenizer.unk_token_id
     if unknown is None:
         return []
-    special = [each for each in tokenizer.all_special_ids if each != unknown]
+    special = [token for token in tokenizer.all_special_ids if token != unknown]
     ids = np.concatenate([example["input_ids"] for split in splits for example in split.examples])
     of_text = ids[~np.isin(ids, special)]
     share = float((of_text == unknown).mean()) if len(of_text) else 1.0

@@ -49,8 +49,8 @@ class TextGeneration(TokenLabels):
     name = "text-generation"
     auto = transformers.AutoModelForCausalLM
     architectures: ClassVar[Mapping[str, Any]] = {
-        name: each
-        for name, each in modeling_auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.items()
+        name: architecture
+        for name, architecture in modeling_auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.items()
         if name in FAMILIES and FAMILIES[name].causal
     }
     answers: ClassVar[NextTokens] = NextTokens()

@@ -56,8 +56,8 @@ class TokenClassification(TokenLabels):
 
     def read_labels(self, labels: Sequence[Any], config: Any) -> Labels:
         """(rows, words) -> classes; `IGNORED` for a word without a label."""
-        lengths = [0 if each is None else len(each) for each in labels]
-        every = [IGNORED if x is None else x for each in labels for x in each or ()]
+        lengths = [0 if row is None else len(row) for row in labels]
+        every = [IGNORED if x is None else x for row in labels for x in row or ()]
         found = class_numbers(every, config, "word")
         words = iter(found.values)
         rows = (

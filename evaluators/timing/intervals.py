@@ -92,8 +92,8 @@ def undelayed(*blocks: np.ndarray) -> np.ndarray:
 
     blocks: for each model, (rounds,) or (rounds, blocks per round).
     """
-    shaped = [each.reshape(len(each), -1) for each in blocks]
-    on_time = [(each <= DELAYED * np.quantile(each, USUAL)).all(axis=1) for each in shaped]
+    shaped = [times.reshape(len(times), -1) for times in blocks]
+    on_time = [(times <= DELAYED * np.quantile(times, USUAL)).all(axis=1) for times in shaped]
     return np.asarray(np.logical_and.reduce(on_time))
 
 

@@ -105,8 +105,8 @@ def warm_up(*timed: Callable[[], float]) -> None:
     start = time.perf_counter()
     runs = 0
     while runs < WARM_UP_RUNS or time.perf_counter() - start < WARM_UP_SECONDS:
-        for each in timed:
-            each()
+        for run in timed:
+            run()
         runs += 1
 
 

@@ -73,11 +73,11 @@ def check_runtime(
     assert runnable.weight_bytes > 0, "a model has weights"
     with torch.inference_mode():
         for rows in (slice(None), slice(0, 1)):
-            some = {name: each[rows] for name, each in inputs.items()}
+            some = {name: tensor[rows] for name, tensor in inputs.items()}
             _same(runnable(**some), model(**some), tolerance)
         real = int(inputs["attention_mask"][0].sum())
-        unpadded = {name: each[:1, :real] for name, each in inputs.items()}
-        first = {name: each[:1] for name, each in inputs.items()}
+        unpadded = {name: tensor[:1, :real] for name, tensor in inputs.items()}
+        first = {name: tensor[:1] for name, tensor in inputs.items()}
         _same(runnable(**unpadded), runnable(**first), tolerance)
 
 
