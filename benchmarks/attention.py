@@ -203,9 +203,7 @@ def peers(length: int, head_dim: int = 32) -> dict[str, tuple[AttentionChoice, C
         HEADS * head_dim, dim_head=head_dim, heads=HEADS, num_landmarks=32, residual=False
     )
     nystrom.to_qkv = nystrom.to_out = nn.Identity()
-    stacked = torch.cat(
-        [tensor.transpose(1, 2).flatten(2) for tensor in (query, key, value)], dim=-1
-    )
+    stacked = torch.cat([t.transpose(1, 2).flatten(2) for t in (query, key, value)], dim=-1)
     lsh_choice = default("lsh", length)
     buckets = dict(lsh_choice.params)["buckets"]
     reformer = LSHAttention(bucket_size=length // int(buckets), n_hashes=1, causal=False).eval()

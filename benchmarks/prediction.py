@@ -118,8 +118,8 @@ def random(arguments: argparse.Namespace) -> None:
             measured.add(candidate)
         after = [predictor.of(candidate, measured.records) for candidate in judged]
         truth = [measured.add(candidate).measurements for candidate in judged]
-        times = [candidate[LATENCY].value for candidate in truth]
-        nats = [candidate[DIVERGENCE].value for candidate in truth]
+        times = [values[LATENCY].value for values in truth]
+        nats = [values[DIVERGENCE].value for values in truth]
         errors = " | ".join(judge([p[LATENCY] for p in some], times) for some in (before, after))
         tau = kendalltau([p[DIVERGENCE] for p in after], nats).statistic
         print(f"{runtime:<20} | {len(judged)} | {errors} | {tau:.2f}", flush=True)
@@ -158,23 +158,18 @@ def run(arguments: argparse.Namespace) -> None:
     sizes: dict[tuple[str, str], list[float]] = {}
     whole = predictor.unserved(found.space.dense)
     for record in stored(folder.path):
-        predicted = predictor.of(record.candidate, known)
+        guess = predictor.of(record.candidate, known)
         base = predictor.unserved(record.candidate)
         known[record.candidate.id] = record
         cut = record in predictor.cut(base, known) and not record.candidate.seconds
-        if cut and LATENCY in predicted and DIVERGENCE in predicted and whole.id in known:
+        if cut and LATENCY in guess and DIVERGENCE in guess and whole.id in known:
             values = record.measurements
             runtime = str(record.candidate["runtime"])
-            for name in set(SIZES) & predicted.keys() & values.keys():
-                error = abs(predicted[name] / values[name].value - 1)
+            for name in set(SIZES) & guess.keys() & values.keys():
+                error = abs(guess[name] / values[name].value - 1)
                 sizes.setdefault((runtime, name), []).append(error)
             pairs.setdefault(runtime, []).append(
-                (
-                    predicted[LATENCY],
-                    values[LATENCY].value,
-                    predicted[DIVERGENCE],
-                    values[DIVERGENCE].value,
-                )
+                (guess[LATENCY], values[LATENCY].value, guess[DIVERGENCE], values[DIVERGENCE].value)
             )
     print("runtime | trials | latency: median error, tau | divergence: tau")
     for runtime, trials in pairs.items():

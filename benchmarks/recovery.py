@@ -218,12 +218,8 @@ def only_part(part: str) -> Callable[..., Any]:
 def seeds(here: Subject, arguments: argparse.Namespace) -> None:
     """Accuracy gain of repair over pruning only, for different repair texts."""
     scores, found = Scores(here), structures(here)
-    found = {
-        name: candidate for name, candidate in found.items() if name in (arguments.only or found)
-    }
-    before = {
-        name: scores.of(build(candidate, here.model).model) for name, candidate in found.items()
-    }
+    found = {name: cut for name, cut in found.items() if name in (arguments.only or found)}
+    before = {name: scores.of(build(cut, here.model).model) for name, cut in found.items()}
     after: dict[str, list[tuple[float, float]]] = {name: [] for name in found}
     for seed in range(1, arguments.seeds + 1):
         teacher = made_teacher(here, seed=seed)

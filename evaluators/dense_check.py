@@ -25,15 +25,15 @@ def check_dense(
         DataError: the model cannot run on them, or its outputs are not finite.
     """
     train = workload.splits["train"]
-    found: dict[int, np.ndarray] = {}
+    predictions: dict[int, np.ndarray] = {}
     done = 0
     for indices, inputs in workload.batches(train, "cpu"):
         output = _output(model, inputs)
         predicted = task.predict(output) if labelled else task.as_labels(output, inputs)
-        found |= dict(zip(indices.tolist(), predicted, strict=True))
+        predictions |= dict(zip(indices.tolist(), predicted, strict=True))
         done += len(indices)
         progress("Checking the uncompressed model", done, len(train))
-    answers = in_order(found)
+    answers = in_order(predictions)
     if labelled:
         return task.doubts(answers, train.labels, model.config)
     return [] if task.varies(answers) else [_constant(len(train))]

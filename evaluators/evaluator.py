@@ -115,8 +115,8 @@ class Evaluator:
         wanted = self.confirmed if job.split == "confirm" else self.metrics.keys()
         chosen = {n: m for n, m in self.metrics.items() if n in wanted}
         chosen = {n: m for n, m in chosen.items() if m.exclusive == job.exclusive}
-        found = {name: metric.measure(bench) for name, metric in chosen.items()}
-        return {name: measured for name, measured in found.items() if measured is not None}
+        measurements = {name: metric.measure(bench) for name, metric in chosen.items()}
+        return {name: measured for name, measured in measurements.items() if measured is not None}
 
 
 def failure(error: Exception) -> Result:

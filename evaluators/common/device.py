@@ -16,7 +16,7 @@ def cuda_index(name: str) -> int | None:
     Raises:
         ValueError: not the name of a device.
     """
-    found = _FORM.fullmatch(name)
-    if found is None:
+    match = _FORM.fullmatch(name)
+    if match is None:
         raise ValueError(f"unknown device {name!r}: use cpu, cuda, cuda:0 or mps.")
-    return int(found[1] or 0) if name.startswith("cuda") else None
+    return int(match[1] or 0) if name.startswith("cuda") else None

@@ -35,8 +35,8 @@ def ndcg_of_queries(labels: np.ndarray, answers: np.ndarray) -> np.ndarray:
     """(queries,) normalised discounted cumulative gain of the first 10 passages."""
     from sklearn.metrics import ndcg_score  # a second in every worker process
 
-    found = [ndcg_score(r[None], a[None], k=CUTOFF) for r, a in rankings(labels, answers)]
-    return np.array(found, dtype=float)
+    scores = [ndcg_score(r[None], a[None], k=CUTOFF) for r, a in rankings(labels, answers)]
+    return np.array(scores, dtype=float)
 
 
 def reciprocal_ranks(labels: np.ndarray, answers: np.ndarray) -> np.ndarray:
@@ -44,12 +44,12 @@ def reciprocal_ranks(labels: np.ndarray, answers: np.ndarray) -> np.ndarray:
 
     Among passages with equal scores, irrelevant ones rank first.
     """
-    found = []
+    ranks = []
     for relevance, of_query in rankings(labels, answers):
         best = of_query[relevance > 0].max()
         rank = 1 + int(((of_query >= best) & (relevance == 0)).sum())
-        found.append(1 / rank if rank <= CUTOFF else 0.0)
-    return np.array(found, dtype=float)
+        ranks.append(1 / rank if rank <= CUTOFF else 0.0)
+    return np.array(ranks, dtype=float)
 
 
 def wilson_interval(right: int, count: int) -> tuple[float, float]:

@@ -131,14 +131,14 @@ def _words(
             f"{path}: {columns['text']!r} of row {number} is no list of words, with a label for "
             "each. A csv cannot hold lists: use jsonl, Parquet or CoNLL, such as rows.conll."
         )
-    found = {**row, "text": tuple(words) if words else None}
+    cells = {**row, "text": tuple(words) if words else None}
     if not words or "label" not in row:
-        return found
+        return cells
     if labels is not None and not isinstance(labels, list):
         raise DataError(f"{path}: {columns['label']!r} of row {number} is no list of labels.")
     if labels and len(labels) != len(words):
         raise DataError(f"{path}: row {number} has {len(words)} words, but {len(labels)} labels.")
-    return {**found, "label": tuple(labels) if labels else None}
+    return {**cells, "label": tuple(labels) if labels else None}
 
 
 def _is_missing(value: Any) -> bool:

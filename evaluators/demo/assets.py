@@ -76,7 +76,7 @@ def reviews(source: Source, seed: int) -> Examples:
 
     table = pd.read_csv(asset(REVIEWS))
     table = table[table["source"] == source]
-    found = Examples(tuple(table["text"]), ("",) * len(table), tuple(table["label"].tolist()))
-    first = {key: index for index, key in reversed(list(enumerate(found.identities())))}
-    unique = found.take(sorted(first.values()))
+    examples = Examples(tuple(table["text"]), ("",) * len(table), tuple(table["label"].tolist()))
+    first = {key: index for index, key in reversed(list(enumerate(examples.identities())))}
+    unique = examples.take(sorted(first.values()))
     return unique.take(np.random.default_rng(seed).permutation(len(unique)).tolist())

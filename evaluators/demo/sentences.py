@@ -24,8 +24,8 @@ class Sentences(Recipe):
     seed: int = 0
 
     def parts(self) -> dict[str, Examples]:
-        found = reviews("rotten_tomatoes", self.seed)
-        unlabelled = Examples(found.texts, found.pairs, (None,) * len(found))
+        examples = reviews("rotten_tomatoes", self.seed)
+        unlabelled = Examples(examples.texts, examples.pairs, (None,) * len(examples))
         sizes = {"search": self.search, "confirm": self.confirm, "train": self.train}
         return split(unlabelled, sizes)
 

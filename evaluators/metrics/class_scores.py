@@ -22,8 +22,8 @@ class MacroF1(Score):
         from sklearn.metrics import f1_score  # a second in every worker process
 
         empty = 0.0 if labels.ndim == 1 else np.nan
-        found = float(f1_score(labels, answers, average="macro", zero_division=empty))
-        return 1.0 if np.isnan(found) else found  # neither labels nor predictions
+        f1 = float(f1_score(labels, answers, average="macro", zero_division=empty))
+        return 1.0 if np.isnan(f1) else f1  # neither labels nor predictions
 
 
 class MicroF1(Score):

@@ -90,8 +90,8 @@ class Energy(Cost):
             model(**batch)
             synchronize()
             runs += 1
-        found = monitor.end_window(WINDOW)
-        return _joules(found), found.time, runs
+        energy = monitor.end_window(WINDOW)
+        return _joules(energy), energy.time, runs
 
 
 @cache
@@ -108,13 +108,13 @@ def _idle_watts(target: Target) -> float:
     monitor = _monitor(target)
     monitor.begin_window(WINDOW)
     time.sleep(SECONDS)
-    found = monitor.end_window(WINDOW)
-    return _joules(found) / float(found.time)
+    energy = monitor.end_window(WINDOW)
+    return _joules(energy) / float(energy.time)
 
 
-def _joules(found: Any) -> float:
+def _joules(energy: Any) -> float:
     """Sum of all counters in a zeus measurement."""
-    parts = (found.gpu_energy, found.cpu_energy, found.dram_energy)
+    parts = (energy.gpu_energy, energy.cpu_energy, energy.dram_energy)
     return float(sum(sum((part or {}).values()) for part in parts))
 
 

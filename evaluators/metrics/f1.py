@@ -47,8 +47,8 @@ def entity_counts(labels: np.ndarray, answers: np.ndarray, names: Mapping[int, s
     rows = []
     for wanted, given in zip(labels, answers, strict=True):
         places = np.flatnonzero(wanted != IGNORED)
-        there, found = (_entities(classes[places], tags) for classes in (wanted, given))
-        rows.append((len(there & found), len(found), len(there)))
+        labelled, predicted = (_entities(classes[places], tags) for classes in (wanted, given))
+        rows.append((len(labelled & predicted), len(predicted), len(labelled)))
     return np.array(rows)
 
 
@@ -66,8 +66,8 @@ def _tag(name: str) -> str:
 
 def _f1(counts: np.ndarray) -> float:
     """Micro F1 of `entity_counts`; 1 if there are no entities, labelled or predicted."""
-    right, found, there = counts.sum(axis=0)
-    return 2 * float(right) / float(found + there) if found + there else 1.0
+    right, predicted, labelled = counts.sum(axis=0)
+    return 2 * float(right) / float(predicted + labelled) if predicted + labelled else 1.0
 
 
 register(EntityF1())

@@ -29,12 +29,12 @@ class Fidelity(Quality):
     likeness = True
 
     def measure(self, bench: Bench) -> Measurement:
-        found = compared(bench).likeness
-        if np.isin(found, (0.0, 1.0)).all():
-            low, high = wilson_interval(int(found.sum()), len(found))
+        likeness = compared(bench).likeness
+        if np.isin(likeness, (0.0, 1.0)).all():
+            low, high = wilson_interval(int(likeness.sum()), len(likeness))
         else:
-            low, high = _interval(found)
-        return Measurement(float(found.mean()), low, min(high, 1.0), self.unit)
+            low, high = _interval(likeness)
+        return Measurement(float(likeness.mean()), low, min(high, 1.0), self.unit)
 
 
 class Divergence(Quality):
@@ -51,15 +51,15 @@ class Divergence(Quality):
     likeness = True
 
     def measure(self, bench: Bench) -> Measurement:
-        found = compared(bench).divergence
-        low, high = _interval(found)
-        return Measurement(float(found.mean()), max(0.0, low), high, self.unit)
+        divergence = compared(bench).divergence
+        low, high = _interval(divergence)
+        return Measurement(float(divergence.mean()), max(0.0, low), high, self.unit)
 
 
-def _interval(found: np.ndarray) -> tuple[float, float]:
+def _interval(samples: np.ndarray) -> tuple[float, float]:
     """1.96 standard errors on each side of the mean."""
-    mean = float(found.mean())
-    error = 1.96 * found.std(ddof=1) / np.sqrt(len(found)) if len(found) > 1 else mean
+    mean = float(samples.mean())
+    error = 1.96 * samples.std(ddof=1) / np.sqrt(len(samples)) if len(samples) > 1 else mean
     return mean - float(error), mean + float(error)
 
 

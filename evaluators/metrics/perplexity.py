@@ -33,17 +33,17 @@ class Perplexity(Quality):
 
     def measure(self, bench: Bench) -> Measurement:
         """Raises ValueError if outputs are not finite, as after overflow in a low precision."""
-        found = nats_of_texts(bench)
-        if not np.isfinite(found).all():
+        nats = nats_of_texts(bench)
+        if not np.isfinite(nats).all():
             raise ValueError("the model's answers are not finite")
-        low, high = bootstrap_interval(lambda rows: _perplexity(found[rows]), len(found))
-        return Measurement(_perplexity(found), low, high, self.unit)
+        low, high = bootstrap_interval(lambda rows: _perplexity(nats[rows]), len(nats))
+        return Measurement(_perplexity(nats), low, high, self.unit)
 
 
 def nats_of_texts(bench: Bench) -> np.ndarray:
     """(texts, 2): summed cross entropy of a text's tokens, in nats, and their number."""
     labels = torch.from_numpy(bench.split.labels)
-    found = np.zeros((len(labels), 2))
+    result = np.zeros((len(labels), 2))
     with torch.inference_mode():
         for indices, batch in batches(bench, bench.split):
             logits = bench.runnable(**batch).logits.float()
@@ -52,8 +52,8 @@ def nats_of_texts(bench: Bench) -> np.ndarray:
                 logits.flatten(0, 1), wanted.flatten(), ignore_index=IGNORED, reduction="none"
             ).view_as(wanted)
             counts = (wanted != IGNORED).sum(dim=1)
-            found[indices] = torch.stack((nats.sum(dim=1), counts), dim=1).cpu().numpy()
-    return found
+            result[indices] = torch.stack((nats.sum(dim=1), counts), dim=1).cpu().numpy()
+    return result
 
 
 def _perplexity(found: np.ndarray) -> float:

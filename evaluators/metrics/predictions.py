@@ -23,8 +23,8 @@ def predictions(bench: Bench) -> np.ndarray:
                 answers = bench.task.predict(bench.runnable(**batch))
                 rows |= zip(indices.tolist(), answers, strict=True)
         bench.memo["predictions"] = in_order(rows)
-    found: np.ndarray = bench.memo["predictions"]
-    return found
+    outputs: np.ndarray = bench.memo["predictions"]
+    return outputs
 
 
 @dataclass(frozen=True)
@@ -45,8 +45,8 @@ def compared(bench: Bench) -> Compared:
         split = bench.split if bench.steering is None else bench.steering
         with torch.inference_mode():
             bench.memo["compared"] = _compared(bench, split)
-    found: Compared = bench.memo["compared"]
-    return found
+    comparison: Compared = bench.memo["compared"]
+    return comparison
 
 
 def _compared(bench: Bench, split: Split) -> Compared:

@@ -30,10 +30,10 @@ class _OfQueries(Quality):
 
     def measure(self, bench: Bench) -> Measurement:
         answers, labels = bench.task.scored(predictions(bench), np.asarray(bench.split.labels))
-        found = self.of_queries(labels, answers)
-        low, high = bootstrap_interval(lambda rows: float(found[rows].mean()), len(found))
-        samples = tuple(found.tolist())
-        return Measurement(float(found.mean()), low, high, self.unit, samples=samples)
+        scores = self.of_queries(labels, answers)
+        low, high = bootstrap_interval(lambda rows: float(scores[rows].mean()), len(scores))
+        samples = tuple(scores.tolist())
+        return Measurement(float(scores.mean()), low, high, self.unit, samples=samples)
 
 
 class Ndcg(_OfQueries):

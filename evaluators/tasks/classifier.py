@@ -38,8 +38,8 @@ def problem_of(config: Any) -> Problem:
 
 def another_problem(config: Any, wanted: Problem) -> str:
     """Why a text classifier belongs to another task, and which; empty if it does not."""
-    if (found := problem_of(config)) != wanted:
-        task, does = KINDS[found]
+    if (problem := problem_of(config)) != wanted:
+        task, does = KINDS[problem]
         return f'the model {does}: set model.task = "{task}"'
     if wanted == "regression" and int(config.num_labels) > 1:
         return f"the model gives {config.num_labels} numbers a text, and one can be scored"
@@ -48,8 +48,8 @@ def another_problem(config: Any, wanted: Problem) -> str:
 
 def not_single_label(config: Any) -> str:
     """Why a model without text input does not predict one class; empty if it does."""
-    if (found := problem_of(config)) != "single_label_classification":
-        return f"the model {KINDS[found][1]} (`problem_type`), which no task scores yet"
+    if (problem := problem_of(config)) != "single_label_classification":
+        return f"the model {KINDS[problem][1]} (`problem_type`), which no task scores yet"
     return ""
 
 

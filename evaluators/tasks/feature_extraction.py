@@ -81,13 +81,13 @@ class FeatureExtraction(TextTask):
         return numbers_of(labels, self.name)
 
     def doubts(self, answers: np.ndarray, labels: np.ndarray, config: Any) -> list[Remark]:
-        found = rank_correlation(*reversed(self.scored(answers, labels)))
-        if found >= UNRELATED:
+        rho = rank_correlation(*reversed(self.scored(answers, labels)))
+        if rho >= UNRELATED:
             return []
         return [
             Remark(
                 f"The cosines of the uncompressed model and the scores of {len(labels) // 2} "
-                f"training pairs have a Spearman correlation of {found:.2f}: the scores do not say "
+                f"training pairs have a Spearman correlation of {rho:.2f}: the scores do not say "
                 "how like the texts are. A high score must mean that they are alike.",
                 doubt=True,
             )
@@ -103,13 +103,13 @@ class FeatureExtraction(TextTask):
 
     def predict(self, output: Any) -> np.ndarray:
         """(rows, width)"""
-        found: np.ndarray = output.sentence_embedding.detach().float().cpu().numpy()
-        return found
+        vectors: np.ndarray = output.sentence_embedding.detach().float().cpu().numpy()
+        return vectors
 
     def likeness(self, output: Any, dense: Any, batch: Batch) -> np.ndarray:
         """(rows,) cosines."""
-        found: np.ndarray = cosines(output, dense).detach().cpu().numpy()
-        return found
+        similarity: np.ndarray = cosines(output, dense).detach().cpu().numpy()
+        return similarity
 
 
 def _apart(examples: Examples) -> Examples:
@@ -143,8 +143,8 @@ def pooling_of(path: str) -> tuple[Pooling, tuple[Remark, ...]]:
     if others := [kind for kind in kinds if kind not in KNOWN]:
         raise ValueError(f"its {MODULES} has {', '.join(others)}; known are {', '.join(KNOWN)}.")
     folder = kinds.get("Pooling", {}).get("path", "")
-    found = _json(path, f"{folder}/config.json") or {}
-    modes = [key for key, value in found.items() if key.startswith("pooling_mode_") and value]
+    settings = _json(path, f"{folder}/config.json") or {}
+    modes = [key for key, value in settings.items() if key.startswith("pooling_mode_") and value]
     if len(modes) != 1 or modes[0] not in MODES:
         raise ValueError(
             f"it pools by {' and '.join(modes) or 'nothing'}; known are {', '.join(MODES)}."
@@ -175,13 +175,13 @@ def prompts_of(path: str) -> tuple[dict[Any, str], Any]:
 
 def _json(path: str, name: str) -> Any:
     """The parsed file of a folder or Hub id; None if there is none."""
-    found = Path(path) / name
+    file = Path(path) / name
     if not Path(path).is_dir():
         try:
-            found = Path(hf_hub_download(path, name))
+            file = Path(hf_hub_download(path, name))
         except EntryNotFoundError:
             return None
-    return json.loads(found.read_text("utf-8")) if found.is_file() else None
+    return json.loads(file.read_text("utf-8")) if file.is_file() else None
 
 
 register(FeatureExtraction())

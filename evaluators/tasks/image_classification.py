@@ -100,14 +100,14 @@ def _pixels(examples: Examples, processor: Any) -> list[np.ndarray]:
     """For each image (channels, height, width), float32."""
     from PIL import Image  # an extra, checked when images are read
 
-    found: list[np.ndarray] = []
+    pixels: list[np.ndarray] = []
     for start in range(0, len(examples), CHUNK):
         images = [
             Image.open(io.BytesIO(data)).convert("RGB")
             for data in examples.texts[start : start + CHUNK]
         ]
-        found += list(processor(images, return_tensors="np")[PIXELS].astype(np.float32))
-    return found
+        pixels += list(processor(images, return_tensors="np")[PIXELS].astype(np.float32))
+    return pixels
 
 
 def _pair(size: Any) -> tuple[int, int]:

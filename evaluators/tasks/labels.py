@@ -43,13 +43,13 @@ def class_numbers(labels: Sequence[Any], config: Any, unit: str = "row") -> Labe
     by_name, by_number = _by_name(names), _by_number(classes)
     without = [label for label in counts if _number(label) in NO_LABEL and by_name(label) is None]
     known = [label for label in counts if label not in without]
-    found = {label: by_name(label) for label in known}
-    if None in found.values():
-        found = {label: by_number(label) for label in known}
-    if None in found.values():
+    classes_of = {label: by_name(label) for label in known}
+    if None in classes_of.values():
+        classes_of = {label: by_number(label) for label in known}
+    if None in classes_of.values():
         raise DataError(_unknown(known, (by_name, by_number), classes, names))
-    numbers = tuple(found.get(_countable(label)) for label in labels)
-    said = [*remarks, *_mapping(counts, found, titles(config), classes, unit)]
+    numbers = tuple(classes_of.get(_countable(label)) for label in labels)
+    said = [*remarks, *_mapping(counts, classes_of, titles(config), classes, unit)]
     if lost := sum(counts[label] for label in without):
         shown = ", ".join(map(str, without))
         said.append(
@@ -139,12 +139,12 @@ def numbers_of(labels: Sequence[Any], task: str) -> Labels:
 
 def _score(label: Any, task: str) -> float:
     try:
-        found = float(label)
+        number = float(label)
     except (TypeError, ValueError):
-        found = math.nan
-    if isinstance(label, bool) or not math.isfinite(found):
+        number = math.nan
+    if isinstance(label, bool) or not math.isfinite(number):
         raise DataError(f"label {label!r} is no score: {task} compares with numbers.")
-    return found
+    return number
 
 
 def _countable(label: Any) -> Any:
@@ -180,8 +180,8 @@ def _by_name(names: Mapping[str, int]) -> Callable[[Any], int | None]:
     def way(label: Any) -> int | None:
         if str(label) in names:
             return names[str(label)]
-        found = alike.get(_folded(str(label)), set())
-        return next(iter(found)) if len(found) == 1 else None
+        matches = alike.get(_folded(str(label)), set())
+        return next(iter(matches)) if len(matches) == 1 else None
 
     return way
 
@@ -228,7 +228,7 @@ def _shown(label: Any) -> str:
 
 def _mapping(
     counts: Mapping[Any, int],
-    found: Mapping[Any, int | None],
+    classes_of: Mapping[Any, int | None],
     own: Mapping[int, str],
     size: int,
     unit: str,
@@ -239,7 +239,7 @@ def _mapping(
     """
     rows: Counter[int] = Counter()
     texts: dict[int, list[str]] = {}
-    for label, number in found.items():
+    for label, number in classes_of.items():
         if number is not None:
             rows[number] += counts[label]
             texts.setdefault(number, []).append(str(label))

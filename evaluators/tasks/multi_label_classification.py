@@ -48,10 +48,10 @@ class MultiLabelClassification(TextClassifier):
             marks = [tuple(int(mark) for mark in row) for row in known]
             said: tuple[Remark, ...] = (_counted(marks, names),)
         else:
-            found = class_numbers([label for row in known for label in row], config, "label")
-            numbers = iter(found.values)
+            read = class_numbers([label for row in known for label in row], config, "label")
+            numbers = iter(read.values)
             marks = [_marks(row, [next(numbers) for _ in row], classes) for row in known]
-            said = found.remarks
+            said = read.remarks
         if without := len(lists) - len(known):
             said = (*said, Remark(f"Left out: {without} rows of -1, which means no label known."))
         rest = iter(marks)

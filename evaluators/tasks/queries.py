@@ -54,10 +54,10 @@ class PassageOrder(TextTask):
         return rows, np.array([relevance, of_rows], dtype=np.float64).T
 
     def read_labels(self, labels: Sequence[Any], config: Any) -> Labels:
-        found = numbers_of(labels, self.name)
-        if any(relevance < 0 for relevance in found.values):
+        relevances = numbers_of(labels, self.name)
+        if any(relevance < 0 for relevance in relevances.values):
             raise DataError("a relevance is below 0: it is 0 for a passage that is not relevant.")
-        return found
+        return relevances
 
     def doubts(self, answers: np.ndarray, labels: np.ndarray, config: Any) -> list[Remark]:
         answers, labels = self.scored(answers, labels)

@@ -211,10 +211,10 @@ def load_config(path: str, *, trust_remote_code: bool = False) -> Any:
         OSError, ValueError: it cannot be loaded.
     """
     plain = {"return_dict": True, "output_attentions": False, "output_hidden_states": False}
-    found, _ = transformers.PreTrainedConfig.get_config_dict(path)
-    kind = str(found.get("model_type"))
-    if kind in CONFIG_MAPPING and DERIVED & found.keys():
-        kept = {key: value for key, value in found.items() if key not in DERIVED | {"model_type"}}
+    raw, _ = transformers.PreTrainedConfig.get_config_dict(path)
+    kind = str(raw.get("model_type"))
+    if kind in CONFIG_MAPPING and DERIVED & raw.keys():
+        kept = {key: value for key, value in raw.items() if key not in DERIVED | {"model_type"}}
         return transformers.AutoConfig.for_model(kind, **{**kept, **plain})
     return transformers.AutoConfig.from_pretrained(
         path, trust_remote_code=trust_remote_code, **plain

@@ -96,8 +96,8 @@ class TextGeneration(TokenLabels):
 
     def same(self, output: Any, dense: Any) -> np.ndarray:
         """(rows, tokens): whether the most likely next token is the dense model's."""
-        found: np.ndarray = self.answers.same(output, dense).cpu().numpy()
-        return found
+        same: np.ndarray = self.answers.same(output, dense).cpu().numpy()
+        return same
 
     def rows(
         self, examples: Examples, tokenizer: Any, target: Target

@@ -53,19 +53,19 @@ class TextRegression(TextClassifier):
         return replace(made, remarks=(*made.remarks, Remark(IN_ITS_UNIT)))
 
     def read_labels(self, labels: Sequence[Any], config: Any) -> Labels:
-        found = numbers_of(labels, self.name)
-        if len(labels) > 1 and len(set(found.values)) == 1:
-            raise DataError(f"every label is {found.values[0]:g}: a correlation needs others.")
-        return found
+        scores = numbers_of(labels, self.name)
+        if len(labels) > 1 and len(set(scores.values)) == 1:
+            raise DataError(f"every label is {scores.values[0]:g}: a correlation needs others.")
+        return scores
 
     def doubts(self, answers: np.ndarray, labels: np.ndarray, config: Any) -> list[Remark]:
-        found = rank_correlation(labels, answers)
-        if found >= UNRELATED:
+        rho = rank_correlation(labels, answers)
+        if rho >= UNRELATED:
             return []
         return [
             Remark(
                 f"The answers of the uncompressed model and the scores of {len(labels)} training "
-                f"examples have a Spearman correlation of {found:.2f}. Is it the fine-tuned model, "
+                f"examples have a Spearman correlation of {rho:.2f}. Is it the fine-tuned model, "
                 "with its own tokenizer, and are data.text, data.text_pair and data.label the "
                 "right columns?",
                 doubt=True,

@@ -58,26 +58,26 @@ class TokenClassification(TokenLabels):
         """(rows, words) -> classes; `IGNORED` for a word without a label."""
         lengths = [0 if row is None else len(row) for row in labels]
         every = [IGNORED if x is None else x for row in labels for x in row or ()]
-        found = class_numbers(every, config, "word")
-        words = iter(found.values)
+        classes = class_numbers(every, config, "word")
+        words = iter(classes.values)
         rows = (
             tuple(IGNORED if (number := next(words)) is None else number for _ in range(length))
             for length in lengths
         )
-        return Labels(tuple(row or None for row in rows), found.remarks)
+        return Labels(tuple(row or None for row in rows), classes.remarks)
 
     def doubts(self, answers: np.ndarray, labels: np.ndarray, config: Any) -> list[Remark]:
         names = titles(config)
-        found = doubts(*scored_tokens(answers, labels), names, "training words")
+        remarks = doubts(*scored_tokens(answers, labels), names, "training words")
         if all(name.startswith("LABEL_") for name in names.values()):
-            found.append(
+            remarks.append(
                 Remark(
                     "The labels of the model have no names, so nothing says which are entities: "
                     "set `id2label` in its config.json.",
                     doubt=True,
                 )
             )
-        return found
+        return remarks
 
     def as_labels(self, output: Any, batch: Batch) -> np.ndarray:
         """(rows, tokens)"""

@@ -29,8 +29,8 @@ class TokenLabels(TextTask):
 
     def same(self, output: Any, dense: Any) -> np.ndarray:
         """(rows, tokens): whether the prediction equals the dense model's."""
-        found: np.ndarray = self.predict(output) == self.predict(dense)
-        return found
+        same: np.ndarray = self.predict(output) == self.predict(dense)
+        return same
 
     def likeness(self, output: Any, dense: Any, batch: Batch) -> np.ndarray:
         """(rows,): share of a row's tokens with the dense model's prediction."""

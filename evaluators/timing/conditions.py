@@ -75,12 +75,12 @@ def _gpu(device: str) -> dict[str, float]:
     """Needs nvidia-ml-py; values that it cannot read are left out."""
     import torch  # slow; workers that evaluate a formula do not need it
 
-    found: dict[str, float] = {}
+    state: dict[str, float] = {}
     with suppress(Exception):
-        found["clock_mhz"] = float(torch.cuda.clock_rate(device))
+        state["clock_mhz"] = float(torch.cuda.clock_rate(device))
     with suppress(Exception):
-        found["temperature_c"] = float(torch.cuda.temperature(device))
+        state["temperature_c"] = float(torch.cuda.temperature(device))
     with suppress(Exception):
         lines = torch.cuda.list_gpu_processes(device).splitlines()
-        found["foreign_gpu_processes"] = float(sum("process" in line for line in lines) - 1)
-    return found
+        state["foreign_gpu_processes"] = float(sum("process" in line for line in lines) - 1)
+    return state

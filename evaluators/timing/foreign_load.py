@@ -97,12 +97,12 @@ def load_between(
 
 def descendants(uses: Uses, roots: Iterable[int]) -> set[int]:
     """The roots with their children, grandchildren and so on."""
-    found: set[int] = set()
+    family: set[int] = set()
     new = set(roots)
     while new:
-        found |= new
-        new = {pid for pid, use in uses.items() if use.parent in new} - found
-    return found
+        family |= new
+        new = {pid for pid, use in uses.items() if use.parent in new} - family
+    return family
 
 
 def _seconds(uses: Uses, pid: int) -> float:
@@ -120,9 +120,9 @@ def _own(driver: Process | None) -> set[int]:
 
 
 def _uses() -> dict[int, Use]:
-    found = {}
+    uses = {}
     for process in psutil.process_iter(["name", "ppid", "cpu_times"]):
         name, parent, times = (process.info[key] for key in ("name", "ppid", "cpu_times"))
         if times is not None:  # None: access denied
-            found[process.pid] = Use(name or "?", parent or 0, times.user + times.system)
-    return found
+            uses[process.pid] = Use(name or "?", parent or 0, times.user + times.system)
+    return uses

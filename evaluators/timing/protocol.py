@@ -51,9 +51,9 @@ def time_alone(timed: Callable[[], float], protocol: TimingProtocol) -> Timed:
     seconds = max(protocol.seconds, long)
     while len(times) < ROUNDS or time.perf_counter() - start < seconds:
         times.append(block())
-    found = np.asarray(times)
-    counts = undelayed(found)
-    return Timed(found[counts], left_out=1 - float(counts.mean()), between=0.0)
+    samples = np.asarray(times)
+    counts = undelayed(samples)
+    return Timed(samples[counts], left_out=1 - float(counts.mean()), between=0.0)
 
 
 def time_interleaved(

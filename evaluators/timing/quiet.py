@@ -96,10 +96,10 @@ def measure_in_quiet(quiet: Quiet, once: Callable[[], Measurement]) -> Measureme
     `conditions`.
     """
     quiet.wait()
-    found = [once()]
-    while is_crowded(found[-1]) and (quiet.wait() or len(found) < ATTEMPTS):
-        found.append(once())
-    best = min(found, key=lambda m: (is_crowded(m), not m.stable, m.foreign_cores))
+    attempts = [once()]
+    while is_crowded(attempts[-1]) and (quiet.wait() or len(attempts) < ATTEMPTS):
+        attempts.append(once())
+    best = min(attempts, key=lambda m: (is_crowded(m), not m.stable, m.foreign_cores))
     waited = {"waited_seconds": round(quiet.waited, 1)} if quiet.waited else {}
     conditions = {**best.conditions, **waited}
     return replace(best, disturbed=is_crowded(best), conditions=conditions)

@@ -11,8 +11,8 @@ def threads_in_use() -> dict[str, int]:
     """Threads per library in this process."""
     names = {"at::get_num_threads": "torch", "omp_get_max_threads": "omp"}
     names |= {"mkl_get_max_threads": "mkl"}
-    found = re.findall(r"(\S+)\(\) : (\d+)", torch.__config__.parallel_info())
-    return {names[name]: int(count) for name, count in found if name in names}
+    counts = re.findall(r"(\S+)\(\) : (\d+)", torch.__config__.parallel_info())
+    return {names[name]: int(count) for name, count in counts if name in names}
 
 
 def set_threads(count: int) -> None:

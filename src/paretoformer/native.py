@@ -63,8 +63,8 @@ class CompressedQuantizer(HfQuantizer):
     def _process_model_before_weight_loading(self, model: nn.Module, **kwargs: Any) -> nn.Module:
         from paretoformer.spaces.persist import become
 
-        found = self.quantization_config
-        served_by = become(model, found.candidate, found.dense_config)
+        config = self.quantization_config
+        served_by = become(model, config.candidate, config.dense_config)
         if served_by:
             logger.warning(
                 "This model was measured in %s; from_pretrained runs its weights in torch. "
