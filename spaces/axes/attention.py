@@ -20,14 +20,14 @@ if TYPE_CHECKING:
     from paretoformer.spaces.runtimes import Tools
 
 Choices = tuple[AttentionChoice, ...]
-"""One for each layer."""
+"""One choice per layer."""
 
 
 OF_PROMPTS = (
     "in a language model they run in torch alone, and all but window and linear change the prompt "
     "alone; name them to try them"
 )
-"""Why `all` means `full` there."""
+"""Why `all` means `full` in a language model."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,7 +49,7 @@ class AttentionFacts(Facts):
 
 
 class LayerAttention(Axis[Choices]):
-    """One registered mechanism with its parameters for each layer; a file each in `attention/`."""
+    """The attention mechanism of each layer, with its parameters; see `attention/`."""
 
     name = "attention"
     stage = Stage.STRUCTURE
@@ -73,7 +73,7 @@ class LayerAttention(Axis[Choices]):
         return value
 
     def canonical(self, value: Choices, others: Values) -> Choices:
-        """A layer without heads attends to nothing, so its mechanism is always `full`."""
+        """A layer without heads has no attention, so its mechanism is always `full`."""
         counts, stays = others["heads"].counts, others["layers"]
         return tuple(
             choice if count and stay else FULL
@@ -125,7 +125,7 @@ class LayerAttention(Axis[Choices]):
         )
 
     def changes_prompts(self, setting: Any) -> bool:
-        """Tokens that meet a cache attend to it exactly; `all` means `full` in a language model."""
+        """Tokens attend to a cache exactly; `all` means `full` in a language model."""
         return setting != "all" and not self.is_fixed(setting)
 
     def domain(self, setting: Any, facts: AttentionFacts, shape: Shape) -> Domain[Choices]:
@@ -136,7 +136,7 @@ class LayerAttention(Axis[Choices]):
     def blocks(
         self, facts: AttentionFacts, shape: Shape, before: Mapping[str, BlockKind]
     ) -> Mapping[str, BlockKind]:
-        """Mechanisms, with every number of heads that there is already."""
+        """Mechanisms, combined with the numbers of heads of `before`."""
         from paretoformer.spaces.axes.attention_options import ATTENTION, AttentionBlock
 
         if len(facts.choices) == 1:
@@ -160,14 +160,14 @@ class LayerAttention(Axis[Choices]):
         return tuple(value[layer] for layer in kept)
 
     def cell(self, value: Choices) -> str:
-        """`full`, or how many layers use which mechanism: `full x2, window x4`."""
+        """`full`, or the number of layers per mechanism: `full x2, window x4`."""
         counts = Counter(choice.name for choice in value)
         if len(counts) == 1:
             return next(iter(counts))
         return ", ".join(f"{name} x{count}" for name, count in sorted(counts.items()))
 
     def phrase(self, value: Choices) -> str:
-        """`strided attention in 1 of 6 layers`, of each that is not `full`."""
+        """`strided attention in 1 of 6 layers`, for each mechanism but `full`."""
         used = Counter(choice.name for choice in value if choice.name != FULL.name)
         parts = (f"{name} attention in {n} of {len(value)} layers" for name, n in used.items())
         return ", ".join(parts) or f"{FULL.name} attention"
@@ -186,11 +186,11 @@ def _names(setting: Any) -> list[str] | None:
 
 @dataclass(frozen=True)
 class ChoicePerLayer(Domain[Choices]):
-    """A mechanism with its setting is one category of one parameter for each layer.
+    """One categorical parameter per layer: a mechanism with its setting.
 
-    Nothing is conditional, which keeps the crossover of a genetic search whole.
+    No parameter is conditional, so the crossover of a genetic search stays valid.
 
-    choices: `full` first, the settings of one mechanism side by side, its default first.
+    choices: `full` first; the settings of one mechanism are adjacent, its default first.
     """
 
     choices: Choices
@@ -208,7 +208,7 @@ class ChoicePerLayer(Domain[Choices]):
         return {f"attention_{layer}": str(choice) for layer, choice in enumerate(value)}
 
     def starts(self) -> Sequence[Choices]:
-        """Each mechanism, at its first setting, in every layer."""
+        """Each mechanism, in its first setting, in every layer."""
         groups = itertools.groupby(self.choices, key=lambda choice: choice.name)
         return [(next(group),) * self.layers for _, group in groups]
 

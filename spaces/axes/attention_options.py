@@ -1,4 +1,4 @@
-"""The attention block: mechanism and number of heads together."""
+"""The options of an attention block: mechanism and number of heads together."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from paretoformer.spaces.axes.head_mask import HeadMask
 from paretoformer.spaces.common.attention_choice import AttentionChoice
 
 ATTENTION = "attention"
-"""The part of a layer whose options these are."""
+"""The part of a layer that these options are for."""
 MEASURED = (1 / 8, 1 / 4, 1 / 2, 3 / 4)
 """Shares of a layer's heads whose damage is measured."""
 
@@ -31,7 +31,7 @@ class AttentionBlock(BlockKind):
     """Option (mechanism, heads kept) is number `mechanism * (heads + 1) + kept`.
 
     choices: the mechanisms, `full` first. scores: (layers, heads), larger matters more; compared
-    within a layer. prunes: whether heads may go.
+        within a layer. prunes: whether heads may be removed.
     """
 
     choices: tuple[AttentionChoice, ...]
@@ -69,7 +69,7 @@ class AttentionBlock(BlockKind):
         return found
 
     def costs(self, milliseconds: Mapping[int, float]) -> Costs:
-        """Between the timed numbers of heads the time is taken as linear."""
+        """Time is linear between the timed numbers of heads."""
         nothing, width = milliseconds[0], self.heads + 1
         rows = []
         for index in range(len(self.choices)):
@@ -86,8 +86,8 @@ class AttentionBlock(BlockKind):
         return [i * (self.heads + 1) + n for i, n in zip(which, counts, strict=True)]
 
     def measured(self, costs: Costs) -> Sequence[int]:
-        """Some numbers of heads with full attention; with all heads, each mechanism that takes no
-        longer."""
+        """Some numbers of heads with full attention; with all heads, each mechanism that is not
+        slower."""
         heads = self.heads
         some = sorted({0, *(round(heads * share) for share in MEASURED)} - {heads})
         others = [index * (heads + 1) + heads for index in range(1, len(self.choices))]
@@ -95,7 +95,7 @@ class AttentionBlock(BlockKind):
         return [*(some if self.prunes else ()), *others]
 
     def filled(self, nats: Mapping[int, Damage]) -> Damage:
-        """A mechanism with fewer heads damages as much as the two by themselves."""
+        """The damage of a mechanism and that of fewer heads add up."""
         layers, heads = self.scores.shape
         cut = np.full((layers, heads + 1), np.inf)
         cut[:, heads] = 0.0
@@ -113,7 +113,7 @@ class AttentionBlock(BlockKind):
         return sorted(str(choice) for choice in left)
 
     def mechanisms(self, costs: Costs) -> tuple[AttentionChoice, ...]:
-        """`full`, and those whose damage is measured."""
+        """`full`, and the mechanisms whose damage is measured."""
         which = {option // (self.heads + 1) for option in self.measured(costs)}
         return tuple(self.choices[index] for index in sorted(which | {0}))
 

@@ -1,12 +1,10 @@
-"""The contract of an axis, and the registry of those that keep it.
+"""The contract of an axis, and the registry of axes.
 
-An axis is one thing that may vary between two compressed versions of a model. It is stateless: its
-values belong to candidates, and what a study may choose from belongs to a `Domain`. The contract
-has five parts: what a value is, what a study file says, what is surveyed, how a value is built, how
-it is shown.
+An axis is one property in which two compressed versions of a model may differ. It is stateless: its
+values belong to candidates, and the choices of a study belong to a `Domain`. The contract has five
+parts: the value, the setting in a study file, the survey, the build and the display.
 
-This file and those of the axes import torch only inside functions, so that reading a run folder
-stays quick.
+Files of axes import torch only inside functions, so that reading a run folder stays fast.
 """
 
 from __future__ import annotations
@@ -44,12 +42,12 @@ class Stage(IntEnum):
 
 @dataclass(frozen=True)
 class Built:
-    """A candidate while it is built.
+    """A candidate during its build.
 
-    runnable: None until a runtime made one of the model.
-    kept: of each layer that the model has, which of the dense model's it was; None: each its own.
-    recovered: names of the parameters that no cut explains.
-    report: of what recovered them; None where nothing had to.
+    runnable: None until a runtime has converted the model.
+    kept: for each layer of the model, its index in the dense model; None: all layers are kept.
+    recovered: names of the parameters that a recovery changed.
+    report: of the recovery; None without one.
     """
 
     model: nn.Module
@@ -63,7 +61,7 @@ class Built:
 class Cell:
     """One layer in the report, as one axis shows it.
 
-    marks: a square each, filled where it stays. share: of the whole, drawn as a bar.
+    marks: one square each, filled if kept. share: of the whole, drawn as a bar.
     colour: the technique that colours the squares. removed: the layer is gone.
     """
 
@@ -75,19 +73,19 @@ class Cell:
 
 
 class Unsuitable(ValueError):
-    """A candidate that its runtime or readout cannot run; known before anything is measured."""
+    """Raised for a candidate that its runtime or readout cannot run, before any measurement."""
 
 
 class AxisValue(ABC, Generic[V]):
-    """What a value of the axis is."""
+    """The value of an axis."""
 
     name: ClassVar[str]
-    """Key in a candidate's JSON and in `[space]`, prefix of parameters, column of tables."""
+    """Key in a candidate's JSON and in `[space]`, prefix of parameters, table column."""
     stage: ClassVar[Stage]
     order: ClassVar[int]
-    """Its place within the stage, and in tables."""
+    """Position within the stage, and in tables."""
     since: ClassVar[int] = 2
-    """The version of the candidate format that knows it first."""
+    """The first version of the candidate format with this axis."""
 
     @abstractmethod
     def default(self, shape: Shape) -> V:
@@ -102,7 +100,7 @@ class AxisValue(ABC, Generic[V]):
         """
 
     def canonical(self, value: V, others: Values) -> V:
-        """The value that stands for all which give the same model: one model, one candidate.
+        """The representative of all values that give the same model: one model, one candidate.
 
         others: the values of all axes, checked, not yet canonical.
         """
@@ -118,7 +116,7 @@ class AxisValue(ABC, Generic[V]):
 
 
 class AxisSetting:
-    """What a study file says of the axis."""
+    """The setting of the axis in a study file."""
 
     setting: ClassVar[Any] = str
     """The type of its key in a study file."""
@@ -132,24 +130,24 @@ class AxisSetting:
     ) -> None:
         """Raises ValueError when the setting cannot be used.
 
-        causal: whether the model is; device: of the target; None: not known yet.
+        causal: whether the model is causal; device: of the target; None: not known yet.
         """
 
     def is_fixed(self, setting: Any) -> bool:
-        """Whether one value is left, whatever the model and the machine are."""
+        """Whether only one value is possible, for every model and machine."""
         return bool(setting == "off")
 
     def choices(self, setting: Any, study: Circumstances) -> Sequence[str]:
-        """The names that the study will try, of an axis that is set by names."""
+        """The names that the study will try, for an axis that is set by names."""
         return ()
 
     def changes_prompts(self, setting: Any) -> bool:
-        """Whether a language model may fill or read its key-value cache in another way than the
-        one graph of a runtime does."""
+        """Whether a language model may fill or read its key-value cache differently than a
+        runtime's single graph does."""
         return False
 
     def catalogue(self) -> list[dict[str, Json]]:
-        """Everything the axis can do, for `paretoformer techniques`: a row each, with equal keys.
+        """Everything the axis can do, for `paretoformer techniques`: rows with equal keys.
 
         `here`: "yes", or why it cannot be used on this machine.
         """
@@ -157,81 +155,81 @@ class AxisSetting:
 
 
 class AxisSurvey(ABC, Generic[V]):
-    """What the axis finds out when a study begins, and what the study may then choose from."""
+    """What the axis measures at the start of a study, and the domain that follows from it."""
 
     facts: ClassVar[type[Facts]] = Facts
 
     def survey(self, setting: Any, context: Context) -> Facts:
-        """The findings, apart from those of the probe. No axis sees the facts of another."""
+        """The facts, except those of the probe. No axis sees the facts of another."""
         return self.facts()
 
     def probe(self, setting: Any, context: Context) -> Probe | None:
-        """Watches the passes over the training examples."""
+        """A probe that watches the passes over the training examples."""
         return None
 
     @abstractmethod
     def domain(self, setting: Any, facts: Any, shape: Shape) -> Domain[V]:
-        """The values to choose from. A study that began before the axis existed does not ask."""
+        """The values to choose from. Not called by a study that began before the axis existed."""
 
     def blocks(
         self, facts: Any, shape: Shape, before: Mapping[str, BlockKind]
     ) -> Mapping[str, BlockKind]:
-        """Part of a layer -> the options of it from which candidates are solved.
+        """Part of a layer -> its options, from which candidates are solved.
 
-        before: those of the axes in front of this one, which it may extend.
+        before: those of the earlier axes, which this one may extend.
         """
         return before
 
 
 class AxisBuild(ABC, Generic[V]):
-    """How a value is applied to a model."""
+    """Applies a value to a model."""
 
     is_plain: ClassVar[bool] = False
-    """Whether transformers itself computes the same from the rebuilt config and weights.
+    """Whether transformers computes the same from the rebuilt config and weights.
 
-    An export that differs from the uncompressed model in such axes alone can be loaded without
-    paretoformer."""
+    An export that differs from the dense model only in such axes loads without paretoformer.
+    """
 
     @abstractmethod
     def apply(self, built: Built, value: V, tools: Tools) -> Built:
-        """Change `built.model`, which is a copy, or make it run, as `value` says."""
+        """Change `built.model`, which is a copy, or convert it to run, according to `value`."""
 
     def is_free(self, value: V) -> bool:
-        """Whether building it again is free and gives the same weights; else it is kept on disk."""
+        """Whether a rebuild is free and gives the same weights; else the result is kept on disk."""
         return True
 
     def save(self, built: Built, value: V, folder: Path) -> None:
-        """Write into `folder` what `restore` will need."""
+        """Write the files that `restore` reads into `folder`."""
 
     def restore(self, built: Built, value: V, folder: Path, tools: Tools) -> Built:
         """As `apply`, from the files that `save` wrote."""
         return self.apply(built, value, tools)
 
     def seconds(self, value: V) -> float:
-        """How long building the value takes on purpose, beyond what any building takes."""
+        """Deliberate build time of the value, such as training, beyond the usual cost."""
         return 0.0
 
     def with_minutes(self, value: V, minutes: float) -> V:
-        """The value that is built for so long; itself where more time gives nothing better."""
+        """The value with this build time; unchanged where more time improves nothing."""
         return value
 
 
 class AxisDisplay(ABC, Generic[V]):
-    """How a value is shown, in tables, sentences and the report.
+    """How a value is shown in tables, sentences and the report.
 
-    All but `layer_cells` see the value of the layers that the model still has.
+    All methods but `layer_cells` get the value restricted to the layers that the model keeps.
     """
 
     name: ClassVar[str]
     technique: ClassVar[str] = ""
-    """What a changed value is called in the evidence; empty: the name of the axis."""
+    """The name of a changed value in the evidence; empty: the name of the axis."""
 
     def of_layers(self, value: V, kept: Sequence[int]) -> V:
-        """The value of a model of these layers alone."""
+        """The value restricted to these layers."""
         return value
 
     def kept_share(self, value: V) -> float | None:
-        """How much of its part of each layer stays, 0 to 1; None where the axis cuts nothing."""
+        """The kept share of its part of each layer, 0 to 1; None where the axis cuts nothing."""
         return None
 
     def cell(self, value: V) -> str:
@@ -243,22 +241,22 @@ class AxisDisplay(ABC, Generic[V]):
         return f"{self.name} {self.cell(value)}"
 
     def layer_cells(self, value: V) -> Sequence[Cell]:
-        """The value layer by layer, for the report; empty when layers do not differ by it."""
+        """The value per layer, for the report; empty when it does not differ between layers."""
         return ()
 
     def build_note(self, value: V, folder: Path) -> str:
-        """A sentence for the report on how the building went, from the files that `save` wrote."""
+        """A sentence for the report on the build, from the files that `save` wrote."""
         return ""
 
     def techniques(self, value: V) -> Sequence[str]:
-        """What a value uses that is not the uncompressed model's."""
+        """Techniques that the value uses and the uncompressed model does not."""
         return [self.technique or self.name]
 
 
 class Axis(AxisValue[V], AxisSetting, AxisSurvey[V], AxisBuild[V], AxisDisplay[V]):
-    """One thing that may vary. Stateless.
+    """One property that may vary. Stateless.
 
-    Laws, checked for every registered axis by `paretoformer.testing.check_axis`: `decode` undoes
+    Laws, checked for every registered axis by `paretoformer.testing.check_axis`: `decode` inverts
     `encode`; `canonical` is idempotent; the default is canonical and changes nothing when applied.
     """
 
@@ -276,6 +274,6 @@ def axis_of(name: str) -> Axis[Any]:
     """The axis of that name.
 
     Raises:
-        ValueError: there is none; the message names those there are.
+        ValueError: unknown name; the message lists the known ones.
     """
     return _REGISTRY[name]

@@ -1,4 +1,4 @@
-"""Blocks: what the options of one part of a layer damage and cost.
+"""Block options: the damage and the cost of each option for one part of a layer.
 
 The damage and the time of a candidate are predicted as sums over its blocks.
 """
@@ -19,17 +19,17 @@ Damage = npt.NDArray[np.float64]
 
 
 class BlockKind(ABC):
-    """One kind of block: attention, or feed-forward. An option may be taken in any layer."""
+    """The options of one kind of block, attention or feed-forward; the same in every layer."""
 
     @property
     @abstractmethod
     def size(self) -> int:
-        """How many options there are."""
+        """Number of options."""
 
     @property
     @abstractmethod
     def meaning(self) -> str:
-        """What each option stands for: equal texts, equal options."""
+        """A description of all options: equal texts, equal options."""
 
     @property
     @abstractmethod
@@ -38,26 +38,26 @@ class BlockKind(ABC):
 
     @abstractmethod
     def timed(self) -> Mapping[int, Values]:
-        """Option -> the values of a candidate that has it in every layer; those to be timed."""
+        """Timed option -> the values of a candidate that has it in every layer."""
 
     @abstractmethod
     def costs(self, milliseconds: Mapping[int, float]) -> Costs:
-        """(options,) milliseconds of every option, from those of one layer with the timed ones."""
+        """(options,) milliseconds of every option in one layer, from those of the timed ones."""
 
     @abstractmethod
     def options(self, values: Mapping[str, Any]) -> Sequence[int] | None:
-        """The options of a candidate with these values, or the nearest; None where it has others.
+        """A candidate's options, or the nearest; None if its values are not among them.
 
         The inverse of `values`.
         """
 
     @abstractmethod
     def measured(self, costs: Costs) -> Sequence[int]:
-        """The options whose damage is measured in each layer, the others being between them, or
-        not worth it at these costs."""
+        """The options whose damage is measured in each layer; others are interpolated, or too slow
+        at these costs."""
 
     def slower(self, costs: Costs) -> Sequence[str]:
-        """Names of what is not measured because it takes longer than what it replaces."""
+        """Names of options that are not measured because they are slower than what they replace."""
         return ()
 
     def mechanisms(self, costs: Costs) -> Sequence[Any]:
@@ -66,26 +66,25 @@ class BlockKind(ABC):
 
     @abstractmethod
     def filled(self, nats: Mapping[int, Damage]) -> Damage:
-        """(layers, options) nats of every option, from (layers,) nats of the measured ones; inf of
-        those that may not be chosen."""
+        """(layers, options) nats of every option, from (layers,) nats of the measured ones; inf for
+        options that may not be chosen."""
 
     @abstractmethod
     def values(self, chosen: Sequence[int]) -> Values:
-        """The values of the axes that this block decides, for one option a layer."""
+        """The values of the axes that this block decides, for one option per layer."""
 
 
 WRECK = 1e3
-"""Nats of a cut after which a model has no answer."""
+"""Nats of a cut whose model has no finite output."""
 
 
 def between(sizes: Sequence[int], nats: Sequence[Damage], wanted: Sequence[int]) -> Damage:
-    """(layers, wanted): the damage of cuts to these sizes, from those of a few.
+    """(layers, wanted): the damage of cuts to the wanted sizes, interpolated.
 
-    A larger block damages at most as much as a smaller one: noise that says otherwise is removed.
-    Between the sizes the curve is a monotone cubic (Fritsch & Carlson 1980). What could not be
-    measured counts as `WRECK`.
+    Damage is made non-increasing in size, which removes noise; between the sizes it is a monotone
+    cubic (Fritsch & Carlson 1980). A failed measurement counts as `WRECK`.
 
-    sizes: increasing, the uncut one last. nats: of each, (layers,).
+    sizes: increasing, the uncut one last. nats: (layers,) for each size.
     """
     from scipy.interpolate import PchipInterpolator
 
@@ -93,12 +92,12 @@ def between(sizes: Sequence[int], nats: Sequence[Damage], wanted: Sequence[int])
     curve = np.maximum.accumulate(known[::-1].clip(min=0), axis=0)[::-1]
     points = np.asarray(wanted)
     found: Damage = PchipInterpolator(sizes, curve, axis=0)(points).T.clip(min=0)
-    found[:, points == sizes[-1]] = curve[-1][:, None]  # without rounding
+    found[:, points == sizes[-1]] = curve[-1][:, None]  # no rounding error
     return found
 
 
 def rising(costs: Sequence[float]) -> Costs:
-    """Costs of increasing sizes, without the noise that makes a larger one cheaper (isotonic)."""
+    """Costs of increasing sizes, made non-decreasing by isotonic regression to remove noise."""
     from scipy.optimize import isotonic_regression
 
     found: Costs = isotonic_regression(np.maximum(costs, 0.0)).x
@@ -106,7 +105,7 @@ def rising(costs: Sequence[float]) -> Costs:
 
 
 def normalised(scores: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """Scores divided by their layer's l2 norm, so that layers compare: (layers, anything).
+    """Scores divided by their layer's l2 norm, so that layers are comparable: (layers, anything).
 
     Source: Michel, Levy, Neubig 2019 (arXiv:1905.10650), section 4.1, after Molchanov et al. 2017.
     """

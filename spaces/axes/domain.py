@@ -1,4 +1,4 @@
-"""Domains: what a study may choose from on one axis."""
+"""Domains: the values of one axis that a study may choose from."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ class Suggests(Protocol):
 
 
 class Domain(ABC, Generic[V]):
-    """The values of an axis that a trial may have, and the parameters that say so.
+    """The values that a trial may choose on an axis, and the parameters that encode them.
 
     Laws, checked for every registered axis by `paretoformer.testing.check_domain`:
 
-    - equal parameters suggest equal values, and `params` of a value suggest that value again;
-    - the uncompressed model's value is the first of `starts`, and all of them can be suggested; a
-      `Fixed` domain may have another value, which everything has that the search changes;
+    - equal parameters suggest equal values, and `params` inverts `suggest`;
+    - the dense value is the first of `starts`, and all starts can be suggested; only a `Fixed`
+      domain may have another value, which all changed candidates share;
     - `values` yields exactly `size` different values.
     """
 
@@ -41,29 +41,29 @@ class Domain(ABC, Generic[V]):
 
     @abstractmethod
     def starts(self) -> Sequence[V]:
-        """Values worth measuring before any sampler proposes one; the default is the first."""
+        """Values to measure before any sampler proposes one; the default is the first."""
 
     def kinds(self) -> Sequence[V]:
-        """Of the starts those that differ in kind, not in size; empty where all differ in size."""
+        """The starts that differ in kind, not in size; empty where all differ in size."""
         return ()
 
     def solved(self) -> Domain[V]:
-        """The domain that also holds whatever is solved from a block table."""
+        """The domain that also contains candidates solved from a block table."""
         return self
 
     @property
     @abstractmethod
     def size(self) -> int:
-        """How many values there are."""
+        """Number of values."""
 
     @abstractmethod
     def values(self) -> Iterator[V]:
-        """Every value; read only where `size` is small."""
+        """Every value; used only where `size` is small."""
 
 
 @dataclass(frozen=True)
 class Fixed(Domain[V]):
-    """One value, which takes no parameter."""
+    """One value, without parameters."""
 
     value: V
 
@@ -85,12 +85,12 @@ class Fixed(Domain[V]):
 
 
 class IntegerDomain(Domain[V]):
-    """A value is made of integers, one parameter each."""
+    """Values that consist of integers, with one parameter per integer."""
 
     @property
     @abstractmethod
     def ranges(self) -> Mapping[str, tuple[int, int]]:
-        """Parameter -> the least and the greatest integer."""
+        """Parameter -> its smallest and largest integer."""
 
     @abstractmethod
     def of_integers(self, integers: Sequence[int]) -> V: ...

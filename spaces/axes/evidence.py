@@ -1,4 +1,4 @@
-"""Evidence: what the axes find out about the dense model when a study begins."""
+"""Evidence: what the axes measure on the dense model at the start of a study."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Json = Any
 
 @dataclass(frozen=True)
 class Shape:
-    """Of the dense model. heads: of one layer; where they form groups, the groups."""
+    """Shape of the dense model. heads: per layer; groups of heads where they form groups."""
 
     layers: int
     heads: int
@@ -25,9 +25,9 @@ class Shape:
 
 @dataclass(frozen=True, kw_only=True)
 class Facts:
-    """The findings of one axis, kept with the run. An axis with findings has a subclass of its own.
+    """The findings of one axis, kept with the run. An axis with findings has its own subclass.
 
-    Every field has a default, for runs that began before it existed.
+    Every field has a default, for runs written before the field existed.
 
     left_out: what the study does not try -> why.
     """
@@ -50,7 +50,7 @@ class Facts:
 
 @dataclass(frozen=True)
 class Evidence:
-    """Of a study. facts: of each axis that the study began with, by its name."""
+    """The facts of a study, by the names of the axes that it began with."""
 
     shape: Shape
     facts: Mapping[str, Facts] = field(default_factory=dict)
@@ -58,12 +58,13 @@ class Evidence:
 
 @dataclass(frozen=True, kw_only=True)
 class Circumstances:
-    """The study that an axis is asked about.
+    """The study's settings that an axis may depend on.
 
     device, dtype: of the target.
-    minutes: that the study has; infinite where it has a number of trials.
-    generates: whether the model continues texts, a token at a time.
-    unmeasurable: value of an axis -> why an objective of the study cannot be measured of it, or "".
+    minutes: the study's time; infinite where its number of trials is given.
+    generates: whether the model generates text, token by token.
+    unmeasurable: value of an axis -> why an objective of the study cannot be measured for it, or
+        "".
     """
 
     device: str
@@ -77,12 +78,12 @@ class Circumstances:
 class Context(Circumstances):
     """The dense model and the study's data, for a survey.
 
-    model: dense, in evaluation mode, with its transformers config; left as it was.
+    model: dense, in evaluation mode, with its transformers config; not changed.
     sequence_length: of the target.
-    batches: inputs of at most that number of training examples, in batches of similar lengths.
-    divergence: (output, output of the dense model, batch) -> nats, their sum over the examples.
+    batches: inputs of at most that many training examples, in batches of similar lengths.
+    divergence: (output, output of the dense model, batch) -> nats, summed over the examples.
     kept: output of the dense model -> the smaller part of it that `divergence` needs.
-    progress: called with (what is going on, steps done, steps in all).
+    progress: called with (description, steps done, steps in all).
     """
 
     model: nn.Module
@@ -103,12 +104,12 @@ class Probe(ABC):
 
     @abstractmethod
     def leaves(self) -> Sequence[torch.Tensor]:
-        """After a forward: the tensors by which the loss is to be differentiated."""
+        """After a forward: the tensors with respect to which the loss is differentiated."""
 
     @abstractmethod
     def update(self, gradients: Sequence[torch.Tensor]) -> None:
-        """After a backward: the gradients, one for each leaf."""
+        """After a backward: one gradient per leaf."""
 
     @abstractmethod
     def found(self, examples: int) -> dict[str, Any]:
-        """Fields of the axis's facts, over that number of examples."""
+        """Fields of the axis's facts, averaged over that number of examples."""

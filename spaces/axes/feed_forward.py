@@ -1,4 +1,4 @@
-"""Axis `feed_forward`: how many neurons of each feed-forward block stay, and which."""
+"""Axis `feed_forward`: which neurons of each feed-forward block stay."""
 
 from __future__ import annotations
 
@@ -27,26 +27,26 @@ if TYPE_CHECKING:
     from paretoformer.spaces.runtimes import Tools
 
 GRID = 32
-"""Widths are multiples of this: one AVX-512 register holds 16 float32, a cache line as many."""
+"""Widths are multiples of this: an AVX-512 register holds 16 float32, a cache line too."""
 STEPS = 16
-"""Widths that a layer may have besides none, about: finer ones differ by less than the noise."""
+"""Approximate number of non-zero widths per layer; finer steps differ by less than the noise."""
 STARTS = (0.75, 0.5, 0.25)
-"""Shares of all neurons that are planted."""
+"""Shares of all neurons among the starting points."""
 MEASURED = (1 / 16, 1 / 8, 1 / 4, 1 / 2, 3 / 4)
 """Shares of a layer's neurons whose damage is measured."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class NeuronFacts(Facts):
-    """removed: (layers, neurons), by how much the loss moves without a neuron; None: all stay."""
+    """removed: (layers, neurons), first-order loss change without a neuron; None: all stay."""
 
     removed: tuple[tuple[float, ...], ...] | None = None
 
 
 class FeedForward(Axis[NeuronMask]):
-    """A width for each layer; neurons stay in order of their first-order importance.
+    """A width per layer; the most important neurons stay, by first-order importance.
 
-    Where the block is gated, a neuron's gate goes with it. A block without neurons adds its bias.
+    In a gated block, a neuron's gate goes with it. A block without neurons adds its bias.
 
     Source: Molchanov et al. 2017 (arXiv:1611.06440), eq. 8: mean over examples of |Σ over tokens of
     gradient x activation|. Differs in: importance is divided by the layer's norm as Michel et al.
@@ -135,14 +135,14 @@ class FeedForward(Axis[NeuronMask]):
 
 
 def widths_of(neurons: int) -> tuple[int, ...]:
-    """The widths that a layer may have, from none to all, at even steps of the grid."""
+    """The possible widths of a layer, from none to all, at even steps of the grid."""
     step = max(GRID, round(neurons / STEPS / GRID) * GRID)
     return (*range(0, neurons, step), neurons)
 
 
 @dataclass(frozen=True)
 class RankedNeurons(IntegerDomain[NeuronMask]):
-    """One of `widths` for each layer; its most important neurons stay.
+    """One of `widths` per layer; its most important neurons stay.
 
     scores: (layers, neurons), larger matters more, comparable across layers.
     """
@@ -168,12 +168,12 @@ class RankedNeurons(IntegerDomain[NeuronMask]):
         return nearest_widths(value, self.widths)
 
     def starts(self) -> Sequence[NeuronMask]:
-        """Everything; the globally most important three quarters, half and quarter."""
+        """All neurons; the globally most important three quarters, half and quarter."""
         some = (self.most_important(share) for share in STARTS)
         return [NeuronMask.all(len(self.scores)), *some]
 
     def most_important(self, share: float) -> NeuronMask:
-        """About that share of all neurons, each layer's width rounded to the grid."""
+        """About that share of all neurons; each layer's width is rounded to the grid."""
         steps = np.asarray(self.widths)
         counts = global_counts(self.scores, share)
         nearest = np.abs(steps[None] - counts[:, None]).argmin(axis=1)
@@ -181,14 +181,14 @@ class RankedNeurons(IntegerDomain[NeuronMask]):
 
 
 def nearest_widths(mask: NeuronMask, widths: Sequence[int]) -> list[int]:
-    """Of each layer, the index of the width that is nearest to its own."""
+    """For each layer, the index of the width nearest to its own."""
     own = (mask.width(layer) for layer in range(mask.layers))
     wanted = np.array([widths[-1] if width is None else width for width in own])
     return [int(index) for index in np.abs(np.asarray(widths) - wanted[:, None]).argmin(axis=1)]
 
 
 def global_counts(scores: NeuronScores, share: float) -> npt.NDArray[np.int64]:
-    """(layers,) how many neurons of each layer are among the best `share` of all."""
+    """(layers,) number of neurons of each layer among the best `share` of all."""
     best = np.argsort(-scores, axis=None, kind="stable")[: round(scores.size * share)]
     return np.bincount(best // scores.shape[1], minlength=len(scores))
 
@@ -220,7 +220,7 @@ class NeuronBlock(BlockKind):
 
     @cached_property
     def _quarters(self) -> dict[int, int]:
-        """Option -> its width, of none, a quarter, half and all."""
+        """Option -> its width, for none, a quarter, half and all."""
         last = len(self.widths) - 1
         return {option: self.widths[option] for option in sorted({0, last // 4, last // 2, last})}
 
@@ -232,7 +232,7 @@ class NeuronBlock(BlockKind):
         }
 
     def costs(self, milliseconds: Mapping[int, float]) -> Costs:
-        """Between the timed widths the time is taken as linear."""
+        """Time is linear between the timed widths."""
         options = sorted(milliseconds)
         above = rising([milliseconds[option] - milliseconds[0] for option in options])
         return np.interp(self.widths, [self.widths[option] for option in options], above)

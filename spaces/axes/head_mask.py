@@ -17,7 +17,7 @@ Scores = npt.NDArray[np.float64]
 
 @dataclass(frozen=True)
 class HeadMask:
-    """The kept heads of every layer, one row a layer, one bool a head.
+    """The kept heads of every layer: one row per layer, one bool per head.
 
     Raises:
         ValueError: there is no layer, or the layers differ in their number of heads.
@@ -41,7 +41,7 @@ class HeadMask:
 
     @classmethod
     def none(cls, layers: int, heads: int) -> HeadMask:
-        """The mask that keeps nothing; every layer adds a constant in place of attention."""
+        """The mask that keeps nothing; attention adds a constant in every layer."""
         return cls(((False,) * heads,) * layers)
 
     @classmethod

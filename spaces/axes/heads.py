@@ -20,12 +20,12 @@ if TYPE_CHECKING:
     from paretoformer.spaces.runtimes import Tools
 
 STEPS = 8
-"""Masks at even steps of the number of heads that are planted."""
+"""Number of masks among the starting points, at even steps of the number of heads."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class HeadFacts(Facts):
-    """removed: (layers, heads), by how much the loss moves without a head; None: all stay."""
+    """removed: (layers, heads), first-order change of the loss without a head; None: all stay."""
 
     removed: tuple[tuple[float, ...], ...] | None = None
 
@@ -35,7 +35,7 @@ class HeadFacts(Facts):
 
 
 class Heads(Axis[HeadMask]):
-    """Heads that are removed are gone: their rows of query, key and value, their columns of output.
+    """Attention heads, removed with their rows of query, key and value and columns of output.
 
     Source: Michel, Levy, Neubig 2019 (arXiv:1905.10650). Differs in: heads are cut, not masked.
     """
@@ -131,7 +131,7 @@ class _HeadDomain(IntegerDomain[HeadMask]):
     scores: Scores
 
     def starts(self) -> Sequence[HeadMask]:
-        """Everything; the globally most important at even steps; nothing."""
+        """All heads; the globally most important at even steps; none."""
         layers, heads = self.scores.shape
         whole = layers * heads
         counts = [round(whole * step / STEPS) for step in range(STEPS - 1, 0, -1)]
@@ -141,7 +141,7 @@ class _HeadDomain(IntegerDomain[HeadMask]):
 
 @dataclass(frozen=True)
 class RankedHeads(_HeadDomain):
-    """A count for each layer; its most important heads stay."""
+    """A count per layer; its most important heads stay."""
 
     scores: Scores
 
@@ -159,7 +159,7 @@ class RankedHeads(_HeadDomain):
 
 @dataclass(frozen=True)
 class HeadBits(_HeadDomain):
-    """One bit for each head."""
+    """One bit per head."""
 
     scores: Scores
 

@@ -15,35 +15,34 @@ if TYPE_CHECKING:
     from paretoformer.spaces.runtimes import Tools
 
 Stays = tuple[bool, ...]
-"""One for each layer."""
+"""One bool per layer."""
 
 EXAMPLES = 16
-"""Training examples on which the removal of layers is tried."""
+"""Training examples on which removals of layers are evaluated."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class LayerFacts(Facts):
-    """removal: every layer but one, the least missed first; None: all stay."""
+    """removal: every layer but one, the least important first; None: all stay."""
 
     removal: tuple[int, ...] | None = None
 
 
 class Layers(Axis[Stays]):
-    """A layer that goes is the identity, in attention, feed-forward and normalisation.
+    """A removed layer is the identity: no attention, feed-forward or normalisation.
 
-    In a family that normalises after its sums, the layer in front takes over its output LayerNorm.
+    In a post-norm family, the previous layer takes over its output LayerNorm.
 
-    Layers are removed in the order in which they are missed least: of those that are left, the one
-    without which the answers diverge least. Source: the greedy search over blocks of EvoPress
-    (Sieberling et al. 2024, arXiv:2410.14649) takes the same measure. Differs in: whole layers go,
-    and not each is tried again at each step.
+    Layers are removed greedily: of the remaining ones, the layer whose removal increases the
+    divergence least. Source: the greedy block search in EvoPress (Sieberling et al. 2024,
+    arXiv:2410.14649) uses the same measure. Differs in: whole layers, and lazy re-evaluation.
     """
 
     name = "layers"
     stage = Stage.STRUCTURE
-    order = 40  # last of its stage, for it renumbers the layers
+    order = 40  # last of its stage, because it renumbers the layers
     facts = LayerFacts
-    is_plain = True  # the config says how many layers there are, and their names count from 0 again
+    is_plain = True  # the config holds the number of layers, and their names count from 0 again
     technique = "layer removal"
     setting = Literal["ranked", "mask", "off"]
     setting_default = "ranked"
@@ -98,11 +97,11 @@ class Layers(Axis[Stays]):
 
 
 def removal_order(context: Context) -> list[int]:
-    """Every layer but the one that stays longest, the least missed first.
+    """Every layer but the most important one, the least important first.
 
-    Greedy, and lazy (Minoux 1978): a layer is tried again only while what its removal added before
-    is the least of all. So it is not noticed where a layer is missed less once others are gone.
-    Beyond half of the layers the order is that of what is known then.
+    Lazy greedy (Minoux 1978): re-evaluate a layer only while its last gain is minimal. A layer that
+    becomes less important after other removals is not noticed. The second half of the order uses
+    the values known by then.
     """
     import torch
 
@@ -137,7 +136,7 @@ def removal_order(context: Context) -> list[int]:
 def _missed(
     context: Context, batches: Sequence[Any], dense: Sequence[Any], removed: Sequence[int]
 ) -> float:
-    """The divergence of the model without some layers."""
+    """The divergence of the model without these layers."""
     import torch
 
     from paretoformer.spaces.models.surgery import keep_layers, share
@@ -156,7 +155,7 @@ def _without(removed: Sequence[int], layers: int) -> Stays:
 
 
 class _LayerDomain(IntegerDomain[Stays]):
-    """removal: every layer but one, the least missed first."""
+    """removal: every layer but one, the least important first."""
 
     removal: tuple[int, ...]
 
@@ -165,17 +164,17 @@ class _LayerDomain(IntegerDomain[Stays]):
         return len(self.removal) + 1
 
     def without(self, count: int) -> Stays:
-        """All but the `count` least missed layers."""
+        """All but the `count` least important layers."""
         return _without(self.removal[:count], self.layers)
 
     def starts(self) -> Sequence[Stays]:
-        """Everything; without up to half of the layers."""
+        """All layers; the model without up to half of them."""
         return [self.without(count) for count in range(self.layers // 2 + 1)]
 
 
 @dataclass(frozen=True)
 class RankedLayers(_LayerDomain):
-    """How many layers stay."""
+    """Number of layers that stay."""
 
     removal: tuple[int, ...]
 
@@ -190,13 +189,13 @@ class RankedLayers(_LayerDomain):
         return [sum(value)]
 
     def solved(self) -> Domain[Stays]:
-        """A solution may lack any of them."""
+        """A solution may lack any of the layers."""
         return LayerBits(self.removal)
 
 
 @dataclass(frozen=True)
 class LayerBits(_LayerDomain):
-    """One bit for each layer; where none stays, the one that is missed most does."""
+    """One bit per layer; where all are off, the most important layer stays."""
 
     removal: tuple[int, ...]
 
@@ -216,7 +215,7 @@ class LayerBits(_LayerDomain):
         return super().size - 1
 
     def values(self) -> Iterator[Stays]:
-        return itertools.islice(super().values(), 1, None)  # the first has no layer
+        return itertools.islice(super().values(), 1, None)  # skip the value without layers
 
 
 register(Layers())

@@ -1,7 +1,7 @@
 """Neuron masks: which feed-forward neurons of each layer stay.
 
-A layer has thousands of neurons, so a mask holds packed bits. A layer that keeps all or none of its
-neurons needs no bits, so that the mask of the uncompressed model needs no number of neurons either.
+A layer has thousands of neurons, so a mask holds packed bits. A layer that keeps all or none needs
+no bits, so the uncompressed model's mask needs no number of neurons.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ NONE = b""
 class NeuronMask:
     """The kept neurons of every layer.
 
-    rows: of each layer, None where all stay, b"" where none does, else a bit for each neuron.
+    rows: per layer: None if all stay, b"" if none, else one bit per neuron.
     neurons: of one layer of the dense model; 0 where no row has bits.
 
     Raises:
-        ValueError: a row has another number of bits than there are neurons.
+        ValueError: a row's number of bits is not the number of neurons.
     """
 
     rows: tuple[bytes | None, ...]
@@ -70,7 +70,7 @@ class NeuronMask:
         scores: (layers, neurons), larger matters more.
 
         Raises:
-            ValueError: there is not one width for each layer.
+            ValueError: there is not one width per layer.
         """
         if len(widths) != len(scores):
             raise ValueError(
@@ -109,17 +109,17 @@ class NeuronMask:
         return None if row is ALL else int(self._bits(row).sum()) if row else 0
 
     def share(self, layer: int) -> float:
-        """Of the neurons of one layer, 0 to 1."""
+        """Kept share of the neurons of one layer, 0 to 1."""
         width = self.width(layer)
         return 1.0 if width is None else width / self.neurons if width else 0.0
 
     @property
     def total_share(self) -> float:
-        """Of all neurons, 0 to 1."""
+        """Kept share of all neurons, 0 to 1."""
         return sum(map(self.share, range(self.layers))) / self.layers
 
     def to_dict(self) -> dict[str, Any]:
-        """As it is written in JSON: bits in base64, the first neuron in the highest bit."""
+        """JSON form: bits in base64, the first neuron in the highest bit."""
         kept = [row if row is ALL else base64.b64encode(row).decode() for row in self.rows]
         return {"neurons": self.neurons, "kept": kept}
 

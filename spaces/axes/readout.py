@@ -1,4 +1,4 @@
-"""Axis `readout`: which tokens the last layer computes."""
+"""Axis `readout`: for which tokens the last layer is computed."""
 
 from __future__ import annotations
 
@@ -15,32 +15,33 @@ if TYPE_CHECKING:
 ALL = "all"
 FIRST = "first"
 TOLERANCE = 1e-4
-"""Largest difference of an answer, relative to the largest of them, that counts as rounding."""
+"""Largest difference of an output, relative to the largest output, that counts as rounding."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ReadoutFacts(Facts):
-    """value: of every candidate that the search changes."""
+    """value: the readout of every candidate that the search changes."""
 
     value: str = ALL
 
 
 class Readout(Axis[str]):
-    """`all`, or `first`: the last layer answers for the first token alone, the one that is read.
+    """`all`, or `first`: the last layer is computed only for the first token, which the classifier
+    reads.
 
-    Lossless: its keys and values are those of every token; queries, the output projection and the
-    feed-forward block are computed for one. Legal for a classifier of texts or images that reads
-    its answer off the first token: the heads of bert, roberta, xlm-roberta, camembert, electra,
-    distilbert and vit. A decoder's classifier reads the last token that is no padding, which is
-    another one in each row, and token classification reads all of them. Hidden states of the last
-    layer, where they are asked for, are those of the first token.
+    Lossless: keys and values are those of every token; queries, the output projection and the
+    feed-forward block are computed for one. Legal for classifiers of texts or images that read the
+    first token: the heads of bert, roberta, xlm-roberta, camembert, electra, distilbert and vit. A
+    decoder's classifier reads the last real token, which differs between rows, and token
+    classification reads all tokens. The last layer's hidden states, if requested, are those of the
+    first token.
     """
 
     name = "readout"
     stage = Stage.RECOVERY
-    order = 90  # on the mended layer, for a repair looks at every token
+    order = 90  # after the repair, which reads every token
     facts = ReadoutFacts
-    is_plain = True  # computing every token gives the same answers
+    is_plain = True  # computing every token gives the same outputs
     technique = "first-token readout"
     setting = Literal["first", "all"]
     setting_default = FIRST
@@ -57,7 +58,7 @@ class Readout(Axis[str]):
         return value
 
     def survey(self, setting: Any, context: Context) -> ReadoutFacts:
-        """Whether it changes no answer is not only looked up, but tried."""
+        """Verifies on examples, not only by family, that outputs do not change."""
         if setting == ALL:
             return ReadoutFacts()
         reason = _reason(context)
@@ -76,7 +77,7 @@ class Readout(Axis[str]):
         return built
 
     def is_fixed(self, setting: Any) -> bool:
-        """What a model may have, all its candidates have."""
+        """The value depends only on the model, so it is never searched."""
         return True
 
     def phrase(self, value: str) -> str:
@@ -97,7 +98,7 @@ class Readout(Axis[str]):
 
 
 def _reason(context: Context) -> str:
-    """Why the last layer has to compute every token; empty when it has not."""
+    """Why the last layer must compute every token; empty when it need not."""
     import torch
 
     from paretoformer.spaces.models.pooled_head import read_first, unsuitable

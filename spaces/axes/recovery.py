@@ -1,4 +1,4 @@
-"""Axis `recovery`: how what a cut damaged is repaired."""
+"""Axis `recovery`: how the damage of a cut is repaired."""
 
 from __future__ import annotations
 
@@ -24,23 +24,23 @@ WEIGHTS = "recovered.safetensors"
 
 @dataclass(frozen=True, kw_only=True)
 class RecoveryFacts(Facts):
-    """method: of every candidate that the search changes."""
+    """method: the recovery of every candidate that the search changes."""
 
     method: str = NONE
 
 
 class Recovery(Axis[str]):
-    """How what a cut damaged is repaired, from texts without labels.
+    """How the damage of a cut is repaired, from texts without labels.
 
-    none; least_squares: projections behind a cut are solved again; distilled:2.5: after that the
-    model is trained for two and a half minutes to do as dense does.
+    none; least_squares: projections after a cut are solved again; distilled:2.5: the model is then
+    also trained for two and a half minutes to match the dense one.
     """
 
     name = "recovery"
     stage = Stage.RECOVERY
     order = 10
     facts = RecoveryFacts
-    is_plain = True  # it changes weights, not what is computed with them
+    is_plain = True  # it changes weights only
     setting = bool
     setting_key = ("recovery", "least_squares")
     setting_default = True
@@ -57,7 +57,7 @@ class Recovery(Axis[str]):
         return value
 
     def canonical(self, value: str, others: Values) -> str:
-        """Where nothing was cut or swapped, there is nothing to repair."""
+        """Without a cut or another mechanism there is nothing to repair."""
         shape = Shape(others["heads"].layers, others["heads"].heads)
         cut = any(
             axis.canonical(others[axis.name], others) != axis.default(shape)
@@ -130,7 +130,7 @@ class Recovery(Axis[str]):
         return value == NONE
 
     def is_fixed(self, setting: Any) -> bool:
-        """Where there is something to repair, everything is."""
+        """Either every candidate with a cut is repaired, or none."""
         return True
 
     def cell(self, value: str) -> str:
@@ -172,13 +172,13 @@ class Recovery(Axis[str]):
 
 
 def minutes_of(value: str) -> float:
-    """That a distilled candidate is trained for; 0 of any other."""
+    """Minutes of distillation; 0 for other values."""
     found = _DISTILLED.fullmatch(value) if isinstance(value, str) else None
     return float(found.group(1)) if found else 0.0
 
 
 def distilled(minutes: float) -> str:
-    """The value of so many minutes."""
+    """The value with this training time."""
     return f"{DISTILLED}:{minutes:g}"
 
 

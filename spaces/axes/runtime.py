@@ -1,4 +1,4 @@
-"""Axis `runtime`: what runs the model, and in which precision."""
+"""Axis `runtime`: the library that runs the model, and its precision."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ DEFAULT = "torch"
 EVERY = ":*"
 """In a setting: every precision of a runtime that works on the target."""
 FEW_MINUTES = 10.0
-"""Of a study that tries each runtime in its fewest bits alone. An uncompressed model takes 10 s to
-convert, score and time; those of eight runtimes and precisions would leave no time to search."""
+"""A study this short tries each runtime only in its fewest bits. An uncompressed model takes 10 s
+to convert, score and time; eight runtimes and precisions would leave no time to search."""
 SOME_MINUTES = 20.0
-"""Of a study that leaves out what starts slowly: a minute for each candidate."""
+"""A study this short leaves out runtimes that start slowly: a minute per candidate."""
 _FORM = re.compile(r"[a-z][a-z0-9_]*(:[a-z0-9_]+)?")
 
 
@@ -35,13 +35,13 @@ class RuntimeFacts(Facts):
 
 
 class RuntimeAxis(Axis[str]):
-    """A registered runtime and one of its precisions, as `onnxruntime:int8`; a file each."""
+    """A registered runtime and one of its precisions, such as `onnxruntime:int8`."""
 
     name = "runtime"
     stage = Stage.RUNTIME
     order = 10
     facts = RuntimeFacts
-    is_plain = True  # the weights are those of the torch model, whatever runs it
+    is_plain = True  # every runtime uses the torch model's weights
     setting = Literal["all"] | list[str]
     setting_default = "all"
     setting_help = (
@@ -53,7 +53,7 @@ class RuntimeAxis(Axis[str]):
         return DEFAULT
 
     def check(self, value: str, shape: Shape) -> str:
-        """Whether there is such a runtime is known only where it is used."""
+        """Whether the runtime exists is checked only where it is used."""
         if not isinstance(value, str) or not _FORM.fullmatch(value):
             raise ValueError(f"a runtime is written as onnxruntime:int8, but got {value!r}.")
         return value
@@ -163,7 +163,7 @@ class RuntimeAxis(Axis[str]):
 
 
 def _expanded(setting: Sequence[str]) -> list[str]:
-    """With each `openvino:*` in all its precisions."""
+    """With each `openvino:*` expanded to all its precisions."""
     from paretoformer.spaces.runtimes import in_every_precision
 
     wanted: list[str] = []
@@ -174,11 +174,11 @@ def _expanded(setting: Sequence[str]) -> list[str]:
 
 
 def _late(values: Sequence[str], minutes: float) -> dict[str, str]:
-    """Of values that a user did not name, those that so short a study leaves out -> why."""
+    """Values, not named by the user, that a study this short leaves out -> why."""
     from paretoformer.spaces.runtimes import parse
 
     others = [value for value in values if value != DEFAULT]
-    fewest = {parse(value)[0].name: value for value in others}  # the last of a runtime
+    fewest = {parse(value)[0].name: value for value in others}  # the last precision of a runtime
     reasons = {}
     for value in others:
         runtime, _ = parse(value)

@@ -1,4 +1,4 @@
-"""Sensitivity: how much the loss would move if a part of the model went.
+"""Sensitivity: the change of the loss when a part of the model is removed.
 
 To first order: the gradient of the loss with respect to the part's output, times its change. One
 forward and one backward pass over the training examples serve the probes of all axes.
@@ -28,9 +28,9 @@ def sensitivity(
     probes: Mapping[str, Probe],
     progress: Callable[[int], None] = lambda examples: None,
 ) -> dict[str, dict[str, Any]]:
-    """What each probe finds, by its name.
+    """The findings of each probe, by its name.
 
-    model: a transformers model of a supported family; left as it was, in evaluation mode.
+    model: a transformers model of a supported family; in evaluation mode, not changed.
     batches: (inputs of the model, labels), at least one.
     loss: (model output, labels) -> the sum of the examples' losses.
     progress: called with the number of examples after each batch.
@@ -64,16 +64,17 @@ def _differentiate(value: torch.Tensor, probes: Sequence[Probe]) -> None:
 
 
 class OutputProbe(Probe):
-    """Scores what stands side by side in front of a projection: heads, or neurons.
+    """Scores groups of a projection's inputs: heads, or neurons.
 
     I(g) = mean over examples of |Σ ∂ loss(x) / ∂ a(g) · a(g)|, the sum over tokens and width, which
     is the gradient of a gate on the group's activations a(g).
 
     Source: Michel, Levy, Neubig 2019 (arXiv:1905.10650), eq. 2, for heads; Molchanov et al. 2017
-    (arXiv:1611.06440), eq. 8, for neurons. Differs in: the absolute value is taken for each example
-    and not for a batch.
+    (arXiv:1611.06440), eq. 8, for neurons. Differs in: the absolute value is taken per example, not
+    per batch.
 
-    projection: of a block, the one whose inputs are scored. groups: of its inputs, of equal width.
+    projection: block -> the projection whose inputs are scored. groups: of its inputs, of equal
+        width.
     """
 
     def __init__(self, projection: Callable[[Block], nn.Module], groups: int) -> None:
