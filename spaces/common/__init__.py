@@ -1,1 +1,1 @@
-"""Small values that every other room of `spaces` uses."""
+"""Small values that all other folders of `spaces` use."""

@@ -1,4 +1,4 @@
-"""Files and folders that appear whole or not at all, whatever ends the process that writes them."""
+"""Files and folders that appear whole or not at all, however the writing process ends."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 
 @contextmanager
 def atomic_file(path: Path) -> Iterator[Path]:
-    """Write to the path of the block; it is flushed to the disk and renamed to `path` at the end.
+    """Write to the yielded path; at the end it is flushed to disk and renamed to `path`.
 
     After an exception nothing is left of it.
     """
@@ -33,7 +33,7 @@ def write_atomically(path: Path, text: str) -> None:
 
 @contextmanager
 def atomic_folder(path: Path) -> Iterator[Path]:
-    """As `atomic_file`, for a folder that is not there yet, or is empty."""
+    """As `atomic_file`, for a folder that does not exist yet or is empty."""
     part = path.with_name(f".{path.name}.part")
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir(parents=True)

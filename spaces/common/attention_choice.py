@@ -1,6 +1,6 @@
-"""The attention mechanism that a layer uses, as a value: a registered name with its parameters.
+"""A layer's attention mechanism as a value: a registered name with its parameters.
 
-This file imports no torch, so that reading a run folder stays quick.
+This file imports no torch, so that reading a run folder stays fast.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ Value = bool | int | float | str
 
 @dataclass(frozen=True)
 class AttentionChoice:
-    """The attention mechanism of one layer, by its registered name, with its parameters."""
+    """A layer's attention mechanism: its registered name and its parameters."""
 
     name: str
     params: tuple[tuple[str, Value], ...] = ()
@@ -28,7 +28,6 @@ class AttentionChoice:
         return cls(name, tuple(params.items()))
 
     def to_dict(self) -> dict[str, Any]:
-        """As it is written in JSON."""
         return {"name": self.name, "params": dict(self.params)}
 
     @classmethod

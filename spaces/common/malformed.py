@@ -1,4 +1,4 @@
-"""Reading what someone may have changed by hand: JSON objects, digests, what damage raises."""
+"""Reading files that may have been edited by hand: JSON objects, digests, short error messages."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ MALFORMED = (
     ArithmeticError,
     RecursionError,
 )
-"""What code raises that takes plain values apart which have another shape than it expects."""
+"""Raised by code that unpacks plain values of an unexpected shape."""
 
 
 def json_object(text: str | bytes) -> dict[str, Any]:
-    """The object that a JSON text holds.
+    """The object in a JSON text.
 
     Raises:
         ValueError: the text is no JSON, is nested too deeply, or holds something else.
@@ -33,7 +33,7 @@ def json_object(text: str | bytes) -> dict[str, Any]:
 
 
 def digest_of(values: Any) -> str:
-    """SHA-256 of plain values, however their text is laid out."""
+    """SHA-256 of plain values, independent of their text layout."""
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 
 

@@ -1,4 +1,4 @@
-"""A registry: implementations of one extension point by name, and 'Did you mean' for the others."""
+"""A registry: implementations of one extension point by name, with 'Did you mean' for typos."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ T = TypeVar("T", bound=Named)
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """` Did you mean 'linear'?` with a leading blank, or nothing when no word is near."""
+    """` Did you mean 'linear'?` with a leading blank; empty when no name is similar."""
     near = get_close_matches(word, list(known), n=1)
     return f" Did you mean {near[0]!r}?" if near else ""
 
 
 def unknown(kind: str, name: str, known: Iterable[str]) -> str:
-    """The message for a name that nothing has."""
+    """The message for an unknown name."""
     known = tuple(known)
     return f"unknown {kind} {name!r}.{did_you_mean(name, known)} Known: {', '.join(known)}."
 
 
 class Registry(Generic[T]):
-    """What is registered, in the order of `order`, or else of registration.
+    """Registered items, sorted by `order` if given, else in order of registration.
 
-    kind: what a message calls one of them, such as `runtime`.
+    kind: the word for an item in messages, such as `runtime`.
     """
 
     def __init__(self, kind: str, order: Callable[[T], Any] | None = None) -> None:
@@ -39,7 +39,7 @@ class Registry(Generic[T]):
         self._items: dict[str, T] = {}
 
     def register(self, item: T) -> T:
-        """Make it known by its name; the last line of its file.
+        """Register an item by its name; the last line of the item's file.
 
         Raises:
             ValueError: the name is taken.

@@ -1,1 +1,1 @@
-"""Models as transformers builds them: families, their layers, and what is cut out of them."""
+"""Models of transformers: families, their layers, and surgery on them."""

@@ -1,4 +1,4 @@
-"""Answers: how those of a compressed model compare with the uncompressed model's; no labels."""
+"""Divergence: how a compressed model's outputs differ from the dense model's; needs no labels."""
 
 from __future__ import annotations
 
@@ -16,47 +16,47 @@ TEMPERATURE = 2.0
 
 
 class Answers(ABC):
-    """One kind of answers, as a model's output for a batch of inputs holds them. Stateless.
+    """One kind of predictions, read from a model's output for a batch. Stateless.
 
     Laws, checked by `paretoformer.testing.check_task`: an output diverges from itself by 0; the
-    squared gradient of `probe` is in expectation the curvature of the divergence from it.
+    squared gradient of `probe` has the curvature of the divergence as its expectation.
     """
 
     output: ClassVar[str] = "logits"
-    """The attribute of a model's output that holds them."""
+    """The attribute of a model's output that holds the predictions."""
 
     @abstractmethod
     def divergence(self, output: Any, dense: Any, batch: Batch) -> torch.Tensor:
-        """(rows,) how far each answer is from the uncompressed model's; 0 where it is the same.
+        """(rows,) divergence from the dense model's predictions; 0 where equal.
 
-        dense: what the uncompressed model returned, or what is `kept` of it.
+        dense: the dense model's output, or its `kept` part.
         """
 
     def kept(self, output: Any) -> Any:
-        """What is kept of the uncompressed model's output, to compare others with."""
+        """The part of the dense model's output that comparisons need."""
         return output
 
     @abstractmethod
     def probe(self, output: Any, generator: torch.Generator, batch: Batch) -> torch.Tensor:
-        """A random scalar of the answers, whose gradient tells what they depend on.
+        """A random scalar whose gradient shows what the predictions depend on.
 
         Its first-order change is random, with the curvature of the divergence as its covariance.
         """
 
     @abstractmethod
     def distance(self, output: Any, dense: Any, batch: Batch) -> torch.Tensor:
-        """A scalar to train by: the mean over rows."""
+        """The training loss: the mean over rows."""
 
 
 class Distributions(Answers):
-    """Logits of classes: the answer is their distribution; its divergence is in nats (KL)."""
+    """Logits of classes; the divergence of their distributions is in nats (KL)."""
 
     def divergence(self, output: Any, dense: Any, batch: Batch) -> torch.Tensor:
         return _nats(output, dense)
 
     def probe(self, output: Any, generator: torch.Generator, batch: Batch) -> torch.Tensor:
-        """Along √p·v - p(√p·v), with p the probabilities and v drawn from N(0, 1): its square is in
-        expectation the Fisher information."""
+        """Along √p·v - p(√p·v), with p the probabilities and v drawn from N(0, 1): the expectation
+        of its square is the Fisher information."""
         return _probes(output, generator).sum()
 
     def distance(self, output: Any, dense: Any, batch: Batch) -> torch.Tensor:
@@ -64,14 +64,14 @@ class Distributions(Answers):
 
 
 class TokenDistributions(Answers):
-    """Logits of classes for each token: the answer of a row is the distribution of each of its real
-    tokens; its divergence is their mean, in nats (KL)."""
+    """Logits of classes for each token; the divergence is the mean over a row's real tokens, in
+    nats (KL)."""
 
     def divergence(self, output: Any, dense: Any, batch: Batch) -> torch.Tensor:
         return mean_of_tokens(_nats(output, dense), token_mask(batch, output.logits))
 
     def probe(self, output: Any, generator: torch.Generator, batch: Batch) -> torch.Tensor:
-        """As that of `Distributions` for each token, over the root of the row's tokens."""
+        """As in `Distributions` for each token, over the root of the row's number of tokens."""
         mask = token_mask(batch, output.logits)
         shares = mask / mask.sum(dim=1, keepdim=True).clamp(min=1).sqrt()
         return (_probes(output, generator) * shares).sum()
@@ -82,14 +82,14 @@ class TokenDistributions(Answers):
 
 
 def _nats(output: Any, dense: Any) -> torch.Tensor:
-    """(...) of logits (..., classes)."""
+    """KL divergence in nats: (...) for logits (..., classes)."""
     wanted = F.log_softmax(dense.logits.double(), dim=-1)
     given = F.log_softmax(output.logits.double(), dim=-1)
     return F.kl_div(given, wanted, reduction="none", log_target=True).sum(dim=-1)
 
 
 def _nats_to_train_by(output: Any, dense: Any) -> torch.Tensor:
-    """(...) the same in single precision, at a higher temperature."""
+    """The same in single precision, at a higher temperature."""
     return TEMPERATURE**2 * F.kl_div(
         F.log_softmax(output.logits.float() / TEMPERATURE, dim=-1),
         F.log_softmax(dense.logits.float() / TEMPERATURE, dim=-1),
@@ -99,7 +99,7 @@ def _nats_to_train_by(output: Any, dense: Any) -> torch.Tensor:
 
 
 def _probes(output: Any, generator: torch.Generator) -> torch.Tensor:
-    """(...) of logits (..., classes)."""
+    """(...) for logits (..., classes)."""
     logits = output.logits
     chance = logits.detach().float().softmax(dim=-1)
     draw = torch.randn(chance.shape, generator=generator).to(chance.device)
@@ -116,8 +116,7 @@ def mean_of_tokens(values: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
 
 
 class MultiLabel(Answers):
-    """Logits of classes each of which is given or not: the answer is the probability of each;
-    its divergence is the sum over classes, in nats (KL)."""
+    """Independent yes-or-no logits per class; the divergence is their sum, in nats (KL)."""
 
     def divergence(self, output: Any, dense: Any, batch: Batch) -> torch.Tensor:
         return _nats(
@@ -125,8 +124,8 @@ class MultiLabel(Answers):
         ).sum(dim=-1)
 
     def probe(self, output: Any, generator: torch.Generator, batch: Batch) -> torch.Tensor:
-        """Along √(p(1-p))·v, with p the probabilities and v drawn from N(0, 1): its square is in
-        expectation the Fisher information."""
+        """Along √(p(1-p))·v, with p the probabilities and v drawn from N(0, 1): the expectation of
+        its square is the Fisher information."""
         logits = output.logits
         chance = logits.detach().float().sigmoid()
         draw = torch.randn(chance.shape, generator=generator).to(chance.device)
@@ -139,14 +138,14 @@ class MultiLabel(Answers):
 
 
 def _as_two_classes(output: Any, dtype: torch.dtype) -> Any:
-    """Each class as a choice of two, (rows, classes, 2)."""
+    """Each class as a choice of two: (rows, classes, 2)."""
     logits = output.logits.to(dtype)
     return SimpleNamespace(logits=torch.stack((logits, torch.zeros_like(logits)), dim=-1))
 
 
 class Numbers(Answers):
-    """One number for each row, the only one of its logits: the divergence is half the squared
-    difference, the nats between normal distributions of variance 1 around the two."""
+    """One number per row, its only logit; the divergence is half the squared difference: the nats
+    between normal distributions of variance 1 around the two."""
 
     def divergence(self, output: Any, dense: Any, batch: Batch) -> torch.Tensor:
         difference = output.logits.double() - dense.logits.double()
@@ -165,7 +164,7 @@ class Numbers(Answers):
 
 
 class Directions(Answers):
-    """Embeddings of length one: the answer is a direction; its divergence is 1 - cosine."""
+    """Embeddings of length one; the divergence is 1 - cosine."""
 
     output = "sentence_embedding"
 
@@ -173,8 +172,8 @@ class Directions(Answers):
         return 1 - cosines(output, dense)
 
     def probe(self, output: Any, generator: torch.Generator, batch: Batch) -> torch.Tensor:
-        """Along v - e(e·v), with e the embedding and v drawn from N(0, 1): its square is in
-        expectation the curvature of 1 - cosine at e."""
+        """Along v - e(e·v), with e the embedding and v drawn from N(0, 1): the expectation of its
+        square is the curvature of 1 - cosine at e."""
         found = output.sentence_embedding
         unit = found.detach().float()
         draw = torch.randn(unit.shape, generator=generator).to(unit.device)

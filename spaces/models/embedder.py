@@ -1,7 +1,7 @@
-"""An embedder: an encoder whose output is one vector for each text, of length one.
+"""An embedder: an encoder whose output is one unit-length vector per text.
 
-Pooling and normalisation are part of the forward pass, so every runtime serves them and every
-timing counts them. The weights, and their names, are those of the encoder.
+Pooling and normalisation are part of the forward pass, so every runtime serves and every timing
+includes them. The weights and their names are the encoder's.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from torch.nn import functional as F
 
 Pooling = Literal["mean", "cls"]
 POOLING = "sentence_pooling"
-"""The key of a config that makes an embedder of an encoder."""
+"""The config key that turns an encoder into an embedder."""
 
 
 @dataclass(frozen=True)
 class Embeddings:
-    """What an embedder returns. sentence_embedding: (rows, width), each of length one."""
+    """An embedder's output. sentence_embedding: (rows, width), each of length one."""
 
     sentence_embedding: torch.Tensor
 
@@ -29,10 +29,10 @@ class Embeddings:
 
 
 class _Embeds:
-    """The mixin that pools what the encoder behind it returns."""
+    """The mixin that pools the encoder's output."""
 
     architecture: type[nn.Module]
-    """The encoder's own class, as which transformers knows the weights."""
+    """The encoder's own class, by which transformers knows the weights."""
 
     def forward(
         self, *arguments: Any, attention_mask: torch.Tensor | None = None, **others: Any
@@ -56,7 +56,7 @@ _CLASSES: dict[type[nn.Module], type[nn.Module]] = {}
 
 
 def _embedder_class(architecture: type[nn.Module]) -> type[nn.Module]:
-    """One for each class of encoders."""
+    """One embedder class per encoder class, cached."""
     if architecture not in _CLASSES:
         name = f"{architecture.__name__}Embedder"
         own = {"architecture": architecture}
@@ -65,7 +65,7 @@ def _embedder_class(architecture: type[nn.Module]) -> type[nn.Module]:
 
 
 def as_embedder(model: nn.Module, pooling: Pooling) -> nn.Module:
-    """Make an encoder an embedder, in place; its own pooler, which none reads, goes.
+    """Turn an encoder into an embedder, in place; its own pooler, which is unused, is removed.
 
     Raises:
         ValueError: an unknown pooling.
@@ -80,11 +80,11 @@ def as_embedder(model: nn.Module, pooling: Pooling) -> nn.Module:
 
 
 def as_its_config_says(model: nn.Module) -> nn.Module:
-    """An embedder, in place, if the config of a model says so; else the model as it is."""
+    """Turn a model into an embedder, in place, if its config says so."""
     pooling = getattr(cast(Any, model).config, POOLING, None)
     return model if pooling is None else as_embedder(model, pooling)
 
 
 def architecture_of(model: nn.Module) -> type[nn.Module]:
-    """The class of transformers that a model's weights belong to."""
+    """The transformers class of a model's weights."""
     return getattr(model, "architecture", type(model))

@@ -1,6 +1,6 @@
-"""Model families: where each keeps the projections of its attention and feed-forward blocks.
+"""Model families: the paths of the projections of their attention and feed-forward blocks.
 
-Supporting another family is one more entry in `FAMILIES`.
+To support another family, add an entry to `FAMILIES`.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from paretoformer.spaces.common.registry import did_you_mean
 
 
 def _supported(config: Any) -> str:
-    """A family without settings that surgery would have to respect."""
+    """A family without settings that matter to surgery."""
     return ""
 
 
@@ -25,55 +25,55 @@ def _intermediate_size(config: Any) -> int:
 
 @dataclass(frozen=True)
 class FeedForward:
-    """Where a layer keeps the linear layers of its feed-forward block."""
+    """Paths of the linear layers of a layer's feed-forward block."""
 
     inputs: tuple[str, ...]
-    """The projections in front of the neurons; two where one gates the other."""
+    """The projections before the neurons; two where one gates the other."""
     output: str
-    """The projection behind the neurons."""
+    """The projection after the neurons."""
     neurons: Callable[[Any], int] = _intermediate_size
     """Config -> number of neurons."""
 
 
 @dataclass(frozen=True)
 class Family:
-    """Paths into a model of one `config.model_type`; those of a block are relative to its layer."""
+    """Paths in a model of one `config.model_type`; those of a block are relative to its layer."""
 
     layers: str
     """The list of layers, relative to the base model (`BertModel`, not its classifier)."""
     attention: str
     """The module that calls the attention interface."""
     inputs: Mapping[str, int]
-    """The projections in front of the heads: path -> how many of query, key and value it makes,
-    one behind the other, each with its heads side by side."""
+    """The projections before the heads: path -> how many of query, key and value it computes
+    (concatenated, each with its heads in order)."""
     output: str
-    """The projection behind the concatenated heads."""
+    """The projection after the concatenated heads."""
     feed_forward: FeedForward
-    """The block behind the attention block."""
+    """The block after the attention block."""
     attention_norm: str
-    """The LayerNorm that takes the sum behind the attention block."""
+    """The LayerNorm that reads the residual stream after the attention block."""
     output_norm: str = ""
-    """The LayerNorm behind a layer's last sum, in a family that normalises after its sums."""
+    """The LayerNorm at the end of a layer, in a post-norm family."""
     scales: Mapping[str, str] = field(default_factory=dict)
-    """The projection behind a block -> what scales its output by feature (LayerScale)."""
+    """The projection at the end of a block -> the scale of its output features (LayerScale)."""
     depth: tuple[str, ...] = ()
-    """Attributes of the module with the list of layers that hold its length."""
+    """Attributes that hold the number of layers, on the module that holds them."""
     reads_first: bool = False
-    """Whether its classifiers read their answer off the first token."""
+    """Whether its classifiers read the first token."""
     causal: bool = False
-    """Whether a token sees none of those after it."""
+    """Whether a token sees no later tokens."""
     heads: tuple[str, ...] = ()
     """Attributes of the attention module that hold its number of heads."""
     width: tuple[str, ...] = ()
     """Attributes of the attention module that hold heads * head_dim."""
     reserved_positions: int = 0
-    """Rows of the position table in front of the first token's."""
+    """Rows of the position table before that of the first token."""
     unsupported: Callable[[Any], str] = field(default=_supported)
-    """Config -> what about it surgery cannot respect; empty when nothing."""
+    """Config -> a setting that surgery does not support; empty when there is none."""
 
 
 def _separate(*paths: str) -> Mapping[str, int]:
-    """Query, key and value each from a projection of its own."""
+    """Query, key and value from separate projections."""
     return dict.fromkeys(paths, 1)
 
 
@@ -210,14 +210,14 @@ UNSUITABLE: dict[str, str] = {
     "t5": "it is an encoder with a decoder",
     "bart": "it is an encoder with a decoder",
 }
-"""Well-known families that surgery cannot change -> why."""
+"""Well-known families that surgery does not support -> why."""
 
 
 def family_of(config: Any) -> Family:
     """The family of a transformers config.
 
     Raises:
-        ValueError: the family is not supported, or not with the settings of this config.
+        ValueError: the family, or a setting of this config, is not supported.
     """
     model_type = str(config.model_type)
     if model_type not in FAMILIES:
@@ -237,7 +237,7 @@ def family_of(config: Any) -> Family:
 
 @dataclass(frozen=True)
 class Block:
-    """One layer of one model, and where it keeps the parts of its blocks."""
+    """One layer of a model, with access to the parts of its blocks."""
 
     layer: nn.Module
     family: Family
@@ -255,17 +255,17 @@ class Block:
 
     @property
     def output(self) -> nn.Module:
-        """The projection behind the heads."""
+        """The projection after the heads."""
         return self.get(self.family.output)
 
     @property
     def feed_forward_output(self) -> nn.Module:
-        """The projection behind the neurons."""
+        """The projection after the neurons."""
         return self.get(self.family.feed_forward.output)
 
 
 def blocks_of(model: nn.Module) -> list[Block]:
-    """The blocks of a transformers model, first layer first.
+    """The layers of a transformers model, in order.
 
     Raises:
         ValueError: the family is not supported.
@@ -275,7 +275,7 @@ def blocks_of(model: nn.Module) -> list[Block]:
 
 
 def layers_of(model: nn.Module) -> nn.ModuleList:
-    """The model's own list of layers, first layer first.
+    """The model's own list of layers.
 
     Raises:
         ValueError: the family is not supported.
@@ -287,15 +287,15 @@ def layers_of(model: nn.Module) -> nn.ModuleList:
 def shape_of(config: Any) -> tuple[int, int]:
     """(layers, heads) of the dense model that a config describes.
 
-    Where several query heads share a key and a value (grouped-query attention), they only go
-    together, and such a group counts as one head here.
+    Query heads that share a key and a value (grouped-query attention) are only removed together;
+    such a group counts as one head.
     """
     groups = getattr(config, "num_key_value_heads", None)
     return int(config.num_hidden_layers), int(groups or config.num_attention_heads)
 
 
 def neurons_of(config: Any) -> int:
-    """Neurons of each feed-forward block of the dense model that a config describes.
+    """Neurons per feed-forward block of the dense model that a config describes.
 
     Raises:
         ValueError: the family is not supported.
@@ -304,11 +304,11 @@ def neurons_of(config: Any) -> int:
 
 
 def head_dim_of(config: Any) -> int:
-    """Numbers of one head's query."""
+    """Width of one head's query."""
     own = getattr(config, "head_dim", None)
     return int(own or config.hidden_size // config.num_attention_heads)
 
 
 def longest(config: Any) -> int:
-    """The most tokens that the model's position table has room for."""
+    """The number of tokens that the position table supports."""
     return int(config.max_position_embeddings) - family_of(config).reserved_positions

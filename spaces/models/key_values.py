@@ -1,4 +1,4 @@
-"""The key-value cache of a language model as plain tensors, two for each layer."""
+"""The key-value cache of a language model as plain tensors, two per layer."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from transformers.modeling_outputs import CausalLMOutputWithPast
 Pair = tuple[torch.Tensor, torch.Tensor]
 """Keys and values of one layer, each (batch, heads, length, head_dim)."""
 RENAMED = "cache" in CausalLMOutputWithPast.__dataclass_fields__
-"""transformers 5.24 calls `cache` what was `past_key_values` before."""
+"""transformers 5.24 renamed `past_key_values` to `cache`."""
 OUTPUT = "cache" if RENAMED else "past_key_values"
 """The attribute of a model's output that holds the cache."""
 
 
 def argument(model: nn.Module) -> str:
-    """What the model's forward calls its cache."""
+    """The name of the cache argument of the model's forward."""
     return "cache" if "cache" in signature(model.forward).parameters else "past_key_values"
 
 
@@ -34,27 +34,27 @@ def filled(pairs: Sequence[Pair]) -> DynamicCache:
 
 
 def pairs_of(cache: Cache) -> list[Pair]:
-    """Keys and values of each layer; none of a cache that is empty."""
+    """Keys and values of each layer; empty for an empty cache."""
     layers: Sequence[Any] = cache.layers
     return [(each.keys, each.values) for each in layers if each.is_initialized]
 
 
 def layers_of(cache: Cache) -> list[Any]:
-    """What `restore` brings back, at next to no cost: tensors of a growing cache are replaced, not
-    written to."""
+    """A snapshot for `restore`, nearly free: a growing cache replaces its tensors and does not
+    write to them."""
     return [copy.copy(each) for each in cache.layers]
 
 
 def restore(cache: Cache, layers: Sequence[Any]) -> None:
-    """Let a cache hold again what it held when `layers_of` was called."""
+    """Set a cache back to the snapshot of `layers_of`."""
     cache.layers[:] = [copy.copy(each) for each in layers]
 
 
 def write(cache: Cache, pairs: Sequence[Pair]) -> None:
-    """Let a cache hold these keys and values in place of what it has.
+    """Replace a cache's content by these keys and values.
 
     Raises:
-        ValueError: it has layers of another kind, such as a window that slides.
+        ValueError: it has layers of another kind, such as a sliding window.
     """
     for index, (keys, values) in enumerate(pairs):
         if index == len(cache.layers):

@@ -1,4 +1,4 @@
-"""Answers of a language model: after each token of a text, the distribution of the next one."""
+"""Predictions of a language model: the next-token distribution after each token."""
 
 from __future__ import annotations
 
@@ -11,17 +11,16 @@ from paretoformer.spaces.models.divergence import TokenDistributions, mean_of_to
 from paretoformer.spaces.models.tokens import Batch, token_mask
 
 LIKELY = 256
-"""Next tokens of which a probability is kept; the others count as one more."""
+"""Next tokens with a stored probability; the others are merged into one."""
 LEAST = 1e-9
-"""What is left for the others, at least: below it is rounding."""
+"""Lower bound of the merged probability, against rounding."""
 
 
 @dataclass(frozen=True)
 class LikelyTokens:
-    """What is kept of the dense model's answers: a vocabulary of 50,000 takes 200 kB a token.
+    """The stored part of the dense model's logits: a vocabulary of 50,000 takes 200 kB per token.
 
-    tokens: (rows, length, `LIKELY` or fewer), the likeliest first. nats: of each, the logarithm of
-    its probability.
+    tokens: (rows, length, `LIKELY` or fewer), the likeliest first. nats: their log probabilities.
     """
 
     tokens: torch.Tensor
@@ -29,8 +28,8 @@ class LikelyTokens:
 
 
 class NextTokens(TokenDistributions):
-    """The divergence is that of the distributions over the dense model's likeliest tokens and "any
-    other": a lower bound of that over the vocabulary, and equal to it for a small one."""
+    """Divergence over the dense model's likeliest tokens and "any other": a lower bound of the
+    divergence over the vocabulary, and equal to it for a small vocabulary."""
 
     def kept(self, output: Any) -> LikelyTokens:
         if isinstance(output, LikelyTokens):
@@ -40,8 +39,8 @@ class NextTokens(TokenDistributions):
         return LikelyTokens(tokens.int(), found - logits.logsumexp(dim=-1, keepdim=True))
 
     def same(self, output: Any, dense: Any) -> torch.Tensor:
-        """(rows, length) booleans: whether the dense model's likeliest token is the likeliest, or
-        as likely as that."""
+        """(rows, length) booleans: whether the dense model's likeliest token is also the likeliest
+        here, ties included."""
         first = self.kept(dense).tokens[..., :1].long()
         found: torch.Tensor = output.logits.gather(-1, first)[..., 0] >= output.logits.amax(dim=-1)
         return found

@@ -1,4 +1,4 @@
-"""Readout: a last layer that computes only the token off which a classifier reads its answer."""
+"""Readout: a last layer computed only for the token that a classifier reads."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from paretoformer.spaces.models.families import Block, blocks_of, family_of, hea
 from paretoformer.spaces.models.surgery import HeadlessAttention
 
 READERS = ("ForSequenceClassification", "ForImageClassification")
-"""Endings of the classes whose answer is read off one token."""
+"""Suffixes of the classes that read one token."""
 
 
 def unsuitable(model: nn.Module) -> str:
-    """Why more than the first token of the last layer is read; empty when that is all."""
+    """Why more than the last layer's first token is read; empty when only that is."""
     config = cast(Any, model).config
     if not family_of(config).reads_first:
         return f"a {config.model_type} model does not read the first token alone"
@@ -27,10 +27,10 @@ def unsuitable(model: nn.Module) -> str:
 
 
 def read_first(model: nn.Module) -> None:
-    """Change the last layer in place; names of parameters stay as they are.
+    """Change the last layer in place; parameter names stay.
 
-    Where its mechanism is not exact attention, it still mixes every token, and only what follows
-    is left out.
+    If its mechanism is not exact attention, it still mixes every token, and only later steps are
+    skipped.
     """
     block = blocks_of(model)[-1]
     attention = block.attention
@@ -42,7 +42,7 @@ def read_first(model: nn.Module) -> None:
 
 
 class FirstTokenNorm(nn.LayerNorm):
-    """Normalises the first token, and drops the others; with the tensors of a LayerNorm."""
+    """Normalises the first token and drops the others; holds the tensors of a LayerNorm."""
 
     def __init__(self, norm: nn.LayerNorm) -> None:
         super().__init__(norm.normalized_shape, norm.eps, bias=norm.bias is not None, device="meta")
@@ -55,7 +55,7 @@ class FirstTokenNorm(nn.LayerNorm):
 
 
 class FirstTokenAttention(nn.Module):
-    """Exact attention of the first token to every token, with the projections of another module."""
+    """Exact attention of the first token to every token, with another module's projections."""
 
     def __init__(self, block: Block, head_dim: int) -> None:
         super().__init__()

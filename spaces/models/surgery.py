@@ -1,7 +1,7 @@
-"""Surgery: cut a model in place, so that what is removed is gone.
+"""Surgery: cut a model in place, so that removed parts no longer exist.
 
-It works on a copy that `share` made, which holds the original's own tensors until they change: the
-original is left as it was.
+It works on a copy from `share`, which holds the original's own tensors until they change; the
+original is not changed.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from paretoformer.spaces.models.families import (
 
 
 class ConstantOutput(nn.Module):
-    """The output projection of a block without heads or neurons: its bias is what is left."""
+    """The output projection of a block without heads or neurons; only its bias remains."""
 
     def __init__(self, projection: nn.Module) -> None:
         super().__init__()
@@ -45,15 +45,15 @@ class ConstantOutput(nn.Module):
         """(batch, length, anything) -> (batch, length, out_features)."""
         if self.bias is None:
             return hidden.new_zeros(*hidden.shape[:-1], self.width)
-        # A tensor of its own: what follows may add to it in place.
+        # A copy, because the caller may add to it in place.
         return self.bias.expand(*hidden.shape[:-1], self.width).clone()
 
 
 class HeadlessAttention(nn.Module):
-    """An attention block without heads; computes nothing but what its output projection adds.
+    """An attention block without heads; returns only its output projection's bias.
 
-    In a causal model it still counts the tokens in a key-value cache, for the model reads the
-    positions of new tokens off the cache of its first layer.
+    In a causal model it still counts tokens in the key-value cache, because the model reads the
+    positions of new tokens from its first layer's cache.
     """
 
     def __init__(self, inner: dict[str, nn.Module], layer: int | None) -> None:
@@ -68,7 +68,7 @@ class HeadlessAttention(nn.Module):
         if self.layer_idx is not None:
             # transformers 5.24 renamed the argument.
             caches = (each for each in (*args, *kwargs.values()) if isinstance(each, Cache))
-            batch, length, _ = hidden_states.shape  # `len` would fix the size of an exported graph
+            batch, length, _ = hidden_states.shape  # `len` would fix the size in an exported graph
             nothing = hidden_states.new_zeros(batch, 1, length, 1)
             for cache in caches:
                 cache.update(nothing, nothing, self.layer_idx)
@@ -79,7 +79,7 @@ class HeadlessAttention(nn.Module):
 
 
 class NoNeurons(nn.Module):
-    """An input projection of a feed-forward block without neurons; computes nothing."""
+    """An input projection of a feed-forward block without neurons."""
 
     def forward(self, hidden: torch.Tensor) -> torch.Tensor:
         """(batch, length, hidden) -> an empty (batch, length, 0)."""
@@ -87,12 +87,12 @@ class NoNeurons(nn.Module):
 
 
 def swap_attention(model: nn.Module, choices: Sequence[AttentionChoice]) -> None:
-    """Give each layer that has heads its mechanism; a model that keeps `full` keeps `sdpa`.
+    """Set the mechanism of each layer that has heads; a model with only `full` keeps `sdpa`.
 
     choices: one for each layer of the model.
 
     Raises:
-        ValueError: a mechanism is unknown, or its parameters are not its own.
+        ValueError: an unknown mechanism, or wrong parameters.
     """
     if all(choice == FULL for choice in choices):
         return
@@ -109,7 +109,7 @@ def swap_attention(model: nn.Module, choices: Sequence[AttentionChoice]) -> None
 
 
 def count_parameters(model: nn.Module) -> int:
-    """Numbers in the model's parameters; a shared tensor counts once."""
+    """Number of parameters; a shared tensor counts once."""
     return sum(parameter.numel() for parameter in model.parameters())
 
 
@@ -122,7 +122,7 @@ def share(model: nn.Module) -> nn.Module:
 def keep_heads(block: Block, kept: tuple[int, ...], heads: int) -> None:
     """Cut an attention block down to the kept heads, in place.
 
-    heads: of the dense block; where they form groups, the groups.
+    heads: of the dense block; groups where they form groups.
 
     Raises:
         ValueError: a projection is no plain linear layer.
@@ -143,8 +143,8 @@ def keep_heads(block: Block, kept: tuple[int, ...], heads: int) -> None:
 def keep_neurons(block: Block, kept: tuple[int, ...], neurons: int) -> None:
     """Cut a feed-forward block down to the kept neurons, in place.
 
-    Without neurons it computes nothing but its output projection's bias. The residual connection,
-    normalisation and dropout around it stay.
+    Without neurons it returns only its output projection's bias. The residual connection,
+    normalisation and dropout stay.
 
     neurons: of the dense block.
 
@@ -171,11 +171,10 @@ def keep_neurons(block: Block, kept: tuple[int, ...], neurons: int) -> None:
 def keep_layers(model: nn.Module, kept: Sequence[bool]) -> None:
     """Remove layers from a model, in place, and renumber the others.
 
-    In a family that normalises after its sums, a kept layer takes the output LayerNorm of the last
-    layer that it stands for: itself or one of the removed layers that directly follow it. The
-    model's config changes as well; `share` gives a copy its own.
+    In a post-norm family, a kept layer takes the output LayerNorm of the last of the removed layers
+    that directly follow it. The model's config changes too; `share` gives a copy its own.
 
-    kept: for each layer, whether it stays.
+    kept: whether each layer stays.
 
     Raises:
         ValueError: the model has another number of layers, or none would stay.
@@ -193,9 +192,9 @@ def keep_layers(model: nn.Module, kept: Sequence[bool]) -> None:
 
 
 def set_layers(model: nn.Module, layers: Sequence[nn.Module], origins: Sequence[int]) -> None:
-    """Give a model these layers in place of its own, and correct what holds their numbers.
+    """Replace a model's layers, and update what holds their numbers.
 
-    origins: the layer of the model whose place in its config each one takes.
+    origins: for each new layer, the old layer whose config entries it takes.
     """
     own = layers_of(model)
     del own[:]
@@ -208,7 +207,7 @@ def set_layers(model: nn.Module, layers: Sequence[nn.Module], origins: Sequence[
 
 
 def _hand_over_norms(blocks: Sequence[Block], kept: Sequence[bool]) -> None:
-    """Give each kept layer the output LayerNorm of the last layer that it stands for."""
+    """Give each kept layer the output LayerNorm of the last removed layer directly after it."""
     stay = list(itertools.compress(range(len(kept)), kept))
     for index, following in itertools.pairwise([*stay, len(kept)]):
         if path := blocks[index].family.output_norm:
@@ -216,7 +215,7 @@ def _hand_over_norms(blocks: Sequence[Block], kept: Sequence[bool]) -> None:
 
 
 def _renumber(model: nn.Module) -> None:
-    """Correct what modules hold of the layers' numbers, for a key-value cache, and their count."""
+    """Update the layer indices (for a key-value cache) and the layer count that modules hold."""
     layers, family = layers_of(model), family_of(model.config)
     for index, layer in enumerate(layers):
         for module in layer.modules():
@@ -228,7 +227,7 @@ def _renumber(model: nn.Module) -> None:
 
 
 def _configs(model: nn.Module) -> Iterable[Any]:
-    """Each config that the model or one of its modules holds, once."""
+    """Each config of the model and its modules, once."""
     held = (getattr(module, "config", None) for module in model.modules())
     return {id(config): config for config in held if config is not None}.values()
 
@@ -236,10 +235,10 @@ def _configs(model: nn.Module) -> Iterable[Any]:
 def _keep_units(
     block: Block, inputs: Mapping[str, int], output: str, kept: tuple[int, ...], units: int
 ) -> int:
-    """Keep some of the heads or neurons of a block, at least one; returns the width that stays.
+    """Keep some of the heads or neurons of a block, at least one; returns the remaining width.
 
-    inputs, output: the projections in front of the units and behind them, as `Family` has them.
-    units: how many of them stand side by side in the dense block.
+    inputs, output: the projections before and after the units, as in `Family`.
+    units: their number in the dense block.
     """
     for path, parts in inputs.items():
         projection = block.get(path)
@@ -257,7 +256,7 @@ def _keep_units(
 
 
 def _remove_all_heads(block: Block) -> None:
-    """Leave of an attention block only what its output projection adds to zeros."""
+    """Keep only the bias that an attention block's output projection adds."""
     family = block.family
     matrix_of(block.output, family.output)
     constant = ConstantOutput(block.output)
@@ -271,15 +270,15 @@ def _remove_all_heads(block: Block) -> None:
 
 
 def _positions(kept: tuple[int, ...], units: int, width: int, parts: int = 1) -> torch.Tensor:
-    """The positions of the kept units in `parts` times all units side by side, `width` in all."""
+    """Positions of the kept units where `width` holds `parts` concatenated sets of all units."""
     positions = torch.arange(width).view(parts, units, -1)
     return positions[:, list(kept)].flatten()
 
 
 def fold_scales(model: nn.Module) -> None:
-    """Put what scales the output of a block by feature into its projection's weights, in place.
+    """Fold LayerScale into the weights of the blocks' output projections, in place.
 
-    The model computes the same; its scales are ones then. A repair of the projection needs that.
+    Outputs stay the same, and the scales become ones. A repair of the projection needs that.
     """
     with torch.no_grad():
         for block in blocks_of(model):
@@ -298,7 +297,7 @@ def matrix_of(projection: nn.Module, path: str = "") -> torch.Tensor:
     """
     if type(projection) is nn.Linear:
         return projection.weight
-    if type(projection) is Conv1D:  # transformers' own: a linear layer, stored transposed
+    if type(projection) is Conv1D:  # transformers' transposed linear layer
         return projection.weight.T
     raise ValueError(
         f"{path} is a {type(projection).__name__}, but surgery cuts plain torch.nn.Linear layers: "
@@ -309,7 +308,7 @@ def matrix_of(projection: nn.Module, path: str = "") -> torch.Tensor:
 def replace_projection(
     block: Block, path: str, weight: torch.Tensor, bias: torch.Tensor | None
 ) -> None:
-    """Give a block another projection of the same kind.
+    """Replace a block's projection by one of the same kind.
 
     weight: (out_features, in_features). bias: (out_features,).
     """
@@ -333,7 +332,7 @@ def _resized(projection: nn.Module, weight: torch.Tensor, bias: torch.Tensor | N
         weight.detach().clone(memory_format=torch.contiguous_format), requires_grad=trainable
     )
     if bias is not None:
-        # An untouched bias keeps its identity, so that it stays shared with the original.
+        # An unchanged bias keeps its identity, so that it stays shared with the original.
         if not isinstance(bias, nn.Parameter):
             bias = nn.Parameter(bias.detach().clone(), requires_grad=trainable)
         resized.bias = bias

@@ -1,4 +1,4 @@
-"""Tokens: which of a batch are real, and which only fill it up."""
+"""Tokens: which tokens of a batch are real, and which are padding."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ Batch = Mapping[str, torch.Tensor]
 
 
 def token_mask(batch: Batch, hidden: torch.Tensor) -> torch.Tensor:
-    """(batch, length) booleans: the tokens that are real.
+    """(batch, length) booleans, True for a real token.
 
-    batch: inputs of a model. hidden: (batch, length, ...), what the model makes of them.
+    batch: inputs of a model. hidden: (batch, length, ...), the model's hidden states.
     """
     mask = batch.get("attention_mask")
     if mask is None:

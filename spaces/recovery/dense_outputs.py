@@ -1,4 +1,4 @@
-"""The answers of the dense model on some texts, from which those of other models diverge."""
+"""The dense model's outputs on some texts, from which divergence is computed."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from paretoformer.spaces.recovery.layerwise import without_cache
 
 @dataclass(frozen=True)
 class DenseAnswers:
-    """answers: what outputs hold. known: each batch, with what is kept of the output for it."""
+    """answers: the kind of predictions. known: each batch, with the kept part of its output."""
 
     answers: Answers
     known: Sequence[tuple[Batch, Any]]
 
     @classmethod
     def of(cls, model: nn.Module, texts: Sequence[Batch], answers: Answers) -> DenseAnswers:
-        """model: dense. One forward for each batch."""
+        """model: dense. One forward per batch."""
         with torch.no_grad():
             return cls(answers, [(b, answers.kept(answer_of(model, b))) for b in texts])
 
@@ -32,7 +32,7 @@ class DenseAnswers:
         return DenseAnswers(self.answers, self.known[::every])
 
     def divergence(self, model: nn.Module) -> float:
-        """Mean nats between a model's answers and these."""
+        """Mean nats between a model's predictions and the dense model's."""
         with torch.no_grad():
             found = [
                 self.answers.divergence(answer_of(model, batch), dense, batch)

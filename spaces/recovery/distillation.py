@@ -1,12 +1,13 @@
 """Distillation: train a cut model for some minutes to match the dense one, outputs and layers.
 
-The loss is the divergence of the answers (Hinton et al. 2015, arXiv:1503.02531) plus the distance
-of each layer's output from that of the dense layer it stands for (as DistilBERT, Sanh et al. 2019,
-arXiv:1910.01108, and CoFi, Xia et al. 2022, arXiv:2204.00408, section 3.2). Differs in: no labels;
-no projection between hidden sizes, which are equal here; the schedule follows time, not steps.
+The loss is the divergence of the predictions (Hinton et al. 2015, arXiv:1503.02531) plus the
+distance of each layer's output from the corresponding dense layer's (as DistilBERT, Sanh et al.
+2019, arXiv:1910.01108, and CoFi, Xia et al. 2022, arXiv:2204.00408, section 3.2). Differs in: no
+labels; no projection between hidden sizes, which are equal here; the schedule follows time, not
+steps.
 
-transformers' Trainer counts steps and epochs, pickles its state, and trains one model: a budget in
-minutes, checkpoints without a pickle and a teacher would all have to work around it.
+transformers' Trainer counts steps and epochs, pickles its state and trains one model. A time
+budget, checkpoints without pickle and a teacher would all need workarounds.
 """
 
 from __future__ import annotations
@@ -185,9 +186,9 @@ class Distillation:
         self._keep(write)
 
     def _resume(self, before: float) -> bool:
-        """Resume from a checkpoint; whether there was one.
+        """Resume from a checkpoint; returns whether there was one.
 
-        before: divergence before training, which identifies the model and texts of a checkpoint.
+        before: divergence before training; it identifies the model and texts of a checkpoint.
         """
         if self._workspace is None:
             return False
@@ -213,7 +214,7 @@ class Distillation:
 
 
 def read_progress(workspace: Path) -> dict[str, float] | None:
-    """Seconds trained, seconds in all, and the lowest divergence so far; None if unknown."""
+    """Seconds trained, seconds in total, and the lowest divergence so far; None if unknown."""
     try:
         found: dict[str, float] = json.loads((workspace / PROGRESS).read_text("utf-8"))
     except (OSError, ValueError):

@@ -1,7 +1,7 @@
-"""Layerwise: batches go through a model one layer at a time, with access to the residual stream.
+"""Layerwise: run batches through a model one layer at a time, with access to the residual stream.
 
-A layer adds the output of its attention block, then that of its feed-forward block, to the residual
-stream. Repairing a layer reads the two sums, changes the layer, and continues with the changed
+A layer adds the outputs of its attention block and then of its feed-forward block to the residual
+stream. A repair reads the stream after both, changes the layer, and continues with the changed
 output: no layer runs more than one and a half times.
 """
 
@@ -31,34 +31,34 @@ class Part(IntEnum):
         return block.output if self is Part.ATTENTION else block.feed_forward_output
 
     def sum_norm(self, block: Block) -> str:
-        """The path of the LayerNorm that takes the sum; empty where the layer returns it."""
+        """The path of the LayerNorm that reads the sum; empty where the layer returns the sum."""
         family = block.family
         return family.attention_norm if self is Part.ATTENTION else family.output_norm
 
 
 @dataclass(frozen=True)
 class Seen:
-    """Of one batch. inputs: (batch, length, inputs) of the projection, of which a constant one has
-    none. total: (batch, length, hidden), the sum behind it."""
+    """One batch. inputs: (batch, length, inputs) of the projection; width 0 for a constant one.
+    total: (batch, length, hidden), the residual stream after it."""
 
     inputs: torch.Tensor
     total: torch.Tensor
 
 
 class _Stop(Exception):
-    """Ends a forward whose rest is of no use."""
+    """Stops a forward whose remaining part is not needed."""
 
 
 def without_cache(model: nn.Module, batch: Batch) -> dict[str, Any]:
-    """A batch as arguments of a model that is not to keep keys and values."""
+    """A batch as arguments of a model, with the key-value cache off."""
     more = {"use_cache": False} if family_of(cast(Any, model).config).causal else {}
     return {**batch, **more}
 
 
 class Layerwise:
-    """Batches at the input of one layer of a model, which `advance` takes to the next.
+    """Batches at the input of one layer; `advance` moves them to the next.
 
-    hidden: of each batch, (batch, length, hidden).
+    hidden: (batch, length, hidden) of each batch.
     """
 
     def __init__(self, model: nn.Module, batches: Sequence[Batch]) -> None:
@@ -66,12 +66,12 @@ class Layerwise:
         self.hidden = [call[0] for call in self._calls]
 
     def of(self, block: Block, part: Part) -> Iterator[Seen]:
-        """Each batch as one block of the layer leaves it."""
+        """Each batch after one block of the layer."""
         for index in range(len(self.hidden)):
             yield self._watch(block, part, index)
 
     def advance(self, block: Block, totals: Sequence[torch.Tensor]) -> None:
-        """Go on behind a layer whose last sums these are."""
+        """Continue after a layer, whose last residual streams are `totals`."""
         norm = block.family.output_norm
         self.hidden = [block.get(norm)(each) if norm else each for each in totals]
 
@@ -123,7 +123,7 @@ def _first_call(model: nn.Module, batch: Batch) -> tuple[torch.Tensor, Any, Any]
 
 @contextmanager
 def watched_sums(model: nn.Module) -> Iterator[dict[tuple[int, Part], torch.Tensor]]:
-    """Within, each forward of the whole model fills in the sums of its layers."""
+    """In this context, each forward of the whole model records its residual streams."""
     found: dict[tuple[int, Part], torch.Tensor] = {}
     handles = []
 

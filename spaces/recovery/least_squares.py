@@ -1,15 +1,15 @@
-"""Least squares: projections behind a cut, solved again so that each layer's sums are dense again.
+"""Least squares: re-solve projections after a cut, to restore the dense residual stream.
 
 Sources: the least-squares reconstruction of Kwon et al. 2022 (arXiv:2204.09656, section 4.3), the
 bias of FLAP (An et al. 2023, arXiv:2312.11983), the update of ZipLM (Kurtic et al. 2023,
 arXiv:2302.04089). Differs in:
 
-- what is reproduced is the dense layer's *sum*, residual included, from the rebuilt model's own
-  inputs, so that a layer also makes up for the layers before it, and for layers that are gone;
-- a whole matrix is solved, not a scale a unit, drawn towards the weights that the cut left;
-- tokens weigh what the answer depends on, and errors are relative to the size of a sum (`Teacher`);
-- how strongly it is drawn is chosen for each projection, on texts that were not solved for, and how
-  much of the repair is taken, by the divergence of the answers there. It may be none.
+- the target is the dense residual stream, and the inputs are the rebuilt model's own, so a layer
+  also compensates for the layers before it, and for removed layers;
+- a whole matrix is solved, not a scale per unit, with a ridge towards the weights after the cut;
+- tokens are weighted by their effect on the output, and errors are relative (`Teacher`);
+- the ridge of each projection is chosen on texts that were not solved for; the strength of the
+  whole repair, possibly none, by the divergence of the predictions there.
 """
 
 from __future__ import annotations
@@ -29,27 +29,27 @@ from paretoformer.spaces.recovery.repair_report import Recovered
 from paretoformer.spaces.recovery.teacher import Teacher
 
 RIDGES = (1e-3, 1e-2, 1e-1, 1.0, 10.0)
-"""How strongly a solution is drawn to the weights that are there, in units of the mean square of
-its inputs."""
+"""Ridge towards the existing weights, in units of the mean square of a solution's inputs."""
 CHECKED = 4
-"""One batch in this many chooses the ridge and is not solved from; with fewer batches, the last."""
+"""One batch in this many is left out of the solution and chooses the ridge; with fewer batches, the
+last."""
 STRENGTHS = (1.0, 0.75, 0.5)
-"""Shares of the repair that are tried."""
+"""Fractions of the repair that are tried."""
 STRIP = 384
-"""Rows of a symmetric product that are computed at once."""
+"""Rows of a symmetric product per step."""
 EXACT = 1e-5
-"""Sums that are this close to dense, relative to their size, are left alone."""
+"""Relative error of the residual stream below which nothing is repaired."""
 
 Weights = dict[str, torch.Tensor]
 
 
 def repair(model: nn.Module, kept: Sequence[int], teacher: Teacher) -> tuple[Weights, Recovered]:
-    """Mend a cut model in place.
+    """Repair a cut model in place.
 
     model: cut, in evaluation mode. Its tensors are replaced, not written to.
-    kept: of each of its layers, which layer of the dense model it was.
+    kept: for each of its layers, its index in the dense model.
 
-    Returns the new tensors by name, and what they did. Neither depends on anything random.
+    Returns the new tensors by name, and the effect. Deterministic.
     """
     begun = time.perf_counter()
     before = teacher.divergence(model)
@@ -69,7 +69,7 @@ def repair(model: nn.Module, kept: Sequence[int], teacher: Teacher) -> tuple[Wei
 
 
 def put(model: nn.Module, weights: Weights) -> None:
-    """Give a model these tensors in place of those of these names."""
+    """Replace a model's tensors by name."""
     for name, tensor in weights.items():
         path, _, leaf = name.rpartition(".")
         module = model.get_submodule(path)
@@ -80,13 +80,13 @@ def put(model: nn.Module, weights: Weights) -> None:
 def _best_strength(
     model: nn.Module, old: Weights, new: Weights, teacher: Teacher, before: float
 ) -> tuple[float, float]:
-    """(divergence, strength) of the best share of the repair; no strength where none is better."""
+    """(divergence, strength) of the best fraction of the repair; strength 0 where none helps."""
     found = [(before, 0.0)]
     for strength in STRENGTHS if new else ():
         put(model, {name: _between(old[name], each, strength) for name, each in new.items()})
         found.append((teacher.divergence(model), strength))
         if found[-1][0] > found[-2][0] and len(found) > 2:
-            break  # it only gets worse from here
+            break  # further strengths are worse
     return min(found, key=lambda each: each[0])
 
 
@@ -95,7 +95,7 @@ def _between(old: torch.Tensor, new: torch.Tensor, strength: float) -> torch.Ten
 
 
 def _solve_layers(model: nn.Module, kept: Sequence[int], teacher: Teacher) -> None:
-    """Layer by layer from the bottom, each on the outputs of the repaired layers below."""
+    """Bottom up; each layer is solved on the outputs of the repaired layers below."""
     layers = 1 + max(layer for layer, _ in teacher.known)
     last = [*(layer - 1 for layer in kept[1:]), layers - 1]
     walk = Layerwise(model, teacher.texts.fit)
@@ -139,9 +139,9 @@ def _changed(seen: Any, change: torch.Tensor, inputs: int) -> torch.Tensor:
 
 
 class Moments:
-    """Sums over tokens of weighted products of a projection's inputs, and of what is missing.
+    """Weighted sums over tokens: products of a projection's inputs, and of inputs and residuals.
 
-    They take (inputs + 1)·(inputs + hidden + 1) numbers, however many tokens there are.
+    They take (inputs + 1)·(inputs + hidden + 1) numbers, independent of the number of tokens.
     """
 
     def __init__(self) -> None:
@@ -151,7 +151,7 @@ class Moments:
 
     @classmethod
     def of(cls, inner: torch.Tensor, outer: torch.Tensor) -> Moments:
-        """Those with these sums already: (inputs + 1, inputs + 1), (inputs + 1, hidden)."""
+        """From existing sums: (inputs + 1, inputs + 1), (inputs + 1, hidden)."""
         moments = cls()
         moments.inner, moments.outer, moments.tokens = inner, outer, 1
         return moments
@@ -161,7 +161,7 @@ class Moments:
     ) -> None:
         """inputs: (tokens, inputs). missing: (tokens, hidden). weights: (tokens,).
 
-        size: sum of the squares of what the missing is a part of.
+        size: sum of squares of the dense residual stream that `missing` is relative to.
         """
         rows = torch.cat((inputs, inputs.new_ones(len(inputs), 1)), dim=1)
         weighted = (rows * weights[:, None]).T
@@ -177,16 +177,16 @@ class Moments:
 
     @property
     def is_exact(self) -> bool:
-        """Whether nothing is missing but rounding."""
+        """Whether only rounding errors are missing."""
         return self._missing <= EXACT**2 * self._size
 
     def gain(self, change: torch.Tensor) -> float:
-        """By how much a change lowers the weighted square of what is missing."""
+        """By how much a change reduces the weighted squared error."""
         return float((change * (2 * self.outer - self.inner @ change)).sum())
 
 
 def _symmetric(left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
-    """left @ right where that is symmetric: what is below the diagonal is copied, not computed."""
+    """left @ right for a symmetric result: the lower triangle is copied, not computed."""
     size = len(left)
     found = left.new_empty(size, size)
     for start in range(0, size, STRIP):
@@ -197,9 +197,9 @@ def _symmetric(left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
 
 
 def best_change(moments: Moments, checks: Moments, biased: bool) -> torch.Tensor:
-    """(inputs + 1, hidden): what to add to the weights and, last, to the bias.
+    """(inputs + 1, hidden): what to add to the weights and, in the last row, to the bias.
 
-    Of no change, of the bias alone and of the solutions for `RIDGES`, what gains most on `checks`.
+    The best on `checks` of: no change, the bias alone, and the solutions for `RIDGES`.
     """
     changes = [torch.zeros_like(moments.outer)]
     inputs = len(moments.inner) - 1

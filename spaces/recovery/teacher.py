@@ -1,4 +1,4 @@
-"""The teacher: what the dense model computes on texts without labels, once for all candidates."""
+"""The teacher: the dense model's residual stream on unlabelled texts, computed once per study."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ HARDLY = 1e-6
 
 @dataclass(frozen=True)
 class Texts:
-    """Model inputs in batches. fit: for the repair. held: held out, to judge the repair.
+    """Model inputs in batches. fit: for the repair. held: held out, to evaluate the repair.
 
     Raises:
-        ValueError: there are not two batches to repair from, of which one is to choose by.
+        ValueError: fewer than two batches to repair from; one of them chooses the ridge.
     """
 
     fit: Sequence[Batch]
@@ -46,18 +46,17 @@ class Texts:
 class Teacher:
     """The dense model's residual stream at each block, a weight for each token, and its outputs.
 
-    A token's weight is half one over the variance of that sum, since a norm takes its size out, and
-    half in proportion to the square of the gradient of the answer by it, of mean one over the
-    tokens of a text: what no answer depends on, as the other tokens in the last layer of a
-    classifier, need not be repaired as well. The gradient is that of `Answers.probe`. Tokens with
-    massive activations hardly count (`MASSIVE`).
+    A token's weight is half the inverse variance of the residual stream (because a norm removes its
+    size) and half the squared gradient of `Answers.probe`, both of mean one over a text's tokens.
+    So tokens without effect on the output, as most in a classifier's last layer, count less. Tokens
+    with massive activations hardly count (`MASSIVE`).
 
-    The sums lie in files that are mapped into memory: of L layers, N tokens and a width of D they
-    take 8·L·N·D bytes. The files have no names any more, so they go with the process however it
-    ends. Where a teacher is sent to other processes, those of one machine can share its arrays.
+    The residual streams are memory-mapped from files: 8·L·N·D bytes for L layers, N tokens and
+    width D. The files are unlinked, so they vanish with the process. Processes on one machine can
+    share the arrays of a teacher that is sent to them.
 
-    model: dense, in evaluation mode. answers: what its output holds. held: its answers on the texts
-    that are held out.
+    model: dense, in evaluation mode. answers: the kind of predictions. held: its outputs on the
+        held-out texts.
     """
 
     def __init__(
@@ -75,25 +74,25 @@ class Teacher:
         self._weights: dict[Key, Float32s] = {}
         self._starts = [0]
         self.masks: list[torch.Tensor] = []
-        with TemporaryDirectory(prefix="paretoformer-") as folder:  # what is mapped stays
+        with TemporaryDirectory(prefix="paretoformer-") as folder:  # mapped files stay readable
             self._watch(Path(folder), torch.Generator().manual_seed(seed), progress)
         self.held = DenseAnswers.of(self.model, texts.held, answers)
 
     def sums(self, layer: int, part: Part, batch: int) -> torch.Tensor:
-        """(tokens, hidden) of the real tokens of a batch, float32 on the CPU, as a copy."""
+        """(tokens, hidden) of a batch's real tokens, float32 on the CPU, as a copy."""
         return self._of(self._sums[layer, part], batch)
 
     def weights(self, layer: int, part: Part, batch: int) -> torch.Tensor:
-        """(tokens,) of the real tokens of a batch, as a copy."""
+        """(tokens,) of a batch's real tokens, as a copy."""
         return self._of(self._weights[layer, part], batch)
 
     def _of(self, array: Float32s, batch: int) -> torch.Tensor:
-        # Shared arrays can only be read, which no tensor knows of.
+        # A copy: shared arrays are read-only, and tensors cannot express that.
         return torch.from_numpy(array[self._starts[batch] : self._starts[batch + 1]].copy())
 
     @property
     def nbytes(self) -> int:
-        """Of the sums and weights."""
+        """Bytes of the residual streams and weights."""
         return sum(each.nbytes for d in (self._sums, self._weights) for each in d.values())
 
     @property
@@ -102,7 +101,7 @@ class Teacher:
         return self._sums.keys()
 
     def divergence(self, model: nn.Module) -> float:
-        """Mean nats between a model's answers and the dense model's, on the held-out texts."""
+        """Mean nats between a model's predictions and the dense model's, on the held-out texts."""
         return self.held.divergence(model)
 
     def _watch(
@@ -124,12 +123,12 @@ class Teacher:
         shape = self._starts[-1], width
         for key in weights:
             mapped = np.memmap(_file(folder, key), np.float32, mode="r+", shape=shape)
-            self._sums[key] = np.asarray(mapped)  # which, unlike a map, can be shared
+            self._sums[key] = np.asarray(mapped)  # an array, unlike a map, can be shared
 
     def _passes(
         self, generator: torch.Generator
     ) -> Iterator[tuple[torch.Tensor, dict[Key, torch.Tensor], dict[Key, Any]]]:
-        """The mask of each batch, the sums, and the gradients of the answer by them."""
+        """For each batch: mask, residual streams, and the gradients of the output by them."""
         with watched_sums(self.model) as found, torch.enable_grad():
             for batch in self.texts.fit:
                 output = answer_of(self.model, batch)
@@ -146,15 +145,14 @@ def _file(folder: Path, key: Key) -> Path:
 def _weights(
     gradient: torch.Tensor | None, total: torch.Tensor, mask: torch.Tensor
 ) -> torch.Tensor:
-    """(batch, length): half by how little a sum varies, half by the squared gradient, each of mean
-    one in each text; next to nothing for tokens with massive activations, unless the answer depends
-    on nothing else.
+    """(batch, length): half inverse variance, half squared gradient, each of mean one per text;
+    nearly zero for tokens with massive activations, unless the output depends on nothing else.
 
-    A norm takes out the size of a sum, so it is the relative error that counts. Massive activations
-    (Sun et al. 2024, arXiv:2402.17762) of a few tokens would be all that is solved for otherwise,
-    though a cut changes them mostly along themselves, which the norm takes out. Measured on MiniLM,
-    half of the neurons of the first layer cut and repaired: 0.062 nats with uniform weights, 0.008
-    with these weights, 0.012 without repair.
+    A norm removes the size of the residual stream, so relative error counts. Massive activations
+    (Sun et al. 2024, arXiv:2402.17762) of a few tokens would otherwise dominate the solution,
+    though a cut mostly changes them in their own direction, which the norm removes. Measured on
+    MiniLM, half of the neurons of the first layer cut and repaired: 0.062 nats with uniform
+    weights, 0.008 with these weights, 0.012 without repair.
 
     gradient, total: (batch, length, hidden). mask: (batch, length).
     """
@@ -162,13 +160,13 @@ def _weights(
     usual = deviation.masked_fill(~mask, torch.nan).nanmedian(dim=1, keepdim=True).values
     counts = mask * torch.where(deviation > MASSIVE * usual, HARDLY, 1.0)
     weights = _of_mean_one(counts / deviation**2, mask)
-    if gradient is None:  # what no answer depends on
+    if gradient is None:  # the output does not depend on it
         return weights
     squares = gradient.float().square().sum(dim=-1)
     return 0.5 * weights + 0.5 * _of_mean_one(counts * squares, mask)
 
 
 def _of_mean_one(values: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-    """(batch, length): of mean one over the real tokens of each text."""
+    """(batch, length): scaled to mean one over the real tokens of each text."""
     mean = values.sum(dim=1, keepdim=True) / mask.sum(dim=1, keepdim=True)
     return values / mean.clamp_min(1e-30)
