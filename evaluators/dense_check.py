@@ -19,11 +19,8 @@ from paretoformer.spaces.common.malformed import one_line
 def check_dense(
     model: nn.Module, task: Task, workload: Workload, *, labelled: bool, progress: Progress = silent
 ) -> list[Remark]:
-    """Check on the training examples that the model fits its data.
-
-    Raises:
-        DataError: the model cannot run on them, or its outputs are not finite.
-    """
+    """Check model and data on training examples; DataError if it fails or outputs are not
+    finite."""
     train = workload.splits["train"]
     predictions: dict[int, np.ndarray] = {}
     done = 0

@@ -1,1 +1,1 @@
-"""Values shared by all measurements: intervals, targets, progress."""
+"""Values that all measurements share: intervals, targets, progress."""

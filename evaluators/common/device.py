@@ -11,11 +11,7 @@ _FORM = re.compile(r"cpu|mps|cuda(?::(0|[1-9][0-9]*))?")
 
 
 def cuda_index(name: str) -> int | None:
-    """The index of a CUDA device; None for other devices.
-
-    Raises:
-        ValueError: not the name of a device.
-    """
+    """The index of a CUDA device; None for other devices; ValueError if it is not a device name."""
     match = _FORM.fullmatch(name)
     if match is None:
         raise ValueError(f"unknown device {name!r}: use cpu, cuda, cuda:0 or mps.")

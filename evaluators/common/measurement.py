@@ -56,11 +56,7 @@ class Measurement:
         return cls(**{**data, "samples": tuple(map(float, data["samples"]))})
 
     def percentile(self, share: float) -> float:
-        """The sample at a quantile, such as 0.99.
-
-        Raises:
-            ValueError: there are too few samples.
-        """
+        """The sample at a quantile, such as 0.99; ValueError if there are too few samples."""
         needed = samples_for(share)
         if len(self.samples) < needed:
             raise ValueError(

@@ -20,7 +20,7 @@ def rank_correlation(a: np.ndarray, b: np.ndarray) -> float:
 
 
 def rankings(labels: np.ndarray, answers: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """The relevances and answers of each query whose passages differ in relevance.
+    """Relevances and predictions of each query whose passages differ in relevance.
 
     labels: (rows, 2), relevance and query number. answers: (rows,).
     """

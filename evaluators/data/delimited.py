@@ -20,12 +20,9 @@ LONGEST_CELL = 2**31 - 1
 
 
 def read_delimited(path: Path, text: str, usual: str, wanted: Collection[str]) -> Table:
-    """Parse a text as a table.
+    """Parse a text as a table; DataError if quotation marks or rows are inconsistent.
 
     usual: the delimiter that the file's ending implies.
-
-    Raises:
-        DataError: quotation marks or rows are inconsistent.
     """
     delimiter = _delimiter(text, usual, wanted)
     rows, literal = _parsed(path, text, delimiter)

@@ -37,12 +37,9 @@ def read_image_folder(folder: str, image: str, label: str) -> Table:
 
 
 def image_bytes(source: str, row: int, value: Any) -> bytes | None:
-    """The bytes of an image file. A cell holds its bytes, its path, or both, as in `datasets`.
+    """The bytes of an image; DataError if it cannot be opened.
 
-    A path is relative to the data file `source`.
-
-    Raises:
-        DataError: it cannot be opened as an image.
+    A cell holds bytes, a path relative to the data file `source`, or both, as in `datasets`.
     """
     try:
         from PIL import Image, UnidentifiedImageError

@@ -41,11 +41,7 @@ def is_plain_text(path: str) -> bool:
 
 
 def read_columns(path: str, wanted: Wanted, encoding: str) -> Table:
-    """The wanted columns of a file, and the names of all.
-
-    Raises:
-        DataError: it is missing, empty or unreadable.
-    """
+    """Wanted columns of a file, and the names of all; DataError if missing, empty or unreadable."""
     file = Path(path)
     if not file.is_file():
         raise DataError(f"no data file {path}.")
@@ -65,11 +61,7 @@ def read_columns(path: str, wanted: Wanted, encoding: str) -> Table:
 
 
 def read_hub(name: str, wanted: Wanted, subset: str, split: str) -> Table:
-    """The wanted columns of a Hub data set or a folder.
-
-    Raises:
-        DataError: it cannot be loaded.
-    """
+    """Wanted columns of a Hub data set or a folder; DataError if it cannot be loaded."""
     import datasets  # slow to import, and only Hub data sets need it
 
     datasets.disable_progress_bars()

@@ -179,11 +179,7 @@ def _end_of_query(pool: Examples, size: int) -> int:
 
 
 def _smaller(source: DataSource, splits: Mapping[SplitName, Examples]) -> list[Remark]:
-    """Remarks on splits that are smaller because queries stay whole.
-
-    Raises:
-        DataError: a split has too few rows.
-    """
+    """Remarks on splits made smaller to keep queries whole; DataError if one is too small."""
     at_least: Mapping[SplitName, int] = {"confirm": 1, "search": 1, "train": TRAIN_AT_LEAST}
     for name, least in at_least.items():
         if (count := len(splits[name])) < least:

@@ -73,11 +73,7 @@ def model_path(path: str, progress: Progress = silent) -> str:
 
 
 def with_files(source: DataSource, progress: Progress = silent) -> DataSource:
-    """Replace a `demo:` path of a data source by the prepared files.
-
-    Raises:
-        DemoError: as `model_path`.
-    """
+    """Replace a `demo:` path by the prepared files; DemoError as in `model_path`."""
     if not is_demo(source.path):
         return source
     folder = _prepared(source.path, progress)

@@ -35,11 +35,7 @@ class DemoError(RuntimeError):
 
 
 def asset(name: str) -> Path:
-    """A file of a package, checked.
-
-    Raises:
-        DemoError: the package is missing, or its file differs.
-    """
+    """A file of a package; DemoError if the package is missing or its file differs."""
     package, _, inner = name.partition("/")
     spec = importlib.util.find_spec(package)
     if spec is None or not spec.submodule_search_locations:
@@ -57,21 +53,14 @@ def asset(name: str) -> Path:
 
 
 def minilm() -> Path:
-    """The folder of MiniLM, its files checked.
-
-    Raises:
-        DemoError: as `asset`.
-    """
+    """The folder of MiniLM, its files checked; DemoError as in `asset`."""
     files = [asset(name) for name in SHA256 if name.startswith(MINILM)]
     return files[0].parent
 
 
 def reviews(source: Source, seed: int) -> Examples:
-    """All reviews of a source in random order, without duplicates (ignoring case and spacing).
-
-    Raises:
-        DemoError: as `asset`.
-    """
+    """All reviews of a source in random order, without duplicates (ignoring case and spacing);
+    DemoError as in `asset`."""
     import pandas as pd
 
     table = pd.read_csv(asset(REVIEWS))

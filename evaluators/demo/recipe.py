@@ -29,19 +29,11 @@ class Recipe(ABC):
 
     @abstractmethod
     def parts(self) -> dict[str, Examples]:
-        """Disjoint parts of the texts; includes `SPLITS`.
-
-        Raises:
-            DemoError: a package is missing or changed.
-        """
+        """Disjoint parts, with all of `SPLITS`; DemoError if a package is missing or changed."""
 
     @abstractmethod
     def make(self, folder: Path, progress: Progress) -> Mapping[str, Any]:
-        """Write a model and its splits into a folder; return facts to store with them.
-
-        Raises:
-            DemoError: it cannot be prepared.
-        """
+        """Write model and splits into a folder; return facts to store; DemoError if it fails."""
 
 
 def split(examples: Examples, sizes: Mapping[str, int]) -> dict[str, Examples]:

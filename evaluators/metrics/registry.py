@@ -14,11 +14,7 @@ register = _REGISTRY.register
 
 
 def metric_of(name: str) -> Metric:
-    """The registered metric.
-
-    Raises:
-        ValueError: unknown name; the message lists the known ones.
-    """
+    """The registered metric; ValueError, with the known names, if there is none."""
     return _REGISTRY[name]
 
 

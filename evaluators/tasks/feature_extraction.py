@@ -127,12 +127,8 @@ def _apart(examples: Examples) -> Examples:
 
 
 def pooling_of(path: str) -> tuple[Pooling, tuple[Remark, ...]]:
-    """The pooling of a folder or Hub id, as defined for sentence-transformers; default: the mean,
-    with a remark.
-
-    Raises:
-        ValueError: it has an unknown module or pooling.
-    """
+    """Pooling of a sentence-transformers folder or Hub id; default: the mean, with a remark. Raises
+    ValueError for an unknown module or pooling."""
     modules = _json(path, MODULES)
     if modules is None:
         remark = Remark(

@@ -59,11 +59,8 @@ def class_numbers(labels: Sequence[Any], config: Any, unit: str = "row") -> Labe
 
 
 def class_names(config: Any) -> tuple[dict[str, int], list[Remark]]:
-    """The names of the model's classes: those of `id2label`, then further ones of `label2id`.
-
-    Raises:
-        DataError: they do not map names to numbers.
-    """
+    """Names of the model's classes: those of `id2label`, then others of `label2id`. Raises
+    DataError if they do not map names to numbers."""
     try:
         own = {str(name): int(number) for number, name in (config.id2label or {}).items()}
         more = {str(name): int(number) for name, number in (config.label2id or {}).items()}
@@ -129,11 +126,7 @@ def doubts(
 
 
 def numbers_of(labels: Sequence[Any], task: str) -> Labels:
-    """Labels as numbers.
-
-    Raises:
-        DataError: one is not a number.
-    """
+    """Labels as numbers; DataError if one is not a number."""
     return Labels(tuple(_score(label, task) for label in labels))
 
 

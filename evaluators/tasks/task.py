@@ -76,11 +76,7 @@ class Task(ABC):
         """
 
     def processor(self, path: str, *, trust_remote_code: bool = False) -> Any:
-        """The tokenizer or other preprocessor of a folder or Hub id.
-
-        Raises:
-            OSError, ValueError: it cannot be loaded.
-        """
+        """The tokenizer or other preprocessor; OSError or ValueError if it cannot be loaded."""
         return load_tokenizer(path, trust_remote_code=trust_remote_code)
 
     def room(self, config: Any) -> int:
@@ -88,11 +84,7 @@ class Task(ABC):
         return longest(config) - (1 if self.generates else 0)
 
     def length(self, config: Any, wanted: int) -> int:
-        """Tokens of a timed input. wanted: the target's.
-
-        Raises:
-            ValueError: more than the model supports.
-        """
+        """Tokens of a timed input; ValueError if the model supports fewer. wanted: the target's."""
         if wanted > (room := self.room(config)):
             more = " and the next one" if self.generates else ""
             raise ValueError(
@@ -107,18 +99,11 @@ class Task(ABC):
 
     @abstractmethod
     def read_labels(self, labels: Sequence[Any], config: Any) -> Labels:
-        """The labels of a study in the task's form, with remarks on assumptions.
-
-        Raises:
-            DataError: the model does not have a label.
-        """
+        """The labels in the task's form, with remarks; DataError for a label unknown to the
+        model."""
 
     def adapted(self, model: nn.Module, path: str) -> tuple[nn.Module, tuple[Remark, ...]]:
-        """Adapt the model that transformers loads from a folder or Hub id.
-
-        Raises:
-            ValueError: the folder needs something unsupported.
-        """
+        """Adapt the loaded model; ValueError if the folder needs something unsupported."""
         return model, ()
 
     def doubts(self, answers: np.ndarray, labels: np.ndarray, config: Any) -> list[Remark]:
@@ -169,11 +154,7 @@ task_names = _REGISTRY.names
 
 
 def task_of(name: str) -> Task:
-    """The registered task.
-
-    Raises:
-        ValueError: unknown name; the message lists the known ones.
-    """
+    """The registered task; ValueError, with the known names, if there is none."""
     return _REGISTRY[name]
 
 
@@ -205,11 +186,8 @@ def check_family(task: Task, config: Any) -> Family:
 
 
 def load_config(path: str, *, trust_remote_code: bool = False) -> Any:
-    """The config of a folder or Hub id, set so that forwards return only the outputs.
-
-    Raises:
-        OSError, ValueError: it cannot be loaded.
-    """
+    """The config; forwards then return only outputs. OSError or ValueError if it cannot be
+    loaded."""
     plain = {"return_dict": True, "output_attentions": False, "output_hidden_states": False}
     raw, _ = transformers.PreTrainedConfig.get_config_dict(path)
     kind = str(raw.get("model_type"))
@@ -222,11 +200,7 @@ def load_config(path: str, *, trust_remote_code: bool = False) -> Any:
 
 
 def load_tokenizer(path: str, *, trust_remote_code: bool = False) -> Any:
-    """The tokenizer of a folder or Hub id.
-
-    Raises:
-        OSError, ValueError: it cannot be loaded.
-    """
+    """The tokenizer of a folder or Hub id; OSError or ValueError if it cannot be loaded."""
     config = load_config(path, trust_remote_code=trust_remote_code)
     return transformers.AutoTokenizer.from_pretrained(
         path, config=config, trust_remote_code=trust_remote_code

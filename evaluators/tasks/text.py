@@ -114,12 +114,7 @@ def tokenize(
     target: Target,
     encode: Encode = encode_texts,
 ) -> Workload:
-    """Tokenise every split, truncated to the target's sequence length; texts without tokens are
-    dropped.
-
-    Raises:
-        DataError: no text of a split has a token.
-    """
+    """Tokenise and truncate every split; drop texts without tokens. DataError if none is left."""
     made: dict[SplitName, Split] = {}
     empty = 0
     for name, examples in splits.items():

@@ -16,11 +16,7 @@ def threads_in_use() -> dict[str, int]:
 
 
 def set_threads(count: int) -> None:
-    """Use `count` threads in this process.
-
-    Raises:
-        RuntimeError: one of the libraries still uses another number.
-    """
+    """Use `count` threads; RuntimeError if one of the libraries still uses another number."""
     torch.set_num_threads(count)
     others = {name: used for name, used in threads_in_use().items() if used != count}
     if others:
