@@ -210,8 +210,8 @@ def _read_conll(path: Path, wanted: Wanted, encoding: str) -> Table:
     words = [[cells[0] for cells in sentence] for sentence in sentences]
     labels = [[cells[-1] for cells in sentence] for sentence in sentences]
     columns = max((len(cells) for sentence in sentences for cells in sentence), default=0)
-    said = f"{path.name}: of {columns} columns, the first is the word, the last its label."
-    remarks = (Remark(said),) if columns > 2 else ()
+    note = f"{path.name}: of {columns} columns, the first is the word, the last its label."
+    remarks = (Remark(note),) if columns > 2 else ()
     return Table(("text", "label"), {"text": words, "label": labels}, remarks)
 
 

@@ -69,10 +69,10 @@ def read_splits(
     splits["steer"], recovery = left.cut(steer)
     if recovery_texts:
         unlabelled = source.model_copy(update={"label": ""})
-        more, said = read_examples(recovery_texts, unlabelled, form, characters)
+        more, added = read_examples(recovery_texts, unlabelled, form, characters)
         seen = {key for pool in pools.values() for key in pool.identities()}
         recovery = _shuffled(_unseen(more, seen), seed).joined(recovery)
-        remarks += said
+        remarks += added
     splits["recovery"], _ = recovery.cut(RECOVERY_EXAMPLES)
     return Splits({name: part for name, part in splits.items() if len(part)}, tuple(remarks))
 
@@ -98,7 +98,7 @@ def _pools(
     """File key -> usable rows, in order of priority."""
     paths = {key: getattr(source, key) for key in _file_keys(source).values()}
     read = {key: read_examples(path, source, form, characters) for key, path in paths.items()}
-    remarks = [remark for _, said in read.values() for remark in said]
+    remarks = [remark for _, added in read.values() for remark in added]
     labels = Labels(())
     if source.label:
         labels = read_labels([label for examples, _ in read.values() for label in examples.labels])
@@ -110,8 +110,8 @@ def _pools(
         if source.label:
             examples = examples.relabelled([next(values) for _ in range(len(examples))])
         if form == "ranking":
-            examples, said = _other_queries(paths[key], examples, queries)
-            remarks += said
+            examples, added = _other_queries(paths[key], examples, queries)
+            remarks += added
         fresh = _unseen(examples, seen)
         if repeated := len(examples) - len(fresh):
             rows = "1 row repeats" if repeated == 1 else f"{repeated} rows repeat"

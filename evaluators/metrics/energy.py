@@ -41,9 +41,9 @@ class Energy(Cost):
         kind = torch.device(target.device).type
         try:
             if kind == "cuda":
-                there = importlib.import_module("zeus.device.gpu.nvidia").nvml_is_available()
+                readable = importlib.import_module("zeus.device.gpu.nvidia").nvml_is_available()
             elif kind == "cpu":
-                there = importlib.import_module("zeus.device.cpu.rapl").rapl_is_available()
+                readable = importlib.import_module("zeus.device.cpu.rapl").rapl_is_available()
             else:
                 return f"there are no energy counters for {target.device}"
         except ImportError:
@@ -51,7 +51,7 @@ class Energy(Cost):
                 "reading energy counters needs zeus: pip install 'paretoformer[energy]', on a "
                 "machine that has counters (RAPL or NVML)"
             )
-        if not there:
+        if not readable:
             counters = "NVML" if kind == "cuda" else "RAPL"
             return f"this machine has no energy counters that can be read ({counters})"
         return ""

@@ -49,13 +49,13 @@ def class_numbers(labels: Sequence[Any], config: Any, unit: str = "row") -> Labe
     if None in classes_of.values():
         raise DataError(_unknown(known, (by_name, by_number), classes, names))
     numbers = tuple(classes_of.get(_countable(label)) for label in labels)
-    said = [*remarks, *_mapping(counts, classes_of, titles(config), classes, unit)]
+    notes = [*remarks, *_mapping(counts, classes_of, titles(config), classes, unit)]
     if lost := sum(counts[label] for label in without):
         shown = ", ".join(map(str, without))
-        said.append(
+        notes.append(
             Remark(f"Left out: {_count(lost, unit)} with the label {shown}, which means no label.")
         )
-    return Labels(numbers, tuple(said))
+    return Labels(numbers, tuple(notes))
 
 
 def class_names(config: Any) -> tuple[dict[str, int], list[Remark]]:
@@ -242,12 +242,12 @@ def _mapping(
         for n in sorted(rows)
     ]
     more = f"; and {len(shown) - SHOWN} more" if len(shown) > SHOWN else ""
-    said = [Remark(f"Labels: {'; '.join(shown[:SHOWN])}{more}.")] if shown else []
+    notes = [Remark(f"Labels: {'; '.join(shown[:SHOWN])}{more}.")] if shown else []
     absent = [repr(own.get(n, str(n))) for n in range(size) if n not in rows]
     if rows and absent:
-        said.append(Remark(f"No example is of class {', '.join(absent[:SHOWN])}."))
+        notes.append(Remark(f"No example is of class {', '.join(absent[:SHOWN])}."))
     for most, count in rows.most_common(1):
         if count > SKEWED * rows.total():
             share = f"{count / rows.total():.0%} of the labels are {own.get(most, str(most))!r}"
-            said.append(Remark(f"{share}: accuracy says little about the others."))
-    return said
+            notes.append(Remark(f"{share}: accuracy says little about the others."))
+    return notes

@@ -46,16 +46,16 @@ class MultiLabelClassification(TextClassifier):
         classes = int(config.num_labels)
         if all(_is_multi_hot(row, classes) for row in known):
             marks = [tuple(int(mark) for mark in row) for row in known]
-            said: tuple[Remark, ...] = (_counted(marks, names),)
+            notes: tuple[Remark, ...] = (_counted(marks, names),)
         else:
             read = class_numbers([label for row in known for label in row], config, "label")
             numbers = iter(read.values)
             marks = [_marks(row, [next(numbers) for _ in row], classes) for row in known]
-            said = read.remarks
+            notes = read.remarks
         if without := len(lists) - len(known):
-            said = (*said, Remark(f"Left out: {without} rows of -1, which means no label known."))
+            notes = (*notes, Remark(f"Left out: {without} rows of -1, which means no label known."))
         rest = iter(marks)
-        return Labels(tuple(None if row is None else next(rest) for row in lists), said)
+        return Labels(tuple(None if row is None else next(rest) for row in lists), notes)
 
     def doubts(self, answers: np.ndarray, labels: np.ndarray, config: Any) -> list[Remark]:
         if ((answers == 1) & (labels == 1)).any():

@@ -64,14 +64,14 @@ class TextGeneration(TokenLabels):
         made = super().encode(splits, tokenizer, config, target)
         assert isinstance(made.inputs, TextInputs)
         most = max(1, LOGITS // (target.sequence_length * int(config.vocab_size)))
-        said = (
+        note = (
             f"Batches hold {most} texts at most, since each token has {config.vocab_size} logits: "
             "distillation adds up the gradients of several."
         )
         return replace(
             made,
             inputs=Prompts(made.inputs.padding, most),
-            remarks=(*made.remarks, *((Remark(said),) if most < SCORING_BATCH else ())),
+            remarks=(*made.remarks, *((Remark(note),) if most < SCORING_BATCH else ())),
         )
 
     def read_labels(self, labels: Sequence[Any], config: Any) -> Labels:
