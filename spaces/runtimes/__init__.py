@@ -1,4 +1,4 @@
-"""Runtimes, one file each; importing this package registers them all, in this order."""
+"""Runtimes, one file each; importing this package registers them in this order."""
 
 # isort: off
 from paretoformer.spaces.runtimes import torch_runtime

@@ -16,46 +16,45 @@ from torch import nn
 from paretoformer.spaces.common.registry import Registry, unknown
 
 Batch = Mapping[str, torch.Tensor]
-"""Inputs of a model by name, as transformers names them; each (batch, ...)."""
+"""Inputs of a model by transformers' names; each (batch, ...)."""
 
 
 @dataclass(frozen=True)
 class Tools:
-    """Tools for a conversion."""
+    """Settings and data for a conversion."""
 
     device: str = "cpu"
     """Where the model will run, as torch names it."""
     threads: int = 1
     """CPU threads of one forward."""
     example: Batch | None = None
-    """One batch of real inputs, (batch, length); None: made from the model's config. It says which
-    inputs the model takes; no result depends on its values."""
+    """One batch of real inputs, (batch, length); None: made from the model's config. It determines
+    which inputs the model takes; results do not depend on its values."""
     calibration: Callable[[], Iterable[Batch]] | None = None
-    """Gives batches of training inputs to a quantiser that calibrates; None: there are none."""
+    """Returns batches of training inputs for calibration; None: there are none."""
     teacher: Callable[[], Any] | None = None
-    """Gives the `recovery.Teacher` that a repair compares with; None: there is no study."""
+    """Returns the `recovery.Teacher` that a repair needs; None: there is no study."""
     texts: Callable[[], Iterator[Sequence[Batch]]] | None = None
-    """Gives endless unlabelled texts to distil on, the batches of each step; None: there is no
-    study."""
+    """Returns endless unlabelled texts to distil on, one item per step; None: there is no study."""
     workspace: Path | None = None
-    """Where work that was cut off is found again; None: nowhere."""
+    """Folder from which interrupted work resumes; None: it starts over."""
 
 
 class Runnable(ABC):
-    """A model that runs.
+    """A model in a runtime.
 
     Laws, run over every registered runtime by `tests/test_runtimes.py`:
 
-    - it takes any batch size and length that the torch model takes, and honours the padding;
-    - what `save` writes, `Runtime.load` reads, and the two give equal outputs;
+    - it accepts any batch size and length that the torch model accepts, and honours the padding;
+    - `Runtime.load` reads what `save` writes, with equal outputs;
     - equal inputs give equal outputs.
     """
 
     couples_rows: bool = False
-    """Whether a row's answer depends on the others of its batch, as it does where activations are
-    quantised by the range of the whole batch."""
+    """Whether a row's output depends on the other rows of its batch, as with activations quantised
+    by the range of the whole batch."""
     origin: nn.Module | None = None
-    """The torch model that it was made from, where `compress` or `load_compressed` returned it."""
+    """The torch model it was converted from, if `compress` or `load_compressed` returned it."""
 
     @abstractmethod
     def __call__(self, **inputs: torch.Tensor) -> Any:
@@ -63,7 +62,7 @@ class Runnable(ABC):
 
     @property
     def generator(self) -> Any:
-        """The torch module that continues a text with a key-value cache; None: it cannot."""
+        """The torch module that generates text with a key-value cache; None: not possible."""
         return None
 
     @property
@@ -74,13 +73,11 @@ class Runnable(ABC):
     @property
     @abstractmethod
     def threads(self) -> int:
-        """CPU threads, as read back from the runtime."""
+        """CPU threads, as reported by the runtime."""
 
     def peak_bytes(self, inputs: Batch) -> int | None:
-        """The most bytes that one forward holds at once, beyond weights and inputs.
-
-        None: the runtime cannot tell.
-        """
+        """Peak bytes of one forward, without weights and inputs; None if the runtime cannot report
+        it."""
         return None
 
     @abstractmethod
@@ -93,31 +90,31 @@ class Runtime(ABC):
 
     name: ClassVar[str]
     precisions: ClassVar[tuple[str, ...]]
-    """The first one is the default, the last one has the fewest bits."""
+    """The first is the default, the last has the fewest bits."""
     files: ClassVar[tuple[str, ...]] = ()
     """Paths that `save` writes and `load` reads, relative to their folder."""
     rebuilt: ClassVar[bool] = False
-    """Whether converting the torch model again is cheap and exact, so that no files are kept."""
+    """Whether repeating the conversion is cheap and exact, so that no files are saved."""
     summary: ClassVar[str]
     """One line for the user."""
     source: ClassVar[str]
-    """Where its documentation is."""
+    """Link to its documentation."""
 
     generates: ClassVar[bool] = False
-    """Whether its runnables continue a text with a key-value cache."""
+    """Whether its runnables generate text with a key-value cache."""
     for_generation: ClassVar[tuple[str, ...]] = ()
-    """Precisions that are tried for language models only, unless they are named."""
+    """Precisions that are tried only for language models, unless they are named."""
     one_graph: ClassVar[bool] = False
-    """Whether one graph computes prompts and next tokens, so that of a language model it holds no
+    """Whether one graph computes prompts and next tokens; for a language model it then supports no
     attention mechanism but `full`."""
     starts_slowly: ClassVar[bool] = False
-    """Whether each process that runs a model in it waits half a minute for its first answer."""
+    """Whether the first output takes half a minute in each process."""
     tells_peak: ClassVar[bool] = False
-    """Whether its runnables know the peak of what a forward allocates."""
+    """Whether its runnables report peak memory."""
 
     @abstractmethod
     def unavailable(self, precision: str, device: str) -> str:
-        """Why this machine cannot run it; empty when it can."""
+        """Why this machine cannot run the precision; empty when it can."""
 
     def unsuitable(self, precision: str, model: nn.Module) -> str:
         """Why this model cannot be converted; empty when it can."""
@@ -125,7 +122,7 @@ class Runtime(ABC):
 
     @abstractmethod
     def convert(self, model: nn.Module, precision: str, tools: Tools) -> Runnable:
-        """Make `model` run here; `model` itself is not changed.
+        """Convert `model`, which is not changed.
 
         Raises:
             ValueError: the model is unsuitable, or the precision needs calibration data.
@@ -150,7 +147,7 @@ class Runtime(ABC):
             raise ValueError(f"{self.value(precision)} cannot run this model: {reason}.")
 
     def value(self, precision: str) -> str:
-        """The text that names this runtime in this precision."""
+        """The name of this runtime in this precision, such as `onnxruntime:int8`."""
         return self.name if precision == self.precisions[0] else f"{self.name}:{precision}"
 
 
@@ -172,7 +169,7 @@ def parse(value: str) -> tuple[Runtime, str]:
     """`onnxruntime:int8` -> the runtime and its precision.
 
     Raises:
-        ValueError: there is no such runtime or precision; the message names those there are.
+        ValueError: unknown runtime or precision; the message lists the known ones.
     """
     name, _, precision = value.partition(":")
     if name in _REGISTRY.names():
@@ -187,24 +184,24 @@ def in_every_precision(name: str) -> tuple[str, ...]:
     """A runtime in each of its precisions.
 
     Raises:
-        ValueError: there is no such runtime; the message names those there are.
+        ValueError: unknown runtime; the message lists the known ones.
     """
     runtime, _ = parse(name)
     return tuple(runtime.value(precision) for precision in runtime.precisions)
 
 
 def canonical(value: str) -> str:
-    """The one text for a runtime and precision: `torch:float32` -> `torch`.
+    """The canonical name of a runtime and precision: `torch:float32` -> `torch`.
 
     Raises:
-        ValueError: there is no such runtime or precision.
+        ValueError: unknown runtime or precision.
     """
     runtime, precision = parse(value)
     return runtime.value(precision)
 
 
 def missing(extra: str, *packages: str) -> str:
-    """Which of the packages is not installed, and how to install it; empty when all are."""
+    """The missing packages, and how to install them; empty when all are installed."""
     for package in packages:
         if importlib.util.find_spec(package) is None:
             return f"{package} is not installed: pip install 'paretoformer[{extra}]'"
@@ -227,6 +224,6 @@ def optional(module: str, extra: str) -> Any:
 
 
 def check_threads(runtime: str, used: int, wanted: int) -> None:
-    """Raises RuntimeError if a runtime uses another number of threads than requested."""
+    """Raises RuntimeError if a runtime does not use the requested number of threads."""
     if used != wanted:
         raise RuntimeError(f"{runtime} uses {used} threads, but {wanted} were asked for.")

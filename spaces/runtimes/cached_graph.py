@@ -1,9 +1,9 @@
-"""Text generation with an exported graph, of which the key-value cache is an input and an output.
+"""Text generation with an exported graph whose inputs and outputs include the key-value cache.
 
-The graph takes what the torch model takes, and of each layer i `past_key_values.i.key` and
-`past_key_values.i.value`, (batch, heads, tokens before, head_dim); it gives `present.i.key` and
-`present.i.value`, with the new tokens behind them: names as optimum has them. A prompt is the same
-graph with no tokens before.
+In addition to the torch model's inputs, the graph takes `past_key_values.i.key` and
+`past_key_values.i.value` for each layer i, (batch, heads, past tokens, head_dim), and returns
+`present.i.key` and `present.i.value` with the new tokens appended: optimum's names. A prompt is the
+same graph without past tokens.
 """
 
 from __future__ import annotations
@@ -22,31 +22,31 @@ from paretoformer.spaces.models import key_values
 PAST, PRESENT = "past_key_values", "present"
 POSITIONS = "position_ids"
 KEPT = "logits_to_keep"
-"""Input with the places of the tokens whose logits are computed, (tokens,)."""
+"""Input: positions of the tokens whose logits are computed, (tokens,)."""
 
 
 def generates(model: nn.Module) -> bool:
-    """Whether a model continues texts, so that a graph of it must take a cache."""
+    """Whether a model generates text, so that its graph needs a cache."""
     return bool(getattr(model, "can_generate", lambda: False)())
 
 
 def names(prefix: str, layers: int) -> Iterator[str]:
-    """Of the tensors of a cache: `past_key_values.0.key`, `past_key_values.0.value`, ..."""
+    """Names of a cache's tensors: `past_key_values.0.key`, `past_key_values.0.value`, ..."""
     return (f"{prefix}.{layer}.{part}" for layer in range(layers) for part in ("key", "value"))
 
 
 class CachedGraph(GenerationMixin, nn.Module):
-    """A graph as transformers' `generate` calls a model.
+    """A graph with the interface that transformers' `generate` needs.
 
     run: inputs by name -> an object with the graph's outputs as attributes.
-    layers: of the cache. model: the torch model, which answers whatever else `generate` asks.
+    layers: of the cache. model: the torch model, for all other attributes that `generate` reads.
     """
 
     main_input_name = "input_ids"
 
     def __init__(self, run: Callable[..., Any], layers: int, model: nn.Module | None) -> None:
         super().__init__()
-        self.run, self._hidden = run, (model,)  # no submodule: its weights are not the graph's
+        self.run, self._hidden = run, (model,)  # no submodule: the graph has its own weights
         self.past, self.present = tuple(names(PAST, layers)), tuple(names(PRESENT, layers))
         self.device, self.dtype = torch.device("cpu"), torch.float32
 
@@ -54,7 +54,7 @@ class CachedGraph(GenerationMixin, nn.Module):
         try:
             return super().__getattr__(name)
         except AttributeError:
-            if name == "_hidden":  # not set yet, as in a copy
+            if name == "_hidden":  # not set yet, for example during a copy
                 raise
             return getattr(self._hidden[0], name)
 
@@ -68,17 +68,18 @@ class CachedGraph(GenerationMixin, nn.Module):
         logits_to_keep: int | torch.Tensor = 0,
         **options: Any,
     ) -> CausalLMOutputWithPast:
-        """input_ids: (batch, length), the new tokens. attention_mask: (batch, before + length).
+        """input_ids: (batch, length), the new tokens. attention_mask: (batch, past + length).
 
-        cache: what came before; the new tokens are added to it. Before transformers 5.24 its name
-        was past_key_values. logits_to_keep: places of tokens, or how many at the end; 0: all.
-        options: `use_cache` and `return_dict` change nothing here.
+        cache: the past tokens; new tokens are added to it. Named past_key_values before
+            transformers 5.24.
+        logits_to_keep: positions of tokens, or how many at the end; 0: all.
+        options: `use_cache` and `return_dict` have no effect.
 
         Returns the logits, (batch, tokens kept, vocabulary), and the cache.
 
         Raises:
-            ValueError: an input or option that the graph does not have, or a cache of a model with
-                another number of layers.
+            ValueError: an input or option that the graph does not have, or a cache with another
+                number of layers.
         """
         asked = (name for name, each in options.items() if each is not None and each is not False)
         if unknown := sorted(set(asked) - {"use_cache", "return_dict"}):

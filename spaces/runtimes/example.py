@@ -1,4 +1,4 @@
-"""Example inputs, from which a model is traced: only their names, types and shapes matter."""
+"""Example inputs for tracing: only names, types and shapes matter."""
 
 from __future__ import annotations
 
@@ -12,25 +12,25 @@ from paretoformer.spaces.runtimes.base import Batch
 from paretoformer.spaces.runtimes.cached_graph import KEPT, POSITIONS
 
 ROWS, LENGTH = 2, 24
-"""Sizes other than 1, which tracing would take for a constant; more tokens than the 16 of a block
-of the banded mechanisms, so that there are several blocks, too."""
+"""Not 1, which tracing would treat as a constant; more tokens than one block of the banded
+mechanisms (16)."""
 
 EXAMPLE_PAST = 8
-"""Tokens of a cache."""
+"""Past tokens in the cache."""
 EXAMPLE_KEPT = (0, 3, 7)
 """Tokens whose logits are computed."""
 PIXELS = "pixel_values"
 
 
 def example_for(model: nn.Module, given: Batch | None = None) -> dict[str, torch.Tensor]:
-    """Inputs of two rows on the CPU, of the names that `given` has, or else that the model takes.
+    """Inputs of two rows on the CPU, with the names of `given`, or else those that the model takes.
 
     Texts are (batch, length) int64, images (batch, channels, height, width) float32.
     """
     config: Any = model.config
     names = tuple(given) if given else _input_names(model)
     if PIXELS not in names and "attention_mask" not in names:
-        names = (*names, "attention_mask")  # a graph without it would serve no padded batch
+        names = (*names, "attention_mask")  # without it, a graph could not serve padded batches
     if PIXELS in names:
         shape = given[PIXELS].shape[1:] if given else _image_shape(config)
         return {PIXELS: torch.linspace(-1, 1, ROWS * shape.numel()).view(ROWS, *shape)}
@@ -41,8 +41,8 @@ def example_for(model: nn.Module, given: Batch | None = None) -> dict[str, torch
 
 
 def example_of_text(model: nn.Module) -> dict[str, torch.Tensor]:
-    """Inputs of a language model with a cache of `EXAMPLE_PAST` tokens: the new tokens, the mask of
-    all, the positions of the new ones, and the tokens whose logits are computed."""
+    """Inputs of a language model with a cache of `EXAMPLE_PAST` tokens: new tokens, the mask of
+    all, positions of the new ones, and the tokens whose logits are computed."""
     config: Any = model.config
     length = min(
         LENGTH,

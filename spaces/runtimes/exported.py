@@ -1,4 +1,4 @@
-"""Shared by the runtimes that run an exported graph: inputs and outputs by name."""
+"""Shared by runtimes with exported graphs: inputs and outputs by name."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from paretoformer.spaces.runtimes.base import Batch, Runnable
 from paretoformer.spaces.runtimes.cached_graph import KEPT, PAST, POSITIONS, CachedGraph
 
 OPTIONAL = {"attention_mask", "token_type_ids"}
-"""Inputs that may be left out, and that a graph may lack."""
+"""Inputs that callers may omit, and that a graph may lack."""
 Shapes = Mapping[str, Sequence[int | None]]
-"""Of the inputs of a graph by name; None: a size that varies."""
+"""Shapes of a graph's inputs by name; None: a dynamic size."""
 
 
 class Exported(Runnable):
@@ -25,15 +25,16 @@ class Exported(Runnable):
     shapes: Shapes
 
     def __call__(self, **inputs: torch.Tensor) -> Any:
-        """Every token is real without `attention_mask`, and of segment 0 without `token_type_ids`.
+        """Without `attention_mask` every token is real; without `token_type_ids` all are of segment
+        0.
 
-        Either may be given to a graph that does not use it: one without heads needs no mask. A
-        graph with a cache begins with an empty one.
+        Either may be passed to a graph that does not use it: one without heads needs no mask. A
+        graph with a cache starts with an empty one.
 
         Returns an object with the outputs as attributes, float32 tensors on the CPU.
 
         Raises:
-            ValueError: an input that the graph does not have, or the lack of one.
+            ValueError: an unknown input, or a missing one.
         """
         outputs = self.run(arrays(self.shapes, inputs))
         return SimpleNamespace(**{name: torch.from_numpy(each) for name, each in outputs.items()})
@@ -47,7 +48,7 @@ class Exported(Runnable):
         """As that of the torch model.
 
         Raises:
-            ValueError: it is no language model that `compress` or `load_compressed` returned.
+            ValueError: it is no language model from `compress` or `load_compressed`.
         """
         generator = self.generator
         if generator is None or self.origin is None:
@@ -56,17 +57,17 @@ class Exported(Runnable):
 
     @abstractmethod
     def run(self, feed: Mapping[str, np.ndarray]) -> Mapping[str, np.ndarray]:
-        """Arrays by name -> arrays by name, which nothing else writes to later."""
+        """Arrays by name -> arrays by name, which are never overwritten later."""
 
 
 def arrays(shapes: Shapes, inputs: Batch) -> dict[str, np.ndarray]:
-    """The inputs of a graph by name, those that may be left out filled in.
+    """The inputs of a graph by name, omitted ones filled in.
 
     Raises:
-        ValueError: an input that the graph does not have, or the lack of one.
+        ValueError: an unknown input, or a missing one.
     """
     cached = any(name.startswith(PAST) for name in shapes)
-    left_out = {"attention_mask"} if cached else OPTIONAL  # segments change a causal model's answer
+    left_out = {"attention_mask"} if cached else OPTIONAL  # segments change causal outputs
     if unknown := sorted(inputs.keys() - shapes.keys() - left_out):
         raise ValueError(f"the model was exported for {list(shapes)}, not {unknown}.")
     return {name: _array(_input(name, shape, inputs)) for name, shape in shapes.items()}
@@ -95,6 +96,6 @@ def _input(name: str, shape: Sequence[int | None], inputs: Batch) -> torch.Tenso
 
 
 def _array(tensor: torch.Tensor) -> np.ndarray:
-    """As the graph takes it: int64 or float32."""
+    """Cast to int64 or float32, as the graph expects."""
     dtype = torch.float32 if tensor.is_floating_point() else torch.int64
     return tensor.detach().to("cpu", dtype).numpy()

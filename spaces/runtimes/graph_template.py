@@ -1,8 +1,8 @@
-"""Graphs put together from a template: two traced layers stand for those of every model of a kind.
+"""Graphs assembled from a template: two traced layers represent those of all models of a kind.
 
-Tracing takes torch seconds for each layer. A search converts one model after the other whose graphs
-differ only in the number of layers, in their sizes, and in the weights; so two layers are traced
-once, and each model's graph is made of as many copies of them as it has layers.
+Tracing takes seconds per layer. A search converts many models whose graphs differ only in their
+number of layers, sizes and weights. So two layers are traced once, and each model's graph is
+assembled from copies of them.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from paretoformer.spaces.runtimes.cached_graph import PAST, PRESENT
 from paretoformer.spaces.runtimes.template_model import Units, neurons_in
 
 HIDDEN, MIXED, FED = "template.hidden", "template.mixed", "template.fed"
-"""Values of the traced graph: the hidden states before each layer and after the last, and
-the outputs of the projections of the heads and of the neurons."""
+"""Values of the traced graph: the hidden states before each layer and after the last, and the
+outputs of the head and neuron projections."""
 
 Change = Callable[[torch.Tensor], torch.Tensor]
 CHANGES: Mapping[int, Sequence[Change]] = {
@@ -34,14 +34,14 @@ CHANGES: Mapping[int, Sequence[Change]] = {
 }
 """Changes that tracing may make to a parameter of one, two or more axes."""
 Make = Callable[[], Any]
-"""Makes a constant of a graph, an `onnx.TensorProto`, once it is known that it is read."""
+"""Creates a constant of a graph, an `onnx.TensorProto`, only when it is used."""
 
 
 class Marked(nn.Module):
-    """A module that returns, behind its outputs, the values inside its model's layers."""
+    """A module that also returns values from inside its model's layers."""
 
     def __init__(self, inner: nn.Module, model: nn.Module) -> None:
-        """inner: calls `model`, with tensors alone."""
+        """inner: calls `model`, with tensors only."""
         super().__init__()
         self.inner = inner
         self._seen: dict[str, torch.Tensor] = {}
@@ -72,7 +72,7 @@ class Marked(nn.Module):
 
 @dataclass(frozen=True)
 class _Source:
-    """Where a constant of a graph comes from: the parameter, and what becomes of its values."""
+    """The source of a graph's constant: a parameter, and the change applied to it."""
 
     name: str
     change: Change
@@ -82,8 +82,8 @@ class _Source:
 class _Layer:
     """One layer of a template.
 
-    nodes: in order. sizes: of the traced layer. counts: constants in which they stand. weights:
-    constants that come from the layer's parameters, whose names are relative to it.
+    nodes: in order. sizes: of the traced layer. counts: constants that contain sizes. weights:
+        constants from the layer's parameters, whose names are relative to it.
     """
 
     index: int
@@ -97,12 +97,12 @@ class Template:
     """A traced graph of two layers, taken apart.
 
     Raises:
-        ValueError: it does not fall into parts as it should.
+        ValueError: its parts cannot be separated as expected.
     """
 
     def __init__(self, proto: Any, model: nn.Module, units: Units) -> None:
-        """proto: `Marked(model)`, traced, which becomes the template's own. model: as
-        `template_model.two_layers` makes it."""
+        """proto: `Marked(model)`, traced; it is changed. model: from
+        `template_model.two_layers`."""
         _marks_first(proto.graph)
         self._units = units
         graph = proto.graph
@@ -166,7 +166,7 @@ class Template:
         )
 
     def _check_parts(self) -> None:
-        """Raises ValueError where more of a layer is read elsewhere than its hidden states."""
+        """Raises ValueError where other parts read more of a layer than its hidden states."""
         for layer in self._layers:
             made = _made(layer.nodes) - {f"{HIDDEN}.{layer.index + 1}"}
             others = [node for each in self._layers if each is not layer for node in each.nodes]
@@ -211,9 +211,9 @@ class Template:
         index: int,
         hidden: str,
     ) -> str:
-        """Add a model's layer: its inputs and outputs to `graph`, the rest to the other two.
+        """Add a layer: its inputs and outputs to `graph`, the rest to `nodes` and `constants`.
 
-        hidden: name of the hidden states in front of it. Returns that of those behind it.
+        hidden: name of the hidden states before it. Returns that of those after it.
         """
         count, neurons = self._units.count(block), neurons_in(block)
         actual = self._units.sizes(count, neurons)
@@ -248,7 +248,7 @@ class Template:
 
 
 def _marks_first(graph: Any) -> None:
-    """Where a mark is also an output of the model, let the output be the copy of the mark."""
+    """Where a marked value is also a model output, make the output a copy of the mark."""
     for node in graph.node:
         if node.op_type == "Identity" and node.output[0].startswith("template."):
             output, mark = node.input[0], node.output[0]
@@ -259,7 +259,7 @@ def _marks_first(graph: Any) -> None:
 
 
 class _Flow:
-    """Which nodes of a graph depend on which."""
+    """Dependencies between the nodes of a graph."""
 
     def __init__(self, nodes: Iterable[Any]) -> None:
         self.nodes = list(nodes)
@@ -270,7 +270,7 @@ class _Flow:
                 self._readers.setdefault(name, []).append(node)
 
     def above(self, names: Iterable[str], stop: set[str]) -> set[int]:
-        """Ids of the nodes that make these values, but for what makes those of `stop`."""
+        """Ids of the nodes that these values depend on, except through `stop`."""
         found, left = set[int](), list(names)
         while left:
             name = left.pop()
@@ -281,10 +281,9 @@ class _Flow:
         return found
 
     def below(self, names: Iterable[str], stop: str) -> set[int]:
-        """Ids of the nodes that depend on these values, but for what depends on `stop`.
+        """Ids of the nodes that depend on these values, except through `stop`.
 
-        The shape of a value depends on it only where it is no input of the graph: all inputs share
-        the numbers of rows and tokens.
+        A graph input's shape is no dependency: all inputs share the numbers of rows and tokens.
         """
         found, left = set[int](), list(names)
         while left:
@@ -298,7 +297,7 @@ class _Flow:
 
 
 def _sources(arrays: Mapping[str, np.ndarray], model: nn.Module) -> dict[str, _Source]:
-    """Constant -> the parameter of the model that it comes from, by its random values."""
+    """Constant -> its source parameter in the model, identified by its random values."""
     known = {
         _signature(change(parameter.detach()).numpy()): _Source(name, change)
         for name, parameter in model.named_parameters()
@@ -313,7 +312,7 @@ def _signature(values: np.ndarray) -> object:
 
 
 def _inside(sources: Mapping[str, _Source], model: nn.Module, index: int) -> dict[str, _Source]:
-    """Those that come from one layer, with names relative to it."""
+    """The sources in one layer, with names relative to it."""
     layer = layers_of(model)[index]
     prefix = next(name for name, each in model.named_modules() if each is layer) + "."
     return {
@@ -324,7 +323,7 @@ def _inside(sources: Mapping[str, _Source], model: nn.Module, index: int) -> dic
 
 
 def _own(layer: _Layer) -> Iterator[str]:
-    """The constants of a layer that each copy has for itself."""
+    """The constants that each copy of a layer has separately."""
     yield from layer.counts
     yield from layer.weights
 
@@ -334,7 +333,7 @@ def _has(array: np.ndarray, sizes: Sequence[int]) -> bool:
 
 
 def _read(nodes: Iterable[Any]) -> set[str]:
-    """The values that nodes read; "" stands for an input that is left out."""
+    """The values that nodes read; "" is an omitted input."""
     return {name for node in nodes for name in node.input if name}
 
 
@@ -343,7 +342,7 @@ def _made(nodes: Iterable[Any]) -> set[str]:
 
 
 def _at(name: str, index: int) -> str:
-    """`present.0.key`, in another layer."""
+    """A name such as `present.0.key`, in another layer."""
     prefix, _, part = name.split(".")
     return f"{prefix}.{index}.{part}"
 
@@ -351,7 +350,7 @@ def _at(name: str, index: int) -> str:
 def _copy(
     node: Any, reads: Mapping[str, str], writes: Mapping[str, str], sizes: Mapping[int, int]
 ) -> Any:
-    """A node with other names of values, and other sizes in its attributes."""
+    """A copy of a node with other value names, and other sizes in its attributes."""
     new = _fresh(node)
     new.input[:] = [reads.get(name, name) for name in node.input]
     new.output[:] = [writes.get(name, name) for name in node.output]
@@ -364,7 +363,7 @@ def _copy(
 
 
 def _counting(past: Sequence[Any], present: Sequence[Any], index: int) -> Iterator[Any]:
-    """Nodes that add a zero for each token to the cache of a layer without heads."""
+    """Nodes that append a zero per token to the cache of a layer without heads."""
     helper = optional("onnx.helper", "onnx")
     own = f"layers.{index}."
     one = helper.make_tensor("value", helper.TensorProto.INT64, (1,), (1,))
@@ -380,9 +379,9 @@ def _counting(past: Sequence[Any], present: Sequence[Any], index: int) -> Iterat
 
 
 def _value(value: Any, index: int, sizes: Mapping[int, int], count: int) -> Any:
-    """Of an input or output of the traced layer 0: that of another layer, of other sizes.
+    """An input or output of the traced layer 0, for another layer with other sizes.
 
-    count: its groups of heads; without any, the cache has one, of width 1.
+    count: its groups of heads; without any, the cache has one of width 1.
     """
     new = _fresh(value)
     new.name = _at(value.name, index)
@@ -403,7 +402,7 @@ def _tensor(name: str, array: np.ndarray) -> Any:
 
 
 def _weights(sources: Mapping[str, _Source], module: nn.Module, prefix: str) -> dict[str, Make]:
-    """Makers of the constants that come from a module's parameters, where it has them."""
+    """Makers of the constants from a module's parameters, where it has them."""
     parameters = dict(module.named_parameters())
     return {
         prefix + name: partial(_weight, prefix + name, source.change, parameters[source.name])
@@ -417,21 +416,21 @@ def _weight(name: str, change: Change, parameter: torch.Tensor) -> Any:
 
 
 def _fresh(message: Any) -> Any:
-    """A copy that keeps nothing else in memory: what is taken out of a message keeps all of it."""
+    """A standalone copy: a part of a protobuf message would keep the whole message in memory."""
     new = type(message)()
     new.CopyFrom(message)
     return new
 
 
 def _constant(name: str, output: nn.Module) -> Any:
-    """The output, equal for all tokens, of a block without heads or neurons."""
+    """The constant output of a block without heads or neurons."""
     bias, width = getattr(output, "bias", None), int(getattr(output, "width", 0))
     values = torch.zeros(width) if bias is None else bias.detach().cpu().float()
     return _tensor(name, values.numpy())
 
 
 def _in_order(nodes: Sequence[Any], outputs: set[str]) -> Iterator[Any]:
-    """The nodes that the outputs depend on, each behind those that it reads."""
+    """The nodes that the outputs depend on, in topological order."""
     wanted = _Flow(nodes).above(outputs, set())
     nodes = [node for node in nodes if id(node) in wanted]
     maker = {name: index for index, node in enumerate(nodes) for name in node.output}

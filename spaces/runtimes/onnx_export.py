@@ -1,4 +1,4 @@
-"""A torch model as one ONNX file, which serves every batch size and length."""
+"""A torch model as one ONNX file for every batch size and length."""
 
 from __future__ import annotations
 
@@ -29,18 +29,18 @@ from paretoformer.spaces.runtimes.graph_template import Marked, Template
 from paretoformer.spaces.runtimes.torch_runtime import in_float32
 
 OPSET = 23
-"""The first with an operator for attention. Measured on a CPU with AVX-512, 500 tokens: ONNX
+"""The first opset with an attention operator. Measured on a CPU with AVX-512, 500 tokens: ONNX
 Runtime takes 80 ms with it, 108 ms without; OpenVINO 71 and 81."""
 
 LARGEST = 2 * 10**9
-"""Bytes of a model; a file of this format ends at 2 GiB."""
+"""Most bytes of a model; the format is limited to 2 GiB."""
 
 OUTPUTS = (("logits",), ("sentence_embedding",), ("last_hidden_state", "pooler_output"))
-"""Outputs that users read; the first that a model has is exported."""
+"""Outputs in order of preference; the first group that a model has is exported."""
 
 
 def unexportable(model: nn.Module) -> str:
-    """Why a model does not fit an ONNX file; empty when it does."""
+    """Why a model cannot be an ONNX file; empty when it can."""
     for each in model.modules():
         if isinstance(each, Attention) and (reason := each.unexportable()):
             return f"attention {each.name!r} {reason}"
@@ -56,8 +56,8 @@ def unexportable(model: nn.Module) -> str:
 def onnx_model(model: nn.Module, example: Batch | None) -> Any:
     """An `onnx.ModelProto` in float32; in equal processes equal models give equal bytes.
 
-    Inputs are named as `example` names them, or else as the model does, outputs as in transformers.
-    Of a language model it takes and gives the key-value cache as well: see `cached_graph`.
+    Inputs are named as in `example`, or else as in the model; outputs as in transformers. A
+    language model's graph includes the key-value cache: see `cached_graph`.
 
     Raises:
         ImportError: onnx or onnxscript are not installed.
@@ -70,25 +70,25 @@ def onnx_model(model: nn.Module, example: Batch | None) -> Any:
         template = _template(plain, batch)
         if template is not None:
             return template.graph_of(plain)
-    except Exception as error:  # a template saves time, and must not cost a conversion
+    except Exception as error:  # a template only saves time; its failure must not fail a conversion
         logging.getLogger(__name__).info("A graph is traced by itself: %s", error)
     return _traced(plain, batch)
 
 
 _TEMPLATES: OrderedDict[str, Template | None] = OrderedDict()
 MOST_TEMPLATES = 4
-"""Those of one dense model: with and without a readout, for one and another task."""
+"""Templates of one dense model: with and without a readout, for two tasks."""
 
 
 def _template(model: nn.Module, batch: Batch) -> Template | None:
-    """The template of a model's kind; None: each of its kind is traced by itself."""
+    """The template of a model's kind; None: trace the model itself."""
     if reason := template_model.unsuitable(model):
         logging.getLogger(__name__).info("A graph is traced by itself: %s", reason)
         return None
     kind = template_model.kind(model, batch)
     if kind not in _TEMPLATES:
         source = template_model.complete_layer(model)
-        if source is None:  # another of its kind may have one
+        if source is None:  # another model of its kind may have one
             return None
         try:
             _TEMPLATES[kind] = _new_template(model, batch, source)
@@ -102,9 +102,9 @@ def _template(model: nn.Module, batch: Batch) -> Template | None:
 
 
 def _new_template(model: nn.Module, batch: Batch, source: int) -> Template:
-    """Raises ValueError where graphs that are put together answer otherwise than torch.
+    """Raises ValueError where assembled graphs give other outputs than torch.
 
-    So it is where tracing computes something from the weights, as positions for another size.
+    This happens where tracing computes values from weights, such as resized positions.
     """
     pattern = template_model.two_layers(model, source)
     units = template_model.Units.of(cast(Any, model).config, blocks_of(model)[source])
@@ -127,7 +127,7 @@ def _new_template(model: nn.Module, batch: Batch, source: int) -> Template:
 
 
 def _named(model: nn.Module, batch: Batch) -> tuple[_Named, dict[str, torch.Tensor]]:
-    """A model as it is traced, and all of its inputs."""
+    """A model in traceable form, and all of its inputs."""
     kind: type[_Named] = _Generating if generates(model) else _Named
     named = kind(model, tuple(batch)).eval()
     with torch.no_grad():
@@ -137,7 +137,7 @@ def _named(model: nn.Module, batch: Batch) -> tuple[_Named, dict[str, torch.Tens
 
 
 def _traced(model: nn.Module, batch: Batch, *, marked: bool = False) -> Any:
-    """A graph of one model. marked: with the values inside its layers as outputs, too."""
+    """The graph of one model. marked: also output the values inside its layers."""
     with torch.no_grad(), _quiet():
         named, inputs = _named(model, batch)
         marks = Marked(named, model) if marked else None
@@ -156,7 +156,7 @@ def _traced(model: nn.Module, batch: Batch, *, marked: bool = False) -> Any:
 
 
 class _Named(nn.Module):
-    """A model that takes and returns plain tuples, in the order of the names."""
+    """A model with plain tuples as inputs and outputs, in the order of the names."""
 
     def __init__(self, model: nn.Module, inputs: tuple[str, ...]) -> None:
         super().__init__()
@@ -175,11 +175,11 @@ class _Named(nn.Module):
         return self.model(**batch, **positions, **self.options)
 
     def cache(self, batch: Batch) -> dict[str, torch.Tensor]:
-        """Inputs for the tokens before; none where the model keeps none."""
+        """Cache inputs of the past tokens; none for a model without a cache."""
         return {}
 
     def given(self, batch: Batch) -> tuple[str, ...]:
-        """The names of the outputs that the model gives."""
+        """The names of the model's outputs."""
         output = self.run(batch)
         for each in OUTPUTS:
             there = tuple(n for n in each if isinstance(getattr(output, n, None), torch.Tensor))
@@ -189,7 +189,7 @@ class _Named(nn.Module):
 
 
 class _Generating(_Named):
-    """A language model whose cache is tensors by name, before and after."""
+    """A language model whose cache is passed as named tensors."""
 
     def forward(self, *tensors: torch.Tensor) -> tuple[torch.Tensor, ...]:
         inputs = dict(zip(self.inputs, tensors, strict=True))
@@ -216,19 +216,19 @@ class _Generating(_Named):
 
 
 def _positions(tokens: torch.Tensor) -> torch.Tensor:
-    """Positions for every row, since ONNX Runtime's rotary embedding does not broadcast."""
+    """Positions for every row, because ONNX Runtime's rotary embedding does not broadcast."""
     return torch.arange(tokens.shape[1], device=tokens.device).expand_as(tokens)
 
 
 def _dynamic(name: str) -> dict[int, Any]:
-    """The axes of an input whose sizes vary."""
+    """The dynamic axes of an input."""
     axes = (0,) if name in (PIXELS, KEPT) else (0, 2) if name.startswith(PAST) else (0, 1)
     return dict.fromkeys(axes, torch.export.Dim.DYNAMIC)
 
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Without the exporter's notes on itself: that torchvision is missing, what it deprecates."""
+    """Silences the exporter's notes, such as missing torchvision and deprecations."""
     logger = logging.getLogger("torch.onnx")
     level = logger.level
     logger.setLevel(logging.ERROR)
@@ -241,7 +241,7 @@ def _quiet() -> Iterator[None]:
 
 
 def _without_notes(proto: Any) -> Any:
-    """Without stack traces: they are larger than the graph, and name folders of this machine."""
+    """Removes stack traces: they are larger than the graph, and contain local paths."""
     graph = proto.graph
     for each in (*graph.node, *graph.initializer, *graph.value_info, *graph.input, *graph.output):
         each.ClearField("metadata_props")

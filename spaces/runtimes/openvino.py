@@ -29,10 +29,11 @@ from paretoformer.spaces.runtimes.exported import Exported, Shapes, arrays
 from paretoformer.spaces.runtimes.onnx_export import onnx_model, unexportable
 
 FILES = ("openvino/openvino_model.xml", "openvino/openvino_model.bin")
-"""Where optimum keeps them."""
+"""Paths in optimum's layout."""
 
 ARITHMETIC = {"float32": "f32", "bfloat16": "bf16", "int8_weights": "f32", "int8": "f32"}
-"""Precision -> that of whatever is not quantised. Without it, a CPU that has bfloat16 uses it."""
+"""Precision -> that of operations that are not quantised. By default, a CPU with bfloat16 uses
+it."""
 
 
 class OpenVinoRunnable(Exported):
@@ -61,7 +62,7 @@ class OpenVinoRunnable(Exported):
 
     @property
     def weight_bytes(self) -> int:
-        """Bytes of the constants in the file; bfloat16 keeps them there as float32."""
+        """Bytes of the constants in the file; bfloat16 weights are stored as float32."""
         constants = (op for op in self._model.get_ops() if op.get_type_name() == "Constant")
         return sum(int(op.get_byte_size()) for op in constants)
 
@@ -76,12 +77,12 @@ class OpenVinoRunnable(Exported):
 
 
 class OpenVino(Runtime):
-    """Models come by way of ONNX: with its operator for attention that is as fast as converting the
-    torch program, and one way of exporting serves both runtimes.
+    """Models are converted through ONNX: with its attention operator this is as fast as converting
+    the torch program, and both runtimes share one export.
 
-    int8: weights by channel, activations by ranges seen on training inputs. int8_weights: weights
-    are stored in int8, by channel; reading them is most of the time of one token. OpenVINO may
-    quantise activations as it runs, in groups of 32 within a row, where a CPU is faster then.
+    int8: weights per channel, activations by ranges from training inputs. int8_weights: weights are
+        stored in int8, per channel; reading them dominates the time of one token. OpenVINO may
+        quantise activations dynamically, in groups of 32 within a row, if that is faster.
     """
 
     name = "openvino"
@@ -113,7 +114,7 @@ class OpenVino(Runtime):
                 "openvino:int8 calibrates on training inputs, so it needs a study's data."
             )
         content = onnx_model(model, tools.example).SerializeToString()
-        # Not by `convert_model`, which reports its use to its makers over the network.
+        # Not by `convert_model`, which sends telemetry over the network.
         graph = _core().read_model(content)
         if tools.calibration is not None and precision == "int8":
             graph = _quantized(graph, tools.calibration)
@@ -139,8 +140,8 @@ def _core() -> Any:
 
 
 def _numbered(graph: Any) -> Any:
-    """The graph with its inner nodes named by their order: the names that OpenVINO gives count what
-    the process made before, so equal models would give different files."""
+    """The graph with its inner nodes named by their order. OpenVINO's own names count everything
+    that the process created, so equal models would give different files."""
     for number, node in enumerate(graph.get_ordered_ops()):
         if node.get_type_name() not in ("Parameter", "Result"):
             node.set_friendly_name(f"{node.get_type_name()}_{number}")
@@ -148,7 +149,7 @@ def _numbered(graph: Any) -> Any:
 
 
 def _quantized(graph: Any, calibration: Callable[[], Iterable[Batch]]) -> Any:
-    """The graph with int8 matrix products, their ranges those of the calibration batches."""
+    """The graph with int8 matrix products, with ranges from the calibration batches."""
     with _nncf() as nncf:
         batches = [arrays(_shapes(graph), batch) for batch in calibration()]
         return nncf.quantize(
@@ -168,8 +169,8 @@ def _with_small_weights(graph: Any) -> Any:
 
 @contextmanager
 def _nncf() -> Iterator[Any]:
-    """The library, without its progress bars and warnings."""
-    os.environ.setdefault("NNCF_CI", "1")  # else it reports its use to its makers
+    """The NNCF library, without its progress bars and warnings."""
+    os.environ.setdefault("NNCF_CI", "1")  # disables its telemetry
     with warnings.catch_warnings(), redirect_stdout(io.StringIO()):
         warnings.simplefilter("ignore")
         nncf = optional("nncf", "openvino")

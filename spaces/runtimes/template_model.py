@@ -1,7 +1,7 @@
-"""The torch side of a graph template: a model of two layers whose sizes no other part has.
+"""The torch side of a graph template: a model of two layers with unique sizes.
 
-Two layers stand for any number, since all but the last are alike, and the last one differs only
-where it computes the first token alone.
+Two layers represent any number, because all but the last are alike, and the last differs only where
+it is computed for the first token alone.
 """
 
 from __future__ import annotations
@@ -32,15 +32,15 @@ from paretoformer.spaces.models.surgery import (
 from paretoformer.spaces.runtimes.base import Batch
 
 PRIMES = (17, 19, 23, 29, 31, 37, 41, 43, 47, 53, 59, 61, 67, 71, 73, 79, 83, 89, 97, 101, 103, 107)
-"""Numbers of heads and neurons that models do not have, larger than what counts axes or pads."""
+"""Numbers of heads and neurons that models do not have, larger than axis counts and paddings."""
 
 
 @dataclass(frozen=True)
 class Units:
-    """How the numbers of heads and neurons of a layer become the sizes of its parts.
+    """How the numbers of heads and neurons of a layer determine the sizes of its parts.
 
-    heads: that share a key and a value, and go together. width: of the outputs of such a group.
-    rows: of each projection in front of the heads, for one group.
+    heads: per group that shares a key and a value. width: of a group's outputs.
+    rows: of each projection before the heads, per group.
     """
 
     heads: int
@@ -49,7 +49,7 @@ class Units:
 
     @classmethod
     def of(cls, config: Any, block: Block) -> Units:
-        """Of a block that has heads."""
+        """For a block that has heads."""
         heads = int(config.num_attention_heads) // shape_of(config)[1]
         width = heads * head_dim_of(config)
         count = matrix_of(block.output, block.family.output).shape[1] // width
@@ -57,7 +57,7 @@ class Units:
         return cls(heads, width, tuple(each // count for each in rows))
 
     def count(self, block: Block) -> int:
-        """The groups of heads that a block has."""
+        """Number of head groups in a block."""
         if isinstance(block.attention, HeadlessAttention):
             return 0
         return matrix_of(block.output, block.family.output).shape[1] // self.width
@@ -69,19 +69,19 @@ class Units:
 
 
 def neurons_in(block: Block) -> int:
-    """The neurons that a block has."""
+    """Number of neurons in a block."""
     if isinstance(block.feed_forward_output, ConstantOutput):
         return 0
     return matrix_of(block.feed_forward_output, block.family.feed_forward.output).shape[1]
 
 
 def reads_first(block: Block) -> bool:
-    """Whether a layer computes the first token alone."""
+    """Whether a layer is computed for the first token alone."""
     return isinstance(block.get(block.family.attention_norm), FirstTokenNorm)
 
 
 def unsuitable(model: nn.Module) -> str:
-    """Why two layers cannot stand for those of a model; empty when they can."""
+    """Why two layers cannot represent those of a model; empty when they can."""
     if any(isinstance(each, Attention) for each in model.modules()):
         return "it has attention mechanisms of its own"
     kinds = {type(block.layer) for block in blocks_of(model)}
@@ -93,7 +93,7 @@ def unsuitable(model: nn.Module) -> str:
 
 
 def kind(model: nn.Module, batch: Batch) -> str:
-    """Equal texts, equal graphs but for the layers: their number, their cuts and all weights."""
+    """Equal texts: equal graphs, except for the number of layers, their cuts and all weights."""
     config = copy.deepcopy(cast(Any, model).config)
     config.num_hidden_layers = 1
     if getattr(config, "layer_types", None):
@@ -120,7 +120,7 @@ def kind(model: nn.Module, batch: Batch) -> str:
 
 
 def complete_layer(model: nn.Module) -> int | None:
-    """The first layer with heads and neurons that computes every token; None: there is none."""
+    """The first layer with heads and neurons that computes every token; None if there is none."""
     for index, block in enumerate(blocks_of(model)):
         headless = isinstance(block.attention, HeadlessAttention)
         if not headless and neurons_in(block) and not reads_first(block):
@@ -129,8 +129,8 @@ def complete_layer(model: nn.Module) -> int | None:
 
 
 def two_layers(model: nn.Module, source: int) -> nn.Module:
-    """A copy with random weights and two layers, both like layer `source`, whose sizes no other
-    part of it has.
+    """A copy with random weights and two layers like layer `source`, with sizes that occur nowhere
+    else in it.
 
     Raises:
         ValueError: there are no such sizes.
@@ -151,8 +151,8 @@ def two_layers(model: nn.Module, source: int) -> nn.Module:
 
 
 def other_cuts(model: nn.Module, source: int) -> nn.Module:
-    """As `two_layers`, but with five layers of other sizes, of which two lack heads and two
-    neurons: what a template is tested with."""
+    """As `two_layers`, but with five layers of other sizes, two without heads and two without
+    neurons: a template's test case."""
     config = cast(Any, model).config
     copied = share(model)
     pattern = blocks_of(copied)[source]
@@ -171,7 +171,7 @@ def other_cuts(model: nn.Module, source: int) -> nn.Module:
 
 
 def _randomise(model: nn.Module, random: torch.Generator) -> None:
-    """Give every parameter values that no other has; what was shared stays shared."""
+    """Give every parameter unique values; shared tensors stay shared."""
     new = {
         id(each): nn.Parameter(_values(*each.shape, random=random)) for each in model.parameters()
     }
@@ -211,7 +211,7 @@ def _projection(
 
 
 def _free_sizes(taken: set[int], units: Units) -> list[tuple[int, int]]:
-    """(groups, neurons) of two layers, whose sizes all differ, and from those that are taken.
+    """(groups, neurons) of two layers whose sizes all differ, also from the taken ones.
 
     Raises:
         ValueError: there are none.

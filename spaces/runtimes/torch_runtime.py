@@ -1,4 +1,4 @@
-"""torch itself: the model as it is, with fewer bits a number, or with int8 linear layers."""
+"""torch itself: the model as it is, in a lower precision, or with int8 linear layers."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ INSTRUCTIONS = {
     "bfloat16": ("avx512_bf16", "amx_bf16", "bf16"),
     "float16": ("avx512_fp16", "amx_fp16", "fp16_arith"),
 }
-"""Capabilities of a CPU, as torch names them, of which one makes a precision fast."""
+"""CPU capabilities, as torch names them; any one makes the precision fast."""
 
 
 class TorchRunnable(Runnable):
@@ -53,20 +53,20 @@ class TorchRunnable(Runnable):
         return torch.get_num_threads()
 
     def peak_bytes(self, inputs: Batch) -> int | None:
-        """From the allocator, not from the size of the process, so it repeats on a CPU."""
+        """From the allocator, not from the process size, so it is reproducible on a CPU."""
         with torch.inference_mode():
-            self(**inputs)  # what a first call allocates once is no activation
+            self(**inputs)  # allocations of a first call are no activations
             return _peak_bytes(self, inputs)
 
     def save(self, folder: Path) -> None:
-        """Nothing: the weights are saved as those of the torch model."""
+        """Writes nothing: the weights are saved with the torch model."""
 
 
 class Torch(Runtime):
-    """float32 stands for the model as it is, in the dtype of its checkpoint.
+    """float32 means the model as it is, in the dtype of its checkpoint.
 
     int8 is `torch.ao.quantization.quantize_dynamic`: deprecated in favour of torchao, which would
-    be another dependency, but still there.
+    be another dependency.
     """
 
     name = "torch"
@@ -93,10 +93,10 @@ class Torch(Runtime):
 
 
 def cast_to(model: nn.Module, precision: str, device: str) -> nn.Module:
-    """The model in a precision, on a device; float32: in the dtype that it has.
+    """The model in a precision, on a device; float32: in its own dtype.
 
-    Only parameters are cast. Buffers hold positions, frequencies and random projections, whose
-    digits count.
+    Only parameters are cast. Buffers (positions, frequencies, random projections) need their
+    digits.
     """
     dtype = DTYPES.get(precision)
     here = next(model.parameters())
@@ -110,14 +110,14 @@ def cast_to(model: nn.Module, precision: str, device: str) -> nn.Module:
 
 
 def in_float32(model: nn.Module) -> nn.Module:
-    """A copy around the same weights; a float32 copy of them where they are of another dtype."""
+    """A copy that shares float32 weights, and casts others to float32."""
     if next(model.parameters()).dtype == torch.float32:
         return share(model).eval()
     return copy.deepcopy(model).float().eval()
 
 
 def quantized(model: nn.Module) -> nn.Module:
-    """The model with its linear layers in int8: weights by channel, activations by batch."""
+    """The model with int8 linear layers: weights per channel, activations per batch."""
     copied = in_float32(model)
     for module in list(copied.modules()):
         for name, child in list(module.named_children()):
@@ -142,7 +142,7 @@ def weight_bytes(model: nn.Module) -> int:
 
 
 def peak_of(trace: profile) -> int:
-    """The highest running sum of the allocations and frees that a profile saw, in bytes."""
+    """The highest running sum of allocations and frees in a profile, in bytes."""
     results: Any = cast(Any, trace.profiler).kineto_results
     events = [(e.start_ns(), e.nbytes()) for e in results.events() if e.name() == "[memory]"]
     total = peak = 0
@@ -192,14 +192,14 @@ def _linear(layer: Conv1D) -> nn.Linear:
 
 
 def _packed_bytes(layer: QuantizedLinear) -> int:
-    """One byte a weight; a float32 scale and an int32 zero point a channel; a float32 bias."""
+    """One byte per weight; per channel a float32 scale, an int32 zero point and a float32 bias."""
     channels, width = layer.out_features, layer.in_features
     biases = 0 if layer.bias() is None else 4 * channels
     return int(channels * width + 8 * channels + biases)
 
 
 def _peak_bytes(runnable: TorchRunnable, batch: Batch) -> int:
-    """The most bytes that one forward holds at once, beyond weights and inputs."""
+    """Peak bytes of one forward, without weights and inputs."""
     device = next(runnable.model.parameters()).device
     if device.type == "cuda":
         torch.cuda.synchronize(device)
