@@ -1,4 +1,4 @@
-"""What a compressed model can be: one value for each axis, and how a model is rebuilt from them.
+"""The design space: one value per axis, and how a model is rebuilt from the values.
 
 Knows torch and transformers, nothing of Ray, Optuna or storage.
 """

@@ -1,4 +1,4 @@
-"""Build: a candidate from the dense model, axis after axis."""
+"""Build a candidate from the dense model, axis by axis."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ from paretoformer.spaces.runtimes import Runnable, Tools
 from paretoformer.spaces.runtimes.torch_runtime import TorchRunnable
 
 CANDIDATE = "paretoformer_candidate"
-"""The attribute of a rebuilt model that says what it was rebuilt as."""
+"""Attribute of a rebuilt model: the candidate."""
 DENSE_CONFIG = "paretoformer_dense_config"
-"""The attribute of a rebuilt model that holds the config of the model it was rebuilt from."""
+"""Attribute of a rebuilt model: the config of the model it was rebuilt from."""
 
 
 @dataclass(frozen=True)
 class Compressed:
-    """A candidate that was built. model: its torch model. runnable: that model as it is served.
+    """A built candidate. model: its torch model. runnable: that model in its runtime.
 
-    built: what its axes made, from which they save it.
+    built: the result of its axes, from which they save it.
     """
 
     model: nn.Module
@@ -36,13 +36,13 @@ class Compressed:
     built: Built
 
     def save(self, candidate: Candidate, folder: Path) -> None:
-        """Write the files from which `load_built` brings it back."""
+        """Write the files that `load_built` reads."""
         for axis in axes():
             axis.save(self.built, candidate[axis.name], folder)
 
 
 def here() -> Tools:
-    """Conversion for this process: its own number of threads."""
+    """Tools for this process: its own number of threads."""
     return Tools(threads=torch.get_num_threads())
 
 
@@ -52,8 +52,8 @@ def build(candidate: Candidate, model: nn.Module, tools: Tools | None = None) ->
     Unchanged tensors are shared between the two models.
 
     Raises:
-        ValueError: the family is not supported, the candidate has another number of layers or
-            heads than the model, the model was compressed already, or a runtime cannot run it.
+        ValueError: the family is not supported, the candidate's numbers of layers or heads differ
+            from the model's, the model is already compressed, or a runtime cannot run it.
     """
     built = Built(shaped(candidate, model))
     for axis in axes():
@@ -64,7 +64,7 @@ def build(candidate: Candidate, model: nn.Module, tools: Tools | None = None) ->
 def load_built(
     candidate: Candidate, model: nn.Module, folder: Path, tools: Tools | None = None
 ) -> Compressed:
-    """As `build`, from the files in `folder` that `Compressed.save` wrote when it was built.
+    """As `build`, from the files that `Compressed.save` wrote into `folder`.
 
     Raises:
         ValueError: as `build`, or the files do not belong together.
@@ -76,7 +76,7 @@ def load_built(
 
 
 def serve_saved(candidate: Candidate, model: nn.Module, folder: Path, tools: Tools) -> Compressed:
-    """A rebuilt torch model as the candidate serves it, from the files in `folder`."""
+    """A rebuilt torch model in the candidate's runtime, from the files in `folder`."""
     built = Built(model)
     for axis in axes():
         if axis.stage is Stage.RUNTIME:
@@ -92,8 +92,8 @@ def _finished(candidate: Candidate, built: Built, dense_config: Any) -> Compress
 
 
 def shaped(candidate: Candidate, model: nn.Module) -> nn.Module:
-    """A copy of the model to be cut, once it is known that the candidate fits it."""
-    blocks_of(model)  # refuses an unsupported family before anything is copied
+    """A copy of the model to cut, after checking that the candidate fits it."""
+    blocks_of(model)  # raises on an unsupported family before anything is copied
     config = cast(Any, model).config
     expected, got = Shape(*shape_of(config)), candidate.shape
     if got != expected:

@@ -1,7 +1,7 @@
-"""A candidate: one point of the space, complete enough to rebuild a model from it.
+"""A candidate: one point of the space, from which a model can be rebuilt completely.
 
-Equal candidates have equal ids, today and in every later version: an axis that a later version adds
-is written only where it differs from its default.
+Equal candidates have equal ids in every version: an axis added later is written only where it
+differs from its default.
 """
 
 from __future__ import annotations
@@ -24,15 +24,16 @@ from paretoformer.spaces.common.registry import did_you_mean
 __all__ = ["FULL", "AttentionChoice", "Candidate"]
 
 VERSION = max(axis.since for axis in axes())
-"""The newest format that this version reads; a candidate is written in the oldest that holds it."""
+"""The newest format that this version reads; a candidate is written in the oldest possible format.
+"""
 
 
 class Candidate:
     """One value for each axis; the shape is that of the head mask.
 
-    `Candidate(heads, attention)` names the first two axes by position, `others` any further ones:
-    `Candidate(heads, runtime="onnxruntime:int8")`. What is left out is as in the uncompressed
-    model. Frozen, hashable; `candidate["runtime"]` and `candidate.runtime` read a value.
+    `Candidate(heads, attention)` gives the first two axes by position, `others` the rest:
+    `Candidate(heads, runtime="onnxruntime:int8")`. Missing axes are as in the uncompressed model.
+    Frozen, hashable; `candidate["runtime"]` and `candidate.runtime` read a value.
 
     Raises:
         ValueError: a value does not fit the shape, or there is no such axis.
@@ -84,11 +85,11 @@ class Candidate:
 
     @property
     def seconds(self) -> float:
-        """How long building it takes on purpose, such as training it."""
+        """Deliberate build time, such as training."""
         return sum(axis.seconds(self.values[axis.name]) for axis in axes())
 
     def with_minutes(self, minutes: float) -> Candidate:
-        """The candidate that is built for so long; itself where more time gives nothing better."""
+        """The candidate with this build time; unchanged where more time improves nothing."""
         return self.replaced(
             **{axis.name: axis.with_minutes(self.values[axis.name], minutes) for axis in axes()}
         )
@@ -98,7 +99,7 @@ class Candidate:
         return {axis.name: self.values[axis.name] for axis in axes() if axis.stage is stage}
 
     def changes(self) -> Iterator[str]:
-        """The axes that differ from the uncompressed model."""
+        """Names of the axes that differ from the uncompressed model."""
         for axis in axes():
             if self.values[axis.name] != axis.default(self.shape):
                 yield axis.name
@@ -109,12 +110,12 @@ class Candidate:
 
     @property
     def is_plain(self) -> bool:
-        """Whether transformers itself computes the same from the rebuilt config and weights."""
+        """Whether transformers computes the same from the rebuilt config and weights."""
         return all(axis_of(name).is_plain for name in self.changes())
 
     @property
     def stays(self) -> tuple[bool, ...]:
-        """Of each layer of the dense model, whether the model still has it."""
+        """Whether each layer of the dense model is kept."""
         stays: tuple[bool, ...] = self.values["layers"]
         return stays
 
@@ -128,31 +129,31 @@ class Candidate:
 
     @property
     def mixes_tokens(self) -> bool:
-        """Whether a layer is left in which tokens attend to each other."""
+        """Whether a remaining layer has attention heads."""
         return bool(self.of_kept_layers("heads").total)
 
     @property
     def reads_first(self) -> bool:
-        """Whether the last layer computes the first token alone."""
+        """Whether the last layer is computed only for the first token."""
         return bool(self.values["readout"] == "first")
 
     def of_kept_layers(self, axis: str) -> Any:
-        """The value of one axis, for the layers that the model still has."""
+        """The value of one axis, for the remaining layers only."""
         return axis_of(axis).of_layers(self.values[axis], self.kept_layers)
 
     def cell(self, axis: str) -> str:
-        """One axis in a table; counts only what the model still has."""
+        """One axis in a table, for the remaining layers only."""
         return axis_of(axis).cell(self.of_kept_layers(axis))
 
     @property
     def phrase(self) -> str:
-        """Within a sentence: `12 of 36 heads, 3 of 6 layers`; the axes that were changed."""
+        """The changed axes within a sentence: `12 of 36 heads, 3 of 6 layers`."""
         parts = (axis_of(name).phrase(self.of_kept_layers(name)) for name in self.changes())
         return ", ".join(parts) or "the uncompressed model"
 
     @property
     def techniques(self) -> list[str]:
-        """What it uses that the uncompressed model does not, axis by axis."""
+        """Techniques that the uncompressed model does not use, axis by axis."""
         return [
             technique
             for name in self.changes()
@@ -161,8 +162,7 @@ class Candidate:
 
     @property
     def kept_shares(self) -> tuple[float, ...]:
-        """What is left of the dense model: of layers, and of the parts of a layer that an axis
-        cuts."""
+        """Kept shares of the dense model: of layers, and of each part that an axis cuts."""
         depth = len(self.kept_layers) / self.shape.layers
         shares = (axis.kept_share(self.of_kept_layers(axis.name)) for axis in axes())
         return (*(depth * share for share in shares if share is not None), depth)
@@ -173,7 +173,7 @@ class Candidate:
         return hashlib.sha256(self.to_json().encode()).hexdigest()[:16]
 
     def to_json(self) -> str:
-        """Canonical JSON: one text for one candidate.
+        """Canonical JSON: one text per candidate.
 
         The axes of version 1 are always written, later ones where they differ from their default.
         """
@@ -188,11 +188,11 @@ class Candidate:
 
     @classmethod
     def from_json(cls, text: str) -> Candidate:
-        """The candidate of a text that `to_json` wrote, in this version or an older one.
+        """The candidate in a text that `to_json` wrote, in this version or an older one.
 
         Raises:
-            ValueError: the text is no candidate, was written by a newer version, or holds a key
-                that this version does not know.
+            ValueError: the text is no candidate, was written by a newer version, or has an unknown
+                key.
         """
         try:
             data = json_object(text)

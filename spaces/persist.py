@@ -1,7 +1,7 @@
 """Compressed models on disk: config, safetensors, the candidate and its runtime's files; no pickle.
 
-A folder holds `config.json` and the weights as safetensors, the files of the candidate's runtime in
-the layout of optimum, and `compression.json`: see `saved`.
+A folder holds `config.json` and the weights as safetensors, the runtime's files in the layout of
+optimum, and `compression.json`: see `saved`.
 """
 
 from __future__ import annotations
@@ -34,15 +34,15 @@ from paretoformer.spaces.saved import (
 )
 
 GENERATION = "generation_config"
-"""The attribute of a language model, and the file, that says how it generates by default."""
+"""A language model's attribute, and the file, with its default generation settings."""
 
 
 def compress(model: nn.Module, candidate: Candidate, *, tools: Tools | None = None) -> Any:
-    """The model that `candidate` describes, built from `model`, which is left as it was.
+    """The model that `candidate` describes, built from `model`, which is not changed.
 
-    Returns a torch module in evaluation mode; or where the candidate names another runtime, a
-    `Runnable`, which is called in the same way: `compressed(input_ids=...).logits`. Unchanged
-    tensors are shared between the two models.
+    Returns a torch module in evaluation mode; for another runtime a `Runnable`, which is called in
+    the same way: `compressed(input_ids=...).logits`. Unchanged tensors are shared between the two
+    models.
 
     tools: threads, and the training examples that a runtime may need to calibrate.
 
@@ -55,7 +55,7 @@ def compress(model: nn.Module, candidate: Candidate, *, tools: Tools | None = No
 
 
 def served(compressed: Compressed, candidate: Candidate) -> Any:
-    """What a user gets of a built candidate: the torch module, or what runs it."""
+    """The user's view of a built candidate: the torch module, or the `Runnable`."""
     if not is_served_elsewhere(candidate):
         return compressed.model
     compressed.runnable.origin = compressed.model
@@ -63,21 +63,21 @@ def served(compressed: Compressed, candidate: Candidate) -> Any:
 
 
 def torch_model_of(model: Any) -> Any:
-    """Of what `compress` returned, the torch module, whatever runs it."""
+    """The torch module of a model from `compress`, whatever its runtime."""
     return (model.origin or model) if isinstance(model, Runnable) else model
 
 
 def is_served_elsewhere(candidate: Candidate) -> bool:
-    """Whether something else than the rebuilt torch module runs it."""
+    """Whether a `Runnable` other than the torch module runs it."""
     dense = Candidate.dense(candidate.shape.layers, candidate.shape.heads)
     return candidate.of_stage(Stage.RUNTIME) != dense.of_stage(Stage.RUNTIME)
 
 
 def save_compressed(model: Any, folder: str | Path) -> Path:
-    """Write what `compress` returned into `folder`, which is created if missing.
+    """Write a model from `compress` into `folder`, which is created if missing.
 
     Raises:
-        ValueError: the model did not come from `compress` or `load_compressed`.
+        ValueError: the model is not from `compress` or `load_compressed`.
     """
     torch_model = torch_model_of(model)
     candidate = getattr(torch_model, CANDIDATE, None)
@@ -100,8 +100,8 @@ def save_compressed(model: Any, folder: str | Path) -> Path:
 def load_compressed(folder: str | Path) -> Any:
     """The model in a folder that `save_compressed` wrote, in evaluation mode.
 
-    A torch module, or where the candidate names another runtime a `Runnable`, as `compress` returns
-    it. Runs no code that the folder may bring.
+    A torch module, or for another runtime a `Runnable`, as from `compress`. Never runs code from
+    the folder.
 
     Raises:
         FileNotFoundError: the folder holds no compressed model.
@@ -111,7 +111,7 @@ def load_compressed(folder: str | Path) -> Any:
     """
     saved = read_saved(Path(folder))
     saved.check()
-    # Not on the meta device: buffers such as position ids are not saved and must be made.
+    # Not on the meta device: buffers such as position ids are not saved, so they must be computed.
     dense = as_its_config_says(saved.architecture(saved.config)).to(saved.dtype)
     model = build(saved.rebuildable, dense).model
     _load_weights(model, saved)
@@ -123,23 +123,23 @@ def load_compressed(folder: str | Path) -> Any:
 
 
 def _set_generation(model: nn.Module, folder: Path) -> None:
-    """How the model generates by default: stop tokens, sampling."""
+    """Load the default generation settings: stop tokens, sampling."""
     if getattr(model, GENERATION, None) is None or not (folder / f"{GENERATION}.json").is_file():
         return
     try:
         setattr(model, GENERATION, GenerationConfig.from_pretrained(folder))
-    except Exception as error:  # transformers raises whatever it likes on odd values
+    except Exception as error:  # transformers may raise anything on invalid values
         raise ValueError(
             f"{folder / GENERATION}.json does not say how to generate: {one_line(error)}"
         ) from None
 
 
 def become(model: nn.Module, candidate: Any, dense_config: Any) -> str:
-    """Give a model that transformers made, on the meta device, the structure of a candidate.
+    """Give a transformers model on the meta device the structure of a candidate.
 
-    model: changed in place. candidate, dense_config: as `config.json` of an export holds them.
+    model: changed in place. candidate, dense_config: from an export's `config.json`.
 
-    Returns the runtime that the candidate was measured in, if that is not plain torch.
+    Returns the runtime in which the candidate was measured; empty for plain torch.
 
     Raises:
         ValueError: they are damaged, or do not belong together.
@@ -151,14 +151,15 @@ def become(model: nn.Module, candidate: Any, dense_config: Any) -> str:
         config = config_of(architecture, dense_config)
         config._attn_implementation = old._attn_implementation
         rebuilt = structure(found, architecture(config))
-    # Configs are classes of transformers, which raise whatever they like on odd values.
+    # Config classes of transformers may raise anything on invalid values.
     except Exception as error:
         raise ValueError(
             f"config.json does not describe a compressed model: {one_line(error)}"
         ) from None
     for module in rebuilt.modules():
         if any(isinstance(child, ConstantOutput) for child in module.children()):
-            # GPT-2 would draw the weight of the projection that is gone; nothing public says no.
+            # Else GPT-2 would initialise the weight of the removed projection; there is no public
+            # flag.
             module._is_hf_initialized = True  # type: ignore[assignment]
     if hasattr(config, POOLING) and getattr(rebuilt, "pooler", None) is not None:
         rebuilt.pooler = None  # type: ignore[assignment]  # as in `as_embedder`: it has no weights
@@ -185,7 +186,7 @@ def _run_saved(saved: Saved, model: nn.Module) -> Compressed:
         return serve_saved(saved.candidate, model, saved.folder, here())
     except (ValueError, ImportError):
         raise
-    except Exception as error:  # each runtime has its own ways to say that it cannot
+    except Exception as error:  # the errors of runtimes differ
         raise ValueError(
             f"{saved.folder} does not run in {saved.candidate.runtime} here: {one_line(error)}"
         ) from None

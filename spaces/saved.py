@@ -1,12 +1,13 @@
-"""The folder of a compressed model: what `compression.json` says of it, written and checked.
+"""The folder of a compressed model: `compression.json`, written and checked.
 
 It holds format version, architecture, dtype, candidate and its id, the dense model's config,
-digests of every file that makes the model, and a digest of itself. So whatever was changed by hand
-is noticed, and sizes are compared with the weights' header before memory is taken for them.
+digests of all files of the model, and its own digest. So changes by hand are detected, and sizes
+are compared with the weights' header before memory is allocated.
 
-Who does not have paretoformer must not load another model without a word. Where transformers alone
-cannot rebuild the structure, the weights have a name that it does not look for, and the config says
-in `transformers_weights`, which transformers reads as a file name, what the folder needs instead.
+Without paretoformer, a folder must not silently load as another model. Where transformers alone
+cannot rebuild the structure, the weights have a file name that it does not look for, and
+`transformers_weights` in the config, which transformers reads as a file name, says what is
+required.
 """
 
 from __future__ import annotations
@@ -39,27 +40,27 @@ COMPRESSION = "compression.json"
 CONFIG = "config.json"
 PLAIN_WEIGHTS = "model.safetensors"
 OWN_WEIGHTS = "paretoformer.safetensors"
-"""Of a structure that transformers alone cannot rebuild."""
+"""Weights of a structure that transformers alone cannot rebuild."""
 REFUSAL = (
     "none, for this model was compressed by paretoformer: load it with "
     "paretoformer.load_compressed, after `pip install paretoformer`"
 )
 DTYPES = ("float32", "bfloat16", "float16", "float64")
 METHOD = "paretoformer"
-"""As which transformers knows it: see `paretoformer.native`."""
+"""The quantisation method registered with transformers: see `paretoformer.native`."""
 MOST_LABELS = 1_000_000
-"""A config makes a name for each label when it is read."""
+"""Limit, because a config creates a name for each label when it is read."""
 MEND = "Export the model again, or put the file back."
 
 
 def weights_name(candidate: Candidate) -> str:
-    """The file that holds the weights of an export of this candidate."""
+    """The weights file of this candidate's export."""
     return PLAIN_WEIGHTS if candidate.is_plain else OWN_WEIGHTS
 
 
 def write_config(folder: Path, config: Any, candidate: Candidate, dense_config: Any) -> None:
-    """`config.json` as transformers writes it; where it cannot rebuild the structure alone, with
-    the refusal, and with what `paretoformer.native` rebuilds it from."""
+    """`config.json` as transformers writes it; if transformers alone cannot rebuild the structure,
+    also the refusal and the data for `paretoformer.native`."""
     config.save_pretrained(folder)
     if not candidate.is_plain:
         path = folder / CONFIG
@@ -77,7 +78,7 @@ def write_config(folder: Path, config: Any, candidate: Candidate, dense_config: 
 def write_facts(
     folder: Path, architecture: str, dtype: str, candidate: Candidate, dense_config: Any
 ) -> None:
-    """`compression.json`, last of what makes the folder: digests are those of the files there."""
+    """`compression.json`, written last: it holds digests of the other files."""
     weights = weights_name(candidate)
     facts = {
         "version": VERSION,
@@ -95,7 +96,7 @@ def write_facts(
 
 
 def _written(folder: Path, weights: str) -> list[str]:
-    """The files whose contents must not change: weights, and what a runtime reads."""
+    """The files with digests: weights, and the runtime's files."""
     inside = (p for sub in folder.iterdir() if sub.is_dir() for p in sub.rglob("*") if p.is_file())
     return [weights, *sorted(path.relative_to(folder).as_posix() for path in inside)]
 
@@ -107,10 +108,10 @@ def _sha256(path: Path) -> str:
 
 @dataclass(frozen=True)
 class Saved:
-    """What `compression.json` says of a folder.
+    """The content of `compression.json`.
 
-    weights: name of the file. digests: file -> SHA-256; empty in version 1, which kept none.
-    config_digest: of the contents of `config.json`; empty before version 3.
+    weights: file name. digests: file -> SHA-256; empty in version 1.
+    config_digest: of the content of `config.json`; empty before version 3.
     """
 
     folder: Path
@@ -123,9 +124,9 @@ class Saved:
     config_digest: str
 
     def check(self) -> None:
-        """Raises ValueError when a file was changed since it was written, or is of another model.
+        """Raises ValueError when a file was changed after writing, or is of another model.
 
-        Sizes are compared by names and shapes alone; no tensor is read or made.
+        Compares names and shapes only; no tensor is read or allocated.
         """
         for name, digest in self.digests.items():
             path = self.folder / name
@@ -144,7 +145,7 @@ class Saved:
 
     @property
     def rebuildable(self) -> Candidate:
-        """The candidate as far as it can be built from nothing but the dense architecture."""
+        """The candidate without the parts that need more than the dense architecture to build."""
         later = {
             axis.name: axis.default(self.candidate.shape)
             for axis in axes()
@@ -180,13 +181,13 @@ def read_saved(folder: Path) -> Saved:
         raise ValueError(f"{path} was changed since it was written. {MEND}")
     try:
         return _saved(folder, facts)
-    # Configs are classes of transformers, which raise whatever they like on odd values.
+    # Config classes of transformers may raise anything on invalid values.
     except Exception as error:
         raise ValueError(f"{path} is damaged: {_reason(error)}. {MEND}") from None
 
 
 def _reason(error: Exception) -> str:
-    """An error in words: a `KeyError` says no more than its key."""
+    """An error's text, with its type unless a ValueError: a `KeyError`'s text is only its key."""
     text = one_line(error).rstrip(".")
     return text if isinstance(error, ValueError) else f"{type(error).__name__} {text}"
 
@@ -199,7 +200,7 @@ def _saved(folder: Path, facts: Mapping[str, Any]) -> Saved:
     if facts["dtype"] not in DTYPES:
         raise ValueError(f"dtype is one of {', '.join(DTYPES)}, but got {facts['dtype']!r}")
     architecture = _architecture(facts["architecture"])
-    if version == 1:  # in which no layer could go
+    if version == 1:  # version 1 could not remove layers
         config = transformers.AutoConfig.from_pretrained(folder, trust_remote_code=False)
     else:
         config = config_of(architecture, facts["dense_config"])
@@ -232,10 +233,10 @@ def _architecture(name: Any) -> type[nn.Module]:
 
 
 def config_of(architecture: Any, data: Mapping[str, Any]) -> Any:
-    """The config of the uncompressed model, from what was saved of it.
+    """The config of the uncompressed model, from its saved form.
 
     Raises:
-        ValueError: it would take all memory. Other errors: it is damaged.
+        ValueError: it would exhaust the memory. Other errors: it is damaged.
     """
     labels = data.get("num_labels", 0)
     if not isinstance(labels, int) or labels > MOST_LABELS:
@@ -244,8 +245,7 @@ def config_of(architecture: Any, data: Mapping[str, Any]) -> Any:
 
 
 def _digests(digests: Any, weights: Any) -> Mapping[str, str]:
-    """Raises ValueError unless these are digests of files inside the folder, the weights among
-    them."""
+    """Raises ValueError unless these are digests of files in the folder, including the weights."""
     if weights not in (PLAIN_WEIGHTS, OWN_WEIGHTS) or weights not in digests:
         raise ValueError(f"it has no digest of the weights {weights!r}")
     for name in digests:
@@ -255,8 +255,8 @@ def _digests(digests: Any, weights: Any) -> Mapping[str, str]:
 
 
 def _check_sizes(saved: Saved) -> None:
-    """Raises ValueError unless the weights file has the names and shapes of the model that
-    `compression.json` describes, and there is memory for it."""
+    """Raises ValueError unless the weights file has the names and shapes of the described model,
+    and memory suffices."""
     path = saved.folder / saved.weights
     there = _shapes(path)
     try:
@@ -293,8 +293,8 @@ def _shapes(path: Path) -> dict[str, tuple[int, ...]]:
 
 
 def structure(candidate: Candidate, dense: nn.Module) -> nn.Module:
-    """The torch model of a candidate, with every tensor that is saved; their values are not those
-    of the candidate where a repair made them."""
+    """The torch model of a candidate with every saved tensor; after a repair, without the repaired
+    values."""
     built = Built(shaped(candidate, dense))
     for axis in axes():
         if axis.stage is not Stage.RUNTIME:
@@ -305,9 +305,8 @@ def structure(candidate: Candidate, dense: nn.Module) -> nn.Module:
 
 
 def _skeleton(saved: Saved) -> tuple[list[tuple[list[str], tuple[int, ...]]], int]:
-    """(names, shape) of each tensor that is saved, but those of mechanisms; and the bytes of the
-    dense model. Made on the meta device, where sizes cost nothing.
-    """
+    """(names, shape) of each saved tensor, except those of mechanisms; and the bytes of the dense
+    model. Built on the meta device, without allocation."""
     with torch.device("meta"):
         dense = as_its_config_says(saved.architecture(saved.config))
     needed = sum(each.numel() * each.element_size() for each in dense.parameters())
@@ -323,7 +322,7 @@ def _skeleton(saved: Saved) -> tuple[list[tuple[list[str], tuple[int, ...]]], in
 
 
 def refuse_not_finite(saved: Saved, model: nn.Module) -> None:
-    """Raises ValueError where a model without digests has weights that are no numbers."""
+    """Raises ValueError where a model without digests has weights that are not finite."""
     if saved.digests:
         return
     for name, tensor in model.named_parameters():

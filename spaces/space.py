@@ -18,16 +18,16 @@ from paretoformer.spaces.axes.evidence import Shape
 from paretoformer.spaces.candidate import Candidate
 
 ENUMERATED = 5000
-"""The most combinations whose different candidates are counted one by one."""
+"""Above this number of combinations, different candidates are not counted one by one."""
 
 
 @dataclass(frozen=True)
 class Space:
-    """Every combination of the domains' values.
+    """All combinations of the domains' values.
 
-    shape: of the dense model. domains: axis name -> what the study may choose from.
-    forecasts: candidates that should trade well, the slowest first.
-    kinds: the dense model with something of another kind in every layer, such as a mechanism.
+    shape: of the dense model. domains: axis name -> the choices of the study.
+    forecasts: candidates with good predicted trade-offs, the slowest first.
+    kinds: the dense model with a different kind of part, such as a mechanism, in every layer.
     """
 
     shape: Shape
@@ -41,7 +41,7 @@ class Space:
             object.__setattr__(self, name, found)
 
     def completed(self, candidate: Candidate) -> Candidate:
-        """The candidate with the values that every candidate of the study has."""
+        """The candidate with the fixed values that all candidates of the study share."""
         given = {n: d.value for n, d in self.domains.items() if isinstance(d, Fixed)}
         return candidate.replaced(**given)
 
@@ -57,11 +57,12 @@ class Space:
         return params
 
     def holds(self, candidate: Candidate) -> bool:
-        """Whether parameters can say it: what the search changes, it need not say of dense."""
+        """Whether parameters can encode the candidate; fixed values do not matter for the dense
+        model."""
         return self.of_params(self.params(candidate)) == candidate
 
     def of_params(self, params: Params) -> Candidate:
-        """What a trial with these parameters suggests."""
+        """The candidate that a trial with these parameters suggests."""
         return self.suggest(_Given(params))
 
     @cached_property
@@ -70,7 +71,7 @@ class Space:
 
     @cached_property
     def size(self) -> int:
-        """How many different candidates there are; of a large space, how many combinations."""
+        """Number of different candidates; in a large space, of combinations."""
         combinations = math.prod(domain.size for domain in self.domains.values())
         if combinations > ENUMERATED:
             return combinations
@@ -79,7 +80,7 @@ class Space:
 
     @property
     def repairs(self) -> bool:
-        """Whether every cut is repaired, so that the model cannot be rebuilt for free."""
+        """Whether every cut is repaired, so a rebuild is not free."""
         fixed = ((n, d.value) for n, d in self.domains.items() if isinstance(d, Fixed))
         return not all(axis_of(name).is_free(value) for name, value in fixed)
 
@@ -90,11 +91,11 @@ class Space:
         return any(len(start.kept_layers) < self.shape.layers for start in starts)
 
     def random(self, rng: np.random.Generator) -> Candidate:
-        """A candidate drawn as a uniform sampler would draw its parameters."""
+        """A candidate drawn with uniform parameters."""
         return self.suggest(_RandomTrial(rng))
 
     def starts(self, *stages: Stage) -> dict[str, list[Candidate]]:
-        """Axis -> the dense model with each of that axis' starts but the first, which is dense."""
+        """Axis -> the dense model with each of that axis' starts, except the first (dense)."""
         return {
             name: [self._begun(name, value) for value in domain.starts()[1:]]
             for name, domain in self.domains.items()
@@ -102,7 +103,7 @@ class Space:
         }
 
     def _begun(self, axis: str, value: Any) -> Candidate:
-        """The dense model with one value. Served elsewhere it stays what anyone could have."""
+        """The dense model with one value, and the study's fixed values unless it is a runtime."""
         candidate = self.dense.replaced(**{axis: value})
         return candidate if axis_of(axis).stage is Stage.RUNTIME else self.completed(candidate)
 
@@ -113,7 +114,7 @@ class Space:
 
 
 def spread_evenly(candidates: Sequence[Candidate], count: int) -> list[Candidate]:
-    """At most `count` of them, at even steps, both ends included."""
+    """At most `count` candidates, evenly spaced, including both ends."""
     if len(candidates) <= count:
         return list(candidates)
     return [candidates[i] for i in np.linspace(0, len(candidates) - 1, count).round().astype(int)]
@@ -121,7 +122,7 @@ def spread_evenly(candidates: Sequence[Candidate], count: int) -> list[Candidate
 
 @dataclass(frozen=True)
 class _Given:
-    """A trial whose parameters are there."""
+    """A trial with given parameters."""
 
     params: Params
 
