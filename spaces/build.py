@@ -36,7 +36,6 @@ class Compressed:
     built: Built
 
     def save(self, candidate: Candidate, folder: Path) -> None:
-        """Write the files that `load_built` reads."""
         for axis in axes():
             axis.save(self.built, candidate[axis.name], folder)
 

@@ -95,7 +95,6 @@ class Candidate:
         )
 
     def of_stage(self, stage: Stage) -> dict[str, Any]:
-        """The values of the axes of one stage."""
         return {axis.name: self.values[axis.name] for axis in axes() if axis.stage is stage}
 
     def changes(self) -> Iterator[str]:
@@ -134,7 +133,6 @@ class Candidate:
 
     @property
     def reads_first(self) -> bool:
-        """Whether the last layer is computed only for the first token."""
         return bool(self.values["readout"] == "first")
 
     def of_kept_layers(self, axis: str) -> Any:

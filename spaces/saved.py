@@ -124,10 +124,8 @@ class Saved:
     config_digest: str
 
     def check(self) -> None:
-        """Raises ValueError when a file was changed after writing, or is of another model.
-
-        Compares names and shapes only; no tensor is read or allocated.
-        """
+        """Raises ValueError when a file was changed after writing, or is of another model. Compares
+        names and shapes only; no tensor is read or allocated."""
         for name, digest in self.digests.items():
             path = self.folder / name
             if not path.is_file() or _sha256(path) != digest:
@@ -224,7 +222,6 @@ def _saved(folder: Path, facts: Mapping[str, Any]) -> Saved:
 
 
 def _architecture(name: Any) -> type[nn.Module]:
-    """A model class of transformers."""
     found = getattr(transformers, name, None) if isinstance(name, str) else None
     known = isinstance(found, type) and issubclass(found, transformers.PreTrainedModel)
     if not known or getattr(found, "config_class", None) is None:

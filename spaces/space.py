@@ -50,7 +50,6 @@ class Space:
         return Candidate(**{name: domain.suggest(trial) for name, domain in self.domains.items()})
 
     def params(self, candidate: Candidate) -> Params:
-        """The parameters that suggest `candidate`."""
         params: Params = {}
         for name, domain in self.domains.items():
             params |= domain.params(candidate[name])
@@ -62,7 +61,6 @@ class Space:
         return self.of_params(self.params(candidate)) == candidate
 
     def of_params(self, params: Params) -> Candidate:
-        """The candidate that a trial with these parameters suggests."""
         return self.suggest(_Given(params))
 
     @cached_property
@@ -86,7 +84,6 @@ class Space:
 
     @property
     def removes_layers(self) -> bool:
-        """Whether a candidate may lack whole layers."""
         starts = (start for of_axis in self.starts(Stage.STRUCTURE).values() for start in of_axis)
         return any(len(start.kept_layers) < self.shape.layers for start in starts)
 
@@ -122,8 +119,6 @@ def spread_evenly(candidates: Sequence[Candidate], count: int) -> list[Candidate
 
 @dataclass(frozen=True)
 class _Given:
-    """A trial with given parameters."""
-
     params: Params
 
     def suggest_int(self, name: str, low: int, high: int) -> int:

@@ -12,7 +12,6 @@ from torch.nn import functional as F
 from paretoformer.spaces.attention.full import softmax_attention
 
 BLOCK = 16
-"""Queries per block, and keys per block."""
 
 
 def traced_banded_attention(

@@ -59,7 +59,6 @@ class Attention(nn.Module, ABC):
     causal: ClassVar[bool]
     """Whether `forward(causal=True)` is supported."""
     domains: ClassVar[Mapping[str, IntDomain]]
-    """Parameter name -> its domain."""
     tile: ClassVar[int | None] = None
     """On a CPU: tokens x heads per thread that are processed together; None for all.
 

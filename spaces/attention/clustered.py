@@ -15,7 +15,6 @@ from paretoformer.spaces.attention.kmeans import fit_centroids, membership, near
 from paretoformer.spaces.attention.padding import flat_rows, real, tracing
 
 ITERATIONS = 3
-"""Iterations of Lloyd's algorithm."""
 
 
 class Clustered(Attention):

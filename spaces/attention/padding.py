@@ -48,7 +48,6 @@ class Rows:
 
 
 def compacted(mask: torch.Tensor) -> Rows:
-    """The rows of a padding mask (batch, length)."""
     mask = mask.to(torch.bool)
     lengths = mask.sum(dim=1).clamp(min=1)
     # Tokens move only if a real one follows a padded one.

@@ -15,7 +15,6 @@ from paretoformer.spaces.attention.kmeans import fit_centroids, nearest
 from paretoformer.spaces.attention.padding import flat_rows, real
 
 ITERATIONS = 2
-"""Iterations of Lloyd's algorithm."""
 
 
 class Routing(Attention):

@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from paretoformer.spaces.runtimes import Tools
 
 Choices = tuple[AttentionChoice, ...]
-"""One choice per layer."""
 
 
 OF_PROMPTS = (
@@ -180,7 +179,6 @@ class LayerAttention(Axis[Choices]):
 
 
 def _names(setting: Any) -> list[str] | None:
-    """The named mechanisms; None for all."""
     return None if setting == "all" else list(setting)
 
 

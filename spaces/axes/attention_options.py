@@ -23,7 +23,6 @@ from paretoformer.spaces.common.attention_choice import AttentionChoice
 ATTENTION = "attention"
 """The part of a layer that these options are for."""
 MEASURED = (1 / 8, 1 / 4, 1 / 2, 3 / 4)
-"""Shares of a layer's heads whose damage is measured."""
 
 
 @dataclass(frozen=True)

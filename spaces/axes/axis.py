@@ -77,8 +77,6 @@ class Unsuitable(ValueError):
 
 
 class AxisValue(ABC, Generic[V]):
-    """The value of an axis."""
-
     name: ClassVar[str]
     """Key in a candidate's JSON and in `[space]`, prefix of parameters, table column."""
     stage: ClassVar[Stage]
@@ -116,8 +114,6 @@ class AxisValue(ABC, Generic[V]):
 
 
 class AxisSetting:
-    """The setting of the axis in a study file."""
-
     setting: ClassVar[Any] = str
     """The type of its key in a study file."""
     setting_key: ClassVar[tuple[str, str] | None] = None
@@ -147,10 +143,8 @@ class AxisSetting:
         return False
 
     def catalogue(self) -> list[dict[str, Json]]:
-        """Everything the axis can do, for `paretoformer techniques`: rows with equal keys.
-
-        `here`: "yes", or why it cannot be used on this machine.
-        """
+        """Everything the axis can do, for `paretoformer techniques`: rows with equal keys. `here`:
+        "yes", or why it cannot be used on this machine."""
         return []
 
 
@@ -182,13 +176,9 @@ class AxisSurvey(ABC, Generic[V]):
 
 
 class AxisBuild(ABC, Generic[V]):
-    """Applies a value to a model."""
-
     is_plain: ClassVar[bool] = False
-    """Whether transformers computes the same from the rebuilt config and weights.
-
-    An export that differs from the dense model only in such axes loads without paretoformer.
-    """
+    """Whether transformers computes the same from the rebuilt config and weights. An export that
+    differs from the dense model only in such axes loads without paretoformer."""
 
     @abstractmethod
     def apply(self, built: Built, value: V, tools: Tools) -> Built:
@@ -215,10 +205,8 @@ class AxisBuild(ABC, Generic[V]):
 
 
 class AxisDisplay(ABC, Generic[V]):
-    """How a value is shown in tables, sentences and the report.
-
-    All methods but `layer_cells` get the value restricted to the layers that the model keeps.
-    """
+    """How a value is shown in tables, sentences and the report. All methods but `layer_cells` get
+    the value restricted to the layers that the model keeps."""
 
     name: ClassVar[str]
     technique: ClassVar[str] = ""
@@ -233,7 +221,6 @@ class AxisDisplay(ABC, Generic[V]):
         return None
 
     def cell(self, value: V) -> str:
-        """The value in a table."""
         return str(value)
 
     def phrase(self, value: V) -> str:

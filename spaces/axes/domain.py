@@ -11,7 +11,6 @@ from typing import Generic, Protocol, TypeVar
 
 V = TypeVar("V")
 Params = dict[str, int | str]
-"""Parameters of an Optuna trial."""
 
 
 class Suggests(Protocol):

@@ -35,7 +35,6 @@ class Facts:
     left_out: Mapping[str, str] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Json]:
-        """The fields that are set."""
         unset = type(self)()
         values = {each.name: getattr(self, each.name) for each in fields(self)}
         return {name: value for name, value in values.items() if value != getattr(unset, name)}

@@ -33,7 +33,6 @@ STEPS = 16
 STARTS = (0.75, 0.5, 0.25)
 """Shares of all neurons among the starting points."""
 MEASURED = (1 / 16, 1 / 8, 1 / 4, 1 / 2, 3 / 4)
-"""Shares of a layer's neurons whose damage is measured."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -164,7 +163,6 @@ class RankedNeurons(IntegerDomain[NeuronMask]):
         return NeuronMask.ranked([self.widths[step] for step in integers], self.scores)
 
     def integers(self, value: NeuronMask) -> Sequence[int]:
-        """The nearest widths of the grid."""
         return nearest_widths(value, self.widths)
 
     def starts(self) -> Sequence[NeuronMask]:

@@ -36,7 +36,6 @@ class HeadMask:
 
     @classmethod
     def all(cls, layers: int, heads: int) -> HeadMask:
-        """The mask that keeps everything."""
         return cls(((True,) * heads,) * layers)
 
     @classmethod

@@ -159,8 +159,6 @@ class RankedHeads(_HeadDomain):
 
 @dataclass(frozen=True)
 class HeadBits(_HeadDomain):
-    """One bit per head."""
-
     scores: Scores
 
     @property

@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from paretoformer.spaces.runtimes import Tools
 
 Stays = tuple[bool, ...]
-"""One bool per layer."""
 
 EXAMPLES = 16
 """Training examples on which removals of layers are evaluated."""
@@ -136,7 +135,6 @@ def removal_order(context: Context) -> list[int]:
 def _missed(
     context: Context, batches: Sequence[Any], dense: Sequence[Any], removed: Sequence[int]
 ) -> float:
-    """The divergence of the model without these layers."""
     import torch
 
     from paretoformer.spaces.models.surgery import keep_layers, share
@@ -164,7 +162,6 @@ class _LayerDomain(IntegerDomain[Stays]):
         return len(self.removal) + 1
 
     def without(self, count: int) -> Stays:
-        """All but the `count` least important layers."""
         return _without(self.removal[:count], self.layers)
 
     def starts(self) -> Sequence[Stays]:
@@ -174,8 +171,6 @@ class _LayerDomain(IntegerDomain[Stays]):
 
 @dataclass(frozen=True)
 class RankedLayers(_LayerDomain):
-    """Number of layers that stay."""
-
     removal: tuple[int, ...]
 
     @property

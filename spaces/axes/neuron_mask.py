@@ -60,7 +60,6 @@ class NeuronMask:
 
     @classmethod
     def all(cls, layers: int) -> NeuronMask:
-        """The mask that keeps everything."""
         return cls((ALL,) * layers)
 
     @classmethod

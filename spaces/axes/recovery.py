@@ -178,7 +178,6 @@ def minutes_of(value: str) -> float:
 
 
 def distilled(minutes: float) -> str:
-    """The value with this training time."""
     return f"{DISTILLED}:{minutes:g}"
 
 

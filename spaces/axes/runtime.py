@@ -163,7 +163,6 @@ class RuntimeAxis(Axis[str]):
 
 
 def _expanded(setting: Sequence[str]) -> list[str]:
-    """With each `openvino:*` expanded to all its precisions."""
     from paretoformer.spaces.runtimes import in_every_precision
 
     wanted: list[str] = []

@@ -11,10 +11,8 @@ from pathlib import Path
 
 @contextmanager
 def atomic_file(path: Path) -> Iterator[Path]:
-    """Write to the yielded path; at the end it is flushed to disk and renamed to `path`.
-
-    After an exception nothing is left of it.
-    """
+    """Write to the yielded path; at the end it is flushed to disk and renamed to `path`. After an
+    exception nothing is left of it."""
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         yield part

@@ -22,7 +22,6 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
 
 
 def unknown(kind: str, name: str, known: Iterable[str]) -> str:
-    """The message for an unknown name."""
     known = tuple(known)
     return f"unknown {kind} {name!r}.{did_you_mean(name, known)} Known: {', '.join(known)}."
 

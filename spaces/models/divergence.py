@@ -38,10 +38,8 @@ class Answers(ABC):
 
     @abstractmethod
     def probe(self, output: Any, generator: torch.Generator, batch: Batch) -> torch.Tensor:
-        """A random scalar whose gradient shows what the predictions depend on.
-
-        Its first-order change is random, with the curvature of the divergence as its covariance.
-        """
+        """A random scalar whose gradient shows what the predictions depend on. Its first-order
+        change is random, with the curvature of the divergence as its covariance."""
 
     @abstractmethod
     def distance(self, output: Any, dense: Any, batch: Batch) -> torch.Tensor:
@@ -99,7 +97,6 @@ def _nats_to_train_by(output: Any, dense: Any) -> torch.Tensor:
 
 
 def _probes(output: Any, generator: torch.Generator) -> torch.Tensor:
-    """(...) for logits (..., classes)."""
     logits = output.logits
     chance = logits.detach().float().softmax(dim=-1)
     draw = torch.randn(chance.shape, generator=generator).to(chance.device)

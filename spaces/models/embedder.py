@@ -29,15 +29,12 @@ class Embeddings:
 
 
 class _Embeds:
-    """The mixin that pools the encoder's output."""
-
     architecture: type[nn.Module]
     """The encoder's own class, by which transformers knows the weights."""
 
     def forward(
         self, *arguments: Any, attention_mask: torch.Tensor | None = None, **others: Any
     ) -> Embeddings:
-        """(rows, tokens) -> `Embeddings`."""
         output = self.architecture.forward(
             cast(nn.Module, self), *arguments, attention_mask=attention_mask, **others
         )

@@ -30,7 +30,6 @@ class FeedForward:
     inputs: tuple[str, ...]
     """The projections before the neurons; two where one gates the other."""
     output: str
-    """The projection after the neurons."""
     neurons: Callable[[Any], int] = _intermediate_size
     """Config -> number of neurons."""
 
@@ -49,7 +48,6 @@ class Family:
     output: str
     """The projection after the concatenated heads."""
     feed_forward: FeedForward
-    """The block after the attention block."""
     attention_norm: str
     """The LayerNorm that reads the residual stream after the attention block."""
     output_norm: str = ""
@@ -255,12 +253,10 @@ class Block:
 
     @property
     def output(self) -> nn.Module:
-        """The projection after the heads."""
         return self.get(self.family.output)
 
     @property
     def feed_forward_output(self) -> nn.Module:
-        """The projection after the neurons."""
         return self.get(self.family.feed_forward.output)
 
 

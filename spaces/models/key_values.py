@@ -27,7 +27,6 @@ def argument(model: nn.Module) -> str:
 
 
 def filled(pairs: Sequence[Pair]) -> DynamicCache:
-    """A cache that holds these keys and values."""
     cache = DynamicCache()
     write(cache, pairs)
     return cache

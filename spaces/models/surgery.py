@@ -276,10 +276,8 @@ def _positions(kept: tuple[int, ...], units: int, width: int, parts: int = 1) ->
 
 
 def fold_scales(model: nn.Module) -> None:
-    """Fold LayerScale into the weights of the blocks' output projections, in place.
-
-    Outputs stay the same, and the scales become ones. A repair of the projection needs that.
-    """
+    """Fold LayerScale into the weights of the blocks' output projections, in place. Outputs stay
+    the same, and the scales become ones. A repair of the projection needs that."""
     with torch.no_grad():
         for block in blocks_of(model):
             for path, place in block.family.scales.items():

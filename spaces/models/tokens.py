@@ -7,7 +7,6 @@ from collections.abc import Mapping
 import torch
 
 Batch = Mapping[str, torch.Tensor]
-"""The inputs of a model, by name."""
 
 
 def token_mask(batch: Batch, hidden: torch.Tensor) -> torch.Tensor:

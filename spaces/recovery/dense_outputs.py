@@ -28,7 +28,6 @@ class DenseAnswers:
             return cls(answers, [(b, answers.kept(answer_of(model, b))) for b in texts])
 
     def one_in(self, every: int) -> DenseAnswers:
-        """A subset: one batch in `every`."""
         return DenseAnswers(self.answers, self.known[::every])
 
     def divergence(self, model: nn.Module) -> float:

@@ -69,7 +69,6 @@ def repair(model: nn.Module, kept: Sequence[int], teacher: Teacher) -> tuple[Wei
 
 
 def put(model: nn.Module, weights: Weights) -> None:
-    """Replace a model's tensors by name."""
     for name, tensor in weights.items():
         path, _, leaf = name.rpartition(".")
         module = model.get_submodule(path)
@@ -197,10 +196,8 @@ def _symmetric(left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
 
 
 def best_change(moments: Moments, checks: Moments, biased: bool) -> torch.Tensor:
-    """(inputs + 1, hidden): what to add to the weights and, in the last row, to the bias.
-
-    The best on `checks` of: no change, the bias alone, and the solutions for `RIDGES`.
-    """
+    """(inputs + 1, hidden): what to add to the weights and, in the last row, to the bias. The best
+    on `checks` of: no change, the bias alone, and the solutions for `RIDGES`."""
     changes = [torch.zeros_like(moments.outer)]
     inputs = len(moments.inner) - 1
     if biased:

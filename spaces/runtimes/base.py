@@ -21,8 +21,6 @@ Batch = Mapping[str, torch.Tensor]
 
 @dataclass(frozen=True)
 class Tools:
-    """Settings and data for a conversion."""
-
     device: str = "cpu"
     """Where the model will run, as torch names it."""
     threads: int = 1
@@ -142,7 +140,6 @@ class Runtime(ABC):
         )
 
     def check(self, precision: str, model: nn.Module) -> None:
-        """Raises ValueError when the model is unsuitable."""
         if reason := self.unsuitable(precision, model):
             raise ValueError(f"{self.value(precision)} cannot run this model: {reason}.")
 

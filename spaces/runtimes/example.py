@@ -24,9 +24,7 @@ PIXELS = "pixel_values"
 
 def example_for(model: nn.Module, given: Batch | None = None) -> dict[str, torch.Tensor]:
     """Inputs of two rows on the CPU, with the names of `given`, or else those that the model takes.
-
-    Texts are (batch, length) int64, images (batch, channels, height, width) float32.
-    """
+    Texts are (batch, length) int64, images (batch, channels, height, width) float32."""
     config: Any = model.config
     names = tuple(given) if given else _input_names(model)
     if PIXELS not in names and "attention_mask" not in names:

@@ -20,8 +20,6 @@ Shapes = Mapping[str, Sequence[int | None]]
 
 
 class Exported(Runnable):
-    """A graph with named inputs and outputs."""
-
     shapes: Shapes
 
     def __call__(self, **inputs: torch.Tensor) -> Any:

@@ -41,7 +41,6 @@ class Marked(nn.Module):
     """A module that also returns values from inside its model's layers."""
 
     def __init__(self, inner: nn.Module, model: nn.Module) -> None:
-        """inner: calls `model`, with tensors only."""
         super().__init__()
         self.inner = inner
         self._seen: dict[str, torch.Tensor] = {}
@@ -281,10 +280,8 @@ class _Flow:
         return found
 
     def below(self, names: Iterable[str], stop: str) -> set[int]:
-        """Ids of the nodes that depend on these values, except through `stop`.
-
-        A graph input's shape is no dependency: all inputs share the numbers of rows and tokens.
-        """
+        """Ids of the nodes that depend on these values, except through `stop`. A graph input's
+        shape is no dependency: all inputs share the numbers of rows and tokens."""
         found, left = set[int](), list(names)
         while left:
             name = left.pop()

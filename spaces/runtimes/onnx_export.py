@@ -102,10 +102,8 @@ def _template(model: nn.Module, batch: Batch) -> Template | None:
 
 
 def _new_template(model: nn.Module, batch: Batch, source: int) -> Template:
-    """Raises ValueError where assembled graphs give other outputs than torch.
-
-    This happens where tracing computes values from weights, such as resized positions.
-    """
+    """Raises ValueError where assembled graphs give other outputs than torch. This happens where
+    tracing computes values from weights, such as resized positions."""
     pattern = template_model.two_layers(model, source)
     units = template_model.Units.of(cast(Any, model).config, blocks_of(model)[source])
     template = Template(_traced(pattern, batch, marked=True), pattern, units)
@@ -175,11 +173,9 @@ class _Named(nn.Module):
         return self.model(**batch, **positions, **self.options)
 
     def cache(self, batch: Batch) -> dict[str, torch.Tensor]:
-        """Cache inputs of the past tokens; none for a model without a cache."""
         return {}
 
     def given(self, batch: Batch) -> tuple[str, ...]:
-        """The names of the model's outputs."""
         output = self.run(batch)
         for each in OUTPUTS:
             there = tuple(n for n in each if isinstance(getattr(output, n, None), torch.Tensor))
@@ -199,7 +195,6 @@ class _Generating(_Named):
         return logits, *(each for pair in key_values.pairs_of(cache) for each in pair)
 
     def cache(self, batch: Batch) -> dict[str, torch.Tensor]:
-        """The key-value cache of some tokens."""
         cache = DynamicCache()
         tokens = batch["input_ids"][:, :EXAMPLE_PAST]
         self._run({"input_ids": tokens}, cache)
@@ -221,7 +216,6 @@ def _positions(tokens: torch.Tensor) -> torch.Tensor:
 
 
 def _dynamic(name: str) -> dict[int, Any]:
-    """The dynamic axes of an input."""
     axes = (0,) if name in (PIXELS, KEPT) else (0, 2) if name.startswith(PAST) else (0, 1)
     return dict.fromkeys(axes, torch.export.Dim.DYNAMIC)
 

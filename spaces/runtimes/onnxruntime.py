@@ -30,8 +30,6 @@ FILE = "onnx/model.onnx"
 
 
 class OnnxRunnable(Exported):
-    """A session of ONNX Runtime."""
-
     def __init__(self, content: bytes, tools: Tools, *, couples_rows: bool) -> None:
         self.couples_rows = couples_rows
         self._content = content

@@ -37,8 +37,6 @@ it."""
 
 
 class OpenVinoRunnable(Exported):
-    """A compiled model of OpenVINO."""
-
     def __init__(self, model: Any, precision: str, tools: Tools) -> None:
         self._model = model
         self._compiled = _core().compile_model(

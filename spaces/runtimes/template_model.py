@@ -57,7 +57,6 @@ class Units:
         return cls(heads, width, tuple(each // count for each in rows))
 
     def count(self, block: Block) -> int:
-        """Number of head groups in a block."""
         if isinstance(block.attention, HeadlessAttention):
             return 0
         return matrix_of(block.output, block.family.output).shape[1] // self.width
@@ -69,14 +68,12 @@ class Units:
 
 
 def neurons_in(block: Block) -> int:
-    """Number of neurons in a block."""
     if isinstance(block.feed_forward_output, ConstantOutput):
         return 0
     return matrix_of(block.feed_forward_output, block.family.feed_forward.output).shape[1]
 
 
 def reads_first(block: Block) -> bool:
-    """Whether a layer is computed for the first token alone."""
     return isinstance(block.get(block.family.attention_norm), FirstTokenNorm)
 
 

@@ -41,7 +41,6 @@ class TorchRunnable(Runnable):
         return self.model
 
     def generate(self, *args: Any, **kwargs: Any) -> Any:
-        """As that of the torch model."""
         return cast(Any, self.model).generate(*args, **kwargs)
 
     @property
