@@ -189,8 +189,7 @@ class Candidate:
         """The candidate in a text that `to_json` wrote, in this version or an older one.
 
         Raises:
-            ValueError: the text is no candidate, was written by a newer version, or has an unknown
-                key.
+            ValueError: the text is no candidate, is of a newer version, or has an unknown key.
         """
         try:
             data = json_object(text)

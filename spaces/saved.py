@@ -290,8 +290,7 @@ def _shapes(path: Path) -> dict[str, tuple[int, ...]]:
 
 
 def structure(candidate: Candidate, dense: nn.Module) -> nn.Module:
-    """The torch model of a candidate with every saved tensor; after a repair, without the repaired
-    values."""
+    """The torch model of a candidate with every saved tensor, but not repaired values."""
     built = Built(shaped(candidate, dense))
     for axis in axes():
         if axis.stage is not Stage.RUNTIME:

@@ -105,8 +105,7 @@ class Attention(nn.Module, ABC):
         """Attention of `query` over `key` and `value`.
 
         query: (batch, heads, length, head_dim).
-        key, value: the same, or with fewer heads, each shared by a group of adjacent query heads
-            (grouped-query attention).
+        key, value: the same, or with fewer heads, each for a group of adjacent query heads.
         mask: (batch, length), True for a real token; None when every token is real.
         causal: a token sees no later token.
         scale: factor on the scores before the softmax.

@@ -47,8 +47,7 @@ def attention_forward(
 
     New tokens attend exactly to a key-value cache, whatever the layer's mechanism: they are few,
     and approximations of a whole sequence do not apply. A mechanism with its own cache computes
-    this itself. Attention dropout is not applied: the mechanisms never form the matrix that it acts
-    on.
+    this itself. Attention dropout is not applied: the mechanisms never form its matrix.
 
     Raises:
         ValueError: the mask is not a padding mask.

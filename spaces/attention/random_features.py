@@ -110,8 +110,7 @@ def _centre(key: torch.Tensor, lengths: torch.Tensor | None, causal: bool) -> to
 
 
 def orthogonal_directions(count: int, width: int, seed: int) -> torch.Tensor:
-    """(count, width): orthogonal within each block of `width` rows; each row alone is a Gaussian
-    vector."""
+    """(count, width): orthogonal within blocks of `width` rows; each row is a Gaussian vector."""
     generator = torch.Generator().manual_seed(seed)
     blocks = []
     for _ in range(-(-count // width)):

@@ -46,8 +46,7 @@ class BlockKind(ABC):
 
     @abstractmethod
     def options(self, values: Mapping[str, Any]) -> Sequence[int] | None:
-        """A candidate's options, or the nearest; None if its values are not among them. The inverse
-        of `values`."""
+        """A candidate's options, or the nearest; None if none fits. Inverts `values`."""
 
     @abstractmethod
     def measured(self, costs: Costs) -> Sequence[int]:

@@ -26,8 +26,7 @@ class ReadoutFacts(Facts):
 
 
 class Readout(Axis[str]):
-    """`all`, or `first`: the last layer is computed only for the first token, which the classifier
-    reads.
+    """`all`, or `first`: the last layer computes only the token that the classifier reads.
 
     Lossless: keys and values are those of every token; queries, the output projection and the
     feed-forward block are computed for one. Legal for classifiers of texts or images that read the

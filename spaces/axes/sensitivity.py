@@ -70,11 +70,9 @@ class OutputProbe(Probe):
     is the gradient of a gate on the group's activations a(g).
 
     Source: Michel, Levy, Neubig 2019 (arXiv:1905.10650), eq. 2, for heads; Molchanov et al. 2017
-    (arXiv:1611.06440), eq. 8, for neurons. Differs in: the absolute value is taken per example, not
-    per batch.
+    (arXiv:1611.06440), eq. 8, for neurons. Differs in: absolute value per example, not per batch.
 
-    projection: block -> the projection whose inputs are scored. groups: of its inputs, of equal
-        width.
+    projection: block -> the projection whose inputs are scored. groups: of equal width.
     """
 
     def __init__(self, projection: Callable[[Block], nn.Module], groups: int) -> None:

@@ -62,8 +62,7 @@ class Distributions(Answers):
 
 
 class TokenDistributions(Answers):
-    """Logits of classes for each token; the divergence is the mean over a row's real tokens, in
-    nats (KL)."""
+    """Logits of classes for each token; the divergence is the mean over real tokens (KL, nats)."""
 
     def divergence(self, output: Any, dense: Any, batch: Batch) -> torch.Tensor:
         return mean_of_tokens(_nats(output, dense), token_mask(batch, output.logits))

@@ -29,8 +29,7 @@ def unsuitable(model: nn.Module) -> str:
 def read_first(model: nn.Module) -> None:
     """Change the last layer in place; parameter names stay.
 
-    If its mechanism is not exact attention, it still mixes every token, and only later steps are
-    skipped.
+    If its mechanism is not exact attention, only the steps after it are skipped.
     """
     block = blocks_of(model)[-1]
     attention = block.attention

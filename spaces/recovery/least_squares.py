@@ -31,8 +31,7 @@ from paretoformer.spaces.recovery.teacher import Teacher
 RIDGES = (1e-3, 1e-2, 1e-1, 1.0, 10.0)
 """Ridge towards the existing weights, in units of the mean square of a solution's inputs."""
 CHECKED = 4
-"""One batch in this many is left out of the solution and chooses the ridge; with fewer batches, the
-last."""
+"""One batch in this many, or at least the last, only chooses the ridge."""
 STRENGTHS = (1.0, 0.75, 0.5)
 """Fractions of the repair that are tried."""
 STRIP = 384

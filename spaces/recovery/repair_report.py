@@ -13,7 +13,7 @@ FILE = "recovery.json"
 
 @dataclass(frozen=True)
 class Recovered:
-    """before, after: nats between the model's answers and the dense model's, on held-out texts.
+    """before, after: nats between the model's outputs and the dense model's, on held-out texts.
 
     seconds: its duration. strength: applied fraction of the repair, 0 to 1; of a distillation 1.
     """

@@ -74,8 +74,7 @@ class Runnable(ABC):
         """CPU threads, as reported by the runtime."""
 
     def peak_bytes(self, inputs: Batch) -> int | None:
-        """Peak bytes of one forward, without weights and inputs; None if the runtime cannot report
-        it."""
+        """Peak bytes of one forward, without weights and inputs; None if unknown."""
         return None
 
     @abstractmethod

@@ -70,8 +70,7 @@ class CachedGraph(GenerationMixin, nn.Module):
     ) -> CausalLMOutputWithPast:
         """input_ids: (batch, length), the new tokens. attention_mask: (batch, past + length).
 
-        cache: the past tokens; new tokens are added to it. Named past_key_values before
-            transformers 5.24.
+        cache: past tokens; new ones are added. Named past_key_values before transformers 5.24.
         logits_to_keep: positions of tokens, or how many at the end; 0: all.
         options: `use_cache` and `return_dict` have no effect.
 

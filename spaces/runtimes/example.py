@@ -12,8 +12,7 @@ from paretoformer.spaces.runtimes.base import Batch
 from paretoformer.spaces.runtimes.cached_graph import KEPT, POSITIONS
 
 ROWS, LENGTH = 2, 24
-"""Not 1, which tracing would treat as a constant; more tokens than one block of the banded
-mechanisms (16)."""
+"""Not 1, which tracing would treat as a constant; more tokens than a banded block (16)."""
 
 EXAMPLE_PAST = 8
 """Past tokens in the cache."""

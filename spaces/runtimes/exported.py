@@ -23,8 +23,7 @@ class Exported(Runnable):
     shapes: Shapes
 
     def __call__(self, **inputs: torch.Tensor) -> Any:
-        """Without `attention_mask` every token is real; without `token_type_ids` all are of segment
-        0.
+        """Defaults: `attention_mask` marks every token as real, `token_type_ids` as segment 0.
 
         Either may be passed to a graph that does not use it: one without heads needs no mask. A
         graph with a cache starts with an empty one.

@@ -32,8 +32,7 @@ FILES = ("openvino/openvino_model.xml", "openvino/openvino_model.bin")
 """Paths in optimum's layout."""
 
 ARITHMETIC = {"float32": "f32", "bfloat16": "bf16", "int8_weights": "f32", "int8": "f32"}
-"""Precision -> that of operations that are not quantised. By default, a CPU with bfloat16 uses
-it."""
+"""Precision -> that of unquantised operations. By default, CPUs with bfloat16 use it."""
 
 
 class OpenVinoRunnable(Exported):

@@ -94,8 +94,7 @@ class Torch(Runtime):
 def cast_to(model: nn.Module, precision: str, device: str) -> nn.Module:
     """The model in a precision, on a device; float32: in its own dtype.
 
-    Only parameters are cast. Buffers (positions, frequencies, random projections) need their
-    digits.
+    Only parameters are cast: positions, frequencies and random projections lose too much.
     """
     dtype = DTYPES.get(precision)
     here = next(model.parameters())
