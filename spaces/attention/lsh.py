@@ -32,7 +32,8 @@ class Lsh(Attention):
     Queries, sorted by bucket, are cut into blocks of 32 that share the S of their middle query.
     Causal: S(h(q)) is the query itself and the last 2 n / buckets keys of its bucket before it.
 
-    Cost: O(n · rounds · (√buckets + n / buckets)) time and memory, O(n) at the default n / 32.
+    Cost: O(n · rounds · (√buckets + n / buckets)) time and memory, O(n) at the default, n / 32
+    buckets.
     Cannot: find a non-global key that hashes elsewhere in every round. A key found in several
     rounds counts several times.
     Source: Kitaev et al. 2020, Reformer (arXiv:2001.04451), section 2. Differs in: queries and keys
