@@ -149,7 +149,7 @@ class AxisSetting:
 
 
 class AxisSurvey(ABC, Generic[V]):
-    """What the axis measures at the start of a study, and the domain that follows from it."""
+    """Measurements of the axis at the start of a study, and the domain that follows from them."""
 
     facts: ClassVar[type[Facts]] = Facts
 
