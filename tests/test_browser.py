@@ -49,9 +49,11 @@ def browse(tmp_path: Path) -> Browse:
             "--dump-dom",
             url,
         ]
-        return subprocess.run(
-            command, check=True, capture_output=True, text=True, timeout=120
-        ).stdout
+        for _ in range(3):  # on a busy machine Chromium may dump a page before it has any
+            done = subprocess.run(command, check=True, capture_output=True, text=True, timeout=120)
+            if page := done.stdout:
+                break
+        return page
 
     return browse
 
