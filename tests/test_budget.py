@@ -101,6 +101,7 @@ def test_dry_run_checks_everything_and_leaves_nothing(run, tmp_path: Path) -> No
     assert len(errors.strip().splitlines()) == 1
 
 
+@pytest.mark.nightly
 @pytest.mark.slow
 @pytest.mark.usefixtures("inline")
 def test_study_ends_in_its_minutes_and_goes_on_with_more(

@@ -68,6 +68,7 @@ def test_python_of_the_run_folder_runs(monkeypatch: pytest.MonkeyPatch) -> None:
     exec(block, {})
 
 
+@pytest.mark.nightly
 @pytest.mark.slow
 def test_served_as_the_page_says(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)

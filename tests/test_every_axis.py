@@ -66,6 +66,7 @@ def test_candidate_changes_every_axis_that_a_user_may_apply_without_a_study() ->
     assert set(changed(tiny("bert"), "onnxruntime").changes()) == names
 
 
+@pytest.mark.nightly
 @pytest.mark.slow
 @sampled("served", [SERVED, DAILY], [DAILY], ids=["all", "some"])
 def test_every_axis_changed_saved_and_loaded_in_another_process(

@@ -164,6 +164,7 @@ def run_folder(tmp_path: Path) -> RunFolder:
     return folder
 
 
+@pytest.mark.nightly
 @pytest.mark.usefixtures("hasty")
 def test_study_is_prepared_once(tmp_path: Path) -> None:
     spec = load_spec(write_study(tmp_path))

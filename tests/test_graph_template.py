@@ -118,6 +118,7 @@ def test_readout_is_another_kind() -> None:
     assert template_is_used()
 
 
+@pytest.mark.nightly
 def test_graph_has_the_operators_of_a_traced_one() -> None:
     dense = tiny("bert")
     found, traced = onnx_model(dense, None), onnx_export._traced(dense, example_for(dense))
@@ -130,6 +131,7 @@ def operators(proto: Any) -> Counter[str]:
     return Counter(node.op_type for node in proto.graph.node)
 
 
+@pytest.mark.nightly
 def test_equal_models_give_equal_bytes() -> None:
     first, second = (onnx_model(tiny("bert"), None).SerializeToString() for _ in range(2))
     assert first == second
@@ -137,6 +139,7 @@ def test_equal_models_give_equal_bytes() -> None:
     assert onnx_model(tiny("bert"), None).SerializeToString() == first
 
 
+@pytest.mark.nightly
 def test_graph_that_differs_from_torch_is_not_used(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -160,6 +163,7 @@ def _added(tensor: Any) -> Any:
     return numpy_helper.from_array(values + ramp, tensor.name)
 
 
+@pytest.mark.nightly
 def test_layers_that_scale_their_scores_differently_are_traced() -> None:
     """gpt2 may divide them by the number of the layer, which no layer but its own has."""
     config = tiny("gpt2").config

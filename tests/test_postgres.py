@@ -106,6 +106,7 @@ def finished(url: str) -> int:
     return int(count)
 
 
+@pytest.mark.nightly
 @pytest.mark.usefixtures("inline")
 def test_whole_study_runs_on_it_and_is_published(url: str, tmp_path: Path) -> None:
     extra = f'[space]\nruntime = ["torch"]\n[search]\nstorage = "{url}"\ntable = false\n'
