@@ -76,6 +76,7 @@ search_of(study, small_space(), FormulaEvaluator(0.02)).run(60)
 
 
 def test_killed_process_loses_nothing_and_its_trial_keeps_its_number(url: str) -> None:
+    open_study("killed", url, OBJECTIVES, "nsga2", 0)  # the tables exist before they are read
     with subprocess.Popen([sys.executable, "-c", KILLED, url]) as process:
         deadline = time.monotonic() + 60
         while time.monotonic() < deadline and finished(url) < 10:
