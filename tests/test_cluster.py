@@ -117,6 +117,7 @@ def test_timings_go_to_the_resource_while_the_others_go_on_elsewhere() -> None:
     )
 
 
+@pytest.mark.nightly
 def test_each_gpu_has_a_worker_which_sees_no_other(cluster: Any) -> None:
     """Ray counts GPUs and gives them away; whether there are any, it takes our word for."""
     node = cluster.add_node(num_cpus=3, num_gpus=2)
@@ -172,6 +173,7 @@ def test_workers_that_do_not_time_go_on_without_a_node_that_dies(cluster: Any) -
     wait_until_gone(dying.node_id)
 
 
+@pytest.mark.nightly
 def test_node_that_joins_later_is_used(cluster: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ray_dispatcher, "LOOK_SECONDS", 0.1)
     look = partial(places, "edge-box", machine_of=each_node)
@@ -188,6 +190,7 @@ def test_node_that_joins_later_is_used(cluster: Any, monkeypatch: pytest.MonkeyP
     assert len(hosts) == 2
 
 
+@pytest.mark.nightly
 def test_study_whose_last_timing_node_dies_says_so(cluster: Any) -> None:
     dying = cluster.add_node(num_cpus=1, resources={"lone-box": 1})
     where = places("lone-box", machine_of=each_node)

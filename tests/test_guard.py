@@ -220,6 +220,7 @@ class OwnModel(BertForSequenceClassification):
 """
 
 
+@pytest.mark.nightly
 @pytest.mark.slow
 @pytest.mark.alone
 def test_workers_find_the_code_that_a_model_brings(study: Path) -> None:
