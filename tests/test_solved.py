@@ -17,7 +17,7 @@ from paretoformer.search.dispatch.dispatcher import InlineDispatcher
 from paretoformer.search.dispatch.pipeline import Pipeline
 from paretoformer.search.loop import Search, stored_records
 from paretoformer.search.planning.knapsack import BlockOptions, KnapsackProblem
-from paretoformer.search.planning.predictor import LATENCY, Predictor
+from paretoformer.search.planning.predictor import Predictor
 from paretoformer.search.proposers import Unseen, solved_proposers, standard_proposers
 from paretoformer.search.proposers.bisection import by_bisection
 from paretoformer.search.proposers.gaussian_process import GaussianProcess
@@ -25,6 +25,7 @@ from paretoformer.search.proposers.solved import REACH, least_of_use
 from paretoformer.search.proposers.surrogate import Surrogate
 from paretoformer.search.records.dominance import hypervolume
 from paretoformer.search.records.errors import StudyError
+from paretoformer.search.records.facts import LATENCY
 from paretoformer.search.records.record import TrialRecord, row, schema
 from paretoformer.search.records.requirement import Requirement
 from paretoformer.search.records.run_folder import RunFolder

@@ -15,12 +15,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from paretoformer.evaluators.metrics import Metric
-from paretoformer.search.planning.predictor import LATENCY, Predictor
+from paretoformer.search.planning.predictor import Predictor
 from paretoformer.search.proposers.gain import Gain
 from paretoformer.search.proposers.gaussian_process import GaussianProcess
 from paretoformer.search.proposers.proposer import Proposer, Records
 from paretoformer.search.proposers.solved import least_of_use
 from paretoformer.search.proposers.standard import best_servings
+from paretoformer.search.records.facts import LATENCY
 from paretoformer.search.records.requirement import Requirement
 from paretoformer.search.study.samplers import quality_and_latency
 from paretoformer.spaces.candidate import Candidate

@@ -11,8 +11,8 @@ from optuna.trial import FrozenTrial
 
 from paretoformer.evaluators.metrics import Metric
 from paretoformer.search.records.errors import StudyError
+from paretoformer.search.records.facts import LATENCY
 
-LATENCY = "latency_ms"
 SURROGATE = "surrogate"
 """The proposer `Surrogate`, which needs a block table; random search when it proposes nothing."""
 AUTO = "auto"
