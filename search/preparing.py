@@ -29,7 +29,7 @@ def prepare(run: Opening) -> Session:
         run.subject,
         run.folder,
         display.progress,
-        lambda: budget.is_preparation_over,
+        budget.is_preparation_over,
         workers.screening if workers.many else None,
     )
     budget.keep()

@@ -21,7 +21,12 @@ from paretoformer.search.dispatch.dispatcher import Dispatcher, InlineDispatcher
 from paretoformer.search.planning import screener as screener_of
 from paretoformer.search.planning.block_repair import BlockRepairs
 from paretoformer.search.planning.prepare import prepare
-from paretoformer.search.planning.screen import NATS, Screen, ScreenEvaluator
+from paretoformer.search.planning.screen import (
+    NATS,
+    Screen,
+    ScreenEvaluator,
+    _unchanged_layers,
+)
 from paretoformer.search.planning.screener import Screener
 from paretoformer.search.records.errors import StudyFailed
 from paretoformer.search.records.run_folder import RunFolder
@@ -67,6 +72,18 @@ def test_what_is_short_is_screened_here() -> None:
 
     with Screener(screen(), workers) as found:
         assert len(list(found(candidates()))) == len(candidates())
+
+
+def test_layers_before_the_change_need_not_be_computed() -> None:
+    here = screen()
+    layers, heads = shape_of(tiny("bert").config)
+    dense = Candidate.dense(layers, heads)
+    gone = [dense.without_layers([i != layer for i in range(layers)]) for layer in range(layers)]
+    short = [here.of(each) for each in (*candidates(), *gone)]
+    here._outputs = [[] for _ in here._outputs]  # every layer is computed
+    assert short == pytest.approx([here.of(each) for each in (*candidates(), *gone)], abs=1e-6)
+    assert _unchanged_layers(dense) == layers
+    assert [_unchanged_layers(each) for each in gone] == [0, *range(layers - 1)]
 
 
 def test_screen_that_travelled_finds_the_same() -> None:

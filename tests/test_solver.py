@@ -369,6 +369,20 @@ def test_table_is_given_up_when_time_is_over_and_keeps_what_it_has(tmp_path: Pat
     assert formula.calls == known.new == len(known) - 5
 
 
+def test_options_that_time_left_out_are_interpolated(tmp_path: Path) -> None:
+    """Removed layers and the first option of each block take 6 of the candidates."""
+    known = KnownRows(tmp_path / "table.parquet", "a")
+    table = block_table(
+        Screener(Formula()), Model(), blocks(), True, known, is_late=lambda: known.new >= 6
+    )  # type: ignore[arg-type]
+    assert known.new == 6
+    for name in ("attention", "feed_forward"):
+        cuts = table.nats[name][:, : blocks()[name][0].uncut + 1]
+        assert np.isfinite(cuts).all()
+        assert (np.diff(cuts, axis=1) <= 1e-12).all()
+    assert np.isinf(table.nats["attention"][:, HEADS + 1 :]).all()  # mechanisms come last
+
+
 def test_table_of_an_unwritable_cache_is_as_good(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("no folder")
     table = measured(Formula(), KnownRows(tmp_path / "file" / "table.parquet", "a"))

@@ -9,9 +9,10 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass
+from itertools import chain, zip_longest
 from pathlib import Path
 
 import numpy as np
@@ -22,14 +23,14 @@ import transformers
 from torch import nn
 
 from paretoformer.evaluators.common.progress import Progress, silent
-from paretoformer.search.planning.screen import EXAMPLES
+from paretoformer.search.planning.screen import EXAMPLES, TOKENS
 from paretoformer.search.planning.screener import Screener
 from paretoformer.spaces.axes.block_options import BlockKind, Costs, Damage
 from paretoformer.spaces.candidate import Candidate
 from paretoformer.spaces.common.atomic import atomic_file
 from paretoformer.spaces.models.families import shape_of
 
-FORMAT = 2
+FORMAT = 3
 """Raise it when the same model and texts would give other numbers."""
 WRITE_SECONDS = 10.0
 """Interval between writes to the file: a killed process loses no more than this."""
@@ -70,27 +71,30 @@ def block_table(
     progress: Progress = silent,
     is_late: Callable[[], bool] = lambda: False,
 ) -> BlockTable:
-    """Measure the rows that are not known yet.
+    """Measure the rows that are not known yet, the most informative options first.
+
+    If time is over, the other options are interpolated from those that are known in all layers; a
+    mechanism is then not to be tried.
 
     screener: called with candidates that differ from dense in one block. removable: whether layers
     may be removed. known: rows not to measure again; gets the new ones. is_late: whether there is
     no time left for the table.
 
     Raises:
-        TooLate: time was over; measured rows are kept.
+        TooLate: time was over before one option of every block was measured; measured rows are
+            kept.
     """
     dense = Candidate.dense(*shape_of(model.config))
     layers = dense.shape.layers
-    rows = list(_rows(blocks, layers, removable))
+    columns = _columns(blocks, removable)
+    rows = [Row(layer, *column) for column in columns for layer in range(layers)]
     missing: dict[Candidate, list[Row]] = {}
     for row in rows:
         if row not in known:
             missing.setdefault(_candidate(dense, blocks, row), []).append(row)
     try:
         with closing(screener(list(missing))) as screened:
-            while missing:
-                if is_late():
-                    raise TooLate
+            while missing and not is_late():
                 candidate, nats = next(screened)
                 for row in missing.pop(candidate):
                     known.add(row, nats)
@@ -98,33 +102,40 @@ def block_table(
                 progress("Measuring blocks", done, len(rows))
     finally:
         known.write()
+    whole = [c for c in columns if all(Row(layer, *c) in known for layer in range(layers))]
+    if {name for name, _ in whole} < blocks.keys() | ({LAYER} if removable else set()):
+        raise TooLate
     progress("Measuring blocks", len(rows), len(rows))
-    return _table(blocks, layers, removable, known)
+    return _table(whole, blocks, layers, known)
 
 
-def _table(blocks: TimedBlocks, layers: int, removable: bool, known: KnownRows) -> BlockTable:
-    nats = {}
-    for name, (block, costs) in blocks.items():
-        columns = {
-            option: np.array([known[Row(layer, name, option)] for layer in range(layers)])
-            for option in block.measured(costs)
-        }
-        nats[name] = block.filled(columns)
-    gone = [known[Row(layer, LAYER, 0)] if removable else np.inf for layer in range(layers)]
-    return BlockTable(nats, np.array(gone))
+Column = tuple[str, int]
+"""A block and one of its options, in every layer."""
+
+
+def _columns(blocks: TimedBlocks, removable: bool) -> list[Column]:
+    """The options to measure: of every block the most informative first, then the next ones."""
+    of_blocks = [
+        [(name, option) for option in block.measured(costs)]
+        for name, (block, costs) in blocks.items()
+    ]
+    turns = chain.from_iterable(zip_longest(*of_blocks))
+    return [*([(LAYER, 0)] if removable else []), *(column for column in turns if column)]
+
+
+def _table(
+    columns: Sequence[Column], blocks: TimedBlocks, layers: int, known: KnownRows
+) -> BlockTable:
+    found = {c: np.array([known[Row(layer, *c)] for layer in range(layers)]) for c in columns}
+    nats = {
+        name: block.filled({option: each for (of, option), each in found.items() if of == name})
+        for name, (block, _) in blocks.items()
+    }
+    return BlockTable(nats, found.get((LAYER, 0), np.full(layers, np.inf)))
 
 
 class TooLate(Exception):
-    """There was no time for the whole table."""
-
-
-def _rows(blocks: TimedBlocks, layers: int, removable: bool) -> Iterator[Row]:
-    for layer in range(layers):
-        for name, (block, costs) in blocks.items():
-            for option in block.measured(costs):
-                yield Row(layer, name, option)
-        if removable:
-            yield Row(layer, LAYER, 0)
+    """There was no time for one option of every block."""
 
 
 def _candidate(dense: Candidate, blocks: TimedBlocks, row: Row) -> Candidate:
@@ -199,7 +210,7 @@ class KnownRows:
 
 def table_key(parts: Sequence[str], texts: Iterable[torch.Tensor]) -> str:
     """A digest of everything that the numbers of a table depend on."""
-    own = (str(FORMAT), str(EXAMPLES), torch.__version__, transformers.__version__)
+    own = (str(FORMAT), str(EXAMPLES), str(TOKENS), torch.__version__, transformers.__version__)
     digest = hashlib.sha256("\n".join((*own, *parts)).encode())
     for text in texts:
         digest.update(text.contiguous().numpy().data)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -45,6 +46,9 @@ from paretoformer.spaces.candidate import Candidate
 from paretoformer.spaces.space import Space
 
 FORECASTS = 10
+TABLE = 0.75
+"""Share of the time for preparation after which no more options are measured; the rest is for the
+rounds of screening, which correct them."""
 ROUNDS = 6
 """Rounds of solving and screening, to correct the sums."""
 FEWER_ROUNDS = 3
@@ -62,15 +66,15 @@ TOO_LATE = (
 class Forecaster:
     """Forecasts for one study.
 
-    is_late: whether there is no time left to measure a block table. workers: screen if it would
-    take long here; None: never.
+    is_late: whether a share of the time for preparation is spent. workers: screen if it would take
+    long here; None: never.
     """
 
     spec: Spec
     subject: Subject
     folder: RunFolder
     progress: Progress
-    is_late: Callable[[], bool]
+    is_late: Callable[[float], bool]
     workers: StartsWorkers | None
 
     def plan(self, evidence: Evidence) -> Plan:
@@ -98,7 +102,7 @@ class Forecaster:
                 rounds,
                 FORECASTS,
                 progress=lambda done, total: self.progress("Trying what is predicted", done, total),
-                is_late=self.is_late,
+                is_late=lambda: self.is_late(1.0),
             )
         return Plan(
             evidence,
@@ -138,7 +142,8 @@ class Forecaster:
         key = self._table_key(space, timed)
         known = KnownRows(cache_folder() / "blocks" / f"{key}.parquet", key)
         model = self.subject.model
-        table = block_table(screener, model, timed, removable, known, self.progress, self.is_late)
+        late = partial(self.is_late, TABLE)
+        table = block_table(screener, model, timed, removable, known, self.progress, late)
         known.write(self.folder.blocks)
         return table
 

@@ -40,7 +40,7 @@ def learn(
     """Repeat: solve, measure, fit the coefficients.
 
     screens: candidates -> (candidate, measured nats) in any order. count: budgets per round.
-    is_late: whether there is no time for another round.
+    is_late: whether time is over; the first round is finished all the same.
 
     Returns the problem with the last coefficients, and all measured solutions.
     """
@@ -58,7 +58,9 @@ def learn(
         for candidate, value in screens(new):
             nats[candidate] = value
             progress(turn * count + len(nats), rounds * count)
-        found |= {c: MeasuredSolution(solutions[c], nats[c]) for c in new}
+            if turn and is_late():
+                break
+        found |= {c: MeasuredSolution(solutions[c], value) for c, value in nats.items()}
         if found:
             problem = _with(problem, coefficients([*found.values()], fitted.shape))
     progress(rounds * count, rounds * count)

@@ -78,12 +78,12 @@ def prepare(
     subject: Subject,
     folder: RunFolder,
     progress: Progress,
-    is_late: Callable[[], bool] = lambda: False,
+    is_late: Callable[[float], bool] = lambda share: False,
     workers: StartsWorkers | None = None,
 ) -> Prepared:
     """The space of a study on its model.
 
-    is_late: whether there is no time left to measure a block table. workers: for a table that takes
+    is_late: whether a share of the time for preparation is spent. workers: for a table that takes
     long; None: it is measured here.
 
     Raises:

@@ -1,12 +1,17 @@
 """Screening one candidate: the distance of its outputs from the dense model's.
 
-It takes one forward pass over some texts in torch; a trial also repairs, converts and times.
+It takes one forward pass over some texts in torch, from the first layer that differs from the dense
+model's on; a trial also repairs, converts and times.
 """
 
 from __future__ import annotations
 
+from functools import partial
+from typing import Any
+
 import numpy as np
 import torch
+from torch import nn
 
 from paretoformer.evaluators.common.measurement import Measurement
 from paretoformer.evaluators.evaluator import failure
@@ -14,12 +19,19 @@ from paretoformer.evaluators.job import Job
 from paretoformer.evaluators.outcome import Outcome, Result
 from paretoformer.evaluators.timing.threads import set_threads
 from paretoformer.search.planning.block_repair import KEPT_BYTES, BlockRepairs
+from paretoformer.spaces.axes import axes
+from paretoformer.spaces.axes.axis import Stage
 from paretoformer.spaces.build import build
 from paretoformer.spaces.candidate import Candidate
+from paretoformer.spaces.models.families import layers_of
+from paretoformer.spaces.models.tokens import Batch
+from paretoformer.spaces.recovery.dense_outputs import answer_of
 from paretoformer.spaces.recovery.teacher import Teacher
 
 EXAMPLES = 64
-"""Approximate number of the teacher's held-out texts that a candidate is screened on."""
+"""Approximate number of the teacher's held-out texts that a candidate is screened on,"""
+TOKENS = 4096
+"""or of their tokens, if that is less."""
 PROCESS_BYTES = 2**29
 """Approximate memory of a process that has imported torch."""
 NATS = "divergence"
@@ -33,8 +45,11 @@ class Screen:
 
     def __init__(self, teacher: Teacher, repairs: BlockRepairs | None) -> None:
         self._model, self._repairs = teacher.model, repairs
-        texts = sum(len(next(iter(batch.values()))) for batch in teacher.texts.held)
-        self._dense = teacher.held.one_in(max(1, texts // EXAMPLES))
+        held = teacher.texts.held
+        texts = sum(len(next(iter(batch.values()))) for batch in held)
+        tokens = sum(next(iter(batch.values())).shape[:2].numel() for batch in held)
+        self._dense = teacher.held.one_in(max(1, texts // EXAMPLES, tokens // TOKENS))
+        self._outputs = [layer_outputs(self._model, batch) for batch, _ in self._dense.known]
 
     def of(self, candidate: Candidate) -> float:
         """Infinite if a block cannot be repaired or the outputs are not finite."""
@@ -49,7 +64,13 @@ class Screen:
             model = build(candidate, self._model).model.eval()
             if self._repairs is not None:
                 self._repairs.repair(model, candidate)
-        return self._dense.divergence(model)
+        same = layers_of(model)[: _unchanged_layers(candidate)]
+
+        def begin(batch: int) -> None:
+            for layer, output in zip(same, self._outputs[batch], strict=False):
+                vars(layer)["forward"] = partial(_return, output)
+
+        return self._dense.divergence(model, begin)
 
     @property
     def nbytes(self) -> int:
@@ -61,6 +82,42 @@ class Screen:
         """Approximate additional memory per worker: torch, the model twice, and solutions."""
         model = sum(weight.numel() * weight.element_size() for weight in self._model.parameters())
         return PROCESS_BYTES + 2 * model + (KEPT_BYTES if self._repairs is not None else 0)
+
+
+def _unchanged_layers(candidate: Candidate) -> int:
+    """Number of leading layers whose outputs are the dense model's; without the layer before a
+    removed one, which is repaired for it."""
+    layers, heads = candidate.shape.layers, candidate.shape.heads
+    dense, whole = Candidate.dense(layers, heads), candidate.without_layers([True] * layers)
+    structural = [axis for axis in axes() if axis.stage is Stage.STRUCTURE]
+    for layer in range(layers):
+        if not candidate.stays[layer]:
+            return max(0, layer - 1)
+        for axis in structural:
+            one, other = (axis.of_layers(c[axis.name], [layer]) for c in (whole, dense))
+            if one != other:
+                return layer
+    return layers
+
+
+def layer_outputs(model: nn.Module, batch: Batch) -> list[Any]:
+    """What each layer returns in a forward."""
+    found: list[Any] = []
+    handles = [
+        layer.register_forward_hook(lambda _, __, output: found.append(output))
+        for layer in layers_of(model)
+    ]
+    try:
+        with torch.no_grad():
+            answer_of(model, batch)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return found
+
+
+def _return(output: Any, *inputs: Any, **named: Any) -> Any:
+    return output
 
 
 class ScreenEvaluator:

@@ -22,7 +22,8 @@ from paretoformer.spaces.common.attention_choice import AttentionChoice
 
 ATTENTION = "attention"
 """The part of a layer that these options are for."""
-MEASURED = (1 / 8, 1 / 4, 1 / 2, 3 / 4)
+MEASURED = (0, 1 / 2, 1 / 4, 3 / 4, 1 / 8)
+"""Shares of the heads whose damage is measured, the most informative first."""
 
 
 @dataclass(frozen=True)
@@ -86,12 +87,14 @@ class AttentionBlock(BlockKind):
 
     def measured(self, costs: Costs) -> Sequence[int]:
         """Some numbers of heads with full attention; with all heads, each mechanism that is not
-        slower."""
+        slower, the fastest first."""
         heads = self.heads
-        some = sorted({0, *(round(heads * share) for share in MEASURED)} - {heads})
+        some = dict.fromkeys(round(heads * share) for share in MEASURED)
         others = [index * (heads + 1) + heads for index in range(1, len(self.choices))]
         others = [option for option in others if costs[option] <= costs[heads]]
-        return [*(some if self.prunes else ()), *others]
+        others.sort(key=lambda option: costs[option])
+        cuts = [count for count in some if count != heads]
+        return [*(cuts if self.prunes else ()), *others]
 
     def filled(self, nats: Mapping[int, Damage]) -> Damage:
         """The damage of a mechanism and that of fewer heads add up."""
@@ -99,7 +102,7 @@ class AttentionBlock(BlockKind):
         cut = np.full((layers, heads + 1), np.inf)
         cut[:, heads] = 0.0
         if self.prunes:
-            counts = [option for option in nats if option < heads]
+            counts = sorted(option for option in nats if option < heads)
             known = [*(nats[count] for count in counts), np.zeros(layers)]
             cut = between([*counts, heads], known, range(heads + 1))
         last = [index * (heads + 1) + heads for index in range(len(self.choices))]

@@ -50,8 +50,9 @@ class BlockKind(ABC):
 
     @abstractmethod
     def measured(self, costs: Costs) -> Sequence[int]:
-        """The options whose damage is measured in each layer; others are interpolated, or too slow
-        at these costs."""
+        """The options whose damage is measured in each layer, the most informative first; others
+        are interpolated, or too slow at these costs. If time is over, the last ones are left out.
+        """
 
     def slower(self, costs: Costs) -> Sequence[str]:
         """Names of options that are not measured because they are slower than what they replace."""
@@ -63,8 +64,8 @@ class BlockKind(ABC):
 
     @abstractmethod
     def filled(self, nats: Mapping[int, Damage]) -> Damage:
-        """(layers, options) nats of every option, from (layers,) nats of the measured ones; inf for
-        options that may not be chosen."""
+        """(layers, options) nats of every option, from (layers,) nats of the measured ones, at
+        least the first; inf for options that may not be chosen."""
 
     @abstractmethod
     def values(self, chosen: Sequence[int]) -> Values:

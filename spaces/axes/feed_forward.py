@@ -32,7 +32,8 @@ STEPS = 16
 """Approximate number of non-zero widths per layer; finer steps differ by less than the noise."""
 STARTS = (0.75, 0.5, 0.25)
 """Shares of all neurons among the starting points."""
-MEASURED = (1 / 16, 1 / 8, 1 / 4, 1 / 2, 3 / 4)
+MEASURED = (0, 1 / 4, 1 / 2, 1 / 8, 3 / 4, 1 / 16)
+"""Shares of the neurons whose damage is measured, the most informative first."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -240,7 +241,8 @@ class NeuronBlock(BlockKind):
 
     def measured(self, costs: Costs) -> Sequence[int]:
         last = len(self.widths) - 1
-        return sorted({0, *(round(last * share) for share in MEASURED)} - {last})
+        some = dict.fromkeys(round(last * share) for share in MEASURED)
+        return [option for option in some if option != last]
 
     def filled(self, nats: Mapping[int, Damage]) -> Damage:
         options = sorted(nats)

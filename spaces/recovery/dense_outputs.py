@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,13 +30,18 @@ class DenseAnswers:
     def one_in(self, every: int) -> DenseAnswers:
         return DenseAnswers(self.answers, self.known[::every])
 
-    def divergence(self, model: nn.Module) -> float:
-        """Mean nats between a model's predictions and the dense model's."""
+    def divergence(
+        self, model: nn.Module, begin: Callable[[int], None] = lambda batch: None
+    ) -> float:
+        """Mean nats between a model's predictions and the dense model's.
+
+        begin: called with the number of each batch before its forward.
+        """
+        found = []
         with torch.no_grad():
-            found = [
-                self.answers.divergence(answer_of(model, batch), dense, batch)
-                for batch, dense in self.known
-            ]
+            for number, (batch, dense) in enumerate(self.known):
+                begin(number)
+                found.append(self.answers.divergence(answer_of(model, batch), dense, batch))
         return float(torch.cat(found).mean())
 
 
