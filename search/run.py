@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -51,7 +52,10 @@ def search(
         spec = load_spec(study, trials=trials, seed=seed, require=require, minutes=minutes)
         folder = RunFolder(out if out is not None else Path("runs") / spec.name)
         with room_on(folder.path), opened(spec, folder, address, display) as run:
-            _execute(prepare(run))
+            run.budget.took("start", time.monotonic() - run.budget.begun)
+            with run.budget.phase("prepare"):
+                session = prepare(run)
+            _execute(session)
         if tracker is not None:
             tracker.log(folder)
     return folder.path
@@ -62,9 +66,15 @@ def _execute(session: Session) -> None:
     records = stored_records(session.study)
     if has_work(session, records):
         with searching(session, records) as phase:
-            phase.explore()
-            phase.distil()
+            with session.budget.phase("search"):
+                phase.explore()
+            with session.budget.phase("distil"):
+                phase.distil()
+            with session.budget.phase("search"):
+                phase.explore()  # in the minutes that are left
         records = phase.loop.records
     write_trials(session, records)
-    confirmed = confirm(session, records)
+    with session.budget.phase("confirm"):
+        confirmed = confirm(session, records)
     publish(session, records, confirmed)
+    session.display.note(f"Time: {session.budget.account}.")

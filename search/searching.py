@@ -49,9 +49,10 @@ class Searching:
 
     def distil(self) -> None:
         """Distil the most promising candidates, if the study has minutes for it."""
-        if picks := self.session.distilling.left(self.loop.records, self.slots):
+        while picks := self.session.distilling.left(self.loop.records, self.slots):
             with self._watched(picks):
                 self.loop.measure(picks)
+        self.session.budget.is_distilled = True
 
     @contextmanager
     def _watched(self, picks: Sequence[Candidate]) -> Iterator[None]:

@@ -53,7 +53,8 @@ class Session:
 
     @property
     def distilling(self) -> Distilling:
-        return Distilling(self.study, self.subject, self.budget.distill_minutes)
+        minutes, trials = self.budget.distill_minutes, self.spec.trials
+        return Distilling(self.study, self.subject, minutes, trials)
 
     @property
     def scores(self) -> Scores:

@@ -20,8 +20,9 @@ from tests.tiny import SMALL_SPACE, write_study
 GOOD = '[model]\npath = "org/model"\n[data]\npath = "org/data"\n'
 
 
-def spec(minutes: float | None, distilling: float = 0) -> Spec:
-    text = GOOD + f"[recovery]\ndistill_minutes = {distilling}\n"
+def spec(minutes: float | None, distilling: float | None = 0) -> Spec:
+    key = "" if distilling is None else f"distill_minutes = {distilling}"
+    text = f"{GOOD}[recovery]\n{key}\n"
     return parse_spec(text, source=Path("mine.toml"), of_search={"minutes": minutes})
 
 
@@ -34,15 +35,41 @@ def test_minutes_are_shared_out_and_the_plan_says_how() -> None:
     study = optuna.create_study()
     budget = Budget(spec(20, distilling=20), study, time.monotonic())
     assert budget.distill_minutes == pytest.approx(6)
-    assert budget.search_seconds == pytest.approx(60 * 8)
+    assert budget.search_seconds == pytest.approx(60 * 9.2)
     assert plan(spec(20, 20)) == (
-        "20 minutes: 8.0 to prepare and to search, 6.0 to distil, 6.0 to confirm. "
+        "20 minutes: 9.2 to prepare and to search, 6.8 to distil, 4.0 to confirm. "
         "There is no time for all 20 minutes of distillation."
     )
-    assert plan(spec(10)) == "10 minutes: 7.0 to prepare and to search, 3.0 to confirm."
+    assert plan(spec(10)) == "10 minutes: 8.0 to prepare and to search, 2.0 to confirm."
     assert distill_minutes(spec(20, distilling=1)) == 1
-    assert distill_minutes(spec(11, distilling=4)) == pytest.approx(1)
-    assert distill_minutes(spec(5, distilling=4)) == 0
+    budget.is_distilled = True  # the search has what is left
+    assert budget.search_seconds == pytest.approx(60 * 16)
+
+
+@pytest.mark.parametrize(("minutes", "distilled"), [(None, 0), (5, 0), (10, 3), (20, 6)])
+def test_distillation_has_a_share_of_the_minutes_by_default(
+    minutes: float | None, distilled: float
+) -> None:
+    assert distill_minutes(spec(minutes, distilling=None)) == distilled
+
+
+def test_study_without_limit_has_twenty_minutes_and_an_older_run_keeps_its_trials() -> None:
+    new = parse_spec(GOOD, source=Path("mine.toml"))
+    assert new.settled(None).search.minutes == 20
+    assert new.settled(None).trials == NO_LIMIT
+    old = parse_spec("trials = 40\n" + GOOD, source=Path("mine.toml"))
+    assert old.settled(None).trials == 40
+    assert new.settled(old).trials == 40
+    assert new.settled(old).search.minutes is None
+
+
+def test_phases_are_added_up_over_all_runs() -> None:
+    study = optuna.create_study()
+    for _ in range(2):
+        Budget(spec(10), study, time.monotonic()).took("search", 20)
+    budget = Budget(spec(10), study, time.monotonic())
+    budget.took("confirm", 9)
+    assert budget.account == "40 s to search, 9 s to confirm"
 
 
 def test_without_minutes_nothing_is_over() -> None:
@@ -56,7 +83,7 @@ def test_without_minutes_nothing_is_over() -> None:
 
 
 def test_no_trial_is_begun_that_would_not_be_finished_in_time() -> None:
-    budget = Budget(spec(10), optuna.create_study(), time.monotonic() - 120)  # of 420 to search
+    budget = Budget(spec(8.75), optuna.create_study(), time.monotonic() - 120)  # of 420 to search
     assert budget.has_time_for(begun=20, done=10, under_way=0)  # 10 s each
     assert budget.has_time_for(begun=20, done=10, under_way=28)
     assert not budget.has_time_for(begun=20, done=10, under_way=30)
@@ -87,7 +114,7 @@ def test_dry_run_checks_everything_and_leaves_nothing(run, tmp_path: Path) -> No
     study, folder = write_study(tmp_path), tmp_path / "run"
     status, output, _ = run("search", study, "--out", folder, "--minutes", 5, "--dry-run")
     assert status == 0
-    assert "5 minutes: 3.5 to prepare and to search, 1.5 to confirm." in output
+    assert "5 minutes: 4.0 to prepare and to search, 1.0 to confirm." in output
     assert "bert, 2 layers x 4 heads" in output
     assert "60 to confirm" in output
     assert "onnxruntime:int8" in output

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from statistics import median
 
 from paretoformer.evaluators.metrics import Metric
 from paretoformer.search.proposers.standard import nondominated_records
@@ -11,11 +12,13 @@ from paretoformer.search.records.requirement import Requirement
 from paretoformer.spaces.candidate import Candidate
 
 LEFT = (0.25, 0.4, 0.15, 0.6)
-"""Shares of a candidate's loss of quality that distillation may leave; with little time, only the
-first ones are used. On the built-in studies, two minutes left half of the loss after least squares,
-and five minutes at most a third."""
-ENOUGH = 4.0
-"""Minutes that one distillation should have; with less time, fewer candidates are distilled."""
+"""Shares of a candidate's loss of quality that distillation may leave, until a round has shown it.
+On the built-in studies, two minutes left half of the loss after least squares, and five minutes at
+most a third."""
+AROUND = (1.0, 1.4, 0.7, 2.0)
+"""Shares that the next round expects, as multiples of the median share that was left."""
+LEAST_LEFT = 0.05
+"""The lowest share that is believed: scores of some hundred examples are noisy."""
 
 
 def is_distilled(record: TrialRecord) -> bool:
@@ -30,39 +33,73 @@ def to_distil(
     slots: int,
     others: Sequence[Requirement] = (),
 ) -> list[Candidate]:
-    """The fastest candidates that may come to satisfy `quality`, at each share in `LEFT`.
+    """For each share of the loss that may be left, the fastest candidate that would satisfy
+    `quality`; at most `slots` of them, which are distilled in parallel.
 
-    Only candidates on the search's front. `slots` of them are distilled in parallel.
+    Only candidates on the search's front that are faster than everything that satisfies it already,
+    and that were not distilled before.
 
-    minutes: wall time in total. others: requirements that candidates must satisfy already, since
+    minutes: for each of them. others: requirements that candidates must satisfy already, since
     distillation changes no cost.
     """
-    searched = [record for record in records if record.ok and not is_distilled(record)]
+    done = [record for record in records if record.ok]
+    searched = [record for record in done if not is_distilled(record)]
     cost = next((m for m in objectives if m.role == "cost"), None)
     dense = next((record for record in searched if record.candidate.is_dense), None)
     if cost is None or dense is None:
         return []
+
+    def holds(record: TrialRecord, requirements: Sequence[Requirement]) -> bool:
+        return all(r.holds(record.measurements, dense.measurements) for r in requirements)
+
+    answers = [record for record in done if holds(record, (quality, *others))]
+    limit = min((record.measurements[cost.name].value for record in answers), default=float("inf"))
+    before = {record.candidate.with_minutes(minutes) for record in done if is_distilled(record)}
     front = [
         record
         for record in nondominated_records(searched, objectives)
-        if record.candidate.with_minutes(minutes) != record.candidate
-        and all(other.holds(record.measurements, dense.measurements) for other in others)
+        if record.candidate.with_minutes(minutes) not in {record.candidate, *before}
+        and record.measurements[cost.name].value < limit
+        and holds(record, others)
     ]
     front.sort(key=lambda record: record.measurements[cost.name].value)
-    picks = _picks(front, quality, dense)[: slots * max(1, int(minutes / ENOUGH))]
-    rounds = -(-len(picks) // slots)
-    share = minutes / max(1, rounds)
-    share = int(2 * share) / 2 if share >= 1 else share
-    return [candidate.with_minutes(share) for candidate in picks]
+    picks = _picks(front, quality, dense, shares_left(done, quality, dense))[:slots]
+    return [candidate.with_minutes(minutes) for candidate in picks]
+
+
+def shares_left(
+    records: Sequence[TrialRecord], quality: Requirement, dense: TrialRecord
+) -> Sequence[float]:
+    """Shares of the loss that distillation may leave: around what it left so far, or `LEFT`."""
+    reference = dense.measurements[quality.metric].value
+    losses = {
+        record.candidate: reference - record.measurements[quality.metric].value
+        for record in records
+        if quality.metric in record.measurements
+    }
+    found = []
+    for record in filter(is_distilled, records):
+        minutes = record.candidate.seconds / 60
+        parents = (c for c in losses if c != record.candidate and not c.seconds)
+        parent = next((c for c in parents if c.with_minutes(minutes) == record.candidate), None)
+        if parent is not None and losses[parent] and record.candidate in losses:
+            found.append(losses[record.candidate] / losses[parent])
+    if not found:
+        return LEFT
+    left = max(median(found), LEAST_LEFT)
+    return [share * left for share in AROUND]
 
 
 def _picks(
-    front: Sequence[TrialRecord], quality: Requirement, dense: TrialRecord
+    front: Sequence[TrialRecord],
+    quality: Requirement,
+    dense: TrialRecord,
+    shares: Sequence[float],
 ) -> list[Candidate]:
-    """For each share in `LEFT`, the first unpicked candidate that may come to satisfy `quality`."""
+    """For each share, the first unpicked candidate that would satisfy `quality`."""
     reference = dense.measurements[quality.metric].value
     picks: list[Candidate] = []
-    for left in LEFT:
+    for left in shares:
         for record in front:
             loss = reference - record.measurements[quality.metric].value
             fits = not quality.shortfall(reference - left * loss, reference)

@@ -1,9 +1,10 @@
-"""Distilling: the candidates that a study distils after its search, chosen once and stored."""
+"""Distilling: the candidates that a study distils after its search, chosen in stored rounds."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 import optuna
@@ -11,47 +12,55 @@ import optuna
 from paretoformer.evaluators.artifact import workspace
 from paretoformer.search.proposers import to_distil
 from paretoformer.search.records.record import TrialRecord
+from paretoformer.search.study.budget import distilling_rounds
 from paretoformer.search.study.subject import Subject
 from paretoformer.spaces.candidate import Candidate
 from paretoformer.spaces.recovery.distillation import read_progress
 
 PLAN = "distilled"
-"""User attribute of the study: the chosen candidates, and the number of trials at that time."""
+"""User attribute of the study: the rounds chosen so far, and what they were chosen for."""
 
 
 @dataclass(frozen=True)
 class Distilling:
-    """The candidates that a study distils.
+    """The candidates that a study distils, chosen in rounds of equal minutes.
 
-    They are chosen after the search, and again only after more trials or with other minutes: an
-    interrupted distillation is finished, and a finished one is not repeated.
+    A later round knows what an earlier one achieved. The rounds begin after the search, and again
+    only for more trials or other minutes: an interrupted distillation is finished, and a finished
+    one is not repeated.
+
+    trials: the number that the study wants.
     """
 
     study: optuna.Study
     subject: Subject
     minutes: float
+    trials: int
 
     def is_left(self, records: Sequence[TrialRecord]) -> bool:
         """Whether any candidate is still to distil."""
-        kept = self._kept(records)
-        picks = self._chosen(records, slots=1) if kept is None else kept
-        return bool(_missing(picks, records))
+        return bool(self.begun(records) or self._next(records, slots=1))
 
     def begun(self, records: Sequence[TrialRecord]) -> list[Candidate]:
         """Candidates that an interrupted run may have begun to distil."""
-        return _missing(self._kept(records) or [], records)
+        known = {record.candidate for record in records}
+        chosen = chain.from_iterable(self._rounds(records))
+        return [candidate for candidate in chosen if candidate not in known]
 
     def left(self, records: Sequence[TrialRecord], slots: int) -> list[Candidate]:
-        """Candidates still to distil, `slots` of them in parallel."""
-        picks = self._kept(records)
-        if picks is None:
-            picks = self._chosen(records, slots)
-            texts = [pick.to_json() for pick in picks]
-            self.study.set_user_attr(PLAN, {**self._basis(records), "candidates": texts})
-        return _missing(picks, records)
+        """Candidates of this round still to distil, in parallel; else those of the next round."""
+        if begun := self.begun(records):
+            return begun
+        picks = self._next(records, slots)
+        if picks:
+            rounds = [*self._rounds(records), picks]
+            texts = [[pick.to_json() for pick in chosen] for chosen in rounds]
+            self.study.set_user_attr(PLAN, {**self._basis, "rounds": texts})
+        return picks
 
-    def _chosen(self, records: Sequence[TrialRecord], slots: int) -> list[Candidate]:
-        if not self.minutes:
+    def _next(self, records: Sequence[TrialRecord], slots: int) -> list[Candidate]:
+        rounds = distilling_rounds(self.minutes)
+        if len(self._rounds(records)) >= rounds:
             return []
         quality, others = None, []
         for requirement in self.subject.requirements:
@@ -61,22 +70,25 @@ class Distilling:
                 others.append(requirement)
         if quality is None:
             return []
-        return to_distil(records, self.subject.objectives, quality, self.minutes, slots, others)
+        share = self.minutes / rounds
+        share = int(4 * share) / 4 if share >= 1 else share
+        return to_distil(records, self.subject.objectives, quality, share, slots, others)
 
-    def _kept(self, records: Sequence[TrialRecord]) -> list[Candidate] | None:
-        """The earlier choice for the same trials and minutes; None if there is none."""
-        plan, basis = self.study.user_attrs.get(PLAN, {}), self._basis(records)
-        if any(plan.get(name) != value for name, value in basis.items()):
-            return None
-        return [Candidate.from_json(text) for text in plan["candidates"]]
+    def _rounds(self, records: Sequence[TrialRecord]) -> list[list[Candidate]]:
+        """The rounds chosen so far for the same trials and minutes."""
+        plan = self.study.user_attrs.get(PLAN, {})
+        if "candidates" in plan:  # older versions chose all at once, for the trials so far
+            counted = sum(record.counts for record in records)
+            plan = {**plan, "rounds": [plan["candidates"]] + 2 * [[]]}
+            plan["trials"] = self.trials if plan["trials"] == counted else plan["trials"]
+        if any(plan.get(name) != value for name, value in self._basis.items()):
+            return []
+        rounds = plan["rounds"]
+        return [[Candidate.from_json(text) for text in texts] for texts in rounds]
 
-    def _basis(self, records: Sequence[TrialRecord]) -> dict[str, float]:
-        return {"minutes": self.minutes, "trials": sum(record.counts for record in records)}
-
-
-def _missing(picks: Sequence[Candidate], records: Sequence[TrialRecord]) -> list[Candidate]:
-    known = {record.candidate for record in records}
-    return [pick for pick in picks if pick not in known]
+    @property
+    def _basis(self) -> dict[str, float]:
+        return {"minutes": self.minutes, "trials": self.trials}
 
 
 def progress_of(picks: Sequence[Candidate], models: Path) -> Callable[[], tuple[int, int, str]]:

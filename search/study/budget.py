@@ -4,27 +4,33 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import optuna
 
 from paretoformer.search.study.spec import Spec
 
-CONFIRMATION = 0.3
-"""Share of the minutes reserved for the confirmation."""
+PREPARATION = 0.25
+"""Share of the minutes after which preparation stops."""
 DISTILLATION = 0.3
-"""Largest share of the minutes that distillation may take."""
+"""Largest share of the minutes that distillation may take, and its default."""
+CONFIRMATION = 0.2
+"""Share of the minutes reserved for the confirmation."""
 WAITING = 0.1
 """Largest share of the minutes that one timing may wait for a quiet machine."""
-SEARCHED = 10.0
-"""Minutes that distillation leaves for the rest: a search that is too short finds nothing worth
-distilling."""
-PREPARATION = 0.5
-"""Share of the search time after which measuring the block table stops."""
+DISTILLED = 8.0
+"""Minutes from which a study distils by default: a shorter search finds nothing worth distilling.
+"""
+ROUND = 0.4
+"""Minutes to convert, score and time the candidates of one round of distillation."""
 SHORT = 10.0
 """Minutes below which a study saves time on everything but trials."""
 SPENT = "spent_seconds"
 """User attribute of the study: seconds spent by its earlier runs."""
+PHASES = "phase_seconds"
+"""User attribute of the study: phase -> seconds spent in it by all runs."""
 
 
 @dataclass
@@ -37,10 +43,36 @@ class Budget:
     spec: Spec
     study: optuna.Study
     begun: float
+    is_distilled: bool = field(default=False, init=False)
+    """Whether distillation is done, so that the search may have the rest of its minutes."""
     _before: float = field(init=False)
 
     def __post_init__(self) -> None:
         self._before = float(self.study.user_attrs.get(SPENT, 0.0))
+
+    @contextmanager
+    def phase(self, name: str) -> Iterator[None]:
+        """Add the time of this block to a phase."""
+        begun = time.monotonic()
+        try:
+            yield
+        finally:
+            self.took(name, time.monotonic() - begun)
+
+    def took(self, phase: str, seconds: float) -> None:
+        before = self.phases.get(phase, 0.0)
+        self.study.set_user_attr(PHASES, {**self.phases, phase: before + seconds})
+
+    @property
+    def phases(self) -> Mapping[str, float]:
+        """Phase -> seconds, in the order of the phases."""
+        found: Mapping[str, float] = self.study.user_attrs.get(PHASES, {})
+        return found
+
+    @property
+    def account(self) -> str:
+        """Where the time went: `12 s to start, 95 s to prepare, 240 s to search`."""
+        return ", ".join(f"{seconds:.0f} s to {phase}" for phase, seconds in self.phases.items())
 
     @property
     def minutes(self) -> float:
@@ -59,11 +91,12 @@ class Budget:
     @property
     def search_seconds(self) -> float:
         """The end of the search, in seconds since the study began."""
-        return 60 * (self.minutes * (1 - CONFIRMATION) - self.distill_minutes)
+        searched = self.minutes * (1 - CONFIRMATION)
+        return 60 * (searched if self.is_distilled else searched - distilling(self.spec))
 
-    @property
-    def is_preparation_over(self) -> bool:
-        return self.spent >= PREPARATION * self.search_seconds
+    def is_preparation_over(self, share: float = 1.0) -> bool:
+        """Whether this share of the time for preparation is spent."""
+        return self.spent >= 60 * self.minutes * PREPARATION * share
 
     @property
     def is_searched(self) -> bool:
@@ -99,29 +132,41 @@ def patience_seconds(spec: Spec) -> float:
 
 
 def distill_minutes(spec: Spec) -> float:
-    """The requested minutes of distillation, limited by the budget."""
-    wanted = float(spec.recovery.distill_minutes)
-    limit = spec.search.minutes
+    """The minutes to train: the study's, or a share of its minutes; limited by that share."""
+    wanted, limit = spec.recovery.distill_minutes, spec.search.minutes
     if limit is None:
-        return wanted
-    return min(wanted, DISTILLATION * limit, max(0.0, limit - SEARCHED))
+        return float(wanted or 0.0)
+    if wanted is None:
+        wanted = DISTILLATION * limit if limit >= DISTILLED else 0.0
+    return float(min(wanted, DISTILLATION * limit))
+
+
+def distilling(spec: Spec) -> float:
+    """Minutes of the phase that trains, with the measurements of what it trained."""
+    minutes = distill_minutes(spec)
+    return minutes + ROUND * distilling_rounds(minutes)
+
+
+def distilling_rounds(minutes: float) -> int:
+    """Rounds in which candidates are chosen and trained; later ones know the earlier results."""
+    return 0 if not minutes else 1 + (minutes >= 4) + (minutes >= 20)
 
 
 def plan(spec: Spec) -> str:
     """The plan for a study's time, in one line."""
-    distilling = distill_minutes(spec)
+    wanted, training = spec.recovery.distill_minutes, distill_minutes(spec)
     limit = spec.search.minutes
     if limit is None:
-        then = f", then {distilling:g} minutes of distillation" if distilling else ""
+        then = f", then {training:g} minutes of distillation" if training else ""
         return f"{spec.trials} trials{then}, then the confirmation of the front."
-    parts = [f"{limit * (1 - CONFIRMATION) - distilling:.1f} to prepare and to search"]
-    if distilling:
-        parts.append(f"{distilling:.1f} to distil")
+    searched = limit * (1 - CONFIRMATION) - distilling(spec)
+    parts = [f"{searched:.1f} to prepare and to search"]
+    if training:
+        parts.append(f"{distilling(spec):.1f} to distil")
     parts.append(f"{limit * CONFIRMATION:.1f} to confirm")
-    wanted = float(spec.recovery.distill_minutes)
     less = (
         f" There is no time for all {wanted:g} minutes of distillation."
-        if distilling < wanted
+        if wanted is not None and training < wanted
         else ""
     )
     return f"{limit:g} minutes: {', '.join(parts)}.{less}"

@@ -104,10 +104,12 @@ _OfRecovery: Any = create_model("_OfRecovery", __base__=_Section, **_section("re
 
 
 class RecoverySection(_OfRecovery):  # type: ignore[misc]
-    distill_minutes: float = Field(
-        default=0,
+    distill_minutes: float | None = Field(
+        default=None,
         ge=0,
-        description="Minutes in total to train the most promising candidates after the search.",
+        description="Minutes in total to train the most promising candidates after the search; "
+        "default: a share of search.minutes.",
+        examples=[0],
     )
     texts: str = Field(
         default="", description="File with more unlabelled texts for repair and distillation."
@@ -128,8 +130,8 @@ class SearchSection(_Section):
     minutes: float | None = Field(
         default=None,
         gt=0,
-        description="Time for the whole study, instead of a number of trials.",
-        examples=[30],
+        description="Time for the whole study; default: 20, if no number of trials is given.",
+        examples=[20],
     )
     require: list[str] = Field(
         default_factory=list,
@@ -166,7 +168,9 @@ class Spec(_Section):
     name: str = Field(
         pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", description="Default: the name of the file."
     )
-    trials: int = Field(default=100, ge=1, description="Candidates to measure.")
+    trials: int = Field(
+        default=100, ge=1, description="Candidates to measure, instead of search.minutes."
+    )
     seed: int = Field(
         default=0, ge=0, lt=2**32, description="Seed of the splits and of everything random."
     )
@@ -216,6 +220,14 @@ class Spec(_Section):
         update: dict[str, Any] = {"data": self.data.model_copy(update={"stratify": stratify})}
         if there is not None and "objectives" not in self.model_fields_set:
             update["objectives"] = there.objectives  # the default has changed
+        if there is not None and "distill_minutes" not in self.recovery.model_fields_set:
+            update["recovery"] = self.recovery.model_copy(
+                update={"distill_minutes": there.recovery.distill_minutes}
+            )
+        if self.search.minutes is None and "trials" not in self.model_fields_set:
+            update["trials"] = NO_LIMIT if there is None else there.trials
+            minutes = DEFAULT_MINUTES if there is None else there.search.minutes
+            update["search"] = self.search.model_copy(update={"minutes": minutes})
         return self.model_copy(update=update)
 
 
@@ -223,6 +235,8 @@ BUILTIN = ("embedder", "reviews", "long-reviews")
 DEFAULT_STUDY = BUILTIN[0]
 NO_LIMIT = 1_000_000
 """Trials of a study that has minutes instead."""
+DEFAULT_MINUTES = 20.0
+"""Minutes of a new study with neither minutes nor trials."""
 UNLABELLED = "fidelity"
 """The quality metric for data without labels."""
 
