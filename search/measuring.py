@@ -16,7 +16,7 @@ from paretoformer.evaluators.timing.protocol import (
 from paretoformer.search.dispatch.dispatcher import Dispatcher
 from paretoformer.search.dispatch.memory import room_after
 from paretoformer.search.session import Session
-from paretoformer.search.study.budget import is_short
+from paretoformer.search.study.budget import is_short, timing_seconds
 from paretoformer.spaces.recovery import Teacher
 
 
@@ -28,7 +28,8 @@ def dispatcher(session: Session, *, fresh: bool) -> AbstractContextManager[Dispa
 
 
 def _evaluator(session: Session, teacher: Teacher | None) -> Evaluator:
-    subject, timing = session.subject, session.spec.timing
+    subject, width = session.subject, session.spec.timing.width
+    search_seconds, confirm_seconds = timing_seconds(session.spec)
     times = FEWER_TIMES if is_short(session.spec) else REFERENCE_TIMES
     return Evaluator(
         subject.model,
@@ -37,8 +38,8 @@ def _evaluator(session: Session, teacher: Teacher | None) -> Evaluator:
         subject.target,
         subject.metrics,
         {
-            "search": TimingProtocol(timing.width, timing.search_seconds, times),
-            "confirm": TimingProtocol(timing.width, timing.confirm_seconds, times),
+            "search": TimingProtocol(width, search_seconds, times),
+            "confirm": TimingProtocol(width, confirm_seconds, times),
         },
         session.folder.models.resolve(),
         subject.confirmed,

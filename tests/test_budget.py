@@ -13,7 +13,14 @@ import pytest
 import paretoformer as pf
 from paretoformer.search.records.parquet import read_front, read_table
 from paretoformer.search.study import budget as budgets
-from paretoformer.search.study.budget import SPENT, Budget, distill_minutes, is_short, plan
+from paretoformer.search.study.budget import (
+    SPENT,
+    Budget,
+    distill_minutes,
+    is_short,
+    plan,
+    timing_seconds,
+)
 from paretoformer.search.study.spec import NO_LIMIT, Spec, load_spec, parse_spec
 from tests.tiny import SMALL_SPACE, write_study
 
@@ -61,6 +68,12 @@ def test_study_without_limit_has_twenty_minutes_and_an_older_run_keeps_its_trial
     assert old.settled(None).trials == 40
     assert new.settled(old).trials == 40
     assert new.settled(old).search.minutes is None
+
+
+def test_timings_are_shorter_in_a_short_study() -> None:
+    assert timing_seconds(spec(None)) == (3, 10)
+    assert timing_seconds(spec(60)) == (3, 10)
+    assert timing_seconds(spec(7.5)) == pytest.approx((1, 5))
 
 
 def test_phases_are_added_up_over_all_runs() -> None:

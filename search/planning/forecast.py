@@ -36,7 +36,7 @@ from paretoformer.search.planning.plan import Plan, blocks_of_axes, kinds_of, st
 from paretoformer.search.planning.screen import Screen
 from paretoformer.search.planning.screener import Screener, StartsWorkers
 from paretoformer.search.records.run_folder import RunFolder
-from paretoformer.search.study.budget import is_short
+from paretoformer.search.study.budget import is_short, timing_seconds
 from paretoformer.search.study.spec import Spec
 from paretoformer.search.study.subject import Subject
 from paretoformer.spaces.axes.axis import Stage
@@ -124,7 +124,7 @@ class Forecaster:
             blocks,
             space.dense.replaced(**of_all),
             self.progress,
-            BLOCK_TIMES * self.spec.timing.search_seconds,
+            BLOCK_TIMES * timing_seconds(self.spec)[0],
         )
         torch.set_num_threads(physical_cores())
         return found

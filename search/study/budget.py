@@ -18,6 +18,10 @@ DISTILLATION = 0.3
 """Largest share of the minutes that distillation may take, and its default."""
 CONFIRMATION = 0.2
 """Share of the minutes reserved for the confirmation."""
+TIMING = 1 / 450
+"""Largest share of the minutes that one timing of the search may take."""
+CONFIRMED = 18
+"""Timings that the time for the confirmation should be enough for."""
 WAITING = 0.1
 """Largest share of the minutes that one timing may wait for a quiet machine."""
 DISTILLED = 8.0
@@ -121,6 +125,13 @@ class Budget:
 
 def is_short(spec: Spec) -> bool:
     return spec.search.minutes is not None and spec.search.minutes < SHORT
+
+
+def timing_seconds(spec: Spec) -> tuple[float, float]:
+    """Seconds of a timing in the search and in the confirmation, limited by the minutes."""
+    timing, minutes = spec.timing, spec.search.minutes or math.inf
+    shares = 60 * minutes * TIMING, 60 * minutes * CONFIRMATION / CONFIRMED
+    return min(timing.search_seconds, shares[0]), min(timing.confirm_seconds, shares[1])
 
 
 def patience_seconds(spec: Spec) -> float:
