@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 import numpy as np
 import torch
 
-from paretoformer.evaluators.data.workload import Encoded, Workload
+from paretoformer.evaluators.data.workload import Encoded, Workload, leading
 from paretoformer.spaces.recovery.teacher import Texts
 
 RECOVERY_AT_LEAST = 128
@@ -27,8 +27,8 @@ BATCHES = 8
 def recovery_texts(workload: Workload, device: str, examples: int = FIT_EXAMPLES) -> Texts:
     """At most `examples` texts for solving a repair, and held-out texts."""
     every = recovery_pool(workload)
-    held = _first(workload, every, _held(every), HELD_TOKENS)
-    fit = _first(workload, every[held:], examples, FIT_TOKENS, least=2)
+    held = leading(workload.inputs, every[: _held(every)], HELD_TOKENS)
+    fit = leading(workload.inputs, every[held:][:examples], FIT_TOKENS, least=2)
     return Texts(
         _batches(workload, every[held : held + fit], device),
         _batches(workload, every[:held], device),
@@ -48,19 +48,6 @@ def has_own_texts(workload: Workload) -> bool:
 def _held(every: Sequence[Encoded]) -> int:
     """Maximum number of texts to hold out."""
     return min(HELD_EXAMPLES, len(every) // 4)
-
-
-def _first(
-    workload: Workload, examples: Sequence[Encoded], most: int, tokens: int, least: int = 1
-) -> int:
-    """Number of leading examples with at most `tokens` tokens in total; at least `least`."""
-    count = total = 0
-    for example in examples[:most]:
-        total += workload.inputs.size(example)
-        if count >= least and total > tokens:
-            break
-        count += 1
-    return count
 
 
 def _batches(

@@ -20,6 +20,10 @@ Encoded = Mapping[str, np.ndarray]
 IGNORED = -100
 """Label of an unscored token, which torch's cross entropy ignores."""
 
+STEERING_TOKENS, STEERING_LEAST = 16_384, 64
+"""Limit of the tokens that steer a search, and the examples that there are at least: outputs are
+compared token by token or as distributions, which scatter less than a score."""
+
 SCORING_BATCH = 32
 """Examples per batch if the batch size does not change outputs."""
 
@@ -69,8 +73,15 @@ class Workload:
 
     @property
     def steering(self) -> Split:
-        """The split that steers a search: `steer` if there is one, else `search`."""
-        return self.splits.get("steer", self.splits["search"])
+        """The examples that steer a search: of the split `steer` if there is one, else `search`."""
+        if "steer" not in self.splits:
+            return self.splits["search"]
+        return self.leading(self.splits["steer"], STEERING_TOKENS, least=STEERING_LEAST)
+
+    def leading(self, split: Split, tokens: int, least: int) -> Split:
+        """The leading examples with at most so many tokens in total; at least `least`."""
+        count = leading(self.inputs, split.examples, tokens, least)
+        return Split(split.examples[:count], split.labels[:count])
 
     @property
     def digest(self) -> str:
@@ -117,6 +128,12 @@ class Workload:
         train = self.splits["train"]
         some = Split(train.examples[:count], train.labels[:count])
         return [inputs for _, inputs in self.batches(some, device, size)]
+
+
+def leading(inputs: Inputs, examples: Sequence[Encoded], tokens: int, least: int = 1) -> int:
+    """Number of leading examples with at most so many tokens in total; at least `least`."""
+    sizes = np.cumsum([inputs.size(example) for example in examples])
+    return min(len(examples), max(least, int((sizes <= tokens).sum())))
 
 
 def in_order(rows: Mapping[int, np.ndarray]) -> np.ndarray:

@@ -19,6 +19,8 @@ from paretoformer.spaces.models.families import shape_of
 from paretoformer.spaces.runtimes import parse
 
 BATCH = 16
+RANKED_TOKENS, RANKED_LEAST = 32_768, 64
+"""Limit of the tokens that rank what may go, and the texts that there are at least."""
 
 
 def survey(spec: Spec, subject: Subject, progress: Progress) -> Evidence:
@@ -72,9 +74,10 @@ def context_of(spec: Spec, subject: Subject, progress: Progress) -> Context:
 
 
 def _training_batches(subject: Subject, progress: Progress) -> Iterator[tuple[Batch, torch.Tensor]]:
-    train = subject.workload.splits["train"]
+    workload = subject.workload
+    train = workload.leading(workload.splits["train"], RANKED_TOKENS, RANKED_LEAST)
     done = 0
-    for indices, inputs in subject.workload.batches(train, "cpu", BATCH):
+    for indices, inputs in workload.batches(train, "cpu", BATCH):
         labels = train.labels[indices]
         if not subject.labelled:
             with torch.inference_mode():
