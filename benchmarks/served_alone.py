@@ -67,10 +67,12 @@ def main() -> None:
     arguments = parser.parse_args()
     run, names = opened(arguments.folder, arguments.threads)
     measured = json.loads((arguments.folder / "measured.json").read_text())
-    length = measured["study"]["target"]["sequence_length"]
+    fixed = measured["study"]["target"]["sequence_length"]
+    _, mean, longest = measured.get("lengths") or [fixed] * 3
+    length = round(mean)
     tokenizer = Tokenizer.from_file(str(arguments.folder / "tokenizer.json"))
     tokenizer.no_padding()
-    tokenizer.enable_truncation(length)
+    tokenizer.enable_truncation(longest)
     feed = {name: np.ones((1, length), dtype=np.int64) for name in names}
     times, until = [], time.perf_counter() + arguments.seconds
     while time.perf_counter() < until:

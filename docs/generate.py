@@ -334,10 +334,11 @@ def _provenance(frame: pd.DataFrame, facts: Any) -> str:
     hardware, versions = machine["hardware"], machine["versions"]
     day = datetime.fromtimestamp(float(frame["timing_ended"].max()), UTC).date()
     libraries = ", ".join(f"{name} {version}" for name, version in versions.items())
+    size = task_of(study["model"]["task"]).shown(facts.timed_lengths)
     return (
         f"{day}, {hardware['cpu']}, {hardware['cores']} cores, {hardware['memory_gb']} GB, "
         f"{machine['threads']} threads. Confirmed on {study['data']['confirm_examples']} examples "
-        f"that the search did not see; {study['target']['sequence_length']} tokens, batch size "
+        f"that the search did not see; {size}, batch size "
         f"{study['target']['batch_size']}. Versions: {libraries}."
     )
 

@@ -132,7 +132,7 @@ def search(
         confirm_examples = 1000     # for the front; +-0.02
         [target]
         device = "cpu"
-        sequence_length = 512
+        sequence_length = "data"    # or a number of tokens
 
     The built-in studies need pip install 'paretoformer[demo]'.
     """

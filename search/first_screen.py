@@ -71,7 +71,7 @@ def _facts(spec: Spec, subject: Subject) -> dict[str, str]:
         "model": f"{spec.model.path}: {model_type}, {layers} layers x {heads} heads",
         "data": ", ".join(f"{len(split)} to {_PURPOSE[name]}" for name, split in splits.items()),
         "target": f"{target.device} ({cpu_name()}), {target.threads} threads, batch "
-        f"{target.batch_size}, {subject.task.shown(target.sequence_length)}",
+        f"{target.batch_size}, {subject.task.shown(subject.lengths)}",
         "varied": ", ".join(varied),
     }
 

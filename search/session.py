@@ -76,6 +76,7 @@ class Session:
             left_out=self.prepared.left_out,
             required=tuple(r.text for r in subject.requirements) if subject.required else (),
             remarks=tuple(remark.text for remark in subject.remarks),
+            lengths=subject.lengths,
         )
 
     def _metric_facts(self, name: str) -> MetricFacts:

@@ -38,7 +38,7 @@ def test_python_blocks_run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> N
 
 def test_the_smallest_study_is_one() -> None:
     (block,) = re.findall(r"```toml\n(.*?)```", TEXT, re.DOTALL)
-    assert parse_spec(block, source=Path("mine.toml")).target.sequence_length == 128
+    assert parse_spec(block, source=Path("mine.toml")).target.sequence_length == "data"
 
 
 def test_every_axis_task_runtime_and_family_is_named() -> None:

@@ -103,6 +103,13 @@ def test_hub_id_stays_a_hub_id() -> None:
             GOOD + "[search]\ntrial_seconds = inf",
             "`search.trial_seconds`: Input should be a finite",
         ),
+        *(
+            (
+                f"{GOOD}[target]\nsequence_length = {value}",
+                '`target.sequence_length`: a whole number of at least 8 tokens, or "data", but got',
+            )
+            for value in ("'50'", "7", "true", "64.0", "'texts'", "[]", "nan")
+        ),
         (GOOD + "[timing]\nwidth = inf", "`timing.width`: Input should be a finite number"),
         (GOOD + "[target]\ngrid_intensity = inf", "`target.grid_intensity`: Input should be a fin"),
         (GOOD + "[recovery]\ndistill_minutes = inf", "`recovery.distill_minutes`: Input should be"),

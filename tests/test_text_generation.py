@@ -201,7 +201,7 @@ def test_a_call_that_is_timed_leaves_the_cache_as_it_was(study: Path) -> None:
         seen.append(kwargs[CACHE].get_seq_length())
 
     with torch.inference_mode():
-        one = Decode().call(bench_of(subject), subject.model)
+        (one,) = Decode().calls(bench_of(subject), subject.model)
         handle = subject.model.register_forward_pre_hook(look, with_kwargs=True)
         for _ in range(3):
             one()

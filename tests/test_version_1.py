@@ -11,8 +11,12 @@ import pytest
 
 import paretoformer as pf
 from paretoformer.evaluators.common.target import Target, machine_facts
+from paretoformer.evaluators.tasks import task_of
+from paretoformer.search.opening import settled
 from paretoformer.search.records.errors import UncheckedWarning
 from paretoformer.search.records.parquet import METADATA, read_front, read_table
+from paretoformer.search.records.run_folder import RunFolder
+from paretoformer.search.study.spec import load_spec
 from paretoformer.spaces import Candidate
 
 FROZEN = Path(__file__).parent / "data" / "v1"
@@ -53,6 +57,20 @@ def test_every_candidate_is_written_as_it_was() -> None:
     for row in read_table(FROZEN / "run" / "trials.parquet")[0].to_pylist():
         candidate = Candidate.from_json(row["candidate"])
         assert (candidate.to_json(), candidate.id) == (row["candidate"], row["candidate_id"])
+
+
+def test_study_without_a_length_goes_on_with_that_of_the_run(version_1: Path) -> None:
+    study = version_1 / "tiny.toml"
+    study.write_text(study.read_text().replace("sequence_length = 64\n", ""))
+    spec = load_spec(study)
+    assert spec.target.sequence_length == "data"
+    assert settled(spec, RunFolder(version_1 / "run")).target.sequence_length == 64
+
+
+def test_length_of_the_study_is_shown() -> None:
+    _, facts = read_front(FROZEN / "run")
+    assert facts.lengths is None
+    assert task_of("text-classification").shown(facts.timed_lengths) == "64 tokens"
 
 
 def test_model_is_loaded_with_a_note_that_its_weights_cannot_be_compared(version_1: Path) -> None:

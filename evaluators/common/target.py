@@ -5,7 +5,7 @@ from __future__ import annotations
 import platform
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import joblib
 import psutil
@@ -15,13 +15,18 @@ from paretoformer.evaluators.common.device import cuda_index
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
+DATA = "data"
+Length = int | Literal["data"]
+"""`target.sequence_length` of a study: a number of tokens, or the lengths of the data."""
+
 
 @dataclass(frozen=True)
 class Target:
     """How the compressed model will run.
 
     device: `cpu`, `cuda`, `cuda:0` or `mps`. threads: CPU threads of one forward. sequence_length:
-    tokens; longer texts are truncated.
+    tokens; longer texts are truncated. follows_data: texts are timed at their own lengths, not all
+    at `sequence_length`.
 
     Raises:
         ValueError: a number is not positive, or the dtype is unknown.
@@ -32,6 +37,7 @@ class Target:
     batch_size: int = 1
     sequence_length: int = 512
     dtype: str = "float32"
+    follows_data: bool = False
 
     def __post_init__(self) -> None:
         if self.dtype not in DTYPES:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -26,6 +26,9 @@ compared token by token or as distributions, which scatter less than a score."""
 
 SCORING_BATCH = 32
 """Examples per batch if the batch size does not change outputs."""
+
+BATCHES = (4, 16)
+"""Fewest and most batches in a timed pass over texts of different lengths."""
 
 
 @dataclass(frozen=True)
@@ -65,11 +68,15 @@ class Inputs(ABC):
 
 @dataclass(frozen=True)
 class Workload:
-    """The data that every candidate is measured on."""
+    """The data that every candidate is measured on.
+
+    pass_tokens: tokens in a timed pass over texts of different lengths, as far as `BATCHES` allows.
+    """
 
     splits: Mapping[SplitName, Split]
     inputs: Inputs
     remarks: tuple[Remark, ...] = ()
+    pass_tokens: int = 512
 
     @property
     def steering(self) -> Split:
@@ -117,9 +124,46 @@ class Workload:
             yield indices, {key: value.to(device) for key, value in batch.items()}
 
     def timing_batch(self, target: Target) -> dict[str, torch.Tensor]:
-        """Inputs of exactly (batch_size, sequence_length), on the target's device."""
-        made = self.inputs.timing(self.splits["search"].examples, target)
+        """Inputs of exactly (batch_size, `timed_length`), on the target's device."""
+        at = replace(target, sequence_length=self.timed_length(target))
+        made = self.inputs.timing(self.splits["search"].examples, at)
         return {key: value.to(target.device) for key, value in made.items()}
+
+    def timing_batches(self, target: Target) -> list[dict[str, torch.Tensor]]:
+        """The batches of a timed pass, on the target's device: `timing_batch` alone, or real texts
+        whose lengths are those of the search split, in an order as random as that of requests.
+
+        Texts of different lengths are padded only to the longest of their batch.
+        """
+        if not target.follows_data:
+            return [self.timing_batch(target)]
+        made = map(self.inputs.collate, self._stream(target))
+        return [{key: value.to(target.device) for key, value in batch.items()} for batch in made]
+
+    def timed_length(self, target: Target) -> int:
+        """Tokens per text of a timed batch; their mean over the batches of a pass."""
+        if not target.follows_data:
+            return target.sequence_length
+        longest = [max(map(self.inputs.size, texts)) for texts in self._stream(target)]
+        return round(sum(longest) / len(longest))
+
+    def lengths(self, target: Target) -> tuple[int, float, int]:
+        """Tokens of the shortest timed text, of the mean, and of the longest."""
+        if not target.follows_data:
+            return (target.sequence_length,) * 3
+        sizes = [self.inputs.size(example) for example in self.splits["search"].examples]
+        return min(sizes), round(sum(sizes) / len(sizes), 1), max(sizes)
+
+    def _stream(self, target: Target) -> list[list[Encoded]]:
+        """Batches of texts at the midpoint quantiles of length, shuffled."""
+        texts = sorted(self.splits["search"].examples, key=self.inputs.size)
+        mean = sum(map(self.inputs.size, texts)) / len(texts)
+        rows = target.batch_size
+        batches = int(np.clip(self.pass_tokens / (mean * rows), *BATCHES))
+        places = (np.arange(batches * rows) + 0.5) / (batches * rows) * len(texts)
+        np.random.default_rng(0).shuffle(places)
+        stream = [texts[int(place)] for place in places]
+        return [stream[start : start + rows] for start in range(0, len(stream), rows)]
 
     def training_batches(
         self, count: int, device: str, size: int = SCORING_BATCH

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -19,7 +19,7 @@ from paretoformer.spaces.models import key_values
 
 
 class Decode(Timing):
-    """Milliseconds to generate the next token of batch_size texts, with sequence_length tokens in
+    """Milliseconds to generate the next token of batch_size texts, with the tokens of a prompt in
     the key-value cache.
 
     The cache is restored after each call, so every call has the same context.
@@ -31,7 +31,7 @@ class Decode(Timing):
     def measure(self, bench: Bench) -> Measurement | None:
         return None if bench.runnable.generator is None else super().measure(bench)
 
-    def call(self, bench: Bench, model: Any) -> Callable[[], Any]:
+    def calls(self, bench: Bench, model: Any) -> Sequence[Callable[[], Any]]:
         generator = model if isinstance(model, nn.Module) else model.generator
         cache, context = _filled(generator, bench)
         tokens = bench.workload.timing_batch(bench.target)["input_ids"][:, -1:]
@@ -45,7 +45,7 @@ class Decode(Timing):
             generator(**inputs, use_cache=True)
             key_values.restore(cache, before)
 
-        return one
+        return [one]
 
 
 class CacheSize(Cost):

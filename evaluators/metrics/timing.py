@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -16,12 +16,15 @@ from paretoformer.evaluators.metrics.metric import Cost
 from paretoformer.evaluators.timing.clocks import stopwatch
 from paretoformer.evaluators.timing.conditions import Watch
 from paretoformer.evaluators.timing.intervals import summary
+from paretoformer.evaluators.timing.passes import Pass
 from paretoformer.evaluators.timing.protocol import time_alone, time_interleaved
 from paretoformer.evaluators.timing.quiet import measure_in_quiet
 
 
 class Timing(Cost):
     """Mean time of one call of a model, in alternation with the dense model.
+
+    Inputs of different lengths are called one after the other, and their mean counts as one call.
 
     Blocks of calls of the dense model A and the candidate B alternate in rounds A B B A, so changes
     in machine speed affect both. A sample is the ratio B/A of one round, multiplied by the dense
@@ -47,8 +50,12 @@ class Timing(Cost):
     exclusive = True
 
     @abstractmethod
-    def call(self, bench: Bench, model: Any) -> Callable[[], Any]:
-        """The call to time, of the dense model or of the candidate's runnable."""
+    def calls(self, bench: Bench, model: Any) -> Sequence[Callable[[], Any]]:
+        """The calls of a pass, of the dense model or of the candidate's runnable."""
+
+    def tokens(self, bench: Bench) -> Sequence[int]:
+        """Tokens of each call's texts, if they differ."""
+        return ()
 
     def measure(self, bench: Bench) -> Measurement | None:
         measured = measure_in_quiet(bench.quiet, partial(self._once, bench))
@@ -61,11 +68,14 @@ class Timing(Cost):
         clock = stopwatch(bench.target.device)
         with torch.inference_mode(), Watch(bench.target.device) as watch:
             dense, candidate = (
-                partial(clock, self.call(bench, model)) for model in (bench.dense, bench.runnable)
+                Pass(clock, self.calls(bench, model)) for model in (bench.dense, bench.runnable)
             )
+            protocol = replace(bench.protocol, calls=len(dense.calls))
             if bench.reference is None:
-                timed = time_alone(dense, bench.protocol)
+                timed = time_alone(dense, protocol)
             else:
                 reference = bench.reference[self.name].value
-                timed = time_interleaved(dense, candidate, bench.protocol, reference)
-        return summary(timed, watch.conditions)
+                timed = time_interleaved(dense, candidate, protocol, reference)
+        shown = dense if bench.reference is None else candidate
+        by_length = shown.by_length(self.tokens(bench), timed.mean)
+        return summary(timed, watch.conditions | by_length)

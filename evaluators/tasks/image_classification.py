@@ -13,7 +13,7 @@ import transformers
 from transformers.models.auto import modeling_auto
 
 from paretoformer.evaluators.common.remark import Remark
-from paretoformer.evaluators.common.target import Target
+from paretoformer.evaluators.common.target import Length, Target
 from paretoformer.evaluators.data.examples import Examples, Form, SplitName
 from paretoformer.evaluators.data.workload import Encoded, Inputs, Split, Workload
 from paretoformer.evaluators.tasks.classifier import SingleLabel, not_single_label
@@ -67,13 +67,13 @@ class ImageClassification(SingleLabel):
             path, backend="pil", trust_remote_code=trust_remote_code
         )
 
-    def length(self, config: Any, wanted: int) -> int:
+    def length(self, config: Any, wanted: Length) -> int:
         height, width = _pair(config.image_size)
         rows, columns = _pair(config.patch_size)
         more = 2 if config.model_type == "deit" else 1
         return (height // rows) * (width // columns) + more
 
-    def shown(self, length: int) -> str:
+    def shown(self, lengths: tuple[int, float, int]) -> str:
         return "images of the model's size"
 
     def encode(

@@ -13,7 +13,7 @@ from torch import nn
 from transformers import CONFIG_MAPPING
 
 from paretoformer.evaluators.common.remark import Remark
-from paretoformer.evaluators.common.target import Target
+from paretoformer.evaluators.common.target import DATA, Length, Target
 from paretoformer.evaluators.data.examples import Examples, Form, Labels, SplitName
 from paretoformer.evaluators.data.workload import Workload
 from paretoformer.spaces.common.registry import Registry
@@ -24,6 +24,8 @@ from paretoformer.spaces.models.tokens import Batch
 
 BUFFERS = ("position_ids", "token_type_ids", ".attn.bias", "masked_bias", "rotary_emb.inv_freq")
 """Name endings of buffers that older versions of transformers saved with the weights."""
+PROMPT = 512
+"""Most tokens of a prompt whose length no study gives."""
 DERIVED = {"use_return_dict"}
 """Keys in a config.json that transformers derives and refuses to set."""
 
@@ -83,9 +85,17 @@ class Task(ABC):
         """Maximum tokens of a timed input; a language model generates one more."""
         return longest(config) - (1 if self.generates else 0)
 
-    def length(self, config: Any, wanted: int) -> int:
-        """Tokens of a timed input; ValueError if the model supports fewer. wanted: the target's."""
-        if wanted > (room := self.room(config)):
+    @property
+    def has_lengths(self) -> bool:
+        """Whether inputs can be timed at the lengths that they have in the data."""
+        return self.form != "image" and not self.generates
+
+    def length(self, config: Any, wanted: Length) -> int:
+        """Most tokens of an input; ValueError if the model supports fewer than `wanted`."""
+        room = self.room(config)
+        if wanted == DATA:
+            return room if self.has_lengths else min(PROMPT, room)
+        if wanted > room:
             more = " and the next one" if self.generates else ""
             raise ValueError(
                 f"target.sequence_length is {wanted}, but the model has room for {room} tokens"
@@ -93,9 +103,12 @@ class Task(ABC):
             )
         return wanted
 
-    def shown(self, length: int) -> str:
-        """Text for the length of a timed input. length: as in the study file."""
-        return f"{length} tokens"
+    def shown(self, lengths: tuple[int, float, int]) -> str:
+        """Text for the lengths of timed inputs: the shortest, the mean and the longest."""
+        shortest, mean, longest = lengths
+        if shortest == longest:
+            return f"{longest} tokens"
+        return f"texts of {shortest} to {longest} tokens (mean {mean:.0f})"
 
     @abstractmethod
     def read_labels(self, labels: Sequence[Any], config: Any) -> Labels:

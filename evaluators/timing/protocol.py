@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -33,18 +34,24 @@ class TimingProtocol:
     width: stop when the 95% interval of the mean is narrower than this share of the mean.
     seconds: time budget; at most twice as long if rounds are left out.
     reference_times: budget of the dense model's own timing, as a multiple of `seconds`; at most 30
-    s.
+    s. calls: forwards in what is timed as one, which is then their mean.
     """
 
     width: float = 0.02
     seconds: float = 4.0
     reference_times: int = REFERENCE_TIMES
+    calls: int = 1
+
+    @property
+    def warm_up_runs(self) -> int:
+        """At least two: the first one at a new length may compile."""
+        return max(2, math.ceil(WARM_UP_RUNS / self.calls))
 
 
 def time_alone(timed: Callable[[], float], protocol: TimingProtocol) -> Timed:
     """Time one model alone, in blocks."""
-    warm_up(timed)
-    block = _block(timed)
+    warm_up(timed, runs=protocol.warm_up_runs)
+    block = _block(timed, protocol.calls)
     times: list[float] = []
     start = time.perf_counter()
     long = min(protocol.reference_times * protocol.seconds, REFERENCE_SECONDS)
@@ -63,8 +70,8 @@ def time_interleaved(
     reference: float,
 ) -> Timed:
     """Ratios candidate/dense of rounds A B B A, multiplied by the dense model's reference."""
-    warm_up(dense, candidate)
-    a, b = _block(dense), _block(candidate)
+    warm_up(dense, candidate, runs=protocol.warm_up_runs)
+    a, b = _block(dense, protocol.calls), _block(candidate, protocol.calls)
     denses: list[tuple[float, float]] = []
     candidates: list[tuple[float, float]] = []
     settle(dense)
@@ -100,17 +107,20 @@ def settle(timed: Callable[[], float]) -> None:
             return
 
 
-def warm_up(*timed: Callable[[], float]) -> None:
-    """Alternate the models, at least 10 runs each and 1 s, to warm up caches and clocks."""
+def warm_up(*timed: Callable[[], float], runs: int = WARM_UP_RUNS) -> None:
+    """Alternate the models, at least `runs` runs each and 1 s, to warm up caches and clocks."""
     start = time.perf_counter()
-    runs = 0
-    while runs < WARM_UP_RUNS or time.perf_counter() - start < WARM_UP_SECONDS:
+    done = 0
+    while done < runs or time.perf_counter() - start < WARM_UP_SECONDS:
         for run in timed:
             run()
-        runs += 1
+        done += 1
 
 
-def _block(timed: Callable[[], float]) -> Callable[[], float]:
-    """A function that returns the mean time over one block of forwards."""
-    runs = max(1, round(BLOCK_SECONDS * 1e3 / max(timed(), 1e-3)))
+def _block(timed: Callable[[], float], calls: int) -> Callable[[], float]:
+    """A function that returns the mean time over one block of forwards.
+
+    calls: forwards in a run of `timed`, which returns their mean.
+    """
+    runs = max(1, round(BLOCK_SECONDS * 1e3 / max(calls * timed(), 1e-3)))
     return lambda: sum(timed() for _ in range(runs)) / runs

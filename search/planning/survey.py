@@ -59,7 +59,7 @@ def context_of(spec: Spec, subject: Subject, progress: Progress) -> Context:
         model=subject.model,
         shape=Shape(*shape_of(subject.model.config)),
         device=target.device,
-        sequence_length=target.sequence_length,
+        sequence_length=subject.workload.timed_length(target),
         dtype=target.dtype,
         batches=lambda count: subject.workload.training_batches(count, "cpu", BATCH),
         divergence=lambda output, dense, batch: float(

@@ -70,6 +70,7 @@ def measured(best: Best) -> dict[str, Any]:
         "candidate_id": best.candidate.id,
         "speedup": list(best.speedup_interval),
         "study": dict(best.study),
+        "lengths": list(best.facts.timed_lengths),
         "machine": dict(best.facts.machine),
         "model_digest": best.facts.model_digest,
         "metrics": {

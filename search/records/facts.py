@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
@@ -47,6 +47,8 @@ class RunFacts:
     left_out: axis -> value that was not tried -> reason.
     required: the study's own requirements; empty: those of the metrics.
     remarks: remarks on the data and the model, for the user.
+    lengths: tokens of the shortest timed text, of the mean, and of the longest; None: all have the
+        length in the study, as in runs written before this field existed.
     """
 
     study: Mapping[str, Any]
@@ -57,6 +59,12 @@ class RunFacts:
     left_out: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     required: tuple[str, ...] = ()
     remarks: tuple[str, ...] = ()
+    lengths: tuple[int, float, int] | None = None
+
+    @property
+    def timed_lengths(self) -> tuple[int, float, int]:
+        """`lengths`, of every run."""
+        return self.lengths or (self.study["target"]["sequence_length"],) * 3
 
     @property
     def timing(self) -> str:
@@ -142,7 +150,7 @@ class _Data(_Part):
 class _Target(_Part):
     device: str
     batch_size: int
-    sequence_length: int
+    sequence_length: int | Literal["data"]
     dtype: str
     grid_intensity: float = 0
 

@@ -72,7 +72,7 @@ def _write(folder: RunFolder) -> Path:
     page = template.render(
         facts=facts,
         study=facts.study,
-        size=task_of(facts.study["model"]["task"]).shown(facts.study["target"]["sequence_length"]),
+        size=task_of(facts.study["model"]["task"]).shown(facts.timed_lengths),
         machine=facts.machine,
         columns=varying_axes([Candidate.from_json(text) for text in shown["candidate"]]),
         light=css_variables(LIGHT),

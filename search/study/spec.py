@@ -7,7 +7,7 @@ import tomllib
 from collections.abc import Mapping, Sequence, Set
 from importlib.resources import files
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import tomli_w
 from pydantic import (
@@ -21,6 +21,7 @@ from pydantic import (
 )
 
 from paretoformer.evaluators.common.device import cuda_index
+from paretoformer.evaluators.common.target import DATA
 from paretoformer.evaluators.data.examples import DataSource
 from paretoformer.evaluators.data.reading import is_data_file
 from paretoformer.evaluators.demo import MOVED, is_demo, moved
@@ -30,6 +31,11 @@ from paretoformer.spaces.axes import axes, axis_of
 from paretoformer.spaces.axes.axis import Axis
 from paretoformer.spaces.common.malformed import one_line
 from paretoformer.spaces.common.registry import did_you_mean
+
+SHORTEST = 8
+"""Fewest tokens of a timed text."""
+NEW_DEFAULTS = (("recovery", "distill_minutes"), ("target", "sequence_length"))
+"""Keys whose default has changed: an older run keeps its own."""
 
 
 class _Section(BaseModel):
@@ -55,8 +61,10 @@ class TargetSection(_Section):
         examples=[4],
     )
     batch_size: int = Field(default=1, ge=1, description="Texts in a timed forward pass.")
-    sequence_length: int = Field(
-        default=512, ge=8, description="Tokens; longer texts are truncated."
+    sequence_length: Annotated[int, Field(ge=SHORTEST)] | Literal["data"] = Field(
+        default=DATA,
+        description='"data": time texts at their own lengths, prompts of text-generation at up to '
+        "512 tokens; a number: all at that, and longer ones cut.",
     )
     dtype: Literal["float32", "bfloat16", "float16"] = Field(
         default="float32", description="Dtype of the torch model."
@@ -67,6 +75,13 @@ class TargetSection(_Section):
     resource: str = Field(
         default="", description="Run timings on the Ray nodes with this resource; needs --address."
     )
+
+    @field_validator("sequence_length", mode="before")
+    @classmethod
+    def _is_a_length(cls, length: Any) -> Any:
+        if length == DATA or (type(length) is int and length >= SHORTEST):
+            return length
+        raise ValueError(f'a whole number of at least {SHORTEST} tokens, or "{DATA}"')
 
     @field_validator("device")
     @classmethod
@@ -220,10 +235,11 @@ class Spec(_Section):
         update: dict[str, Any] = {"data": self.data.model_copy(update={"stratify": stratify})}
         if there is not None and "objectives" not in self.model_fields_set:
             update["objectives"] = there.objectives  # the default has changed
-        if there is not None and "distill_minutes" not in self.recovery.model_fields_set:
-            update["recovery"] = self.recovery.model_copy(
-                update={"distill_minutes": there.recovery.distill_minutes}
-            )
+        for section, key in NEW_DEFAULTS if there is not None else ():
+            own = getattr(self, section)
+            if key not in own.model_fields_set:
+                old = getattr(getattr(there, section), key)
+                update[section] = own.model_copy(update={key: old})
         if self.search.minutes is None and "trials" not in self.model_fields_set:
             update["trials"] = NO_LIMIT if there is None else there.trials
             minutes = DEFAULT_MINUTES if there is None else there.search.minutes

@@ -16,6 +16,7 @@ from paretoformer.evaluators import demo
 from paretoformer.evaluators.common.progress import Progress, silent
 from paretoformer.evaluators.common.remark import Remark
 from paretoformer.evaluators.common.target import (
+    DATA,
     Target,
     check_device,
     check_threads,
@@ -42,9 +43,13 @@ from paretoformer.search.study.spec import Spec
 from paretoformer.spaces.axes import axes
 from paretoformer.spaces.common.malformed import one_line
 from paretoformer.spaces.common.registry import did_you_mean
+from paretoformer.spaces.models.surgery import count_parameters
 from paretoformer.spaces.recovery import Teacher
 
 FIDELITY = "fidelity"
+PASS_WORK = 6 * 10**9
+"""Multiply-adds of a timed pass over texts of different lengths, 0.1 s on 2 CPU cores: a timing has
+48 passes or more."""
 CHARACTERS = 4
 """Approximate characters per token of a passage."""
 
@@ -77,6 +82,11 @@ class Subject:
     def forget_teacher(self) -> None:
         """Free its memory, up to gigabytes, once workers have it or nobody needs it."""
         self._teacher = None
+
+    @property
+    def lengths(self) -> tuple[int, float, int]:
+        """Tokens of the shortest timed text, of the mean, and of the longest."""
+        return self.workload.lengths(self.target)
 
     @property
     def labelled(self) -> bool:
@@ -181,7 +191,8 @@ def _loaded(spec: Spec, progress: Progress) -> Subject:
     check_sampler(spec.search.sampler, objectives)
     _check_settings(spec)
     path, config, length = _model(spec, task, progress)
-    target = replace(target, sequence_length=length)
+    follows_data = task.has_lengths and spec.target.sequence_length == DATA
+    target = replace(target, sequence_length=length, follows_data=follows_data)
     source: DataSource = demo.with_files(spec.data, progress)
     read_labels = partial(task.read_labels, config=config)
     if task.generates:
@@ -195,6 +206,8 @@ def _loaded(spec: Spec, progress: Progress) -> Subject:
     tokenizer, model, unused = _load(task, path, spec)
     workload = task.encode(splits.examples, tokenizer, model.config, target)
     _check_vocabulary(workload, model)
+    if target.follows_data:
+        workload = replace(workload, pass_tokens=PASS_WORK // _weights(model))
     remarks = (*splits.remarks, *unused, *workload.remarks)
     asked = {*(metric.name for metric in objectives), *(r.metric for r in required)}
     metrics = available(task, target, labelled=task.labelled(source.label), asked=asked)
@@ -215,13 +228,12 @@ def _target(spec: Spec) -> Target:
         section.device,
         section.threads or physical_cores(),
         section.batch_size,
-        section.sequence_length,
-        section.dtype,
+        dtype=section.dtype,
     )
 
 
 def _model(spec: Spec, task: Task, progress: Progress) -> tuple[str, Any, int]:
-    """The model's path, its checked config, and the number of tokens of a timed input."""
+    """The model's path, its checked config, and the most tokens of an input."""
     path = demo.model_path(spec.model.path, progress)
     config = _load_config(path, spec)
     return path, config, _checked_length(spec, task, config)
@@ -304,7 +316,7 @@ def _load(task: Task, path: str, spec: Spec) -> tuple[Any, nn.Module, tuple[Rema
 
 
 def _checked_length(spec: Spec, task: Task, config: Any) -> int:
-    """Tokens of a timed input; checks that the model can be searched."""
+    """Most tokens of an input; checks that the model can be searched."""
     family = check_family(task, config)
     if reason := task.unsuitable(config):
         raise StudyError(f"{reason}.")
@@ -316,6 +328,12 @@ def _checked_length(spec: Spec, task: Task, config: Any) -> int:
             "reads its answer off the last token cannot find it in a padded batch: set it."
         )
     return length
+
+
+def _weights(model: Any) -> int:
+    """Weights that each token is multiplied by: all but the tokens' embeddings."""
+    embeddings = model.get_input_embeddings().weight.numel()
+    return max(1, count_parameters(model) - embeddings)
 
 
 def _check_vocabulary(workload: Workload, model: Any) -> None:

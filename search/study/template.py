@@ -16,6 +16,7 @@ from typing import Any, Literal, get_args, get_origin
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
+from paretoformer.evaluators.common.target import DATA
 from paretoformer.evaluators.data.examples import DataSource, Form
 from paretoformer.evaluators.data.reading import (
     is_data_file,
@@ -27,7 +28,7 @@ from paretoformer.evaluators.demo import is_demo
 from paretoformer.evaluators.tasks import Task, check_family, load_config, task_names, task_of
 from paretoformer.search.records.errors import StudyError, UserError
 from paretoformer.search.study.columns import Columns, Head, columns_of, read_head
-from paretoformer.search.study.spec import ModelSection, Spec, TargetSection, parse_spec
+from paretoformer.search.study.spec import ModelSection, Spec, parse_spec
 from paretoformer.search.study.subject import CHARACTERS
 from paretoformer.spaces.common.malformed import one_line
 
@@ -195,13 +196,10 @@ def _data(columns: Columns, head: Head | None, encoding: str, form: Form) -> dic
 
 
 def _target(model: str, task: Task) -> dict[str, Any]:
-    """Texts of the default length, or of the model's limit."""
-    default = int(TargetSection.model_fields["sequence_length"].default)
-    if is_demo(model):
-        return {"sequence_length": default}
+    """The lengths of the data, or the length of a language model's prompts."""
     if task.form == "image":
         return {}
-    return {"sequence_length": min(default, task.room(_config(model)))}
+    return {"sequence_length": task.length(_config(model), DATA) if task.generates else DATA}
 
 
 def _names(architectures: str | Sequence[str]) -> Sequence[str]:

@@ -78,7 +78,7 @@ class Context(Circumstances):
     """The dense model and the study's data, for a survey.
 
     model: dense, in evaluation mode, with its transformers config; not changed.
-    sequence_length: of the target.
+    sequence_length: tokens of a timed text; the mean if the target follows the data.
     batches: inputs of at most that many training examples, in batches of similar lengths.
     divergence: (output, output of the dense model, batch) -> nats, summed over the examples.
     kept: output of the dense model -> the smaller part of it that `divergence` needs.
