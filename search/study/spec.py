@@ -63,8 +63,8 @@ class TargetSection(_Section):
     batch_size: int = Field(default=1, ge=1, description="Texts in a timed forward pass.")
     sequence_length: Annotated[int, Field(ge=SHORTEST)] | Literal["data"] = Field(
         default=DATA,
-        description='"data": time texts at their own lengths, prompts of text-generation at up to '
-        "512 tokens; a number: all at that, and longer ones cut.",
+        description='"data": texts are timed at their own lengths (text-generation: at up to 512 '
+        "tokens); a number: at that, and cut to it.",
     )
     dtype: Literal["float32", "bfloat16", "float16"] = Field(
         default="float32", description="Dtype of the torch model."
