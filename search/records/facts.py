@@ -63,7 +63,7 @@ class RunFacts:
 
     @property
     def timed_lengths(self) -> tuple[int, float, int]:
-        """`lengths`, of every run."""
+        """`lengths`; where there are none, the length in the study."""
         return self.lengths or (self.study["target"]["sequence_length"],) * 3
 
     @property

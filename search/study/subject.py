@@ -47,9 +47,9 @@ from paretoformer.spaces.models.surgery import count_parameters
 from paretoformer.spaces.recovery import Teacher
 
 FIDELITY = "fidelity"
-PASS_WORK = 6 * 10**9
-"""Multiply-adds of a timed pass over texts of different lengths, 0.1 s on 2 CPU cores: a timing has
-48 passes or more."""
+PASS_WORK = 4 * 10**9
+"""Multiply-adds of a timed pass over texts of different lengths: for MiniLM 0.1 s on 2 CPU cores. A
+timing has 48 passes or more."""
 CHARACTERS = 4
 """Approximate characters per token of a passage."""
 
