@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from paretoformer.evaluators.data.recovery_texts import has_own_texts
 from paretoformer.search.first_screen import first_screen
@@ -45,12 +45,19 @@ def prepare(run: Opening) -> Session:
     return Session(run.spec, run.folder, run.study, run.subject, prepared, budget, workers, display)
 
 
+def not_tried(axis: str, reasons: Mapping[str, str]) -> str:
+    """One sentence on the values that were left out; reasons: value -> reason."""
+    values: dict[str, list[str]] = {}
+    for value, reason in reasons.items():
+        values.setdefault(reason, []).append(value)
+    parts = (f"{', '.join(names)}: {reason}" for reason, names in values.items())
+    return f"Not tried: {axis} {'; '.join(parts)}."
+
+
 def _notes(run: Opening, prepared: planning.Prepared) -> Iterator[str]:
     for axis in prepared.begun_without:
         yield f"This run was begun before there was {axis!r}: it stays as it is."
-    for axis, reasons in prepared.left_out.items():
-        for value, reason in reasons.items():
-            yield f"Not tried: {axis} {value}: {reason}."
+    yield from (not_tried(*facts) for facts in prepared.left_out.items() if facts[1])
     yield from prepared.notes
     workload = run.subject.workload
     if run.spec.recovery.least_squares and not has_own_texts(workload):

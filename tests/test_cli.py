@@ -188,6 +188,17 @@ def test_front_prints_dense_first(run: Run, example: Path) -> None:
         assert name in output
 
 
+def test_table_in_a_pipe_is_never_cut(
+    run: Run, example: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "40")
+    for command in (("front", example), ("best", example), ("techniques",)):
+        assert "…" not in run(*command)[1]
+    rows = run("techniques")[1].splitlines()
+    (line,) = (row for row in rows if row.strip().startswith("lowrank"))
+    assert "rank 32/64/128" in line
+
+
 def test_front_as_json_has_every_row(run: Run, example: Path) -> None:
     status, output, _ = run("front", example, "--json")
     rows = json.loads(output)

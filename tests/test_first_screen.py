@@ -10,9 +10,10 @@ import torch
 from rich.console import Console
 
 from paretoformer.search.first_screen import first_screen
+from paretoformer.search.preparing import not_tried
 from paretoformer.search.records.run_folder import RunFolder
 from paretoformer.search.report.cells import catalogue_table
-from paretoformer.search.report.display import Display, Tenths
+from paretoformer.search.report.display import Display, LogPace
 from paretoformer.search.study.estimate import START_SECONDS, about, estimate, forward_ms
 from paretoformer.search.study.spec import load_spec
 from paretoformer.search.study.subject import Subject, load_subject
@@ -84,14 +85,17 @@ def test_duration_is_said_as_roughly_as_it_is_known(seconds: float, text: str) -
     assert about(seconds) == text
 
 
-def test_step_is_logged_at_every_tenth() -> None:
-    tenths = Tenths()
-    said = [done for done in range(1, 1001) if tenths.passed("a", done, 1000)]
-    assert said == list(range(100, 1001, 100))
-    assert not tenths.passed("a", 1000, 1000)  # twice is once
-    assert tenths.passed("b", 1, 3)
-    assert not tenths.passed("a", 1, 1000)  # it begins anew
-    assert tenths.passed("a", 100, 1000)
+def test_log_has_a_line_a_minute_and_one_at_the_end_of_a_step() -> None:
+    now = 0
+    pace = LogPace(lambda: now)
+    shown = []
+    for now in range(0, 151, 10):  # the clock reads it
+        if pace.shows("a", now, 150):
+            shown.append(now)
+    assert shown == [0, 60, 120, 150]
+    assert not pace.shows("a", 150, 150)  # twice is once
+    assert not pace.shows("b", 1, 3)
+    assert pace.shows("b", 3, 3)
 
 
 def piped(display: Display) -> io.StringIO:
@@ -100,14 +104,48 @@ def piped(display: Display) -> io.StringIO:
     return display.console.file
 
 
-def test_log_has_a_line_for_every_tenth_and_breaks_none() -> None:
+def test_log_breaks_no_line() -> None:
     display = Display()
     log = piped(display)
     for done in range(101):
         display.progress("Measuring blocks", done, 100, "a remark that is longer than the log is")
     lines = log.getvalue().splitlines()
-    assert len(lines) == 10
-    assert lines[0].endswith("longer than the log is): 10 of 100")
+    assert len(lines) == 2
+    assert lines[1].endswith("longer than the log is): 100 of 100")
+
+
+STEPS = (
+    *("Checking the uncompressed model", "Trying without layers", "Ranking what may go"),
+    *("Timing one layer", "Computing what repairs aim at", "Measuring blocks"),
+    *("Trying what is predicted", "Searching, seconds", "Confirming the front"),
+)
+
+
+def test_log_of_a_quarter_of_an_hour_has_few_lines(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 0.0
+    monkeypatch.setattr("time.monotonic", lambda: now)
+    with Display() as display:
+        display._pace = LogPace(lambda: now)
+        log = piped(display)
+        display.facts(dict.fromkeys(("model", "data", "target", "varied", "time"), "known"))
+        for step in STEPS:  # 100 s each
+            for done in range(100):
+                now += 1
+                display.progress(step, done, 100)
+                display.waiting("waiting for a quiet machine" if done % 3 else "")
+            if step != "Searching, seconds":  # which stops before its time
+                display.progress(step, 100, 100)
+    lines = log.getvalue().splitlines()
+    assert now == 900
+    assert len(lines) == 26  # 5 facts, 11 by the minute, 9 ends of steps, 1 of what was waited
+    assert "Searching, seconds: 99 of 100" in lines
+    assert lines[-1] == "Waited 600 s for a quiet machine."
+
+
+def test_values_left_out_for_one_reason_share_a_line() -> None:
+    reasons = {"onnxruntime": "missing", "onnxruntime:int8": "missing", "compile": "too slow"}
+    expected = "Not tried: runtime onnxruntime, onnxruntime:int8: missing; compile: too slow."
+    assert not_tried("runtime", reasons) == expected
 
 
 def test_square_brackets_are_no_markup() -> None:

@@ -21,14 +21,15 @@ from paretoformer.spaces.candidate import Candidate
 if TYPE_CHECKING:
     import pandas as pd
 
-PIPE_WIDTH = 150
+PIPE_WIDTH = 10_000
+"""Characters of a line in a pipe or a file: more than any table has."""
 
 
 def print_front(frame: pd.DataFrame, facts: RunFacts) -> None:
     """The front, with a column per axis if the terminal is wide enough."""
     console = _console()
     wide = front_table(frame, facts)
-    unbounded = console.options.update(width=10_000)
+    unbounded = console.options.update(width=PIPE_WIDTH)
     room = Measurement.get(console, unbounded, wide).minimum <= console.width
     console.print(wide if room else front_table(frame, facts, narrow=True))
 
@@ -40,9 +41,7 @@ def print_table(table: Table) -> None:
 def _console() -> Console:
     """Standard output; a pipe or a file has no width limit."""
     console = Console()
-    if not console.is_terminal:
-        console.width = max(console.width, PIPE_WIDTH)
-    return console
+    return console if console.is_terminal else Console(width=PIPE_WIDTH)
 
 
 def front_table(frame: pd.DataFrame, facts: RunFacts, *, narrow: bool = False) -> Table:

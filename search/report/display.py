@@ -32,22 +32,33 @@ if TYPE_CHECKING:
     from paretoformer.evaluators.metrics import Metric
 
 WATCH_SECONDS = 2
-WAITING_SECONDS = 60
-"""Interval of the log's lines about a timing that still waits."""
+LOG_SECONDS = 60
+"""Least time between two lines of a log about what is under way."""
 
 
-class Tenths:
-    """Limits a log to one line per tenth of a step's progress."""
+class LogPace:
+    """Limits a log to a line per minute, and one at the end of each step."""
 
-    def __init__(self) -> None:
-        self._reached: dict[str, int] = {}
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock, self._next = clock, -math.inf
+        self._ended: set[str] = set()
 
-    def passed(self, what: str, done: int, total: int) -> bool:
-        """Whether the step has just reached another tenth."""
-        tenth = 10 * done // max(total, 1)
-        before = self._reached.get(what, 0)
-        self._reached[what] = tenth
-        return tenth > before
+    def is_due(self) -> bool:
+        """Whether the last line is a minute old; if so, a new one is counted."""
+        due = self._clock() >= self._next
+        if due:
+            self._next = self._clock() + LOG_SECONDS
+        return due
+
+    def shows(self, what: str, done: int, total: int) -> bool:
+        """Whether this progress of the step `what` gets a line."""
+        if done < total:
+            return self.is_due()
+        if what in self._ended:
+            return False
+        self._ended.add(what)
+        self._next = self._clock() + LOG_SECONDS
+        return True
 
 
 REFRESHES = 1
@@ -55,7 +66,7 @@ REFRESHES = 1
 
 
 class Display:
-    """Progress of a study: bars and a table on a terminal; elsewhere a line per tenth."""
+    """Progress of a study: bars and a table on a terminal; elsewhere a line per minute."""
 
     def __init__(self, *, quiet: bool = False) -> None:
         self.console = Console(stderr=True, quiet=quiet)
@@ -70,10 +81,10 @@ class Display:
             speed_estimate_period=300,
         )
         self._tasks: dict[str, TaskID] = {}
-        self._tenths = Tenths()
+        self._pace, self._last = LogPace(), ""
         self._best: Table | None = None
-        self._waiting = ""
-        self._waiting_since = self._last_notice = 0.0
+        self._waiting, self._waiting_since = "", 0.0
+        self._waited: float | None = None
         live = self.console.is_terminal and not quiet
         self._live = Live(console=self.console, refresh_per_second=REFRESHES) if live else None
 
@@ -83,6 +94,10 @@ class Display:
         return self
 
     def __exit__(self, *exception: Any) -> None:
+        self._log_last()
+        self.waiting("")
+        if self._waited is not None:
+            self.note(f"Waited {self._waited:.0f} s for a quiet machine.")
         if self._live:
             self._best = None
             self._refresh()
@@ -108,26 +123,35 @@ class Display:
     def progress(self, what: str, done: int, total: int, remark: str = "") -> None:
         """Step `what` has done `done` of `total`."""
         if what not in self._tasks:
+            self._log_last()
             self._tasks[what] = self._progress.add_task(what, total=total)
         shown = f"{what} ({remark})" if remark else what
         self._progress.update(self._tasks[what], completed=done, total=total, description=shown)
         if self._live:
             self._refresh()
-        elif self._tenths.passed(what, done, total):
-            self.note(f"{shown}: {done} of {total}")
+            return
+        self._last = f"{shown}: {done} of {total}"
+        if self._pace.shows(what, done, total):
+            self._log_last()
+        elif done >= total:
+            self._last = ""
+
+    def _log_last(self) -> None:
+        """The last progress, unless it is in the log: of a step that stopped before its end."""
+        if self._last:
+            self.note(self._last)
+        self._last = ""
 
     def waiting(self, text: str) -> None:
         """The reason a timing waits; empty once it continues."""
         before, self._waiting = self._waiting, text
         if text and not before:
             self._waiting_since = time.monotonic()
-            self._last_notice = -math.inf
         if before and not text:
-            self.note(f"Waited {time.monotonic() - self._waiting_since:.0f} s for a quiet machine.")
+            self._waited = (self._waited or 0.0) + time.monotonic() - self._waiting_since
         if self._live:
             self._refresh()
-        elif text and time.monotonic() - self._last_notice > WAITING_SECONDS:
-            self._last_notice = time.monotonic()
+        elif text and self._pace.is_due():
             self.note(text[:1].upper() + text[1:])
 
     @contextmanager
