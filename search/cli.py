@@ -73,8 +73,19 @@ def _command(function: F) -> F:
 def search(
     study: Annotated[
         str,
-        typer.Argument(help="A .toml file, or a built-in study: embedder, reviews, long-reviews."),
+        typer.Argument(
+            help="A .toml file, or a built-in study: embedder, reviews, long-reviews; with --data, "
+            "a fine-tuned model: a folder or a Hub id."
+        ),
     ] = "embedder",
+    data: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE",
+            help="Examples of the model's task: a csv, tsv, jsonl, Parquet or txt file, or a Hub "
+            "id. Task and columns are guessed; to choose them, use `init`.",
+        ),
+    ] = None,
     out: Annotated[
         Path | None, typer.Option(help="Run folder.", show_default="runs/<name of the study>")
     ] = None,
@@ -119,6 +130,10 @@ def search(
 ) -> None:
     """Run a study, or resume it where it was interrupted.
 
+    A model with its data needs no study file; the run folder keeps one, study.toml:
+
+        paretoformer search my-model --data examples.csv --minutes 10
+
     A study file needs a model and data; everything else has a default.
     `paretoformer init MODEL DATA` writes one with all of them:
 
@@ -138,22 +153,20 @@ def search(
     """
     from paretoformer.search.run import search as run_search
 
+    overrides: dict[str, Any] = {
+        "trials": trials,
+        "seed": seed,
+        "require": require or (),
+        "minutes": minutes,
+    }
     if dry_run:
         from paretoformer.search.first_screen import planned
+        from paretoformer.search.opening import requested
 
-        typer.echo(planned(study, out, trials, seed, require or (), minutes))
+        typer.echo(planned(*requested(study, data, out, typer.echo, **overrides)))
         return
     try:
-        folder = run_search(
-            study,
-            out=out,
-            trials=trials,
-            seed=seed,
-            require=require or (),
-            minutes=minutes,
-            address=address,
-            mlflow=mlflow,
-        )
+        folder = run_search(study, data=data, out=out, address=address, mlflow=mlflow, **overrides)
     except Interrupted as interrupted:  # Typer would end without a message
         raise Stopped(interrupted) from None
     _print_result(folder)
@@ -189,8 +202,7 @@ def init(
     file, columns = write(
         model, data, out, text=text, text_pair=text_pair, label=label, encoding=encoding
     )
-    pair = f", text_pair {columns.text_pair!r}" if columns.text_pair else ""
-    typer.echo(f"Written: {file}; text {columns.text!r}{pair}, label {columns.label!r}.")
+    typer.echo(f"Written: {file}; {columns}.")
     typer.echo(f"Check it: paretoformer search {file} --dry-run")
 
 

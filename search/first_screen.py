@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from pathlib import Path
 
 from paretoformer.evaluators.common.target import cpu_name
 from paretoformer.search.opening import is_checked, settled
@@ -12,31 +10,22 @@ from paretoformer.search.records.parquet import read_table
 from paretoformer.search.records.run_folder import RunFolder
 from paretoformer.search.study.budget import plan
 from paretoformer.search.study.estimate import estimate
-from paretoformer.search.study.spec import Spec, check_varies, load_spec
+from paretoformer.search.study.spec import Spec, check_varies
 from paretoformer.search.study.subject import Subject, load_subject, try_dense
 from paretoformer.spaces.axes import axes
 from paretoformer.spaces.axes.evidence import Circumstances
 from paretoformer.spaces.models.families import shape_of
 
 
-def planned(
-    study: str | Path,
-    out: str | Path | None,
-    trials: int | None,
-    seed: int | None,
-    require: Sequence[str],
-    minutes: float | None,
-) -> str:
-    """Describe what `search` with the same arguments would do.
+def planned(spec: Spec, folder: RunFolder) -> str:
+    """Describe what a search of this study into this folder would do.
 
     Measures only a few forwards of the dense model.
 
     Raises:
         UserError: as `search`.
     """
-    spec = load_spec(study, trials=trials, seed=seed, require=require, minutes=minutes)
     check_varies(spec)
-    folder = RunFolder(out if out is not None else Path("runs") / spec.name)
     spec = settled(spec, folder)
     subject = load_subject(spec)
     if not is_checked(spec, folder):

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import optuna
 
@@ -14,8 +16,9 @@ from paretoformer.search.records.run_folder import RunFolder
 from paretoformer.search.report.display import Display
 from paretoformer.search.study.budget import Budget
 from paretoformer.search.study.optuna_study import ResumableStudy, check_storage, open_study
-from paretoformer.search.study.spec import Spec, check_varies, read_spec
+from paretoformer.search.study.spec import Spec, check_varies, load_spec, read_spec
 from paretoformer.search.study.subject import Subject, load_subject, try_dense
+from paretoformer.search.study.template import guessed_study
 from paretoformer.search.workers import Workers
 
 RUN = "run"
@@ -35,6 +38,29 @@ class Opening:
     budget: Budget
     workers: Workers
     display: Display
+
+
+def requested(
+    study: str | Path,
+    data: str | Path | None,
+    out: str | Path | None,
+    say: Callable[[str], None],
+    **overrides: Any,
+) -> tuple[Spec, RunFolder]:
+    """The study that a search is asked for, and its folder; default: `runs/<name>`.
+
+    data: of `study`, which is a model then. say: gets what was guessed of both.
+    overrides: as `load_spec`.
+
+    Raises:
+        UserError: there is no such study, or none can be made of the model and the data.
+    """
+    text = None
+    if data is not None:
+        study, text, guess = guessed_study(str(study), str(data))
+        say(guess)
+    spec = load_spec(study, text=text, **overrides)
+    return spec, RunFolder(out if out is not None else Path("runs") / spec.name)
 
 
 @contextmanager

@@ -8,21 +8,21 @@ from pathlib import Path
 
 from paretoformer.search.dispatch.signals import interruptible
 from paretoformer.search.loop import stored_records
-from paretoformer.search.opening import opened
+from paretoformer.search.opening import opened, requested
 from paretoformer.search.preparing import prepare
 from paretoformer.search.publishing import confirm, publish
 from paretoformer.search.records.disk import room_on
-from paretoformer.search.records.run_folder import RunFolder
 from paretoformer.search.report.display import Display
 from paretoformer.search.report.tracking import Tracker
 from paretoformer.search.searching import has_work, searching, write_trials
 from paretoformer.search.session import Session
-from paretoformer.search.study.spec import DEFAULT_STUDY, load_spec
+from paretoformer.search.study.spec import DEFAULT_STUDY
 
 
 def search(
     study: str | Path = DEFAULT_STUDY,
     *,
+    data: str | Path | None = None,
     out: str | Path | None = None,
     trials: int | None = None,
     seed: int | None = None,
@@ -34,7 +34,9 @@ def search(
 ) -> Path:
     """Run a study, or resume it where an interrupted run stopped.
 
-    study: a .toml file or a built-in name. out: the run folder; default `runs/<name>`.
+    study: a .toml file, a built-in name or, with `data`, a model: a folder or a Hub id. The task
+    and the columns are guessed then, and the study is in `study.toml` of the run folder.
+    data: the model's data, a file or a Hub id. out: the run folder; default `runs/<name>`.
     trials, seed, require, minutes: override the file; `minutes` replaces its trials, and `trials`
     its minutes.
     address: an existing Ray cluster; default: a local one.
@@ -49,8 +51,16 @@ def search(
     """
     with interruptible(), Display(quiet=quiet) as display:
         tracker = None if mlflow is None else Tracker(mlflow)  # checked before any measurement
-        spec = load_spec(study, trials=trials, seed=seed, require=require, minutes=minutes)
-        folder = RunFolder(out if out is not None else Path("runs") / spec.name)
+        spec, folder = requested(
+            study,
+            data,
+            out,
+            display.note,
+            trials=trials,
+            seed=seed,
+            require=require,
+            minutes=minutes,
+        )
         with room_on(folder.path), opened(spec, folder, address, display) as run:
             run.budget.took("start", time.monotonic() - run.budget.begun)
             with run.budget.phase("prepare"):

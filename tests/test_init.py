@@ -12,12 +12,13 @@ import pyarrow.parquet as pq
 import pytest
 from pydantic import BaseModel
 
-from paretoformer.search.records.errors import StudyError
+from paretoformer.search import run as search_run
+from paretoformer.search.records.errors import RunError, StudyError
 from paretoformer.search.study.columns import Columns, Head, columns_of, read_head
-from paretoformer.search.study.spec import Spec, parse_spec
+from paretoformer.search.study.spec import Spec, parse_spec, read_spec
 from paretoformer.search.study.template import init, study_text
 from tests.conftest import Run
-from tests.tiny import write_data, write_model
+from tests.tiny import write_data, write_knowing_study, write_model
 
 GIVEN = {"model": {"path": "org/model"}, "data": {"path": "org/data"}}
 
@@ -64,6 +65,48 @@ def test_study_file_is_accepted_as_it_is_written(
     assert status == 2
     assert "my-model.toml exists already: choose another --out." in errors
     assert (folder / "my-model.toml").read_text() == before
+
+
+def test_model_and_data_need_no_study_file(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_knowing_study(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    status, plan, errors = run("search", "model", "--data", "data.csv", "--dry-run")
+    assert (status, errors) == (0, "")
+    assert plan.startswith("Guessed: text 'text', label 'label'; task text-classification. ")
+    assert "to confirm" in plan
+    assert "runs/model, new" in plan
+    assert not Path("runs").exists()
+
+
+def test_study_of_model_and_data_is_kept_and_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_knowing_study(tmp_path)
+    write_data(tmp_path / "other.csv")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(search_run, "prepare", lambda run: run)
+    monkeypatch.setattr(search_run, "_execute", lambda run: None)
+    folder = search_run.search("model", data="data.csv", trials=3, seed=7)
+    kept = folder / "study.toml"
+    assert kept == Path("runs/model/study.toml")
+    assert (read_spec(kept).trials, read_spec(kept).data.label) == (3, "label")
+    assert search_run.search("model", data="data.csv", trials=5, seed=7) == folder
+    assert search_run.search(kept) == folder
+    assert read_spec(kept).trials == 5
+    with pytest.raises(RunError, match=r"holds another study, 'model': data.path is .*data\.csv"):
+        search_run.search("model", data="other.csv", seed=7)
+
+
+def test_columns_that_cannot_be_guessed_are_left_to_init(
+    run: Run, folder: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "d.csv").write_text("a,b,c\n1,2,3\n")
+    status, _, errors = run("search", folder / "my model", "--data", tmp_path / "d.csv")
+    assert status == 2
+    assert f"Name yours: paretoformer init MODEL {tmp_path}/d.csv --text COLUMN." in errors
+    assert errors.count("\n") == 1
 
 
 def test_paths_are_written_from_the_folder_of_the_file(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from shlex import quote
 from typing import NoReturn
 
 from paretoformer.evaluators.data.reading import read_columns
@@ -38,18 +39,18 @@ NUMBERS = ("", "id", "idx", "index", "unnamed: 0")
 class Columns:
     """The names of a study's columns; "" if there is none."""
 
-    """The names of a study's columns; "" where there is none."""
-
     text: str
     text_pair: str = ""
     label: str = ""
+
+    def __str__(self) -> str:
+        pair = f", text_pair {self.text_pair!r}" if self.text_pair else ""
+        return f"text {self.text!r}{pair}, label {self.label!r}"
 
 
 @dataclass(frozen=True)
 class Head:
     """The column names of a data file, and its number of rows."""
-
-    """The names of a data file's columns, and how many rows it has."""
 
     names: tuple[str, ...]
     rows: int
@@ -67,7 +68,9 @@ def read_head(path: str, encoding: str = "utf-8") -> Head:
             raise StudyError(f"{path} is empty.")
         values = read_columns(path, names[:1], encoding).values
     except DataError as error:
-        raise StudyError(str(error).replace("data.encoding = ", "--encoding ")) from None
+        raise StudyError(
+            str(error).replace("data.encoding = ", "paretoformer init MODEL DATA --encoding ")
+        ) from None
     return Head(names, max(map(len, values.values()), default=0))
 
 
@@ -135,5 +138,5 @@ def _only(names: Sequence[str]) -> str:
 def _unclear(path: str, names: Sequence[str], key: str) -> NoReturn:
     raise StudyError(
         f"cannot tell which column of {path} is the {key}. It has: {', '.join(names)}. "
-        f"Name yours as --{key}."
+        f"Name yours: paretoformer init MODEL {quote(path)} --{key} COLUMN."
     )

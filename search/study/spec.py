@@ -257,9 +257,16 @@ UNLABELLED = "fidelity"
 """The quality metric for data without labels."""
 
 
+def is_study(study: str | Path) -> bool:
+    """Whether this is a built-in name or a file, rather than a model."""
+    named = str(study) in BUILTIN or Path(study).suffix == ".toml"
+    return named or os.path.isfile(study)  # unlike `Path.is_file`, false for too long a name
+
+
 def load_spec(
     study: str | Path,
     *,
+    text: str | None = None,
     trials: int | None = None,
     seed: int | None = None,
     require: Sequence[str] = (),
@@ -267,28 +274,37 @@ def load_spec(
 ) -> Spec:
     """The study of a built-in name or a .toml file, with paths made absolute.
 
-    Paths in the file are relative to its folder. The other arguments override the file.
+    Paths in the file are relative to its folder. text: of a file that is not written.
+    The other arguments override the file.
 
     Raises:
         StudyError: no such study, not TOML, or a wrong key or value, which the message names.
     """
-    path = Path(study)
-    if str(study) in BUILTIN:
-        text = files("paretoformer.search").joinpath(f"builtin/{study}.toml").read_text("utf-8")
-    elif os.path.isfile(path):  # unlike `Path.is_file`, false for a name that is too long
-        text = _read(path)
-    elif str(study) in MOVED:
-        raise StudyError(moved(str(study)))
-    elif path.suffix == ".toml" or os.path.exists(path):
-        raise StudyError(f"no study file {study}.")
-    else:
-        raise StudyError(
-            f"no built-in study {str(study)!r}.{did_you_mean(str(study), BUILTIN)} "
-            f"Built in: {', '.join(BUILTIN)}; or give a .toml file."
-        )
     overrides: dict[str, Any] = {"trials": trials, "seed": seed}
     of_search = {"require": list(require) or None, "minutes": minutes}
-    return parse_spec(text, source=path, overrides=overrides, of_search=of_search)
+    return parse_spec(
+        _text_of(study) if text is None else text,
+        source=Path(study),
+        overrides=overrides,
+        of_search=of_search,
+    )
+
+
+def _text_of(study: str | Path) -> str:
+    if str(study) in BUILTIN:
+        return files("paretoformer.search").joinpath(f"builtin/{study}.toml").read_text("utf-8")
+    if os.path.isfile(study):
+        return _read(Path(study))
+    if str(study) in MOVED:
+        raise StudyError(moved(str(study)))
+    if is_study(study):
+        raise StudyError(f"no study file {study}.")
+    if os.path.exists(study):
+        raise StudyError(f"{study} is no study file. For a model, give its --data FILE, too.")
+    raise StudyError(
+        f"no built-in study {str(study)!r}.{did_you_mean(str(study), BUILTIN)} "
+        f"Built in: {', '.join(BUILTIN)}; or give a .toml file, or a model and its --data FILE."
+    )
 
 
 def parse_spec(

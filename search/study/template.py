@@ -11,6 +11,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from shlex import quote
 from typing import Any, Literal, get_args, get_origin
 
 from pydantic import BaseModel
@@ -28,7 +29,7 @@ from paretoformer.evaluators.demo import is_demo
 from paretoformer.evaluators.tasks import Task, check_family, load_config, task_names, task_of
 from paretoformer.search.records.errors import StudyError, UserError
 from paretoformer.search.study.columns import Columns, Head, columns_of, read_head
-from paretoformer.search.study.spec import ModelSection, Spec, parse_spec
+from paretoformer.search.study.spec import ModelSection, Spec, is_study, parse_spec
 from paretoformer.search.study.subject import CHARACTERS
 from paretoformer.spaces.common.malformed import one_line
 
@@ -62,6 +63,41 @@ def init(
     out = out or Path(f"{_name(model)}.toml")
     if out.exists():
         raise UserError(f"{out} exists already: choose another --out.")
+    given, columns = _given(model, data, out, text, text_pair, label, encoding)
+    written = study_text(given, out)
+    with out.open("x", encoding="utf-8") as file:
+        file.write(written)
+    return out, columns
+
+
+def guessed_study(model: str, data: str) -> tuple[Path, str, str]:
+    """The study that `init` would write here, without the comments.
+
+    Returns its file's path, its text, and what was guessed in one line.
+
+    Raises:
+        StudyError: the model or the data cannot be used, or a column cannot be guessed.
+        UserError: `model` is a study.
+    """
+    if is_study(model):
+        raise UserError(f"--data is for a model, but {model} is a study, which names its own data.")
+    out = Path(f"{_name(model)}.toml")
+    given, columns = _given(model, data, out)
+    task = given["model"].get("task", DEFAULT_TASK)
+    choose = f"paretoformer init {quote(model)} {quote(data)}"
+    return out, _toml(given), f"Guessed: {columns}; task {task}. To choose: {choose}"
+
+
+def _given(
+    model: str,
+    data: str,
+    out: Path,
+    text: str | None = None,
+    text_pair: str | None = None,
+    label: str | None = None,
+    encoding: str = ENCODING,
+) -> tuple[dict[str, dict[str, Any]], Columns]:
+    """The sections of a study file `out` that depend on model and data, and the columns."""
     chosen = _task(model)
     form = task_of(chosen.get("task", DEFAULT_TASK)).form
     head = read_head(data, encoding) if _is_file(data) else None
@@ -91,10 +127,7 @@ def init(
         "data": {"path": _from(out, data)} | _data(columns, head, encoding, form),
         "target": target,
     }
-    written = study_text(given, out)
-    with out.open("x", encoding="utf-8") as file:
-        file.write(written)
-    return out, columns
+    return given, columns
 
 
 def study_text(given: Mapping[str, Mapping[str, Any]], source: Path) -> str:
