@@ -132,7 +132,7 @@ def search(
 
     A model with its data needs no study file; the run folder keeps one, study.toml:
 
-        paretoformer search my-model --data examples.csv --minutes 10
+        paretoformer search my-model --data examples.csv
 
     A study file needs a model and data; everything else has a default.
     `paretoformer init MODEL DATA` writes one with all of them:

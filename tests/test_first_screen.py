@@ -94,6 +94,8 @@ def test_log_has_a_line_a_minute_and_one_at_the_end_of_a_step() -> None:
             shown.append(now)
     assert shown == [0, 60, 120, 150]
     assert not pace.shows("a", 150, 150)  # twice is once
+    assert not pace.shows("a", 150, 200)
+    assert pace.shows("a", 200, 200)  # it went on
     assert not pace.shows("b", 1, 3)
     assert pace.shows("b", 3, 3)
 

@@ -53,6 +53,7 @@ class LogPace:
     def shows(self, what: str, done: int, total: int) -> bool:
         """Whether this progress of the step `what` gets a line."""
         if done < total:
+            self._ended.discard(what)
             return self.is_due()
         if what in self._ended:
             return False
