@@ -5,7 +5,7 @@ from __future__ import annotations
 import platform
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 import joblib
 import psutil
@@ -15,7 +15,7 @@ from paretoformer.evaluators.common.device import cuda_index
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
-DATA = "data"
+DATA: Final[Literal["data"]] = "data"
 Length = int | Literal["data"]
 """`target.sequence_length` of a study: a number of tokens, or the lengths of the data."""
 

@@ -13,7 +13,7 @@ from torch import nn
 from transformers import CONFIG_MAPPING
 
 from paretoformer.evaluators.common.remark import Remark
-from paretoformer.evaluators.common.target import DATA, Length, Target
+from paretoformer.evaluators.common.target import Length, Target
 from paretoformer.evaluators.data.examples import Examples, Form, Labels, SplitName
 from paretoformer.evaluators.data.workload import Workload
 from paretoformer.spaces.common.registry import Registry
@@ -93,7 +93,7 @@ class Task(ABC):
     def length(self, config: Any, wanted: Length) -> int:
         """Most tokens of an input; ValueError if the model supports fewer than `wanted`."""
         room = self.room(config)
-        if wanted == DATA:
+        if isinstance(wanted, str):
             return room if self.has_lengths else min(PROMPT, room)
         if wanted > room:
             more = " and the next one" if self.generates else ""

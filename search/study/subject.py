@@ -332,7 +332,7 @@ def _checked_length(spec: Spec, task: Task, config: Any) -> int:
 
 def _weights(model: Any) -> int:
     """Weights that each token is multiplied by: all but the tokens' embeddings."""
-    embeddings = model.get_input_embeddings().weight.numel()
+    embeddings = int(model.get_input_embeddings().weight.numel())
     return max(1, count_parameters(model) - embeddings)
 
 
