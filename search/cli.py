@@ -106,7 +106,10 @@ def search(
     ] = None,
     minutes: Annotated[
         float | None,
-        typer.Option(help="Time for the whole study, instead of a number of trials."),
+        typer.Option(
+            help="Time for the whole study, instead of a number of trials.",
+            show_default="20, if the study says neither",
+        ),
     ] = None,
     dry_run: Annotated[
         bool,

@@ -49,7 +49,9 @@ def test_first_screen_of_a_budget_says_how_it_is_shared_out(
 ) -> None:
     spec = load_spec(study, minutes=10)
     shown = first_screen(spec, subject, RunFolder(tmp_path / "run"))
-    assert shown["time"].startswith("10 minutes: 7.0 to prepare and to search, 3.0 to confirm; in")
+    assert shown["time"].startswith(
+        "10 minutes: 4.6 to prepare and to search, 3.4 to distil, 2.0 to confirm; in"
+    )
 
 
 def test_estimate_grows_with_what_there_is_to_do(

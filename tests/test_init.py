@@ -123,7 +123,7 @@ def test_every_key_is_there_with_its_default() -> None:
     text = study_text(GIVEN, Path("mine.toml"))
     said = {match[1] for match in re.finditer(r"^#?(\w+) = ", text, re.MULTILINE)}
     assert said == keys(Spec) - {"name"}
-    of_none = r"^#(threads|minutes|stratify) = .*\n"  # without a default, they show an example
+    of_none = r"^#(threads|minutes|distill_minutes|stratify) = .*\n"  # without a default, they show an example
     uncommented = re.sub(r"^#(\w+ = )", r"\1", re.sub(of_none, "", text, flags=re.M), flags=re.M)
     assert parse_spec(uncommented, source=Path("mine.toml")) == parse_spec(
         text, source=Path("mine.toml")
@@ -134,7 +134,7 @@ def test_every_key_is_there_with_its_default() -> None:
 
 def test_keys_are_explained_in_the_words_of_the_models() -> None:
     text = study_text(GIVEN, Path("mine.toml"))
-    assert "# Candidates to measure." in text
+    assert "# Candidates to measure, instead of search.minutes." in text
     assert "One of nsga2, tpe, gp, random, surrogate, auto." in text
     assert max(map(len, text.splitlines())) <= 130
     assert not re.search(r"^.+\S#", text, re.MULTILINE)
