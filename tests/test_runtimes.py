@@ -35,7 +35,14 @@ from tests.test_surgery import HEADLESS, MASK, inputs, tiny
 pytestmark = pytest.mark.slow
 FAMILIES = ("bert", "distilbert", "roberta", "electra", "gpt2", "llama", "vit", "dinov2")
 every_exported_family = sampled("family", FAMILIES, ("bert", "gpt2"))
-TOLERANCES = {"float32": 1e-5, "bfloat16": 0.05, "float16": 0.01, "int8_weights": 0.05, "int8": 0.1}
+TOLERANCES = {
+    "float32": 1e-5,
+    "bfloat16": 0.05,
+    "float16": 0.01,
+    "int8_weights": 0.05,
+    "int8_dynamic": 0.1,
+    "int8": 0.1,
+}
 GPU_ONLY = "compile:float16"
 ON_CPU = tuple(name for name in names() if name != GPU_ONLY)
 FLOATS = tuple(name for name in ON_CPU if parse(name)[1] != "int8")
@@ -50,6 +57,7 @@ DAILY = (
     "onnxruntime:int8",
     "openvino",
     "openvino:int8",
+    "openvino:int8_dynamic",
 )
 
 
@@ -199,6 +207,13 @@ def test_conversion_repeats_to_the_byte(value: str, runnable: Runnable, tmp_path
     again.save(tmp_path / "second")
     for name in runtime.files:
         assert (tmp_path / "first" / name).read_bytes() == (tmp_path / "second" / name).read_bytes()
+
+
+def test_groups_of_activations_stand_in_the_file(tmp_path: Path) -> None:
+    """So int8_dynamic is what it was measured as wherever the file is served."""
+    converted("openvino:int8_dynamic").save(tmp_path)
+    served = _core().compile_model(tmp_path / parse("openvino")[0].files[0], "CPU")
+    assert served.get_property("DYNAMIC_QUANTIZATION_GROUP_SIZE") == 128
 
 
 def test_runtimes_of_torch_have_no_files() -> None:

@@ -31,8 +31,10 @@ from paretoformer.spaces.runtimes.onnx_export import onnx_model, unexportable
 FILES = ("openvino/openvino_model.xml", "openvino/openvino_model.bin")
 """Paths in optimum's layout."""
 
-ARITHMETIC = {"float32": "f32", "bfloat16": "bf16", "int8_weights": "f32", "int8": "f32"}
-"""Precision -> that of unquantised operations. By default, CPUs with bfloat16 use it."""
+ARITHMETIC = {"bfloat16": "bf16"}
+"""Precision -> that of unquantised operations, else f32. By default, CPUs with bfloat16 use it."""
+GROUP = "128"
+"""Activations of a row that share a scale in int8_dynamic."""
 
 
 class OpenVinoRunnable(Exported):
@@ -45,7 +47,7 @@ class OpenVinoRunnable(Exported):
                 "INFERENCE_NUM_THREADS": tools.threads,
                 "NUM_STREAMS": "1",
                 "PERFORMANCE_HINT": "LATENCY",
-                "INFERENCE_PRECISION_HINT": ARITHMETIC[precision],
+                "INFERENCE_PRECISION_HINT": ARITHMETIC.get(precision, "f32"),
             },
         )
         self._request = self._compiled.create_infer_request()
@@ -80,15 +82,18 @@ class OpenVino(Runtime):
     int8: weights per channel, activations by ranges from training inputs. int8_weights: weights are
         stored in int8, per channel; reading them dominates the time of one token. OpenVINO may
         quantise activations dynamically, in groups of 32 within a row, if that is faster.
+    int8_dynamic: weights are symmetric, which makes larger groups fast. Needs no data.
     """
 
     name = "openvino"
-    precisions = ("float32", "bfloat16", "int8_weights", "int8")
+    precisions = ("float32", "bfloat16", "int8_weights", "int8_dynamic", "int8")
     files = FILES
     generates = True
     one_graph = True
     for_generation = ("int8_weights",)
-    summary = "OpenVINO on CPU; int8: calibrated by NNCF, needs training inputs"
+    summary = (
+        "OpenVINO on CPU; int8: calibrated by NNCF, needs training inputs; int8_dynamic: does not"
+    )
     source = "https://docs.openvino.ai/2026/openvino-workflow/model-optimization.html"
 
     def unavailable(self, precision: str, device: str) -> str:
@@ -116,7 +121,11 @@ class OpenVino(Runtime):
         if tools.calibration is not None and precision == "int8":
             graph = _quantized(graph, tools.calibration)
         if precision == "int8_weights":
-            graph = _with_small_weights(graph)
+            graph = _with_small_weights(graph, "INT8_ASYM")
+        if precision == "int8_dynamic":
+            graph = _with_small_weights(graph, "INT8_SYM")
+            # Stands in the file, so that it holds wherever the file is loaded.
+            graph.set_rt_info(GROUP, ["runtime_options", "DYNAMIC_QUANTIZATION_GROUP_SIZE"])
         return OpenVinoRunnable(_numbered(graph), precision, tools)
 
     def load(self, folder: Path, precision: str, tools: Tools) -> Runnable:
@@ -158,10 +167,10 @@ def _quantized(graph: Any, calibration: Callable[[], Iterable[Batch]]) -> Any:
         )
 
 
-def _with_small_weights(graph: Any) -> Any:
+def _with_small_weights(graph: Any, mode: str) -> Any:
     """The graph with its matrices and embedding tables in int8."""
     with _nncf() as nncf:
-        return nncf.compress_weights(graph, mode=nncf.CompressWeightsMode.INT8_ASYM)
+        return nncf.compress_weights(graph, mode=nncf.CompressWeightsMode[mode])
 
 
 @contextmanager
