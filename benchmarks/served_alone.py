@@ -3,6 +3,11 @@
 Times it alone at the study's length, and scores it on a csv of `text,label`.
 
     python benchmarks/served_alone.py DIR [examples.csv] [--threads 2] [--seconds 5]
+    python benchmarks/served_alone.py DIR --each texts.json [--length 512] [--threads 2]
+
+`--each` times real texts one by one in their own order, and prints the mean in ms. The file is a
+list of texts, or of pairs. Here DIR may also be a model for torch: a folder of transformers, or an
+export that torch runs, which paretoformer opens.
 """
 
 from __future__ import annotations
@@ -48,7 +53,45 @@ def opened(folder: Path, threads: int) -> tuple[Run, list[str]]:
     raise SystemExit(f"{folder} has no onnx/model.onnx and no openvino/openvino_model.xml.")
 
 
-def inputs(tokenizer: Tokenizer, names: list[str], texts: list[str]) -> dict[str, np.ndarray]:
+def opened_in_torch(folder: Path, threads: int) -> tuple[Run, list[str]]:
+    """As `opened`, for a folder of transformers or an export that torch runs."""
+    import torch
+    import transformers
+
+    torch.set_num_threads(threads)
+    if (folder / "compression.json").exists():
+        import paretoformer
+
+        model: Any = paretoformer.load_compressed(folder)
+    else:
+        config = transformers.AutoConfig.from_pretrained(folder)
+        architecture = getattr(transformers, config.architectures[0])
+        model = architecture.from_pretrained(folder, attn_implementation="sdpa").eval()
+
+    def run(feed: dict[str, np.ndarray]) -> np.ndarray:
+        with torch.inference_mode():
+            output = model(**{name: torch.from_numpy(value) for name, value in feed.items()})
+        return np.asarray(next(iter(output.values())).float())
+
+    return run, ["input_ids", "attention_mask", "token_type_ids"]
+
+
+def each_ms(
+    run: Run, tokenizer: Tokenizer, names: list[str], texts: list[Any], seconds: float
+) -> float:
+    """Mean time of a text, over whole passes in the given order; the first pass warms up."""
+    feeds = [inputs(tokenizer, names, [text]) for text in texts]
+    for feed in feeds:
+        run(feed)
+    passes, start = 0, time.perf_counter()
+    while passes == 0 or time.perf_counter() - start < seconds:
+        for feed in feeds:
+            run(feed)
+        passes += 1
+    return 1e3 * (time.perf_counter() - start) / (passes * len(feeds))
+
+
+def inputs(tokenizer: Tokenizer, names: list[str], texts: list[Any]) -> dict[str, np.ndarray]:
     found = tokenizer.encode_batch(texts)
     every: dict[str, Any] = {
         "input_ids": [encoding.ids for encoding in found],
@@ -58,13 +101,30 @@ def inputs(tokenizer: Tokenizer, names: list[str], texts: list[str]) -> dict[str
     return {name: np.array(every[name], dtype=np.int64) for name in names}
 
 
+def print_each(arguments: argparse.Namespace) -> None:
+    folder = arguments.folder
+    exported = any((folder / name).exists() for name in ("onnx", "openvino"))
+    run, names = (opened if exported else opened_in_torch)(folder, arguments.threads)
+    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    tokenizer.no_padding()
+    tokenizer.enable_truncation(arguments.length)
+    texts = json.loads(arguments.each.read_text("utf-8"))
+    texts = [text if isinstance(text, str) else tuple(text) for text in texts]
+    print(f"{each_ms(run, tokenizer, names, texts, arguments.seconds):.4f}")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("folder", type=Path)
     parser.add_argument("examples", type=Path, nargs="?")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--seconds", type=float, default=5.0)
+    parser.add_argument("--each", type=Path)
+    parser.add_argument("--length", type=int, default=512, help="of the longest text, for --each")
     arguments = parser.parse_args()
+    if arguments.each:
+        print_each(arguments)
+        return
     run, names = opened(arguments.folder, arguments.threads)
     measured = json.loads((arguments.folder / "measured.json").read_text())
     fixed = measured["study"]["target"]["sequence_length"]
