@@ -297,7 +297,10 @@ def execute(run: Run, checkout: Checkout, work: Path, served: bool) -> dict[str,
         **answer(found),
     }
     if served and "speedup" in result:
-        result["served"] = serve(found, checkout, folder)
+        try:
+            result["served"] = serve(found, checkout, folder)
+        except subprocess.CalledProcessError as error:  # the run itself is kept
+            print(f"{run.name} was not served: {error}", file=sys.stderr)
     return result
 
 
@@ -318,9 +321,8 @@ def serve(found: RunFolder, checkout: Checkout, folder: Path) -> dict[str, Any]:
     pairs = [pair and [text, pair] for text, pair in zip(texts, rows.pairs, strict=True)]
     file = folder / "texts.json"
     file.write_text(json.dumps([pair or text for text, pair in zip(texts, pairs, strict=True)]))
-    target = study["target"]
-    options = ["--length", str(target["sequence_length"])]
-    options += ["--threads", str(target["threads"])]
+    threads = found.read_machine()["threads"]  # the study may leave them to the machine
+    options = ["--length", str(study["target"]["sequence_length"]), "--threads", str(threads)]
 
     def timed(model: Path) -> float:
         script = str(Path(__file__).with_name("served_alone.py"))
