@@ -39,6 +39,11 @@ class Measurement:
         """Mean number of cores that other processes used meanwhile; 0 if not observed."""
         return self.conditions.get("foreign_cores", 0.0)
 
+    @property
+    def slowdown(self) -> float:
+        """The dense model's time meanwhile, divided by its reference; 1 if not observed."""
+        return self.conditions.get("slowdown", 1.0)
+
     def to_dict(self) -> dict[str, Any]:
         return {
             "value": self.value,
