@@ -7,8 +7,7 @@ thousands of candidates; the result is repaired by `repair`.
 
 Sources: the database of separately solved blocks of ZipLM (Kurtic et al. 2023, arXiv:2302.04089,
 section 3) and SPDY (Frantar & Alistarh 2022, arXiv:2201.13096). Differs in: blocks are not stored,
-but solved on demand; mechanisms are options too; a layer before removed ones is solved for the
-residual stream after the last of them, at most `AHEAD` layers on.
+but solved on demand; mechanisms are options too. Candidates without some layers are not for it.
 """
 
 from __future__ import annotations
@@ -34,36 +33,32 @@ from paretoformer.spaces.recovery.teacher import Teacher
 
 Reals = npt.NDArray[np.floating[Any]]
 
-AHEAD = 2
-"""The most removed layers in a row that the layer before them makes up for."""
 KEPT_BYTES = 2**30
 """Solutions that are kept for reuse."""
 
 
 @dataclass
 class Sums:
-    """Moments of a block's inputs with the missing residual stream, here and in later layers.
+    """Moments of a block's inputs with the missing residual stream.
 
     Arrays, not tensors, since processes of one machine can share them without a copy. They are
     summed in float64 and kept in float32: the smallest ridge is a thousandth of the mean diagonal,
     far above the rounding errors.
 
-    inner: (inputs + 1, inputs + 1). outer: layers ahead -> (inputs + 1, hidden).
+    inner: (inputs + 1, inputs + 1). outer: (inputs + 1, hidden).
     """
 
     inner: Reals = field(default_factory=lambda: np.zeros(()))
-    outer: dict[int, Reals] = field(default_factory=dict)
+    outer: Reals = field(default_factory=lambda: np.zeros(()))
 
-    def add(self, rows: torch.Tensor, weights: torch.Tensor, missing: dict[int, Any]) -> None:
-        """rows: (tokens, inputs). weights: (tokens,). missing: layers ahead -> (tokens, hidden)."""
+    def add(self, rows: torch.Tensor, weights: torch.Tensor, missing: torch.Tensor) -> None:
+        """rows: (tokens, inputs). weights: (tokens,). missing: (tokens, hidden)."""
         rows = torch.cat((rows, rows.new_ones(len(rows), 1)), dim=1)
         weighted = (rows * weights[:, None]).T
         self.inner = self.inner + (weighted @ rows).double().cpu().numpy()
-        for ahead, rows_missing in missing.items():
-            more = (weighted @ rows_missing).double().cpu().numpy()
-            self.outer[ahead] = self.outer[ahead] + more if ahead in self.outer else more
+        self.outer = self.outer + (weighted @ missing).double().cpu().numpy()
 
-    def of(self, kept: Sequence[int], weight: torch.Tensor, ahead: int) -> Moments:
+    def of(self, kept: Sequence[int], weight: torch.Tensor) -> Moments:
         """The moments of a block that keeps only these inputs.
 
         weight: (inputs, hidden); the contribution of the other inputs counts as missing.
@@ -72,18 +67,17 @@ class Sums:
         stays = np.zeros(inputs + 1, dtype=bool)
         stays[[*kept, inputs]] = True
         rows = torch.from_numpy(self.inner[stays]).double()
-        outer = torch.from_numpy(self.outer[ahead][stays]).double()
+        outer = torch.from_numpy(self.outer[stays]).double()
         there = torch.from_numpy(stays)
         lost = rows[:, ~there] @ weight[~there[:-1]].double()
         return Moments.of(rows[:, there], outer + lost)
 
     def rounded(self) -> Sums:
-        outer: dict[int, Reals] = {k: each.astype(np.float32) for k, each in self.outer.items()}
-        return Sums(self.inner.astype(np.float32), outer)
+        return Sums(self.inner.astype(np.float32), self.outer.astype(np.float32))
 
     @property
     def nbytes(self) -> int:
-        return self.inner.nbytes + sum(moments.nbytes for moments in self.outer.values())
+        return self.inner.nbytes + self.outer.nbytes
 
 
 Key = tuple[int, Part, Hashable]
@@ -98,8 +92,8 @@ class BlockRepairs:
     """Repairs candidates of one dense model, one block at a time.
 
     sums: of every block, a pair: to solve from and to choose by. With L layers, width H and N
-    neurons they take about 8·L·(choices·2·H² + N² + 3·N·H) bytes; solutions take up to
-    `KEPT_BYTES` more.
+    neurons they take about 8·L·(choices·2·H² + N² + N·H) bytes; solutions take up to `KEPT_BYTES`
+    more.
     """
 
     def __init__(self, model: nn.Module, sums: Mapping[Key, tuple[Sums, Sums]]) -> None:
@@ -128,18 +122,14 @@ class BlockRepairs:
         return sum(sums.nbytes for pair in self.sums.values() for sums in pair)
 
     def repair(self, model: nn.Module, candidate: Candidate) -> None:
-        """In place. model: the candidate's, cut but not repaired."""
-        kept = [layer for layer, stays in enumerate(candidate.layers) if stays]
-        ends = [*(layer - 1 for layer in kept[1:]), self.shape.layers - 1]
-        for block, layer, end in zip(blocks_of(model), kept, ends, strict=True):
-            for part, ahead in ((Part.ATTENTION, 0), (Part.FEED_FORWARD, min(end - layer, AHEAD))):
-                change = self._change(candidate, layer, part, ahead)
+        """In place. model: the candidate's, cut but not repaired, with all layers."""
+        for layer, block in enumerate(blocks_of(model)):
+            for part in Part:
+                change = self._change(candidate, layer, part)
                 if change is not None:
                     apply_change(part.projection(block), change)
 
-    def _change(
-        self, candidate: Candidate, layer: int, part: Part, ahead: int
-    ) -> torch.Tensor | None:
+    def _change(self, candidate: Candidate, layer: int, part: Part) -> torch.Tensor | None:
         """The change of one block; None if nothing is missing."""
         projection = part.projection(blocks_of(self._model)[layer])
         whole = matrix_of(projection).shape[1]
@@ -152,13 +142,13 @@ class BlockRepairs:
             choice = choice if units else FULL
         else:
             units = list(candidate.feed_forward.indices(layer, self._neurons))
-        if len(units) == whole and not ahead and choice in (None, FULL):
+        if len(units) == whole and choice in (None, FULL):
             return None
-        key = (layer, part, choice, ahead, tuple(units))
+        key = (layer, part, choice, tuple(units))
         if key not in self._changes:
             weight = matrix_of(projection).detach().T
             sums = self.sums[layer, part, choice]
-            fit, checks = (moments.of(units, weight, ahead) for moments in sums)
+            fit, checks = (moments.of(units, weight) for moments in sums)
             bias: Any = projection.bias
             change = best_change(fit, checks, bias is not None).float()
             self._kept += change.numel() * change.element_size()
@@ -194,18 +184,11 @@ def _watched(
 ) -> tuple[tuple[Sums, Sums], list[torch.Tensor]]:
     """One block's moments, and its residual stream in every batch."""
     fit, checks, totals = Sums(), Sums(), []
-    further = [0]
-    if part is Part.FEED_FORWARD:
-        layers, _ = shape_of(teacher.model.config)
-        further = list(range(min(AHEAD, layers - 1 - layer) + 1))
     every = min(CHECKED, len(teacher.masks))
     for index, seen in enumerate(walk.of(block, part)):
         mask = teacher.masks[index]
         total = seen.total[mask].float()
-        missing = {
-            ahead: teacher.sums(layer + ahead, part, index).to(total.device) - total
-            for ahead in further
-        }
+        missing = teacher.sums(layer, part, index).to(total.device) - total
         weights = teacher.weights(layer, part, index).to(total.device)
         own = checks if index % every == every - 1 else fit
         own.add(seen.inputs[mask].float(), weights, missing)

@@ -25,6 +25,7 @@ from paretoformer.spaces.build import build
 from paretoformer.spaces.candidate import Candidate
 from paretoformer.spaces.models.families import layers_of
 from paretoformer.spaces.models.tokens import Batch
+from paretoformer.spaces.recovery import repair
 from paretoformer.spaces.recovery.dense_outputs import answer_of
 from paretoformer.spaces.recovery.teacher import Teacher
 
@@ -40,11 +41,15 @@ NATS = "divergence"
 class Screen:
     """Mean nats between the outputs of a candidate's structure and the dense model's, in torch.
 
+    What a removed layer did is spread over the layers that stay, so a candidate without some layers
+    is repaired as in a trial, layer by layer: without one layer of six, MiniLM was 0.4 to 0.9 nats
+    from dense with repaired blocks, and 0.03 with repaired layers.
+
     repairs: repair every block; None: leave blocks as they were cut.
     """
 
     def __init__(self, teacher: Teacher, repairs: BlockRepairs | None) -> None:
-        self._model, self._repairs = teacher.model, repairs
+        self._model, self._repairs, self._teacher = teacher.model, repairs, teacher
         held = teacher.texts.held
         texts = sum(len(next(iter(batch.values()))) for batch in held)
         tokens = sum(next(iter(batch.values())).shape[:2].numel() for batch in held)
@@ -62,8 +67,10 @@ class Screen:
     def _nats(self, candidate: Candidate) -> float:
         with torch.no_grad():
             model = build(candidate, self._model).model.eval()
-            if self._repairs is not None:
+            if self._repairs is not None and all(candidate.stays):
                 self._repairs.repair(model, candidate)
+            elif self._repairs is not None:
+                repair(model, candidate.kept_layers, self._teacher)
         same = layers_of(model)[: _unchanged_layers(candidate)]
 
         def begin(batch: int) -> None:
@@ -74,8 +81,8 @@ class Screen:
 
     @property
     def nbytes(self) -> int:
-        """Size of the sums, which workers of one machine share."""
-        return 0 if self._repairs is None else self._repairs.nbytes
+        """Size of the moments and residual streams, which workers of one machine share."""
+        return 0 if self._repairs is None else self._repairs.nbytes + self._teacher.nbytes
 
     @property
     def worker_bytes(self) -> int:
@@ -85,16 +92,16 @@ class Screen:
 
 
 def _unchanged_layers(candidate: Candidate) -> int:
-    """Number of leading layers whose outputs are the dense model's; without the layer before a
-    removed one, which is repaired for it."""
+    """Number of leading layers whose outputs are the dense model's; none without some layers, since
+    all others are repaired."""
+    if not all(candidate.stays):
+        return 0
     layers, heads = candidate.shape.layers, candidate.shape.heads
-    dense, whole = Candidate.dense(layers, heads), candidate.without_layers([True] * layers)
+    dense = Candidate.dense(layers, heads)
     structural = [axis for axis in axes() if axis.stage is Stage.STRUCTURE]
     for layer in range(layers):
-        if not candidate.stays[layer]:
-            return max(0, layer - 1)
         for axis in structural:
-            one, other = (axis.of_layers(c[axis.name], [layer]) for c in (whole, dense))
+            one, other = (axis.of_layers(c[axis.name], [layer]) for c in (candidate, dense))
             if one != other:
                 return layer
     return layers
