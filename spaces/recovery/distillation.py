@@ -17,7 +17,7 @@ import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -43,8 +43,6 @@ CLIP = 1.0
 CHECKPOINT_SECONDS = 30.0
 LOOKS = 16
 """Evaluations on held-out texts."""
-PATIENCE = 8
-"""Evaluations without improvement after which training stops early."""
 CHECKPOINT = "checkpoint.safetensors"
 PROGRESS = "progress.json"
 _FACTS = "facts"
@@ -58,7 +56,6 @@ class _State:
     steps: int = 0
     best: float = math.inf
     looks: int = 0
-    since_best: int = 0
     before: float = math.inf
 
 
@@ -107,7 +104,7 @@ class Distillation:
             self._state.before = before
             self._look(before)
         state, saved = self._state, time.monotonic()
-        while state.seconds < self._limit and state.since_best < PATIENCE:
+        while state.seconds < self._limit:
             begun = time.monotonic()
             self._step(next(self._steps))
             state.steps += 1
@@ -155,9 +152,8 @@ class Distillation:
         """Keep the weights if they are the best so far; write the progress."""
         state = self._state
         state.looks += 1
-        state.since_best += 1
         if divergence < state.best:
-            state.best, state.since_best = divergence, 0
+            state.best = divergence
             self._best = {name: p.detach().clone() for name, p in self._parameters.items()}
         facts = {"seconds": state.seconds, "of": self._limit, "divergence": state.best}
         self._keep(lambda workspace: write_atomically(workspace / PROGRESS, json.dumps(facts)))
@@ -200,7 +196,8 @@ class Distillation:
             return False
         if not math.isclose(facts.get("before", math.inf), before, rel_tol=1e-3):
             return False
-        self._state = _State(**facts)
+        known = {each.name for each in fields(_State)}  # older versions kept more
+        self._state = _State(**{name: each for name, each in facts.items() if name in known})
         for name, parameter in self._parameters.items():
             parameter.data.copy_(tensors[f"now.{name}"])
             self._best[name] = tensors[f"best.{name}"].to(parameter)
