@@ -40,5 +40,5 @@ def study_proposers(
         predictor, objectives, requirements, rounds=not learns, at_once=slots + 1
     )
     if learns:
-        found.append(Surrogate(predictor, objectives, requirements, seed, at_once=2 * slots))
+        found.append(Surrogate(predictor, objectives, requirements, seed, 2 * slots, found[-1]))
     return found

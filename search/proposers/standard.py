@@ -21,6 +21,9 @@ from paretoformer.spaces.space import Space, spread_evenly
 
 BEST = 2
 """The number of best candidates that are combined with other changes."""
+NEAR = 2.0
+"""A second one must cost less than this multiple of the first: what slows the uncompressed model
+down slows a cut one down too."""
 THINNED = 3
 """Limit for the starts of one axis that are combined with something else."""
 
@@ -116,7 +119,8 @@ def fastest(
     objectives: Sequence[Metric],
     requirements: Sequence[Requirement],
 ) -> list[TrialRecord]:
-    """The best two by the first cost, among non-dominated records that may satisfy requirements.
+    """The best two by the first cost, among non-dominated records that may satisfy requirements;
+    only the best if the second is far behind.
 
     Intervals decide what may: a few examples must not exclude what more of them would accept.
     """
@@ -127,7 +131,9 @@ def fastest(
         if all(r.may_hold(record.measurements, dense.measurements) for r in requirements)
     ]
     cost = next((m for m in objectives if m.role == "cost"), objectives[-1])
-    return _best_two(fit or [dense], cost)
+    best = _best_two(fit or [dense], cost)
+    limit = NEAR * best[0].measurements[cost.name].value
+    return [r for r in best if cost.role != "cost" or r.measurements[cost.name].value <= limit]
 
 
 def best_by_quality(

@@ -43,6 +43,7 @@ class Surrogate(Proposer):
 
     requirements: decide which runtimes are worth it, and which quality is of no use.
     at_once: proposes nothing while this many candidates are under way.
+    after: a proposer whose candidates must all be under way before.
     """
 
     predictor: Predictor
@@ -50,9 +51,11 @@ class Surrogate(Proposer):
     requirements: Sequence[Requirement]
     seed: int
     at_once: int
+    after: Proposer | None = None
 
     def waits(self, records: Records, under_way: Sequence[Candidate]) -> bool:
-        return len(under_way) >= self.at_once
+        before = self.after is not None and self.after.waits(records, under_way)
+        return before or len(under_way) >= self.at_once
 
     def propose(self, records: Records, under_way: Sequence[Candidate]) -> Sequence[Candidate]:
         """The best of the pool; empty if nothing can be predicted or gained."""
