@@ -41,10 +41,10 @@ def test_study_of_a_few_minutes_is_short(minutes: float | None, short: bool) -> 
 def test_minutes_are_shared_out_and_the_plan_says_how() -> None:
     study = optuna.create_study()
     budget = Budget(spec(20, distilling=20), study, time.monotonic())
-    assert budget.distill_minutes == pytest.approx(6)
-    assert budget.search_seconds == pytest.approx(60 * 9.2)
+    assert budget.distill_minutes == pytest.approx(8)
+    assert budget.search_seconds == pytest.approx(60 * 7.2)
     assert plan(spec(20, 20)) == (
-        "20 minutes: 9.2 to prepare and to search, 6.8 to distil, 4.0 to confirm. "
+        "20 minutes: 7.2 to prepare and to search, 8.8 to distil, 4.0 to confirm. "
         "There is no time for all 20 minutes of distillation."
     )
     assert plan(spec(10)) == "10 minutes: 8.0 to prepare and to search, 2.0 to confirm."
@@ -53,7 +53,7 @@ def test_minutes_are_shared_out_and_the_plan_says_how() -> None:
     assert budget.search_seconds == pytest.approx(60 * 16)
 
 
-@pytest.mark.parametrize(("minutes", "distilled"), [(None, 0), (5, 0), (10, 3), (20, 6)])
+@pytest.mark.parametrize(("minutes", "distilled"), [(None, 0), (7, 0), (8, 1.5), (15, 5), (30, 12)])
 def test_distillation_has_a_share_of_the_minutes_by_default(
     minutes: float | None, distilled: float
 ) -> None:
@@ -73,7 +73,7 @@ def test_study_without_limit_has_twenty_minutes_and_an_older_run_keeps_its_trial
 def test_timings_are_shorter_in_a_short_study() -> None:
     assert timing_seconds(spec(None)) == (3, 10)
     assert timing_seconds(spec(60)) == (3, 10)
-    assert timing_seconds(spec(7.5)) == pytest.approx((1, 5))
+    assert timing_seconds(spec(7.5)) == pytest.approx((1, 3.75))
 
 
 def test_phases_are_added_up_over_all_runs() -> None:

@@ -14,19 +14,18 @@ from paretoformer.search.study.spec import Spec
 
 PREPARATION = 0.25
 """Share of the minutes after which preparation stops."""
-DISTILLATION = 0.3
-"""Largest share of the minutes that distillation may take, and its default."""
+DISTILLATION = 0.4
+"""Largest share of the minutes that distillation may take."""
+SEARCHED = 5.0
+"""Minutes before distillation gets any by default; of the others it gets half."""
 CONFIRMATION = 0.2
 """Share of the minutes reserved for the confirmation."""
 TIMING = 1 / 450
 """Largest share of the minutes that one timing of the search may take."""
-CONFIRMED = 18
+CONFIRMED = 24
 """Timings that the time for the confirmation should be enough for."""
 WAITING = 0.1
 """Largest share of the minutes that one timing may wait for a quiet machine."""
-DISTILLED = 8.0
-"""Minutes from which a study distils by default: a shorter search finds nothing worth distilling.
-"""
 ROUND = 0.4
 """Minutes to convert, score and time the candidates of one round of distillation."""
 SHORT = 10.0
@@ -148,7 +147,7 @@ def distill_minutes(spec: Spec) -> float:
     if limit is None:
         return float(wanted or 0.0)
     if wanted is None:
-        wanted = DISTILLATION * limit if limit >= DISTILLED else 0.0
+        wanted = (limit - SEARCHED) / 2 if limit > SEARCHED + 2 else 0.0
     return float(min(wanted, DISTILLATION * limit))
 
 
