@@ -24,6 +24,7 @@ from rich.progress import (
 from rich.table import Table
 from rich.text import Text
 
+from paretoformer.evaluators.outcome import Outcome
 from paretoformer.search.records.dominance import nondominated
 from paretoformer.search.records.record import TrialRecord
 from paretoformer.search.report.cells import described, number
@@ -186,7 +187,8 @@ class Display:
         seconds: (spent, in total).
         """
         counted = [record for record in records if record.counts]
-        failed, unsuitable = (sum(not r.ok for r in counted), len(records) - len(counted))
+        unsuitable = sum(record.result.outcome is Outcome.UNSUITABLE for record in records)
+        failed = sum(not record.ok for record in records) - unsuitable
         if self._live:
             self._best = _tradeoffs(records, objectives)
         remarks = {"failed": failed, "not possible": unsuitable}
