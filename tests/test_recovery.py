@@ -232,6 +232,23 @@ def test_step_in_several_batches_goes_where_one_of_all_their_rows_goes() -> None
     assert same > other
 
 
+def test_dense_is_computed_once_for_texts_that_come_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    dense = tiny("bert")
+    candidate = changed(dense, "torch")
+    batch, *_ = batches(dense, 1)
+    cut, first = build(candidate, dense).model, teacher(dense)
+    trained = Distillation(cut, kept_of(candidate), first, iter(()), minutes=1)
+    calls: list[int] = []
+    dense.register_forward_hook(lambda *_: calls.append(1))
+    losses = [float(trained._loss(batch)) for _ in range(2)]
+    assert losses[0] == losses[1] > 0
+    assert len(calls) == 1
+    trained._room = 0
+    for _ in range(2):
+        trained._loss(dict(batch))  # equal, but another object
+    assert len(calls) == 3
+
+
 def test_distillation_that_was_cut_off_goes_on_where_it_was(tmp_path: Path) -> None:
     """Killed right after a checkpoint: the second run has its steps, best weights and moments."""
     dense = tiny("bert")

@@ -57,6 +57,8 @@ def _batches(
     return [batch for _, batch in workload.batches_of(examples, device, size)]
 
 
+REPEATED = 4096
+"""Fewer texts are batched only once, so that a trainer may keep what the dense model answers."""
 CHUNK = 16
 """Batches whose examples are sorted by size together."""
 TRAINING_BATCH = 32
@@ -68,13 +70,14 @@ def endless_batches(
     """The texts that are not held out, in endless epochs of random order.
 
     Each element is one training step: a batch of `TRAINING_BATCH` texts, or several batches if the
-    workload limits their size.
+    workload limits their size. Each epoch of a few texts has the same batches.
     """
     every = recovery_pool(workload)
     pool = every[_held(every) :]
     rng = np.random.default_rng(seed)
     parts = math.ceil(TRAINING_BATCH / workload.inputs.most)
-    while True:
+
+    def epoch() -> Iterator[Sequence[Mapping[str, torch.Tensor]]]:
         order = rng.permutation(len(pool))
         for start in range(0, len(order), CHUNK * TRAINING_BATCH):
             chunk = [pool[i] for i in order[start : start + CHUNK * TRAINING_BATCH]]
@@ -82,3 +85,10 @@ def endless_batches(
             steps = [batches[i : i + parts] for i in range(0, len(batches), parts)]
             for index in rng.permutation(len(steps)):
                 yield steps[index]
+
+    known = list(epoch()) if len(pool) <= REPEATED else []
+    while True:
+        for index in rng.permutation(len(known)):
+            yield known[index]
+        if not known:
+            yield from epoch()

@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, fields
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -43,6 +44,8 @@ CLIP = 1.0
 CHECKPOINT_SECONDS = 30.0
 LOOKS = 16
 """Evaluations on held-out texts."""
+TARGET_BYTES = 2**29
+"""Limit of the dense model's outputs that are kept for texts that come again."""
 CHECKPOINT = "checkpoint.safetensors"
 PROGRESS = "progress.json"
 _FACTS = "facts"
@@ -57,6 +60,14 @@ class _State:
     best: float = math.inf
     looks: int = 0
     before: float = math.inf
+
+
+@dataclass(frozen=True)
+class _Targets:
+    """The dense model's predictions, and what its layers give: (real tokens, hidden) of each."""
+
+    answer: Any
+    layers: Sequence[torch.Tensor]
 
 
 class Distillation:
@@ -93,6 +104,8 @@ class Distillation:
         )
         self._state = _State()
         self._best: dict[str, torch.Tensor] = {}
+        self._targets: dict[int, tuple[Batch, _Targets]] = {}  # by id; a kept batch keeps its own
+        self._room = TARGET_BYTES
 
     def run(self) -> tuple[dict[str, torch.Tensor], Recovered]:
         """Train until the time is over; keep the weights with the lowest divergence.
@@ -134,19 +147,33 @@ class Distillation:
             self._optimizer.step()
 
     def _loss(self, batch: Batch) -> torch.Tensor:
-        arguments = without_cache(self.model, batch)
         with _mixed(next(iter(batch.values())).device), torch.enable_grad():
-            with torch.no_grad(), _outputs(self._teacher.model) as targets:
-                dense = self._teacher.model(**arguments)
+            dense = self._dense(batch)
             with _outputs(self.model) as outputs:
-                output = self.model(**arguments)
+                output = self.model(**without_cache(self.model, batch))
         mask = token_mask(batch, outputs[0])
-        loss = self._teacher.answers.distance(output, dense, batch)
-        for own, layer in self._pairs:
-            target = targets[layer][mask].float()
+        loss = self._teacher.answers.distance(output, dense.answer, batch)
+        for (own, _), layer in zip(self._pairs, dense.layers, strict=True):
+            target = layer.float()
             distance = (outputs[own][mask].float() - target).square().mean()
             loss = loss + distance / target.var() / len(self._pairs)
         return loss
+
+    def _dense(self, batch: Batch) -> _Targets:
+        """What the dense model gives for a batch; kept for the next time, while there is room."""
+        if id(batch) in self._targets:
+            return self._targets[id(batch)][1]
+        with torch.no_grad(), _outputs(self._teacher.model) as layers:
+            output = self._teacher.model(**without_cache(self.model, batch))
+        mask, name = token_mask(batch, layers[0]), self._teacher.answers.output
+        answer = SimpleNamespace(**{name: getattr(output, name)})
+        found = _Targets(answer, [layers[layer][mask] for _, layer in self._pairs])
+        kept = (getattr(output, name), *found.layers)
+        size = sum(each.numel() * each.element_size() for each in kept)
+        if size <= self._room:
+            self._room -= size
+            self._targets[id(batch)] = batch, found
+        return found
 
     def _look(self, divergence: float) -> None:
         """Keep the weights if they are the best so far; write the progress."""
