@@ -1,4 +1,4 @@
-"""Selection: the best point of a front by one metric, under requirements on others."""
+"""The answer of a finished run: the best point of its front, and how to run it."""
 
 from __future__ import annotations
 
@@ -8,23 +8,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from paretoformer.evaluators.common.measurement import Measurement
 from paretoformer.search.records import disturbance
-from paretoformer.search.records.errors import NoAnswer, OtherMachineWarning, UserError
+from paretoformer.search.records.errors import OtherMachineWarning
 from paretoformer.search.records.facts import LATENCY, RunFacts
 from paretoformer.search.records.parquet import read_front
-from paretoformer.search.records.requirement import Requirement
+from paretoformer.search.records.selection import Selected, select
 from paretoformer.search.report.cells import cells
 from paretoformer.spaces.candidate import Candidate
-from paretoformer.spaces.common.registry import did_you_mean
 
 if TYPE_CHECKING:
     import pandas as pd
-
-ELIGIBLE = ("front", "tied", "alternative", "dense")
-"""Roles that may be an answer."""
 
 
 @dataclass(frozen=True)
@@ -38,6 +32,12 @@ class Alternative:
     latency_ms: float
     speedup: float
     passed_over: int = 0
+
+    @classmethod
+    def of(cls, found: Selected) -> Alternative:
+        candidate = Candidate.from_json(found.row["candidate"])
+        latency, gain = (float(found.row[name]) for name in (LATENCY, "speedup"))
+        return cls(candidate, latency, gain, found.passed_over)
 
     @property
     def name(self) -> str:
@@ -164,25 +164,10 @@ def load_best(
         NoAnswer: nothing satisfies; the message names the nearest point.
     """
     frame, facts = read_front(run)
-    metric = minimize or facts.timing
-    texts = facts.requirements if require is None else require
-    requirements = [Requirement.parse(text) for text in texts]
-    names = [metric, *(requirement.metric for requirement in requirements)]
-    for name in names:
-        if name not in facts.metrics:
-            raise UserError(
-                f"unknown metric {name!r}.{did_you_mean(name, facts.metrics)} "
-                f"{Path(run)} has: {', '.join(facts.metrics)}."
-            )
+    found = select(frame, facts, minimize, require)
     dense = frame[frame["role"] == "dense"].iloc[0]
-    complete = frame[(frame["state"] == "complete") & frame["role"].isin(ELIGIBLE)]
-    eligible = complete[complete[metric].notna()]
-    if eligible.empty:
-        raise NoAnswer(f"no point of {Path(run)} says its {metric}.")
-    satisfying = _satisfying(eligible, dense, requirements)
     _warn_of_other_machine(facts)
-    sign = -1.0 if facts.metrics[metric].direction == "maximize" else 1.0
-    row, passed_over = _least(satisfying, sign * satisfying[metric], names)
+    row, other = found.answer.row, found.alternative
     reference = _measurements(dense, facts)
     return Best(
         candidate=Candidate.from_json(row["candidate"]),
@@ -194,46 +179,11 @@ def load_best(
             float(row["speedup_low"]),
             float(row["speedup_high"]),
         ),
-        alternative=_alternative(satisfying, facts.timing),
+        alternative=None if other is None else Alternative.of(other),
         run=Path(run),
         facts=facts,
-        passed_over=passed_over,
+        passed_over=found.answer.passed_over,
     )
-
-
-def _satisfying(
-    rows: pd.DataFrame, dense: pd.Series, requirements: Sequence[Requirement]
-) -> pd.DataFrame:
-    """The rows that satisfy all requirements. Raises NoAnswer, naming the nearest, if none does."""
-    short = np.array([_shortfall(row, dense, requirements) for _, row in rows.iterrows()])
-    if not (short == 0).any():
-        raise NoAnswer(_nearest(rows.iloc[int(np.argmin(short))], dense, requirements))
-    satisfying: pd.DataFrame = rows.loc[short == 0]
-    return satisfying
-
-
-def _shortfall(row: pd.Series, dense: pd.Series, requirements: Sequence[Requirement]) -> float:
-    """Infinite if a runtime cannot measure the metric."""
-    total = sum(r.shortfall(row[r.metric], dense[r.metric]) for r in requirements)
-    return float("inf") if np.isnan(total) else float(total)
-
-
-def _least(rows: pd.DataFrame, costs: pd.Series, timings: Sequence[str]) -> tuple[pd.Series, int]:
-    """The row of least cost, if possible among those timed alone; how many rows cost less."""
-    sure = disturbance.undisturbed(rows, timings)
-    eligible = costs.loc[(rows if sure.empty else sure).index]
-    best = int(np.argmin(eligible))
-    return rows.loc[eligible.index[best]], int((costs < eligible.iloc[best]).sum())
-
-
-def _alternative(satisfying: pd.DataFrame, timing: str) -> Alternative | None:
-    """The fastest uncompressed model of these rows; None in a run without alternatives."""
-    if not (satisfying["role"] == "alternative").any():
-        return None
-    uncut = satisfying[satisfying["role"].isin(["alternative", "dense"])]
-    row, passed_over = _least(uncut, uncut[timing], [timing])
-    candidate = Candidate.from_json(row["candidate"])
-    return Alternative(candidate, float(row[LATENCY]), float(row["speedup"]), passed_over)
 
 
 def _warn_of_other_machine(facts: RunFacts) -> None:
@@ -276,15 +226,3 @@ def _measurements(row: pd.Series, facts: RunFacts) -> dict[str, Measurement]:
             disturbed=disturbance.is_disturbed(row, [name]),
         )
     return found
-
-
-def _nearest(row: pd.Series, dense: pd.Series, requirements: Sequence[Requirement]) -> str:
-    missed = [
-        f"{r.metric} {row[r.metric]:.4g} where {r.text} asks for "
-        f"{r.operator} {r.bound(dense[r.metric]):.4g}"
-        for r in requirements
-        if r.shortfall(row[r.metric], dense[r.metric]) > 0
-    ]
-    return (
-        f"no point satisfies the requirement. Nearest: trial {row['trial']}, {'; '.join(missed)}."
-    )
