@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import re
 import shutil
@@ -11,16 +12,18 @@ from xml.etree import ElementTree
 
 import altair as alt
 import pandas as pd
+import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from paretoformer.search.records.facts import MetricFacts, RunFacts
-from paretoformer.search.records.parquet import read_front, read_table
+from paretoformer.search.records.parquet import read_front, read_table, write_table
 from paretoformer.search.records.run_folder import RunFolder
 from paretoformer.search.report.cells import number
 from paretoformer.search.report.front_chart import front_charts, indicator_charts
 from paretoformer.search.report.layers import layer_rows
+from paretoformer.search.report.length_chart import by_length
 from paretoformer.search.report.page import write_report
 from paretoformer.search.report.scale import Scale
 from paretoformer.search.report.svg import DARK, LIGHT, draw
@@ -245,6 +248,50 @@ def test_time_is_told_without_the_pauses_between_two_runs() -> None:
 def test_run_without_times_has_no_timeline() -> None:
     rows = pd.DataFrame({"trial": [0]})
     assert jobs(rows, rows).empty
+
+
+def with_lengths(example: Path, *lengths: int) -> tuple[pd.DataFrame, RunFacts]:
+    """The example's front, timed at these lengths; trial 5 becomes the only alternative."""
+    frame, facts = read_front(example)
+    other = Candidate.from_json(frame["candidate"][0]).replaced(runtime="onnxruntime:int8")
+    row = frame["trial"] == 5
+    frame.loc[row, ["role", "candidate", "candidate_id"]] = "alternative", other.to_json(), other.id
+    frame["latency_ms_conditions"] = [
+        json.dumps({f"ms_at_{n}": ms * n / 32 for n in reversed(lengths)} | {"slowdown": 1.0})
+        for ms in frame["latency_ms"]
+    ]
+    return frame, facts
+
+
+def test_latency_by_length_is_a_line_for_each_choice(example: Path, tmp_path: Path) -> None:
+    run = Path(shutil.copytree(example, tmp_path / "run"))
+    frame, facts = with_lengths(example, 8, 64)
+    write_table(pa.Table.from_pandas(frame, preserve_index=False), run / "front.parquet", facts)
+    text = write_report(RunFolder(run)).read_text("utf-8").partition("Latency by length")[2]
+    assert (
+        "From 8 to 64 tokens, a forward pass takes 3.752 to 30.01 ms (uncompressed, torch float32),"
+        " 3.148 to 25.19 ms (best alternative, onnxruntime:int8), 2.963 to 23.71 ms (answer, trial"
+        " 6)." in text
+    )
+    svg = text[text.index("<svg") : text.index("</svg>")]
+    lines = re.findall(r'stroke="var\(--(\w+)\)" stroke-width="2"', svg)
+    assert lines == ["dense", "alternative", "front"]
+    assert "answer, trial 6, 64 tokens: 23.71 ms" in svg
+
+
+def test_alternative_that_is_the_answer_is_one_line(example: Path) -> None:
+    frame, facts = with_lengths(example, 8, 64)
+    frame.loc[frame["role"] == "alternative", "latency_ms"] = 1.0
+    assert list(by_length(frame, facts)["kind"].unique()) == ["dense", "alternative"]
+
+
+def test_run_of_one_length_or_without_an_answer_has_no_chart_of_lengths(
+    page: Path, example: Path
+) -> None:
+    assert "Latency by length" not in page.read_text("utf-8")
+    assert by_length(*with_lengths(example, 64)).empty
+    frame, facts = with_lengths(example, 8, 64)
+    assert by_length(frame, replace(facts, required=("latency_ms<=0.01*dense",))).empty
 
 
 def test_front_is_drawn_in_a_terminal(run: Run, example: Path) -> None:

@@ -33,6 +33,7 @@ from paretoformer.search.report.front_chart import (
     indicator_charts,
 )
 from paretoformer.search.report.layers import colours_of, layer_rows
+from paretoformer.search.report.length_chart import by_length, length_chart, length_sentence
 from paretoformer.search.report.svg import DARK, LIGHT, css_variables, draw, in_light_colours
 from paretoformer.search.report.timeline import jobs, spent, timeline_chart
 from paretoformer.search.report.trade import trade
@@ -68,6 +69,7 @@ def _write(folder: RunFolder) -> Path:
     points = [_point(row, dense, facts, folder) for _, row in shown.iterrows()]
     charts = [draw(chart) for chart in front_charts(frame, searched, facts)]
     ran = jobs(searched, frame)
+    timed = by_length(frame, facts)
     colours = colours_of(row for point in points for row in point["layers"])
     page = template.render(
         facts=facts,
@@ -80,6 +82,8 @@ def _write(folder: RunFolder) -> Path:
         charts=charts,
         headline=facts.objectives,
         others=[name for name in facts.metrics if name not in facts.objectives],
+        lengths="" if timed.empty else draw(length_chart(timed)),
+        length_sentence="" if timed.empty else length_sentence(timed),
         timeline="" if ran.empty else draw(timeline_chart(ran)),
         spent=[] if ran.empty else spent(ran),
         points=points,
