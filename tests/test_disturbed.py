@@ -39,6 +39,7 @@ class BusyEvaluator(ScoringEvaluator):
 
     examples: int = 50
     beside: frozenset[str] = frozenset()
+    slower: frozenset[str] = frozenset()
     ran: list[tuple[str, Phase]] = field(default_factory=list)
 
     def run(self, job: Job) -> Result:
@@ -53,7 +54,10 @@ class BusyEvaluator(ScoringEvaluator):
             latency,
             value=latency.value * (3 if busy else 1),
             disturbed=busy or on_disturbed,
-            conditions={"foreign_cores": float(busy)},
+            conditions={
+                "foreign_cores": float(busy),
+                "slowdown": 1.3 if job.candidate.id in self.slower else 1.0,
+            },
         )
         return replace(result, measurements={"latency_ms": latency})
 
@@ -122,6 +126,15 @@ def test_what_was_disturbed_is_timed_anew_however_late_it_is(study: Confirming) 
     lane = Pipeline(InlineDispatcher(busy), "confirm")
     confirm(study.search.study, study.picked, lambda: lane, None, is_over=lambda: True)
     assert len(busy.ran) == len(study.ids) - 1
+
+
+def test_timing_at_another_pace_is_repeated_once_at_the_end(study: Confirming) -> None:
+    slower = study.ids[1:3]
+    _, busy = study.confirm(slower=frozenset(slower))
+    timed = [key for key, phase in busy.ran if phase is Phase.TIMING]
+    assert sorted(timed[-2:]) == sorted(slower)
+    assert sorted(timed[:-2]) == sorted(study.ids)
+    assert sum(phase is Phase.SHARED for _, phase in busy.ran) == len(study.ids)
 
 
 def roles(study: Confirming, confirmed: dict[str, TrialRecord]) -> dict[str, str]:

@@ -193,6 +193,14 @@ def test_interval_holds_what_no_number_of_rounds_shows() -> None:
     assert measured.high == pytest.approx(10.0 * (1 + 1.96 * intervals.SESSION))
 
 
+@pytest.mark.parametrize(("slowdown", "between"), [(1.05, 0.03), (1.3, 0.264), (0.77, 0.263)])
+def test_interval_is_wider_at_another_pace_of_the_machine(slowdown: float, between: float) -> None:
+    dense = np.full((8, 2), 10.0 * slowdown)
+    timed = Timed.of_rounds(dense, dense / 5, reference=10.0)
+    assert timed.mean == pytest.approx(2.0)
+    assert timed.between == pytest.approx(between, abs=0.001)
+
+
 def test_99th_percentile_needs_662_samples() -> None:
     assert samples_for(0.99) == 662
     few = Measurement(1, 1, 1, "ms", samples=(1.0,) * 661)
