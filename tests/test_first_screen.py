@@ -118,6 +118,16 @@ def test_log_breaks_no_line() -> None:
     assert lines[1].endswith("longer than the log is): 100 of 100")
 
 
+def test_last_progress_of_a_step_stands_before_the_note_that_follows() -> None:
+    display = Display()
+    log = piped(display)
+    for done in (1, 2, 3):
+        display.progress("Confirming", done, 4)
+    display.note("The minutes are over.")
+    expected = ["Confirming: 1 of 4", "Confirming: 3 of 4", "The minutes are over."]
+    assert log.getvalue().splitlines() == expected
+
+
 STEPS = (
     *("Checking the uncompressed model", "Trying without layers", "Ranking what may go"),
     *("Timing one layer", "Computing what repairs aim at", "Measuring blocks"),

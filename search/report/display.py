@@ -107,6 +107,10 @@ class Display:
 
     def note(self, text: str) -> None:
         """A message; wrapped on a terminal, one line in a log."""
+        self._log_last()
+        self._print(text)
+
+    def _print(self, text: str) -> None:
         wrapped = self.console.is_terminal
         self.console.print(text, highlight=False, markup=False, soft_wrap=not wrapped)
 
@@ -141,7 +145,7 @@ class Display:
     def _log_last(self) -> None:
         """The last progress, unless it is in the log: of a step that stopped before its end."""
         if self._last:
-            self.note(self._last)
+            self._print(self._last)
         self._last = ""
 
     def waiting(self, text: str) -> None:
@@ -154,7 +158,7 @@ class Display:
         if self._live:
             self._refresh()
         elif text and self._pace.is_due():
-            self.note(text[:1].upper() + text[1:])
+            self._print(text[:1].upper() + text[1:])
 
     @contextmanager
     def watching(self, what: str, look: Callable[[], tuple[int, int, str]]) -> Iterator[None]:
