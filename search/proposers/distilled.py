@@ -11,12 +11,14 @@ from paretoformer.search.records.record import TrialRecord
 from paretoformer.search.records.requirement import Requirement
 from paretoformer.spaces.candidate import Candidate
 
-LEFT = (0.25, 0.4, 0.15, 0.6)
-"""Shares of a candidate's loss of quality that distillation may leave, until a round has shown it.
-On the built-in studies, two minutes left half of the loss after least squares, and five minutes at
-most a third."""
-AROUND = (1.0, 1.4, 0.7, 2.0)
+LEFT = (0.25, 0.5, 0.15, 0.35)
+"""Shares of a candidate's loss of quality that distillation may leave, until a round has shown it;
+a bold one first, then a safe one. On the built-in studies, two minutes left half of the loss after
+least squares, and five minutes at most a third."""
+AROUND = (1.0, 2.0, 1.4, 0.7)
 """Shares that the next round expects, as multiples of the median share that was left."""
+SURE = 0.5
+"""Share of the allowed loss up to which a candidate probably satisfies in the confirmation, too."""
 LEAST_LEFT = 0.05
 """The lowest share that is believed: scores of some hundred examples are noisy."""
 
@@ -36,8 +38,8 @@ def to_distil(
     """For each share of the loss that may be left, the fastest candidate that would satisfy
     `quality`; at most `slots` of them, which are distilled in parallel.
 
-    Only candidates on the search's front that are faster than everything that satisfies it already,
-    and that were not distilled before.
+    Only candidates on the search's front that are faster than everything that surely satisfies it
+    already (`SURE`), and that were not distilled before.
 
     minutes: for each of them. others: requirements that candidates must satisfy already, since
     distillation changes no cost.
@@ -52,9 +54,16 @@ def to_distil(
     def holds(record: TrialRecord, requirements: Sequence[Requirement]) -> bool:
         return all(r.holds(record.measurements, dense.measurements) for r in requirements)
 
-    answers = [record for record in done if holds(record, (quality, *others))]
+    reference = dense.measurements[quality.metric].value
+    margin = (1 - SURE) * (reference - quality.bound(reference))
+    answers = [
+        record
+        for record in done
+        if holds(record, (quality, *others))
+        and not quality.shortfall(record.measurements[quality.metric].value - margin, reference)
+    ]
     limit = min((record.measurements[cost.name].value for record in answers), default=float("inf"))
-    before = {record.candidate.with_minutes(minutes) for record in done if is_distilled(record)}
+    before = {record.candidate.with_minutes(minutes) for record in records if is_distilled(record)}
     front = [
         record
         for record in nondominated_records(searched, objectives)

@@ -51,10 +51,11 @@ class Distilling:
         """Candidates of this round still to distil, in parallel; else those of the next round."""
         if begun := self.begun(records):
             return begun
-        picks = self._next(records, slots)
-        if picks:
-            rounds = [*self._rounds(records), picks]
-            texts = [[pick.to_json() for pick in chosen] for chosen in rounds]
+        rounds, picks = self._rounds(records), self._next(records, slots)
+        left = distilling_rounds(self.minutes) - len(rounds)
+        if left > 0:  # where nothing is to gain, the rounds that are left are over
+            texts = [[c.to_json() for c in chosen] for chosen in (*rounds, picks)]
+            texts += [] if picks else [[]] * (left - 1)
             self.study.set_user_attr(PLAN, {**self._basis, "rounds": texts})
         return picks
 
@@ -79,8 +80,8 @@ class Distilling:
         plan = self.study.user_attrs.get(PLAN, {})
         if "candidates" in plan:  # older versions chose all at once, for the trials so far
             counted = sum(record.counts for record in records)
-            plan = {**plan, "rounds": [plan["candidates"]] + 2 * [[]]}
-            plan["trials"] = self.trials if plan["trials"] == counted else plan["trials"]
+            same = {**self._basis, "rounds": [plan["candidates"], [], []]}
+            plan = same if plan["trials"] == counted else {}
         if any(plan.get(name) != value for name, value in self._basis.items()):
             return []
         rounds = plan["rounds"]
