@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
+from transformers.models.bert.modeling_bert import BertLayer
 
 from paretoformer.evaluators.common.measurement import Measurement
 from paretoformer.evaluators.common.progress import silent
@@ -34,7 +35,7 @@ from paretoformer.search.report.display import Display
 from paretoformer.search.study.spec import load_spec
 from paretoformer.search.study.subject import load_subject
 from paretoformer.search.workers import Workers
-from paretoformer.spaces import Candidate
+from paretoformer.spaces import Candidate, HeadMask
 from paretoformer.spaces.build import build
 from paretoformer.spaces.models.families import shape_of
 from paretoformer.spaces.recovery import repair
@@ -86,6 +87,18 @@ def test_layers_before_the_change_need_not_be_computed() -> None:
     assert short == pytest.approx([here.of(each) for each in (*candidates(), *gone)], abs=1e-6)
     assert _unchanged_layers(dense) == layers
     assert {_unchanged_layers(each) for each in gone} == {0}
+
+
+def test_only_the_layers_from_the_changed_one_on_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    here, ran = screen(), []
+    layers, heads = shape_of(tiny("bert").config)
+    kept = [(True,) * heads] * (layers - 1) + [(True,) + (False,) * (heads - 1)]
+    forward = BertLayer.forward
+    monkeypatch.setattr(
+        BertLayer, "forward", lambda self, *a, **k: ran.append(1) or forward(self, *a, **k)
+    )
+    here.of(Candidate.dense(layers, heads).replaced(heads=HeadMask(tuple(kept))))
+    assert len(ran) == len(here._outputs)  # the last layer alone, in every batch
 
 
 def test_candidate_without_a_layer_is_repaired_as_in_a_trial() -> None:

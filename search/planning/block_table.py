@@ -103,7 +103,8 @@ def block_table(
     finally:
         known.write()
     whole = [c for c in columns if all(Row(layer, *c) in known for layer in range(layers))]
-    if {name for name, _ in whole} < blocks.keys() | ({LAYER} if removable else set()):
+    firsts = {name: column for column in reversed(columns) for name in column[:1]}
+    if not {*firsts.values()} <= {*whole}:
         raise TooLate
     progress("Measuring blocks", len(rows), len(rows))
     return _table(whole, blocks, layers, known)

@@ -57,9 +57,7 @@ BLOCK_TIMES = 4
 """Duration of timing the options of a layer, as a multiple of a trial's timing; the first
 candidates depend on it."""
 
-TOO_LATE = (
-    "There was no time for the whole table of blocks: the search begins with evenly spaced cuts."
-)
+TOO_LATE = "There was no time for a table of blocks: the search begins with evenly spaced cuts."
 
 
 @dataclass(frozen=True)

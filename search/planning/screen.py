@@ -29,10 +29,9 @@ from paretoformer.spaces.recovery import repair
 from paretoformer.spaces.recovery.dense_outputs import answer_of
 from paretoformer.spaces.recovery.teacher import Teacher
 
-EXAMPLES = 64
-"""Approximate number of the teacher's held-out texts that a candidate is screened on,"""
-TOKENS = 4096
-"""or of their tokens, if that is less."""
+EXAMPLES, TOKENS = 64, 4096
+"""Approximate number of the teacher's held-out texts that a candidate is screened on: of texts, or
+of their tokens, whichever is reached first."""
 PROCESS_BYTES = 2**29
 """Approximate memory of a process that has imported torch."""
 NATS = "divergence"
@@ -49,11 +48,12 @@ class Screen:
     """
 
     def __init__(self, teacher: Teacher, repairs: BlockRepairs | None) -> None:
-        self._model, self._repairs, self._teacher = teacher.model, repairs, teacher
+        self._model, self._repairs = teacher.model, repairs
+        self._teacher = None if repairs is None else teacher
         held = teacher.texts.held
         texts = sum(len(next(iter(batch.values()))) for batch in held)
         tokens = sum(next(iter(batch.values())).shape[:2].numel() for batch in held)
-        self._dense = teacher.held.one_in(max(1, texts // EXAMPLES, tokens // TOKENS))
+        self._dense = teacher.held.one_in(max(1, texts // EXAMPLES, -(-tokens // TOKENS)))
         self._outputs = [layer_outputs(self._model, batch) for batch, _ in self._dense.known]
 
     def of(self, candidate: Candidate) -> float:
@@ -69,7 +69,7 @@ class Screen:
             model = build(candidate, self._model).model.eval()
             if self._repairs is not None and all(candidate.stays):
                 self._repairs.repair(model, candidate)
-            elif self._repairs is not None:
+            elif self._teacher is not None:
                 repair(model, candidate.kept_layers, self._teacher)
         same = layers_of(model)[: _unchanged_layers(candidate)]
 
@@ -82,13 +82,16 @@ class Screen:
     @property
     def nbytes(self) -> int:
         """Size of the moments and residual streams, which workers of one machine share."""
-        return 0 if self._repairs is None else self._repairs.nbytes + self._teacher.nbytes
+        return sum(each.nbytes for each in (self._repairs, self._teacher) if each is not None)
 
     @property
     def worker_bytes(self) -> int:
-        """Approximate additional memory per worker: torch, the model twice, and solutions."""
+        """Approximate additional memory per worker: torch, the model twice, what its layers return,
+        and solutions."""
         model = sum(weight.numel() * weight.element_size() for weight in self._model.parameters())
-        return PROCESS_BYTES + 2 * model + (KEPT_BYTES if self._repairs is not None else 0)
+        kept = sum(_bytes(output) for outputs in self._outputs for output in outputs)
+        solutions = KEPT_BYTES if self._repairs is not None else 0
+        return PROCESS_BYTES + 2 * model + kept + solutions
 
 
 def _unchanged_layers(candidate: Candidate) -> int:
@@ -121,6 +124,12 @@ def layer_outputs(model: nn.Module, batch: Batch) -> list[Any]:
         for handle in handles:
             handle.remove()
     return found
+
+
+def _bytes(output: Any) -> int:
+    """Of the hidden states that a layer returns."""
+    hidden = output[0] if isinstance(output, tuple) else output
+    return int(hidden.numel() * hidden.element_size())
 
 
 def _return(output: Any, *inputs: Any, **named: Any) -> Any:
