@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 import numpy as np
 import torch
 
-from paretoformer.evaluators.data.workload import Encoded, Workload, leading
+from paretoformer.evaluators.data.workload import Encoded, Workload, leading_count
 from paretoformer.spaces.recovery.teacher import Texts
 
 RECOVERY_AT_LEAST = 128
@@ -27,8 +27,8 @@ BATCHES = 8
 def recovery_texts(workload: Workload, device: str, examples: int = FIT_EXAMPLES) -> Texts:
     """At most `examples` texts for solving a repair, and held-out texts."""
     every = recovery_pool(workload)
-    held = leading(workload.inputs, every[: _held(every)], HELD_TOKENS)
-    fit = leading(workload.inputs, every[held:][:examples], FIT_TOKENS, least=2)
+    held = leading_count(workload.inputs, every[: _held(every)], HELD_TOKENS)
+    fit = leading_count(workload.inputs, every[held:][:examples], FIT_TOKENS, least=2)
     return Texts(
         _batches(workload, every[held : held + fit], device),
         _batches(workload, every[:held], device),

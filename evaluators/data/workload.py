@@ -6,6 +6,7 @@ import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -20,9 +21,8 @@ Encoded = Mapping[str, np.ndarray]
 IGNORED = -100
 """Label of an unscored token, which torch's cross entropy ignores."""
 
-STEERING_TOKENS, STEERING_LEAST = 16_384, 64
-"""Limit of the tokens that steer a search, and the examples that there are at least: outputs are
-compared token by token or as distributions, which scatter less than a score."""
+STEERING_TOKENS, STEERING_LEAST = 32_768, 128
+"""Limit of the tokens that steer a search, and the fewest examples."""
 
 SCORING_BATCH = 32
 """Examples per batch if the batch size does not change outputs."""
@@ -78,7 +78,7 @@ class Workload:
     remarks: tuple[Remark, ...] = ()
     pass_tokens: int = 512
 
-    @property
+    @cached_property
     def steering(self) -> Split:
         """The examples that steer a search: of the split `steer` if there is one, else `search`."""
         if "steer" not in self.splits:
@@ -86,8 +86,8 @@ class Workload:
         return self.leading(self.splits["steer"], STEERING_TOKENS, least=STEERING_LEAST)
 
     def leading(self, split: Split, tokens: int, least: int) -> Split:
-        """The leading examples with at most so many tokens in total; at least `least`."""
-        count = leading(self.inputs, split.examples, tokens, least)
+        """A shorter split. tokens, least: as for `leading_count`."""
+        count = leading_count(self.inputs, split.examples, tokens, least)
         return Split(split.examples[:count], split.labels[:count])
 
     @property
@@ -174,8 +174,8 @@ class Workload:
         return [inputs for _, inputs in self.batches(some, device, size)]
 
 
-def leading(inputs: Inputs, examples: Sequence[Encoded], tokens: int, least: int = 1) -> int:
-    """Number of leading examples with at most so many tokens in total; at least `least`."""
+def leading_count(inputs: Inputs, examples: Sequence[Encoded], tokens: int, least: int = 1) -> int:
+    """The number of leading examples with at most `tokens` tokens in total; at least `least`."""
     sizes = np.cumsum([inputs.size(example) for example in examples])
     return min(len(examples), max(least, int((sizes <= tokens).sum())))
 

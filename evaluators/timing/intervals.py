@@ -26,11 +26,10 @@ SESSION = 0.03
 times, beyond the scatter of rounds. The speed of a shared machine changes within seconds and
 minutes, and kernels slow down by different factors. A fresh process adds nothing
 (`benchmarks/repeatability.py`)."""
-OTHER_PACE = 1.1
-"""Slowdown of the dense model, or its inverse, beyond which a machine runs at another pace than the
-reference. Kernels slow down by different factors then: on an EPYC at 1.19 times the dense model's
-time, cut models in ONNX Runtime int8 took 1.36 times as long as the dense model's pace says. So the
-interval is widened by the slowdown."""
+SLOWER = 1.1
+"""Slowdown of the dense model beyond which the interval is widened by it: kernels do not slow down
+alike. On an EPYC at 1.19 times the dense model's time, cut models in ONNX Runtime int8 took 1.36
+times as long as that says."""
 SCATTER = 0.15
 """Maximum relative standard deviation of the rounds of a stable timing."""
 MOSTLY = 0.55
@@ -61,12 +60,11 @@ class Timed:
         counts = undelayed(dense, candidate)
         kept = counts if counts.sum() >= 2 else np.ones_like(counts)
         slowdown = float(dense[kept].mean()) / reference
-        pace = abs(np.log(slowdown))
         return cls(
             samples=candidate[kept].sum(axis=1) / dense[kept].sum(axis=1) * reference,
             left_out=1 - float(counts.mean()),
             slowdown=slowdown,
-            between=float(np.hypot(SESSION, pace)) if pace > np.log(OTHER_PACE) else SESSION,
+            between=float(np.hypot(SESSION, np.log(slowdown))) if slowdown > SLOWER else SESSION,
         )
 
     @cached_property

@@ -37,7 +37,10 @@ class Pass:
         """
         if not tokens:
             return {}
-        medians = np.median(self.times, axis=0)
-        scaled = sorted(zip(tokens, medians * mean / medians.mean(), strict=True), reverse=True)
-        found = {f"ms_at_{length}": round(float(ms), 4) for length, ms in scaled}
+        medians, lengths = np.median(self.times, axis=0), np.asarray(tokens)
+        scaled = medians * mean / medians.mean()
+        found = {
+            f"ms_at_{length}": round(float(scaled[lengths == length].mean()), 4)
+            for length in sorted(set(tokens), reverse=True)
+        }
         return dict(list(found.items())[:: math.ceil(len(found) / LENGTHS)])

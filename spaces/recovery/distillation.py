@@ -105,6 +105,7 @@ class Distillation:
         self._state = _State()
         self._best: dict[str, torch.Tensor] = {}
         self._targets: dict[int, tuple[Batch, _Targets]] = {}  # by id; a kept batch keeps its own
+        self._seen: set[int] = set()
         self._room = TARGET_BYTES
 
     def run(self) -> tuple[dict[str, torch.Tensor], Recovered]:
@@ -160,7 +161,7 @@ class Distillation:
         return loss
 
     def _dense(self, batch: Batch) -> _Targets:
-        """What the dense model gives for a batch; kept for the next time, while there is room."""
+        """What the dense model gives for a batch; kept when it comes again, while there is room."""
         if id(batch) in self._targets:
             return self._targets[id(batch)][1]
         with torch.no_grad(), _outputs(self._teacher.model) as layers:
@@ -170,9 +171,10 @@ class Distillation:
         found = _Targets(answer, [layers[layer][mask] for _, layer in self._pairs])
         kept = (getattr(output, name), *found.layers)
         size = sum(each.numel() * each.element_size() for each in kept)
-        if size <= self._room:
+        if size <= self._room and id(batch) in self._seen:
             self._room -= size
             self._targets[id(batch)] = batch, found
+        self._seen.add(id(batch))
         return found
 
     def _look(self, divergence: float) -> None:
