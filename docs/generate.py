@@ -137,6 +137,8 @@ def _kind(field: Mapping[str, Any]) -> str:
 def _default(field: Mapping[str, Any]) -> str:
     if field["title"] == "Name":
         return "the file's name"
+    if "examples" in field:  # it depends on other keys, as its meaning says
+        return "-"
     if "default" not in field:
         return "`[]`" if field.get("type") == "array" else "required"
     value = field["default"]

@@ -43,9 +43,13 @@ class Searching:
 
     def explore(self) -> None:
         """Measure candidates until enough are measured or time is over."""
-        begun = self.session.distilling.begun(self.keeper.records)
-        with self._watched(begun):
-            self.loop.run(self.session.wanted)
+        loop, budget = self.loop, self.session.budget
+        begun_at, before = budget.spent, len(loop.known)
+        loop.is_over = lambda: (
+            not budget.has_time_for(begun_at, len(loop.known) - before, len(loop.under_way))
+        )
+        with self._watched(self.session.distilling.begun(self.keeper.records)):
+            loop.run(self.session.wanted)
 
     def distil(self) -> None:
         """Distil the most promising candidates, if the study has minutes for it."""
@@ -66,9 +70,8 @@ class Searching:
 def searching(session: Session, records: Sequence[TrialRecord]) -> Iterator[Searching]:
     """Start workers, and a loop that continues from the `records` of earlier runs."""
     study, subject, prepared = session.study, session.subject, session.prepared
-    budget, predictor = session.budget, session.prepared.predictor
+    predictor = session.prepared.predictor
     keeper = _Keeper(session, records)
-    begun_at, before = budget.spent, len(records)
     with dispatcher(session, fresh=False) as workers, session.scores as scores:
         loop = Search(
             study,
@@ -82,9 +85,6 @@ def searching(session: Session, records: Sequence[TrialRecord]) -> Iterator[Sear
             predict=None if predictor is None else predictor.of,
             trimmed=lambda record: scores.take(record, "search"),
             earlier=records,
-        )
-        loop.is_over = lambda: (
-            not budget.has_time_for(begun_at, len(loop.known) - before, len(loop.under_way))
         )
         yield Searching(session, loop, workers.slots, keeper)
 

@@ -49,6 +49,7 @@ def test_minutes_are_shared_out_and_the_plan_says_how() -> None:
     )
     assert plan(spec(10)) == "10 minutes: 8.0 to prepare and to search, 2.0 to confirm."
     assert distill_minutes(spec(20, distilling=1)) == 1
+    assert distill_minutes(spec(2, distilling=1)) == 0
     budget.is_distilled = True  # the search has what is left
     assert budget.search_seconds == pytest.approx(60 * 16)
 
@@ -92,7 +93,8 @@ def test_without_minutes_nothing_is_over() -> None:
     assert budget.distill_minutes == 4
     budget.keep()
     assert SPENT not in budget.study.user_attrs
-    assert plan(spec(None, 4)).startswith("100 trials, then 4 minutes of distillation")
+    trials = parse_spec("trials = 40\n" + GOOD, source=Path("mine.toml"))
+    assert plan(trials).startswith("40 trials, then the confirmation")
 
 
 def test_no_trial_is_begun_that_would_not_be_finished_in_time() -> None:

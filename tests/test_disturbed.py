@@ -128,7 +128,7 @@ def test_what_was_disturbed_is_timed_anew_however_late_it_is(study: Confirming) 
     assert len(busy.ran) == len(study.ids) - 1
 
 
-def test_timing_at_another_pace_is_repeated_once_at_the_end(study: Confirming) -> None:
+def test_timing_on_a_slower_machine_is_repeated_once_at_the_end(study: Confirming) -> None:
     slower = study.ids[1:3]
     _, busy = study.confirm(slower=frozenset(slower))
     timed = [key for key, phase in busy.ran if phase is Phase.TIMING]

@@ -124,7 +124,7 @@ def test_every_key_is_there_with_its_default() -> None:
     said = {match[1] for match in re.finditer(r"^#?(\w+) = ", text, re.MULTILINE)}
     assert said == keys(Spec) - {"name"}
     # Without a default, they show an example.
-    of_none = r"^#(threads|minutes|distill_minutes|stratify) = .*\n"
+    of_none = r"^#(threads|trials|minutes|distill_minutes|stratify) = .*\n"
     uncommented = re.sub(r"^#(\w+ = )", r"\1", re.sub(of_none, "", text, flags=re.M), flags=re.M)
     assert parse_spec(uncommented, source=Path("mine.toml")) == parse_spec(
         text, source=Path("mine.toml")

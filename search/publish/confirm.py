@@ -6,7 +6,6 @@ published.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
@@ -16,7 +15,7 @@ import optuna
 from paretoformer.evaluators.common.measurement import Measurements
 from paretoformer.evaluators.common.progress import Progress, silent
 from paretoformer.evaluators.outcome import Phase
-from paretoformer.evaluators.timing.intervals import OTHER_PACE
+from paretoformer.evaluators.timing.intervals import SLOWER
 from paretoformer.search.dispatch.pipeline import Pipeline
 from paretoformer.search.records.errors import StudyFailed
 from paretoformer.search.records.record import TrialRecord
@@ -54,8 +53,8 @@ def confirm(
     """Measure these records' candidates again: the dense model first, the others in random order.
 
     Confirmations of an earlier run are kept, but timings during which other work ran are repeated,
-    even if time is over. Timings at another pace of the machine than the reference's are repeated
-    once, while there is time.
+    even if time is over. Timings on a machine that was slower than during the reference's are
+    repeated once, while there is time.
 
     pipeline: makes one on fresh workers and the split `confirm`; called only if work is left.
     seed: of the order; None: in the given order and a few at a time, since time may run out.
@@ -115,24 +114,26 @@ def confirm(
     while len(lane):
         collect()
     for record in missing:  # in the time that is left
-        if not is_over() and at_other_pace(confirmed.get(record.candidate.id)):
+        if not is_over() and slowdown(confirmed.get(record.candidate.id)) > SLOWER:
             begin(record, reference)
             while len(lane):
                 collect()
     return confirmed
 
 
-def at_other_pace(record: TrialRecord | None) -> bool:
-    """Whether the machine was slower or faster during its timings than during the reference's."""
+def slowdown(record: TrialRecord | None) -> float:
+    """The largest slowdown of the machine during its timings."""
     found = () if record is None else record.measurements.values()
-    return any(abs(math.log(each.slowdown)) > math.log(OTHER_PACE) for each in found)
+    return max((measured.slowdown for measured in found), default=0.0)
 
 
 def _together(before: TrialRecord | None, again: TrialRecord) -> TrialRecord:
-    """An earlier confirmation with its timings replaced, unless the new ones failed."""
+    """An earlier confirmation with its timings replaced, unless the new ones failed or are worse:
+    disturbed, or on a slower machine."""
     if before is None:
         return again
-    if not again.ok:
+    worse = (again.disturbed, slowdown(again)) > (before.disturbed, slowdown(before))
+    if not again.ok or worse:
         return before
     phases = {span.phase for span in again.result.spans}
     kept = tuple(span for span in before.result.spans if span.phase not in phases)

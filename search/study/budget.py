@@ -26,6 +26,8 @@ CONFIRMED = 24
 """Timings that the time for the confirmation should be enough for."""
 WAITING = 0.1
 """Largest share of the minutes that one timing may wait for a quiet machine."""
+LEAST = 3.0
+"""Minutes below which nothing is distilled."""
 ROUND = 0.4
 """Minutes to convert, score and time the candidates of one round of distillation."""
 SHORT = 10.0
@@ -83,7 +85,7 @@ class Budget:
 
     @property
     def distill_minutes(self) -> float:
-        """The requested minutes, limited to their share."""
+        """The minutes to train, as `distill_minutes`."""
         return distill_minutes(self.spec)
 
     @property
@@ -95,7 +97,7 @@ class Budget:
     def search_seconds(self) -> float:
         """The end of the search, in seconds since the study began."""
         searched = self.minutes * (1 - CONFIRMATION)
-        return 60 * (searched if self.is_distilled else searched - distilling(self.spec))
+        return 60 * (searched if self.is_distilled else searched - distillation_phase(self.spec))
 
     def is_preparation_over(self, share: float = 1.0) -> bool:
         """Whether this share of the time for preparation is spent."""
@@ -146,12 +148,14 @@ def distill_minutes(spec: Spec) -> float:
     wanted, limit = spec.recovery.distill_minutes, spec.search.minutes
     if limit is None:
         return float(wanted or 0.0)
+    if limit < LEAST:
+        return 0.0
     if wanted is None:
         wanted = (limit - SEARCHED) / 2 if limit > SEARCHED + 2 else 0.0
     return float(min(wanted, DISTILLATION * limit))
 
 
-def distilling(spec: Spec) -> float:
+def distillation_phase(spec: Spec) -> float:
     """Minutes of the phase that trains, with the measurements of what it trained."""
     minutes = distill_minutes(spec)
     return minutes + ROUND * distilling_rounds(minutes)
@@ -169,10 +173,10 @@ def plan(spec: Spec) -> str:
     if limit is None:
         then = f", then {training:g} minutes of distillation" if training else ""
         return f"{spec.trials} trials{then}, then the confirmation of the front."
-    searched = limit * (1 - CONFIRMATION) - distilling(spec)
+    searched = limit * (1 - CONFIRMATION) - distillation_phase(spec)
     parts = [f"{searched:.1f} to prepare and to search"]
     if training:
-        parts.append(f"{distilling(spec):.1f} to distil")
+        parts.append(f"{distillation_phase(spec):.1f} to distil")
     parts.append(f"{limit * CONFIRMATION:.1f} to confirm")
     less = (
         f" There is no time for all {wanted:g} minutes of distillation."

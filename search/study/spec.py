@@ -32,6 +32,8 @@ from paretoformer.spaces.axes.axis import Axis
 from paretoformer.spaces.common.malformed import one_line
 from paretoformer.spaces.common.registry import did_you_mean
 
+NO_LIMIT = 1_000_000
+"""Trials of a study that has minutes instead."""
 SHORTEST = 8
 """Fewest tokens of a timed text."""
 NEW_DEFAULTS = (("recovery", "distill_minutes"), ("target", "sequence_length"))
@@ -184,7 +186,10 @@ class Spec(_Section):
         pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", description="Default: the name of the file."
     )
     trials: int = Field(
-        default=100, ge=1, description="Candidates to measure, instead of search.minutes."
+        default=NO_LIMIT,
+        ge=1,
+        description="Candidates to measure, instead of search.minutes.",
+        examples=[100],
     )
     seed: int = Field(
         default=0, ge=0, lt=2**32, description="Seed of the splits and of everything random."
@@ -249,8 +254,6 @@ class Spec(_Section):
 
 BUILTIN = ("embedder", "reviews", "long-reviews")
 DEFAULT_STUDY = BUILTIN[0]
-NO_LIMIT = 1_000_000
-"""Trials of a study that has minutes instead."""
 DEFAULT_MINUTES = 20.0
 """Minutes of a new study with neither minutes nor trials."""
 UNLABELLED = "fidelity"

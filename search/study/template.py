@@ -163,7 +163,7 @@ def _keys(
         if key in given:
             yield from _line(f"{key} = {_value(given[key])}", fields[key])
         elif key not in skipped and not isinstance(default, BaseModel):
-            example = (fields[key].examples or [""])[0] if default is None else default
+            example = (fields[key].examples or [default])[0]  # some defaults depend on others
             yield from _line(f"#{key} = {_value(example)}", fields[key])
 
 
