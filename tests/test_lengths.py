@@ -179,6 +179,12 @@ def test_text_that_fills_the_model_is_said_to_be_cut(study: Path) -> None:
     assert remark.endswith("anything longer is cut (the model has no room for more).")
 
 
+def test_time_of_a_length_is_the_mean_of_its_texts() -> None:
+    timed = Pass(lambda call: float(call()), [lambda: 1.0, lambda: 3.0, lambda: 8.0])
+    timed()
+    assert timed.by_length([16, 16, 64], mean=4.0) == {"ms_at_64": 8.0, "ms_at_16": 2.0}
+
+
 @pytest.mark.usefixtures("hasty")
 def test_latency_has_the_times_of_its_lengths(subject: Subject) -> None:
     made = Bench(

@@ -88,6 +88,15 @@ def test_dense_answers_are_computed_once(tmp_path: Path) -> None:
     assert next(iter(second.dense_outputs.values())) is kept
 
 
+def test_examples_that_steer_are_the_same_ones_each_time(tmp_path: Path) -> None:
+    study = write_study(tmp_path)
+    write_data(tmp_path / "data.csv", rows=900)
+    workload = load_subject(load_spec(study)).workload
+    assert "steer" in workload.splits
+    assert workload.steering is workload.steering
+    assert 128 <= len(workload.steering) <= len(workload.splits["steer"])
+
+
 def test_what_steers_and_what_repairs_is_in_no_other_split(tmp_path: Path) -> None:
     path = write_data(tmp_path / "data.csv", rows=1500)
     source = DataSource(path=str(path), search_examples=40, confirm_examples=60)

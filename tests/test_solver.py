@@ -383,6 +383,17 @@ def test_options_that_time_left_out_are_interpolated(tmp_path: Path) -> None:
     assert np.isinf(table.nats["attention"][:, HEADS + 1 :]).all()  # mechanisms come last
 
 
+def test_block_without_options_needs_no_time(tmp_path: Path) -> None:
+    found = {**blocks()}
+    block, costs = found["attention"]
+    slow = np.append(costs[:-1], 9.0)  # its mechanism is slower than full attention
+    found["attention"] = replace(block, prunes=False), slow
+    assert not found["attention"][0].measured(slow)
+    known = KnownRows(tmp_path / "table.parquet", "a")
+    table = block_table(Screener(Formula()), Model(), found, True, known)  # type: ignore[arg-type]
+    assert np.isfinite(table.nats["feed_forward"]).all()
+
+
 def test_table_of_an_unwritable_cache_is_as_good(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("no folder")
     table = measured(Formula(), KnownRows(tmp_path / "file" / "table.parquet", "a"))
