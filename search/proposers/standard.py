@@ -21,7 +21,7 @@ from paretoformer.spaces.space import Space, spread_evenly
 
 BEST = 2
 """The number of best candidates that are combined with other changes."""
-NEAR = 2.0
+NEAR = 1.3
 """A second one must cost less than this multiple of the first: what slows the uncompressed model
 down slows a cut one down too."""
 THINNED = 3
