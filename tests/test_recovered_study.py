@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -11,6 +13,7 @@ import paretoformer as pf
 from paretoformer.evaluators.artifact import workspace
 from paretoformer.search.publish.export import export_best
 from paretoformer.search.records.parquet import read_front, read_table
+from paretoformer.search.records.record import TrialRecord
 from paretoformer.spaces.recovery.repair_report import Recovered
 from tests.tiny import write_study
 
@@ -22,8 +25,16 @@ ANY = ["accuracy >= 0"]
 
 @pytest.fixture(scope="module")
 def finished(inline: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The smallest candidate is distilled, whatever it would gain: the model was never trained."""
     study = write_study(tmp_path_factory.mktemp("recovered"), trials=8, extra=EXTRA)
-    return pf.search(study, out=study.parent / "run", quiet=True)
+
+    def smallest(records: Sequence[TrialRecord], *_: Any) -> list[pf.Candidate]:
+        found = min(records, key=lambda record: record.measurements["parameters"].value)
+        return [found.candidate.with_minutes(0.05)]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("paretoformer.search.proposers.distilling.to_distil", smallest)
+        return pf.search(study, out=study.parent / "run", quiet=True)
 
 
 def candidates(run: Path) -> list[pf.Candidate]:
