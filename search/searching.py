@@ -117,6 +117,7 @@ def _proposers(session: Session, slots: int) -> Sequence[Proposer]:
         subject.requirements,
         seed=spec.seed,
         slots=slots,
+        distils=not session.has_minutes or session.budget.distill_minutes > 0,
     )
 
 

@@ -222,6 +222,20 @@ def test_answer_is_confirmed_however_late_it_is(tmp_path: Path) -> None:
     assert len(picked) > 1 + ALWAYS
 
 
+def test_near_misses_are_confirmed_before_hopeless_points_and_slow_alternatives() -> None:
+    records = [
+        recovered(0, 0.90, 10.0, "none"),
+        recovered(1, 0.895, 5.0, "least_squares"),  # the answer
+        recovered(2, 0.60, 1.0, "least_squares"),
+        recovered(3, 0.885, 4.0, "least_squares"),
+        recovered(4, 0.90, 6.0, "distilled:1"),
+        recovered(5, 0.90, 8.0, "none"),
+    ]
+    uncut = [records[4].candidate, records[5].candidate]
+    ranked = by_importance(records, OBJECTIVES, [REQUIREMENT], uncut)
+    assert [record.trial for record in ranked] == [0, 1, 4, 3, 5, 2]
+
+
 def test_what_is_within_noise_of_the_front_is_confirmed_where_it_may_be_the_answer() -> None:
     """All within one another's intervals; the requirement is 0.89, and the third reaches 0.88."""
     numbers = [(0.90, 10.0), (0.88, 5.0), (0.87, 5.1), (0.80, 4.0), (0.80, 4.1)]

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from paretoformer.evaluators.metrics import Metric
 from paretoformer.search.planning.predictor import Predictor
 from paretoformer.search.proposers.proposer import Proposer
-from paretoformer.search.proposers.solved import solved_proposers
+from paretoformer.search.proposers.solved import NEAR, REACH, solved_proposers
 from paretoformer.search.proposers.standard import standard_proposers
 from paretoformer.search.proposers.surrogate import Surrogate
 from paretoformer.search.records.requirement import Requirement
@@ -24,11 +24,14 @@ def study_proposers(
     *,
     seed: int,
     slots: int,
+    distils: bool = True,
 ) -> list[Proposer]:
     """Solved candidates, then further rounds of them or the surrogate; without a block table, the
     standard proposers.
 
     predictor: None without a block table. slots: candidates that the workers measure at once.
+    distils: whether distillation may bring a candidate back to the requirements; if not, only those
+    near them are of use.
 
     Raises:
         StudyError: the sampler needs a block table, and there is none.
@@ -40,5 +43,9 @@ def study_proposers(
         predictor, objectives, requirements, rounds=not learns, at_once=slots + 1
     )
     if learns:
-        found.append(Surrogate(predictor, objectives, requirements, seed, 2 * slots, found[-1]))
+        reach = REACH if distils else NEAR
+        surrogate = Surrogate(
+            predictor, objectives, requirements, seed, 2 * slots, found[-1], reach
+        )
+        found.append(surrogate)
     return found

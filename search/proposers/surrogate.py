@@ -19,7 +19,7 @@ from paretoformer.search.planning.predictor import Predictor
 from paretoformer.search.proposers.gain import Gain
 from paretoformer.search.proposers.gaussian_process import GaussianProcess
 from paretoformer.search.proposers.proposer import Proposer, Records
-from paretoformer.search.proposers.solved import least_of_use
+from paretoformer.search.proposers.solved import REACH, least_of_use
 from paretoformer.search.proposers.standard import best_servings
 from paretoformer.search.records.facts import LATENCY
 from paretoformer.search.records.requirement import Requirement
@@ -44,6 +44,7 @@ class Surrogate(Proposer):
     requirements: decide which runtimes are worth it, and which quality is of no use.
     at_once: proposes nothing while this many candidates are under way.
     after: a proposer whose candidates must all be under way before.
+    reach: as for `least_of_use`.
     """
 
     predictor: Predictor
@@ -52,6 +53,7 @@ class Surrogate(Proposer):
     seed: int
     at_once: int
     after: Proposer | None = None
+    reach: float = REACH
 
     def waits(self, records: Records, under_way: Sequence[Candidate]) -> bool:
         before = self.after is not None and self.after.waits(records, under_way)
@@ -78,7 +80,8 @@ class Surrogate(Proposer):
             (float(mean), float(ms)) for mean, ms in expected if np.isfinite([mean, ms]).all()
         ]
         dense = records[self.predictor.space.dense.id].measurements[quality.name].value
-        gain = Gain(known, quality, least_of_use(self.requirements, quality, dense))
+        least = least_of_use(self.requirements, quality, dense, self.reach)
+        gain = Gain(known, quality, least)
         gains = _gains(gain, *model.predict(pool), self._latencies(pool, records))
         return [pool[int(gains.argmax())]] if gains.max(initial=0.0) > 0 else ()
 

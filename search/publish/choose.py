@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from itertools import chain, zip_longest
 
 import numpy as np
 
@@ -53,7 +54,9 @@ def by_importance(
     requirements: Sequence[Requirement],
     alternatives: Collection[Candidate],
 ) -> list[TrialRecord]:
-    """Dense; the likely answer and the alternative to compare it with; the others by cost.
+    """Dense; the likely answer and the alternative to compare it with; the other candidates that
+    satisfy the requirements, by cost; then in turn those that miss them, the nearest first, and the
+    other alternatives.
 
     picked: from `chosen`.
     """
@@ -61,14 +64,19 @@ def by_importance(
     cost = next((m for m in objectives if m.role == "cost"), objectives[-1])
     others.sort(key=lambda record: record.measurements[cost.name].value)
 
-    def fits(record: TrialRecord) -> bool:
-        return all(r.holds(record.measurements, dense.measurements) for r in requirements)
+    def missing(record: TrialRecord) -> float:
+        """By how much the requirements are missed, in total."""
+        found = record.measurements, dense.measurements
+        if not all(r.metric in measured for r in requirements for measured in found):
+            return float("inf")
+        return sum(r.shortfall(*(m[r.metric].value for m in found)) for r in requirements)
 
-    fit = [record for record in others if fits(record)]
-    cut = [record for record in fit if record.candidate not in alternatives]
-    uncut = [record for record in fit if record.candidate in alternatives]
-    ranked = (*cut[:1], *uncut[:1], *fit, *others)
-    return [dense, *{record.trial: record for record in ranked}.values()]
+    cut = sorted((r for r in others if r.candidate not in alternatives), key=missing)
+    uncut = sorted((r for r in others if r.candidate in alternatives), key=missing)
+    fit = [record for record in cut if not missing(record)]
+    turns = chain.from_iterable(zip_longest(cut[len(fit) :], uncut[1:]))
+    ranked = (*fit[:1], *uncut[:1], *fit[1:], *turns)
+    return [dense, *(record for record in ranked if record is not None)]
 
 
 def dropped(records: Sequence[TrialRecord], picked: Sequence[TrialRecord]) -> list[Candidate]:
