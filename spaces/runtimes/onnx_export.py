@@ -5,13 +5,14 @@ from __future__ import annotations
 import logging
 import warnings
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, cast
 
 import torch
 from torch import nn
-from transformers import Cache, DynamicCache
+from transformers import AttentionInterface, AttentionMaskInterface, Cache, DynamicCache
+from transformers.masking_utils import bidirectional_mask_function
 
 from paretoformer.spaces.attention import Attention
 from paretoformer.spaces.models import key_values
@@ -37,6 +38,10 @@ LARGEST = 2 * 10**9
 
 OUTPUTS = (("logits",), ("sentence_embedding",), ("last_hidden_state", "pooler_output"))
 """Outputs in order of preference; the first group that a model has is exported."""
+
+
+TRACED = "paretoformer_traced"
+"""The name under which traced models select sdpa with the masks of `_mask`."""
 
 
 def unexportable(model: nn.Module) -> str:
@@ -136,7 +141,7 @@ def _named(model: nn.Module, batch: Batch) -> tuple[_Named, dict[str, torch.Tens
 
 def _traced(model: nn.Module, batch: Batch, *, marked: bool = False) -> Any:
     """The graph of one model. marked: also output the values inside its layers."""
-    with torch.no_grad(), _quiet():
+    with torch.no_grad(), _quiet(), _plain_masks(model):
         named, inputs = _named(model, batch)
         marks = Marked(named, model) if marked else None
         program = torch.onnx.export(
@@ -215,6 +220,36 @@ def _positions(tokens: torch.Tensor) -> torch.Tensor:
     return torch.arange(tokens.shape[1], device=tokens.device).expand_as(tokens)
 
 
+@contextmanager
+def _plain_masks(model: nn.Module) -> Iterator[None]:
+    """Within this, transformers' sdpa gets masks of few operators."""
+    config = cast(Any, model).config
+    before = config._attn_implementation
+    if before == "sdpa":
+        config._attn_implementation = TRACED
+    try:
+        yield
+    finally:
+        config._attn_implementation = before
+
+
+def _mask(
+    *,
+    q_length: int,
+    mask_function: Callable[..., Any],
+    attention_mask: torch.Tensor | None = None,
+    **others: Any,
+) -> torch.Tensor | None:
+    """The padding, (batch, 1, queries, length), where a mask is nothing else; otherwise that of
+    sdpa, which always takes 25 operators of a graph. ONNX Runtime's attention does not broadcast
+    queries."""
+    if mask_function is bidirectional_mask_function and attention_mask is not None:
+        return attention_mask[:, None, None, :].expand(-1, -1, q_length, -1)
+    others |= {"mask_function": mask_function, "attention_mask": attention_mask}
+    found: torch.Tensor | None = AttentionMaskInterface()["sdpa"](q_length=q_length, **others)
+    return found
+
+
 def _dynamic(name: str) -> dict[int, Any]:
     axes = (0,) if name in (PIXELS, KEPT) else (0, 2) if name.startswith(PAST) else (0, 1)
     return dict.fromkeys(axes, torch.export.Dim.DYNAMIC)
@@ -243,3 +278,7 @@ def _without_notes(proto: Any) -> Any:
     graph.ClearField("metadata_props")
     graph.ClearField("doc_string")
     return proto
+
+
+AttentionInterface.register(TRACED, AttentionInterface()["sdpa"])
+AttentionMaskInterface.register(TRACED, _mask)

@@ -23,6 +23,7 @@ from paretoformer.spaces.runtimes.base import (
     register,
 )
 from paretoformer.spaces.runtimes.exported import Exported
+from paretoformer.spaces.runtimes.lean_graph import lean
 from paretoformer.spaces.runtimes.onnx_export import onnx_model, unexportable
 
 FILE = "onnx/model.onnx"
@@ -82,7 +83,7 @@ class OnnxRuntime(Runtime):
 
     def convert(self, model: nn.Module, precision: str, tools: Tools) -> Runnable:
         self.check(precision, model)
-        proto = onnx_model(model, tools.example)
+        proto = lean(onnx_model(model, tools.example))
         content = _quantized(proto) if precision == "int8" else proto.SerializeToString()
         return OnnxRunnable(content, tools, couples_rows=precision == "int8")
 
