@@ -238,11 +238,6 @@ class Checkout:
                 check=True,
             )
 
-    def prepare_built_in(self, name: str) -> None:
-        """Its model, in the user's cache."""
-        code = f"from paretoformer.evaluators.demo import model_path; model_path('demo:{name}')"
-        subprocess.run([sys.executable, "-c", code], env=self.environment(), check=True)
-
 
 @dataclass(frozen=True)
 class Run:
@@ -266,7 +261,7 @@ def fresh_cache(folder: Path) -> Path:
     """A cache with the models of the user's cache, and nothing that helps a second run."""
     folder.mkdir(parents=True)
     for path in cache_folder().iterdir() if cache_folder().exists() else ():
-        if path.name not in ("blocks", "own", "inductor"):
+        if path.is_dir() and path.name not in ("blocks", "own", "inductor"):
             (folder / path.name).symlink_to(path.resolve())
     return folder
 
@@ -322,7 +317,9 @@ def serve(found: RunFolder, checkout: Checkout, folder: Path) -> dict[str, Any]:
     file = folder / "texts.json"
     file.write_text(json.dumps([pair or text for text, pair in zip(texts, pairs, strict=True)]))
     threads = found.read_machine()["threads"]  # the study may leave them to the machine
-    options = ["--length", str(study["target"]["sequence_length"]), "--threads", str(threads)]
+    options = ["--threads", str(threads)]
+    if isinstance(longest := study["target"]["sequence_length"], int):  # else nothing is cut
+        options += ["--length", str(longest)]
 
     def timed(model: Path) -> float:
         script = str(Path(__file__).with_name("served_alone.py"))
@@ -477,7 +474,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     arguments = parser.parse_args(argv)
     checkout, file = Checkout(arguments.python.resolve()), arguments.json
     work = arguments.work.resolve()
-    tasks = [name for name in arguments.tasks if is_made(name, work, arguments.data, checkout)]
+    tasks = [name for name in arguments.tasks if is_made(name, work, arguments.data)]
     wanted = [
         Run(name, minutes, seed, checkout.commit)
         for name in tasks
@@ -496,10 +493,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         print_table(list(found.values()))
 
 
-def is_made(name: str, work: Path, data: Path, checkout: Checkout) -> bool:
+def is_made(name: str, work: Path, data: Path) -> bool:
     """Make its model and data, unless that was done; whether that is possible."""
     if name in BUILT_IN:
-        checkout.prepare_built_in(name)
+        model_path(f"demo:{name}")  # in the user's cache
         return True
     if (work / name / "made.json").exists():
         return True
