@@ -85,10 +85,10 @@ def test_embedding_may_be_the_first_token(folder: Path) -> None:
 
 
 def test_folder_says_how_it_pools(tmp_path: Path) -> None:
-    assert pooling_of(str(write_embedder(tmp_path / "mean"))) == ("mean", ())
-    assert pooling_of(str(write_embedder(tmp_path / "cls", "cls_token"))) == ("cls", ())
-    pooling, (remark,) = pooling_of(str(write_model(tmp_path / "plain")))
-    assert pooling == "mean"
+    assert pooling_of(str(write_embedder(tmp_path / "mean"))) == ("mean", "cosine", ())
+    assert pooling_of(str(write_embedder(tmp_path / "cls", "cls_token"))) == ("cls", "cosine", ())
+    pooling, similarity, (remark,) = pooling_of(str(write_model(tmp_path / "plain")))
+    assert (pooling, similarity) == ("mean", "cosine")
     assert "no modules.json was found, so the mean of the tokens is taken" in remark.text
 
 
@@ -97,19 +97,67 @@ def test_what_sentence_transformers_does_to_texts_is_said(tmp_path: Path) -> Non
     settings = {"prompts": {"query": "query: ", "none": ""}, "default_prompt_name": "query"}
     (folder / "config_sentence_transformers.json").write_text(json.dumps(settings))
     (folder / "sentence_bert_config.json").write_text(json.dumps({"do_lower_case": True}))
-    _, (prompt, lower) = pooling_of(str(folder))
+    _, _, (prompt, lower) = pooling_of(str(folder))
     assert "puts the prompt 'query: ' before every text" in prompt.text
     assert "changes every text to lower case" in lower.text
     settings["default_prompt_name"] = None
     (folder / "config_sentence_transformers.json").write_text(json.dumps(settings))
     (folder / "sentence_bert_config.json").write_text(json.dumps({"do_lower_case": False}))
-    assert pooling_of(str(folder)) == ("mean", ())
+    assert pooling_of(str(folder)) == ("mean", "cosine", ())
+
+
+@pytest.mark.parametrize("pooling", ["mean", "cls"])
+def test_pooling_is_read_as_newer_versions_write_it(tmp_path: Path, pooling: str) -> None:
+    folder = write_embedder(tmp_path / "model")
+    settings = folder / "1_Pooling" / "config.json"
+    settings.write_text(json.dumps({"embedding_dimension": 16, "pooling_mode": pooling}))
+    assert pooling_of(str(folder)) == (pooling, "cosine", ())
+    settings.write_text(json.dumps({"pooling_mode": ["mean", "max"]}))
+    with pytest.raises(ValueError, match="it pools by mean and max; known are mean and cls"):
+        pooling_of(str(folder))
+
+
+@pytest.mark.parametrize(
+    ("name", "more", "expected"),
+    [("dot", (), "dot"), ("dot", ("Normalize",), "cosine"), (None, (), "cosine")],
+)
+def test_folder_says_how_its_vectors_are_compared(
+    tmp_path: Path, name: str | None, more: tuple[str, ...], expected: str
+) -> None:
+    folder = write_embedder(tmp_path / "model", "mean_tokens", *more)
+    settings = folder / "config_sentence_transformers.json"
+    settings.write_text(json.dumps({"similarity_fn_name": name}))
+    assert pooling_of(str(folder))[1] == expected
+    settings.write_text(json.dumps({"similarity_fn_name": "euclidean"}))
+    if not more:
+        with pytest.raises(ValueError, match="compares by 'euclidean'; known are cosine, dot"):
+            pooling_of(str(folder))
+
+
+def test_vectors_that_are_compared_by_dot_product_keep_their_length(tmp_path: Path) -> None:
+    folder = write_embedder(tmp_path / "model")
+    plain = encoder(folder)
+    model = as_embedder(share(plain), "mean", "dot")
+    exported = pf.save_compressed(pf.compress(model, CUT), tmp_path / "export")
+    with torch.no_grad():
+        found = model(**batch()).sentence_embedding
+        hidden = plain(**batch()).last_hidden_state
+        again = pf.load_compressed(exported)(**batch()).sentence_embedding
+    torch.testing.assert_close(found[0], hidden[0].mean(dim=0))
+    assert (again.norm(dim=-1) - 1).abs().min() > 0.01
+
+
+def test_likeness_of_vectors_says_what_their_length_lost() -> None:
+    task: Any = task_of("feature-extraction")
+    dense = SimpleNamespace(sentence_embedding=torch.tensor([[3.0, 4.0], [0.6, 0.8]]))
+    found = SimpleNamespace(sentence_embedding=torch.tensor([[1.5, 2.0], [0.8, 0.6]]))
+    np.testing.assert_allclose(task.likeness(found, dense, {}), [1 - 0.25 / 2, 0.96], rtol=1e-6)
 
 
 @pytest.mark.parametrize(
     ("pooling", "more", "message"),
     [
-        ("max_tokens", (), "pools by pooling_mode_max_tokens; known are pooling_mode_mean_tokens"),
+        ("max_tokens", (), "pools by pooling_mode_max_tokens; known are mean and cls"),
         ("mean_tokens", ("Dense",), "has Dense; known are Transformer, Pooling, Normalize"),
     ],
 )

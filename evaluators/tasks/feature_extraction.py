@@ -1,4 +1,4 @@
-"""Task `feature-extraction`: one vector per text, to compare texts by cosine.
+"""Task `feature-extraction`: one vector per text, by which texts are compared.
 
 Labels are similarity scores of pairs of texts. Without labels, candidates are compared with the
 uncompressed model's vectors.
@@ -29,8 +29,8 @@ from paretoformer.evaluators.data.workload import Workload
 from paretoformer.evaluators.tasks.labels import numbers_of
 from paretoformer.evaluators.tasks.task import register
 from paretoformer.evaluators.tasks.text import TextTask
-from paretoformer.spaces.models.divergence import Directions, cosines
-from paretoformer.spaces.models.embedder import Pooling, as_embedder
+from paretoformer.spaces.models.divergence import Directions
+from paretoformer.spaces.models.embedder import Pooling, Similarity, as_embedder
 from paretoformer.spaces.models.tokens import Batch
 
 FAMILIES = ("bert", "roberta", "xlm-roberta", "camembert", "electra", "distilbert")
@@ -38,15 +38,23 @@ UNRELATED = 0.2
 """Below this Spearman correlation, cosines and scores are probably unrelated."""
 MODULES = "modules.json"
 """Lists the modules of a sentence-transformers model."""
-MODES: dict[str, Pooling] = {"pooling_mode_mean_tokens": "mean", "pooling_mode_cls_token": "cls"}
+MODES: dict[str, Pooling] = {
+    "mean": "mean",
+    "cls": "cls",
+    "pooling_mode_mean_tokens": "mean",
+    "pooling_mode_cls_token": "cls",
+}
+"""How version 5.4 of sentence-transformers and later name the poolings, and earlier ones."""
+SETTINGS = "config_sentence_transformers.json"
+SIMILARITIES: dict[str, Similarity] = {"cosine": "cosine", "dot": "dot", "dot_score": "dot"}
 KNOWN = ("Transformer", "Pooling", "Normalize")
 
 
 class FeatureExtraction(TextTask):
     """Sentence embeddings of encoders, as folders of sentence-transformers or plain ones.
 
-    A folder of sentence-transformers defines the pooling; the default is the mean over tokens.
-    Vectors have length one, which does not change cosines.
+    A folder of sentence-transformers defines the pooling and the similarity; the defaults are the
+    mean over tokens and the cosine, for which vectors have length one.
     """
 
     name = "feature-extraction"
@@ -60,8 +68,8 @@ class FeatureExtraction(TextTask):
     files = (MODULES, "*_Pooling/config.json", "*sentence*.json")
 
     def adapted(self, model: nn.Module, path: str) -> tuple[nn.Module, tuple[Remark, ...]]:
-        pooling, remarks = pooling_of(path)
-        return as_embedder(model, pooling), remarks
+        pooling, similarity, remarks = pooling_of(path)
+        return as_embedder(model, pooling, similarity), remarks
 
     def encode(
         self, splits: Mapping[SplitName, Examples], tokenizer: Any, config: Any, target: Target
@@ -94,7 +102,7 @@ class FeatureExtraction(TextTask):
         ]
 
     def scored(self, answers: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """The cosine of each pair (two consecutive rows), and its score."""
+        """The similarity of each pair (two consecutive rows), and its score."""
         return (answers[::2] * answers[1::2]).sum(-1), labels[::2]
 
     def loss(self, output: Any, labels: torch.Tensor) -> torch.Tensor:
@@ -107,9 +115,10 @@ class FeatureExtraction(TextTask):
         return vectors
 
     def likeness(self, output: Any, dense: Any, batch: Batch) -> np.ndarray:
-        """(rows,) cosines."""
-        similarity: np.ndarray = cosines(output, dense).detach().cpu().numpy()
-        return similarity
+        """(rows,) cosines; for vectors that are compared by their dot product, 1 - half the squared
+        distance, relative to the dense vector's length."""
+        likeness: np.ndarray = 1 - self.answers.divergence(output, dense, batch).cpu().numpy()
+        return likeness
 
 
 def _apart(examples: Examples) -> Examples:
@@ -126,26 +135,42 @@ def _apart(examples: Examples) -> Examples:
     return Examples(texts, ("",) * len(texts), labels)
 
 
-def pooling_of(path: str) -> tuple[Pooling, tuple[Remark, ...]]:
-    """Pooling of a sentence-transformers folder or Hub id; default: the mean, with a remark. Raises
-    ValueError for an unknown module or pooling."""
+def pooling_of(path: str) -> tuple[Pooling, Similarity, tuple[Remark, ...]]:
+    """Pooling and similarity of a sentence-transformers folder or Hub id; default: the mean, with a
+    remark, and the cosine. Raises ValueError for an unknown module, pooling or similarity."""
     modules = _json(path, MODULES)
     if modules is None:
         remark = Remark(
             f"{path}: no {MODULES} was found, so the mean of the tokens is taken as embedding."
         )
-        return "mean", (remark,)
+        return "mean", "cosine", (remark,)
     kinds = {str(module.get("type", "")).rpartition(".")[2]: module for module in modules}
     if others := [kind for kind in kinds if kind not in KNOWN]:
         raise ValueError(f"its {MODULES} has {', '.join(others)}; known are {', '.join(KNOWN)}.")
     folder = kinds.get("Pooling", {}).get("path", "")
     settings = _json(path, f"{folder}/config.json") or {}
-    modes = [key for key, value in settings.items() if key.startswith("pooling_mode_") and value]
+    modes = _modes(settings)
     if len(modes) != 1 or modes[0] not in MODES:
+        raise ValueError(f"it pools by {' and '.join(modes) or 'nothing'}; known are mean and cls.")
+    # The dot product of normalised vectors is their cosine.
+    similarity: Similarity = "cosine" if "Normalize" in kinds else _similarity(path)
+    return MODES[modes[0]], similarity, tuple(_ignored(path))
+
+
+def _similarity(path: str) -> Similarity:
+    name = (_json(path, SETTINGS) or {}).get("similarity_fn_name") or "cosine"
+    if name not in SIMILARITIES:
         raise ValueError(
-            f"it pools by {' and '.join(modes) or 'nothing'}; known are {', '.join(MODES)}."
+            f"its {SETTINGS} compares by {name!r}; known are {', '.join(SIMILARITIES)}."
         )
-    return MODES[modes[0]], tuple(_ignored(path))
+    return SIMILARITIES[name]
+
+
+def _modes(settings: Mapping[str, Any]) -> list[str]:
+    """The poolings of a `Pooling` module, whose vectors are concatenated."""
+    if mode := settings.get("pooling_mode"):
+        return list(map(str, mode)) if isinstance(mode, list) else [str(mode)]
+    return [key for key, value in settings.items() if key.startswith("pooling_mode_") and value]
 
 
 def _ignored(path: str) -> Iterator[Remark]:
@@ -165,7 +190,7 @@ def _ignored(path: str) -> Iterator[Remark]:
 
 def prompts_of(path: str) -> tuple[dict[Any, str], Any]:
     """Prompts that sentence-transformers prepends to texts, by name; and the default name."""
-    settings = _json(path, "config_sentence_transformers.json") or {}
+    settings = _json(path, SETTINGS) or {}
     return settings.get("prompts") or {}, settings.get("default_prompt_name")
 
 

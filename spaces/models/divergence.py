@@ -160,28 +160,24 @@ class Numbers(Answers):
 
 
 class Directions(Answers):
-    """Embeddings of length one; the divergence is 1 - cosine."""
+    """Embeddings. The divergence is half the squared distance, in squared lengths of the dense
+    vector: 1 - cosine for vectors of length one."""
 
     output = "sentence_embedding"
 
     def divergence(self, output: Any, dense: Any, batch: Batch) -> torch.Tensor:
-        return 1 - cosines(output, dense)
+        given, wanted = output.sentence_embedding.double(), dense.sentence_embedding.double()
+        distance = (given - wanted).square().sum(dim=-1) / wanted.square().sum(dim=-1)
+        half: torch.Tensor = distance / 2
+        return half
 
     def probe(self, output: Any, generator: torch.Generator, batch: Batch) -> torch.Tensor:
-        """Along v - e(e·v), with e the embedding and v drawn from N(0, 1): the expectation of its
-        square is the curvature of 1 - cosine at e."""
-        found = output.sentence_embedding
-        unit = found.detach().float()
-        draw = torch.randn(unit.shape, generator=generator).to(unit.device)
-        direction = draw - unit * (unit * draw).sum(dim=-1, keepdim=True)
-        along: torch.Tensor = (found.float() * direction).sum()
+        """Along v / |e|, with e the embedding and v drawn from N(0, 1): the expectation of its
+        square is the curvature of the divergence at e."""
+        found = output.sentence_embedding.float()
+        draw = torch.randn(found.shape, generator=generator).to(found.device)
+        along: torch.Tensor = (found * draw / found.detach().norm(dim=-1, keepdim=True)).sum()
         return along
 
     def distance(self, output: Any, dense: Any, batch: Batch) -> torch.Tensor:
         return self.divergence(output, dense, batch).mean().float()
-
-
-def cosines(output: Any, dense: Any) -> torch.Tensor:
-    """(rows,) between embeddings of length one."""
-    given, wanted = output.sentence_embedding.double(), dense.sentence_embedding.double()
-    return F.cosine_similarity(given, wanted, dim=-1)

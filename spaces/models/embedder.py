@@ -1,4 +1,6 @@
-"""An embedder: an encoder whose output is one unit-length vector per text.
+"""An embedder: an encoder whose output is one vector per text.
+
+Vectors that are compared by their cosine have length one.
 
 Pooling and normalisation are part of the forward pass, so every runtime serves and every timing
 includes them. The weights and their names are the encoder's.
@@ -14,13 +16,16 @@ from torch import nn
 from torch.nn import functional as F
 
 Pooling = Literal["mean", "cls"]
+Similarity = Literal["cosine", "dot"]
 POOLING = "sentence_pooling"
 """The config key that turns an encoder into an embedder."""
+SIMILARITY = "sentence_similarity"
+"""The config key for how vectors are compared."""
 
 
 @dataclass(frozen=True)
 class Embeddings:
-    """An embedder's output. sentence_embedding: (rows, width), each of length one."""
+    """An embedder's output. sentence_embedding: (rows, width)."""
 
     sentence_embedding: torch.Tensor
 
@@ -46,6 +51,8 @@ class _Embeds:
         else:
             mask = attention_mask[:, :, None].to(hidden.dtype)
             pooled = (hidden * mask).sum(dim=1) / mask.sum(dim=1).clamp(min=1)
+        if getattr(cast(Any, self).config, SIMILARITY, "cosine") == "dot":
+            return Embeddings(pooled)
         return Embeddings(F.normalize(pooled, dim=-1))
 
 
@@ -61,15 +68,24 @@ def _embedder_class(architecture: type[nn.Module]) -> type[nn.Module]:
     return _CLASSES[architecture]
 
 
-def as_embedder(model: nn.Module, pooling: Pooling) -> nn.Module:
+def as_embedder(model: nn.Module, pooling: Pooling, similarity: Similarity = "cosine") -> nn.Module:
     """Turn an encoder into an embedder, in place; its own pooler, which is unused, is removed.
 
+    similarity: of its vectors; those that are compared by their dot product keep their length.
+
     Raises:
-        ValueError: an unknown pooling.
+        ValueError: an unknown pooling or similarity.
     """
-    if pooling not in get_args(Pooling):
-        raise ValueError(f"pooling is one of {', '.join(get_args(Pooling))}, but got {pooling!r}.")
-    cast(Any, model).config.sentence_pooling = pooling
+    for what, value, known in (
+        ("pooling", pooling, get_args(Pooling)),
+        ("similarity", similarity, get_args(Similarity)),
+    ):
+        if value not in known:
+            raise ValueError(f"{what} is one of {', '.join(known)}, but got {value!r}.")
+    config = cast(Any, model).config
+    config.sentence_pooling = pooling
+    if similarity != "cosine":
+        config.sentence_similarity = similarity
     if getattr(model, "pooler", None) is not None:
         model.pooler = None  # type: ignore[assignment]
     model.__class__ = _embedder_class(type(model))
@@ -78,8 +94,10 @@ def as_embedder(model: nn.Module, pooling: Pooling) -> nn.Module:
 
 def as_its_config_says(model: nn.Module) -> nn.Module:
     """Turn a model into an embedder, in place, if its config says so."""
-    pooling = getattr(cast(Any, model).config, POOLING, None)
-    return model if pooling is None else as_embedder(model, pooling)
+    config = cast(Any, model).config
+    pooling = getattr(config, POOLING, None)
+    similarity: Similarity = getattr(config, SIMILARITY, "cosine")
+    return model if pooling is None else as_embedder(model, pooling, similarity)
 
 
 def architecture_of(model: nn.Module) -> type[nn.Module]:
