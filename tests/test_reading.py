@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 
 import datasets
+import pandas as pd
 import pytest
 
 from paretoformer.evaluators.data.examples import DataSource
@@ -224,3 +225,56 @@ def test_old_runs_keep_the_order_of_their_examples(tmp_path: Path) -> None:
     before, after = (read_splits(source(path, stratify=s), 0).examples for s in (None, True))
     assert before["search"].texts[:3] == ("a text 13", "a text 52", "a text 8")
     assert before["search"] != after["search"]
+
+
+@pytest.mark.parametrize("quoted", ['say \\"hi\\", twice', '\\"begins so', 'ends so\\"'])
+def test_quotation_marks_behind_backslashes_are_text_as_spark_writes_them(
+    tmp_path: Path, quoted: str
+) -> None:
+    path = tmp_path / "rows.csv"
+    path.write_text(lines(more=(f'"{quoted}",1', "C:\\new\\table,0")))
+    found = rows(path)
+    assert found[quoted.replace("\\", "")] == "1"
+    assert found["C:\\new\\table"] == "0"
+    assert '\\" is a quotation mark, as Spark writes it' in said(path)
+
+
+def test_backslash_at_the_end_of_a_quoted_cell_is_text(tmp_path: Path) -> None:
+    path = tmp_path / "rows.csv"
+    path.write_text(lines(more=('"a folder, C:\\dir\\",1',)))
+    assert rows(path)["a folder, C:\\dir\\"] == "1"
+
+
+def test_delimiter_that_excel_names_in_the_first_line_is_used(tmp_path: Path) -> None:
+    path = tmp_path / "rows.csv"
+    path.write_text("sep=;\n" + lines(";"))
+    assert len(rows(path)) == ROWS
+    assert "separated by ';'" in said(path)
+
+
+@pytest.mark.parametrize("ending", [".csv", ".parquet", ".jsonl"])
+def test_folder_of_parts_is_read_as_one_file(tmp_path: Path, ending: str) -> None:
+    folder = tmp_path / f"rows{ending}"
+    folder.mkdir()
+    for part in range(2):
+        frame = pd.DataFrame({"text": [f"{part} {i}" for i in range(40)], "label": "a"})
+        path = folder / f"part-0000{part}{ending}"
+        if ending == ".csv":
+            frame.to_csv(path, index=False)
+        elif ending == ".parquet":
+            frame.to_parquet(path)
+        else:
+            frame.to_json(path, orient="records", lines=True)
+    for name in ("_SUCCESS", f".part-00000{ending}.crc", f"_committed{ending}"):
+        (folder / name).write_text("")
+    assert len(rows(folder)) == 80
+    assert f"rows{ending}: its 2 parts are read as one file." in said(folder)
+
+
+def test_parts_with_other_columns_are_refused(tmp_path: Path) -> None:
+    folder = tmp_path / "rows.csv"
+    folder.mkdir()
+    (folder / "part-0.csv").write_text(lines())
+    (folder / "part-1.csv").write_text(lines().replace("label", "class"))
+    with pytest.raises(DataError, match="parts have other columns: text, label and text, class"):
+        rows(folder)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from collections.abc import Collection
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,9 @@ from paretoformer.evaluators.common.remark import Remark
 from paretoformer.evaluators.data.table import DataError, Table
 
 DELIMITERS = (",", "\t", ";", "|")
+ESCAPED = '\\"'
+SEPARATOR = re.compile(r"sep=(.)\r?\n", re.IGNORECASE)
+"""A first line with which Excel names the delimiter."""
 LONGEST_CELL = 2**31 - 1
 """Characters; the csv module's default, 131,072, is less than a book."""
 
@@ -24,9 +28,16 @@ def read_delimited(path: Path, text: str, usual: str, wanted: Collection[str]) -
 
     usual: the delimiter that the file's ending implies.
     """
-    delimiter = _delimiter(text, usual, wanted)
-    rows, literal = _parsed(path, text, delimiter)
+    named = SEPARATOR.match(text)
+    text = text[named.end() :] if named else text
+    delimiter = named[1] if named else _delimiter(text, usual, wanted)
     remarks = []
+    rows = _escaped(text, delimiter)
+    if rows:
+        remarks.append(Remark(f"{path.name}: {ESCAPED} is a quotation mark, as Spark writes it."))
+        literal = False
+    else:
+        rows, literal = _parsed(path, text, delimiter)
     if delimiter != usual:
         remarks.append(Remark(f"{path.name}: its columns are separated by {delimiter!r}."))
     if literal:
@@ -54,6 +65,24 @@ def _delimiter(text: str, usual: str, wanted: Collection[str]) -> str:
         if set(wanted) <= set(names) and len(names) > (0 if wanted else 1):
             return delimiter
     return usual
+
+
+def _escaped(text: str, delimiter: str) -> list[list[str]]:
+    """The rows of a text with quotation marks behind backslashes; empty if it is no such text: if
+    rows would have other numbers of cells than the header, or it is well-formed as it is."""
+    if ESCAPED not in text:
+        return []
+    try:
+        rows = _rows(text.replace(ESCAPED, '""'), delimiter, csv.QUOTE_MINIMAL)
+    except csv.Error:
+        return []
+    if any(len(row) != len(rows[0]) for row in rows):
+        return []
+    try:
+        usual = _rows(text, delimiter, csv.QUOTE_MINIMAL)
+    except csv.Error:
+        return rows
+    return [] if all(len(row) == len(usual[0]) for row in usual) else rows
 
 
 def _lines(text: str) -> list[str]:

@@ -42,22 +42,55 @@ def is_plain_text(path: str) -> bool:
 
 def read_columns(path: str, wanted: Wanted, encoding: str) -> Table:
     """Wanted columns of a file, and the names of all; DataError if missing, empty or unreadable."""
-    file = Path(path)
-    if not file.is_file():
+    files = _parts(Path(path))
+    if not files:
         raise DataError(f"no data file {path}.")
     if _ending(path) not in READERS:
         endings = ", ".join(READERS)
         raise DataError(
             f"cannot read {path}: use a file that ends in {endings}, or in those + .gz."
         )
-    if file.stat().st_size == 0:
+    filled = [file for file in files if file.stat().st_size]
+    if not filled:
         raise DataError(f"{path} is empty.")
+    table = _joined([_read(file, wanted, encoding) for file in filled])
+    if len(files) == 1:
+        return table
+    remark = Remark(f"{Path(path).name}: its {len(files)} parts are read as one file.")
+    return replace(table, remarks=(*table.remarks, remark))
+
+
+def _parts(path: Path) -> list[Path]:
+    """The file; for a folder with the name of a file, as Spark writes it, its parts."""
+    if not path.is_dir():
+        return [path] if path.is_file() else []
+    files = (file for file in path.rglob("*") if file.is_file() and _ending(str(file)) in READERS)
+    return sorted(file for file in files if not file.name.startswith(("_", ".")))
+
+
+def _read(file: Path, wanted: Wanted, encoding: str) -> Table:
     try:
-        return READERS[_ending(path)](file, wanted, encoding).only(wanted)
+        return READERS[_ending(str(file))](file, wanted, encoding).only(wanted)
     except DataError:
         raise
     except Exception as error:  # parsers raise various errors
-        raise DataError(f"cannot read {path}: {reason(error)}") from error
+        raise DataError(f"cannot read {file}: {reason(error)}") from error
+
+
+def _joined(tables: Sequence[Table]) -> Table:
+    """The rows of tables with equal columns; DataError if they differ."""
+    first, remarks = tables[0], dict[Remark, None]()
+    values: dict[str, list[Any]] = {name: [] for name in first.values}
+    for table in tables:
+        if set(table.names) != set(first.names):
+            raise DataError(
+                f"its parts have other columns: {', '.join(first.names)} and "
+                f"{', '.join(table.names)}."
+            )
+        remarks |= dict.fromkeys(table.remarks)
+        for name, cells in values.items():
+            cells += table.values[name]
+    return replace(first, values=values, remarks=tuple(remarks))
 
 
 def read_hub(name: str, wanted: Wanted, subset: str, split: str) -> Table:
