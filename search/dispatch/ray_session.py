@@ -19,6 +19,9 @@ from paretoformer.spaces.common.malformed import one_line
 
 STARTS = 2
 """Attempts: Ray's limit of 30 seconds is too short for a first start from a cold disk."""
+LONGEST_FOLDER = 40
+"""Characters. A socket's path has at most 107; Ray adds a session's folder and a name."""
+SHORT_FOLDER = "/tmp"  # Ray's default
 QUIET: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
 
 
@@ -84,6 +87,7 @@ def _join(ray: Any, address: str) -> None:
 
 
 def _start(ray: Any, cores: int) -> None:
+    _use_short_paths()
     for start in range(STARTS):
         try:
             # Without "local", Ray would join RAY_ADDRESS or a cluster on this machine.
@@ -101,16 +105,39 @@ def _keep_token_to_its_owner(*, create: bool) -> None:
     Ray would make it readable for everyone, and anyone who has it can run code in the session. The
     file stays in its default place, so that Ray's commands and other clusters still find it.
 
-    create: write a token if there is none.
+    create: write a token if there is none. Without a home to write it to, only this process and
+        those that it starts have it.
     """
     if any(name in os.environ for name in ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")):
         return
-    path = Path.home() / ".ray" / "auth_token"
-    if create and not path.exists():
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        _write_once(path, secrets.token_hex(32))
+    try:
+        path = Path.home() / ".ray" / "auth_token"
+        if create and not path.exists():
+            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            _write_once(path, secrets.token_hex(32))
+    except (OSError, RuntimeError):  # no home, or one that cannot be written, as in containers
+        os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
+        return
     with suppress(FileNotFoundError, PermissionError):
         path.chmod(0o600)
+
+
+def _use_short_paths() -> None:
+    """Keep Ray's sockets out of a folder whose path is too long for them, as job schedulers make.
+
+    Raises:
+        UserError: there is no other folder.
+    """
+    variable = "RAY_TMPDIR" if "RAY_TMPDIR" in os.environ else "TMPDIR"
+    folder = os.environ.get(variable, "")
+    if len(folder) <= LONGEST_FOLDER:
+        return
+    if variable == "RAY_TMPDIR" or not os.access(SHORT_FOLDER, os.W_OK):
+        raise UserError(
+            f"{variable} has {len(folder)} characters, and Ray's sockets have room for "
+            f"{LONGEST_FOLDER}: set RAY_TMPDIR to a folder with a shorter path."
+        )
+    os.environ["RAY_TMPDIR"] = SHORT_FOLDER
 
 
 def _write_once(path: Path, text: str) -> None:
