@@ -226,3 +226,20 @@ def test_init_names_the_task_and_no_text(study: Path, tmp_path: Path) -> None:
     assert "\ntext = " not in text
     out.write_text(text.replace("_examples = 500", "_examples = 40").replace("1000", "60"))
     assert len(load_subject(load_spec(out)).workload.splits["search"]) == 40
+
+
+def test_photos_are_turned_upright() -> None:
+    """By their EXIF orientation: 6 means that the top is at the right."""
+    upright = Image.fromarray(np.random.default_rng(0).integers(0, 256, (8, 6, 3), dtype=np.uint8))
+    turned = upright.transpose(Image.Transpose.ROTATE_90)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    buffer = io.BytesIO()
+    turned.save(buffer, "png", exif=exif)
+    examples = Examples((png(upright), buffer.getvalue()), ("", ""), (0, 0))
+
+    def processor(pictures: list[Image.Image], return_tensors: str) -> dict[str, np.ndarray]:
+        return {"pixel_values": np.stack([np.asarray(each) for each in pictures])}
+
+    first, second = image_classification._pixels(examples, processor)
+    np.testing.assert_array_equal(first, second)

@@ -97,13 +97,16 @@ class ImageClassification(SingleLabel):
 
 
 def _pixels(examples: Examples, processor: Any) -> list[np.ndarray]:
-    """For each image (channels, height, width), float32."""
-    from PIL import Image  # an extra, checked when images are read
+    """For each image (channels, height, width), float32.
+
+    Photos are turned upright by their EXIF orientation first, as by transformers' pipelines.
+    """
+    from PIL import Image, ImageOps  # an extra, checked when images are read
 
     pixels: list[np.ndarray] = []
     for start in range(0, len(examples), CHUNK):
         images = [
-            Image.open(io.BytesIO(data)).convert("RGB")
+            ImageOps.exif_transpose(Image.open(io.BytesIO(data))).convert("RGB")
             for data in examples.texts[start : start + CHUNK]
         ]
         pixels += list(processor(images, return_tensors="np")[PIXELS].astype(np.float32))
