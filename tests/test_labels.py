@@ -101,6 +101,20 @@ def test_the_mapping_is_shown_with_its_counts() -> None:
     assert "Left out: 1 row with the label -1, which means no label." in text
 
 
+def test_names_of_classes_that_the_model_lacks_are_refused() -> None:
+    wrong = SimpleNamespace(num_labels=2, id2label={1: "neg", 2: "pos"}, label2id={})
+    with pytest.raises(DataError, match="`id2label` names a class 2, but its classes are 0 to 1"):
+        class_numbers(["neg", "pos"], wrong)
+
+
+def test_check_of_many_classes_takes_the_memory_of_those_that_occur() -> None:
+    answers = np.arange(256) * 10**9  # a table of all classes would not fit any memory
+    assert not doubts(answers, answers, {})
+    (doubt,) = doubts(answers, np.roll(answers, 1), {0: "cat"})
+    assert "would be on 100% if its classes were in another order" in doubt.text
+    assert "it answers 1000000000 for 'cat'" in doubt.text
+
+
 def test_a_class_that_is_nearly_all_is_said() -> None:
     assert "95% of the labels are 'bad'" in said(["bad"] * 95 + ["good"] * 5, config("bad", "good"))
 

@@ -252,3 +252,42 @@ def test_own_answers_in_place_of_labels_leave_a_gradient(task: str, width: int) 
     labels = torch.from_numpy(task_of(task).as_labels(output, {}))
     (gradient,) = torch.autograd.grad(task_of(task).loss(output, labels), logits)
     assert gradient.abs().min() > 1e-3
+
+
+def test_model_without_a_problem_type_is_scored_by_the_task_that_is_named(tmp_path: Path) -> None:
+    study = write_own_study(tmp_path / "study", MULTI_LABEL)
+    path = study.parent / "model" / "config.json"
+    config = json.loads(path.read_text())
+    del config["problem_type"]
+    path.write_text(json.dumps(config))
+    subject = load_subject(load_spec(study))
+    assert [metric.name for metric in subject.objectives] == ["micro_f1", "latency_ms"]
+    study.write_text(study.read_text().replace(MULTI_LABEL, "text-classification"))
+    with pytest.raises(StudyError, match='model.task = "multi-label-classification"'):
+        load_subject(load_spec(study))
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        (["neg", "pos"], r"`id2label` .* must map the number of each class to its name"),
+        ({"zero": "neg", "one": "pos"}, r"but is \{'zero': 'neg', 'one': 'pos'\}"),
+        ({"0": ["neg"], "1": "pos"}, "`id2label` in its config.json must map"),
+        ({"0": "a", "1": "b", "2": "c"}, r"which has 3 classes \(`id2label`\)"),
+    ],
+)
+def test_names_that_do_not_fit_the_weights_are_refused_by_their_key(
+    tmp_path: Path, names: Any, message: str
+) -> None:
+    study = write_study(tmp_path, extra=SMALL_SPACE)
+    path = tmp_path / "model" / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"id2label": names, "label2id": {}}))
+    with pytest.raises(StudyError, match=message):
+        load_subject(load_spec(study))
+
+
+def test_adapter_besides_a_whole_model_is_refused(tmp_path: Path) -> None:
+    study = write_study(tmp_path, extra=SMALL_SPACE)
+    (tmp_path / "model" / "adapter_config.json").write_text('{"peft_type": "LORA"}')
+    with pytest.raises(StudyError, match=r"it has an adapter .* merge it into the model"):
+        load_subject(load_spec(study))

@@ -14,6 +14,7 @@ import pytest
 import torch
 import transformers
 from seqeval.metrics import f1_score
+from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 
 from paretoformer.evaluators.data.examples import DataSource
 from paretoformer.evaluators.data.reading import read_columns
@@ -310,3 +311,20 @@ def test_padding_says_nothing() -> None:
     assert float(TokenDistributions().distance(a, b, batch)) == pytest.approx(0, abs=1e-6)
     assert task.likeness(a, b, batch).tolist() == [1.0]
     assert task.as_labels(b, batch)[0, 2:].tolist() == [IGNORED] * 2
+
+
+def test_words_of_a_byte_level_tagger_are_separated(tmp_path: Path) -> None:
+    """Without a space before them, `the` and `cat` would be read as `thecat`."""
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    trainer = trainers.BpeTrainer(special_tokens=["<s>", "</s>"], initial_alphabet=alphabet)
+    tokenizer.train_from_iterator(["see the cat"] * 9, trainer)
+    tokenizer.save(str(tmp_path / "tokenizer.json"))
+    named = {"tokenizer_class": "RobertaTokenizerFast", "add_prefix_space": False}
+    named |= {"bos_token": "<s>", "cls_token": "<s>", "eos_token": "</s>", "sep_token": "</s>"}
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(named))
+    transformers.RobertaConfig().save_pretrained(tmp_path)
+    processor = task_of("token-classification").processor(str(tmp_path))
+    ids = processor([["the", "cat"]], is_split_into_words=True)["input_ids"][0]
+    assert processor.convert_ids_to_tokens(ids)[1:-1] == ["Ġthe", "Ġcat"]

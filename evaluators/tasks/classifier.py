@@ -37,7 +37,14 @@ def problem_of(config: Any) -> Problem:
 
 
 def another_problem(config: Any, wanted: Problem) -> str:
-    """Why a text classifier belongs to another task, and which; empty if it does not."""
+    """Why a text classifier belongs to another task, and which; empty if it does not.
+
+    A model of several classes without a `problem_type` may do either task with classes: in
+    transformers, the form of the labels decides.
+    """
+    several = int(config.num_labels) > 1 and getattr(config, "problem_type", None) is None
+    if several and wanted != "regression":
+        return ""
     if (problem := problem_of(config)) != wanted:
         task, does = KINDS[problem]
         return f'the model {does}: set model.task = "{task}"'

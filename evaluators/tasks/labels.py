@@ -60,7 +60,7 @@ def class_numbers(labels: Sequence[Any], config: Any, unit: str = "row") -> Labe
 
 def class_names(config: Any) -> tuple[dict[str, int], list[Remark]]:
     """Names of the model's classes: those of `id2label`, then others of `label2id`. Raises
-    DataError if they do not map names to numbers."""
+    DataError if they do not map names to the numbers of its classes."""
     try:
         own = {str(name): int(number) for number, name in (config.id2label or {}).items()}
         more = {str(name): int(number) for name, number in (config.label2id or {}).items()}
@@ -69,6 +69,13 @@ def class_names(config: Any) -> tuple[dict[str, int], list[Remark]]:
             "the model's config maps labels to something else than numbers: correct its "
             "`id2label` and `label2id`."
         ) from None
+    last = int(config.num_labels) - 1
+    if outside := [number for number in own.values() if not 0 <= number <= last]:
+        raise DataError(
+            f"the model's `id2label` names a class {outside[0]}, but its classes are 0 to {last}: "
+            "correct it in the model's config.json."
+        )
+    more = {name: number for name, number in more.items() if 0 <= number <= last}
     names = own | {name: number for name, number in more.items() if name not in own}
     if all(names[name] == number for name, number in more.items()):
         return names, []
@@ -93,19 +100,21 @@ def doubts(
     """
     if not len(labels):
         return []
-    classes = int(max(answers.max(), labels.max())) + 1
-    table = np.zeros((classes, classes), dtype=int)  # (labels, answers)
-    np.add.at(table, (labels, answers), 1)
+    seen, places = np.unique([labels, answers], return_inverse=True)  # a model may have thousands
+    table = np.zeros((len(seen), len(seen)), dtype=int)  # (labels, answers)
+    np.add.at(table, tuple(places.reshape(2, -1)), 1)
     rows, columns = linear_sum_assignment(-table)
-    usual = int(table.sum(axis=1).argmax())
+    most = int(table.sum(axis=1).argmax())
     right, reordered, always_usual = (
         float(count / len(labels))
-        for count in (table.trace(), table[rows, columns].sum(), table[usual].sum())
+        for count in (table.trace(), table[rows, columns].sum(), table[most].sum())
     )
+    usual = int(seen[most])
     begin = f"The uncompressed model is right on {right:.0%} of {len(labels)} {what}, and"
     if reordered - right > GAIN:
+        classes = seen.tolist()
         moved = [
-            f"{names.get(int(a), a)!r} for {names.get(int(b), b)!r}"
+            f"{names.get(classes[a], classes[a])!r} for {names.get(classes[b], classes[b])!r}"
             for a, b in zip(columns, rows, strict=True)
             if a != b and table[b, a]
         ]

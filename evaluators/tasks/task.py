@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, ClassVar, cast
 
 import numpy as np
@@ -22,10 +23,14 @@ from paretoformer.spaces.models.families import FAMILIES, Family, family_of, lon
 from paretoformer.spaces.models.surgery import fold_scales
 from paretoformer.spaces.models.tokens import Batch
 
+SHOWN = 60
+"""Most characters of a wrong value in a message."""
 BUFFERS = ("position_ids", "token_type_ids", ".attn.bias", "masked_bias", "rotary_emb.inv_freq")
 """Name endings of buffers that older versions of transformers saved with the weights."""
 PROMPT = 512
 """Most tokens of a prompt whose length no study gives."""
+ADAPTER = "adapter_config.json"
+"""File of peft's adapters, such as LoRA. transformers loads them only where peft is installed."""
 DERIVED = {"use_return_dict"}
 """Keys in a config.json that transformers derives and refuses to set."""
 
@@ -203,6 +208,7 @@ def load_config(path: str, *, trust_remote_code: bool = False) -> Any:
     loaded."""
     plain = {"return_dict": True, "output_attentions": False, "output_hidden_states": False}
     raw, _ = transformers.PreTrainedConfig.get_config_dict(path)
+    _check_names(raw.get("id2label") or {})
     kind = str(raw.get("model_type"))
     if kind in CONFIG_MAPPING and DERIVED & raw.keys():
         kept = {key: value for key, value in raw.items() if key not in DERIVED | {"model_type"}}
@@ -212,11 +218,22 @@ def load_config(path: str, *, trust_remote_code: bool = False) -> Any:
     )
 
 
-def load_tokenizer(path: str, *, trust_remote_code: bool = False) -> Any:
+def _check_names(names: Any) -> None:
+    """Raises ValueError if `id2label` does not map the numbers of classes to names."""
+    numbers = names if isinstance(names, dict) else {}
+    known = all(str(n).isdecimal() and isinstance(name, str) for n, name in numbers.items())
+    if numbers is not names or not known:
+        raise ValueError(
+            "`id2label` in its config.json must map the number of each class to its name, such as "
+            f'{{"0": "no", "1": "yes"}}, but is {str(names)[:SHOWN]}.'
+        )
+
+
+def load_tokenizer(path: str, *, trust_remote_code: bool = False, **options: Any) -> Any:
     """The tokenizer of a folder or Hub id; OSError or ValueError if it cannot be loaded."""
     config = load_config(path, trust_remote_code=trust_remote_code)
     return transformers.AutoTokenizer.from_pretrained(
-        path, config=config, trust_remote_code=trust_remote_code
+        path, config=config, trust_remote_code=trust_remote_code, **options
     )
 
 
@@ -226,18 +243,33 @@ def load_model(
     """The model of a folder or Hub id, with `sdpa` and in evaluation mode.
 
     Raises:
-        ValueError: weights are missing, such as those of an untrained classifier.
+        ValueError: weights are missing, such as those of an untrained classifier; or there is an
+            adapter besides.
         OSError: it cannot be loaded, or has no safetensors weights: other formats are pickles.
     """
     model: nn.Module
-    model, info = task.auto.from_pretrained(
-        path,
-        config=load_config(path, trust_remote_code=trust_remote_code),
-        attn_implementation="sdpa",
-        trust_remote_code=trust_remote_code,
-        use_safetensors=True,
-        output_loading_info=True,
-    )
+    if (Path(path) / ADAPTER).is_file():
+        raise ValueError(
+            f"it has an adapter ({ADAPTER}), which would be left out: merge it into the model "
+            "(`merge_and_unload` of peft), and save that."
+        )
+    config = load_config(path, trust_remote_code=trust_remote_code)
+    try:
+        model, info = task.auto.from_pretrained(
+            path,
+            config=config,
+            attn_implementation="sdpa",
+            trust_remote_code=trust_remote_code,
+            use_safetensors=True,
+            output_loading_info=True,
+        )
+    except RuntimeError as error:
+        if "ignore_mismatched_sizes" not in str(error):
+            raise
+        raise ValueError(
+            "its weights have other sizes than its config.json says, which has "
+            f"{config.num_labels} classes (`id2label`) and a hidden size of {config.hidden_size}."
+        ) from None
     missing = sorted(name for name in info["missing_keys"] if not name.startswith(task.unread))
     if missing:
         raise ValueError(

@@ -17,7 +17,7 @@ from paretoformer.evaluators.data.table import DataError
 from paretoformer.evaluators.data.workload import IGNORED, Encoded, Workload
 from paretoformer.evaluators.tasks.classifier import not_single_label
 from paretoformer.evaluators.tasks.labels import class_numbers, doubts, titles
-from paretoformer.evaluators.tasks.task import register
+from paretoformer.evaluators.tasks.task import load_tokenizer, register
 from paretoformer.evaluators.tasks.text import rows_of
 from paretoformer.evaluators.tasks.token_labels import TokenLabels, scored_tokens
 from paretoformer.spaces.models.divergence import TokenDistributions
@@ -42,6 +42,13 @@ class TokenClassification(TokenLabels):
 
     def unsuitable(self, config: Any) -> str:
         return not_single_label(config)
+
+    def processor(self, path: str, *, trust_remote_code: bool = False) -> Any:
+        """A tokenizer of bytes marks a word by the space before it, so each gets one."""
+        tokenizer = super().processor(path, trust_remote_code=trust_remote_code)
+        if getattr(tokenizer, "add_prefix_space", None) is False:
+            return load_tokenizer(path, trust_remote_code=trust_remote_code, add_prefix_space=True)
+        return tokenizer
 
     def encode(
         self, splits: Mapping[SplitName, Examples], tokenizer: Any, config: Any, target: Target

@@ -250,14 +250,14 @@ def _task(model: str) -> dict[str, str]:
         return {}
     config = _config(model)
     classes = set(config.architectures or ())
-    fitting = (
+    fitting = [
         name
         for name in task_names()
         if classes & set(_names(task_of(name).architectures.get(config.model_type, ())))
         and task_of(name).guessed
         and not task_of(name).unsuitable(config)
-    )
-    task = next(fitting, DEFAULT_TASK)
+    ]
+    task = DEFAULT_TASK if DEFAULT_TASK in fitting or not fitting else fitting[0]
     try:
         check_family(task_of(task), config)
     except ValueError as error:
