@@ -50,6 +50,8 @@ def test_minutes_are_shared_out_and_the_plan_says_how() -> None:
     assert plan(spec(10)) == "10 minutes: 8.0 to prepare and to search, 2.0 to confirm."
     assert distill_minutes(spec(20, distilling=1)) == 1
     assert distill_minutes(spec(2, distilling=1)) == 0
+    assert distill_minutes(spec(5, distilling=4)) == 0  # the search needs the minutes
+    assert distill_minutes(spec(6, distilling=4)) == pytest.approx(1.4)
     budget.is_distilled = True  # the search has what is left
     assert budget.search_seconds == pytest.approx(60 * 16)
 

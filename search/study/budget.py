@@ -26,6 +26,10 @@ CONFIRMED = 24
 """Timings that the time for the confirmation should be enough for."""
 WAITING = 0.1
 """Largest share of the minutes that one timing may wait for a quiet machine."""
+KEPT = 3.0
+"""Minutes that preparation and search keep, whatever distillation a study asks for."""
+USEFUL = 1.0
+"""Minutes of distillation below which a study that asks for more gets none."""
 LEAST = 3.0
 """Minutes below which nothing is distilled."""
 ROUND = 0.4
@@ -144,7 +148,8 @@ def patience_seconds(spec: Spec) -> float:
 
 
 def distill_minutes(spec: Spec) -> float:
-    """The minutes to train: the study's, or a share of its minutes; limited by that share."""
+    """The minutes to train: the study's, or a share of its minutes; limited by that share, and by
+    what preparation and search need."""
     wanted, limit = spec.recovery.distill_minutes, spec.search.minutes
     if limit is None:
         return float(wanted or 0.0)
@@ -152,7 +157,8 @@ def distill_minutes(spec: Spec) -> float:
         return 0.0
     if wanted is None:
         wanted = (limit - SEARCHED) / 2 if limit > SEARCHED + 2 else 0.0
-    return float(min(wanted, DISTILLATION * limit))
+    room = limit * (1 - CONFIRMATION) - KEPT - ROUND
+    return float(min(wanted, DISTILLATION * limit, room)) if room >= min(wanted, USEFUL) else 0.0
 
 
 def distillation_phase(spec: Spec) -> float:
