@@ -32,7 +32,7 @@ from paretoformer.spaces.build import shaped
 from paretoformer.spaces.candidate import Candidate
 from paretoformer.spaces.common.malformed import MALFORMED, digest_of, json_object, one_line
 from paretoformer.spaces.models.embedder import as_its_config_says
-from paretoformer.spaces.models.families import shape_of
+from paretoformer.spaces.models.families import implementation_of, shape_of
 from paretoformer.spaces.runtimes import Tools
 
 VERSION = 3
@@ -202,7 +202,7 @@ def _saved(folder: Path, facts: Mapping[str, Any]) -> Saved:
         config = transformers.AutoConfig.from_pretrained(folder, trust_remote_code=False)
     else:
         config = config_of(architecture, facts["dense_config"])
-    config._attn_implementation = "sdpa"
+    config._attn_implementation = implementation_of(config)
     if shape_of(config) != (candidate.shape.layers, candidate.shape.heads):
         raise ValueError(
             f"the candidate has (layers, heads) = {(candidate.shape.layers, candidate.shape.heads)}"

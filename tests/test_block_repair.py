@@ -13,7 +13,7 @@ from paretoformer.spaces import AttentionChoice, Candidate, HeadMask
 from paretoformer.spaces.axes.neuron_mask import NeuronMask
 from paretoformer.spaces.build import build
 from paretoformer.spaces.common.attention_choice import FULL
-from paretoformer.spaces.models.families import blocks_of, neurons_of, shape_of
+from paretoformer.spaces.models.families import blocks_of, family_of, neurons_of, shape_of
 from paretoformer.spaces.recovery.layerwise import Layerwise, Part
 from paretoformer.spaces.recovery.least_squares import _solve
 from tests.test_cutting import LAYERS, tiny
@@ -48,7 +48,8 @@ def only(dense: Any, part: Part) -> list[Candidate]:
         return HeadMask(tuple(rows))
 
     found = [whole.replaced(heads=kept(*range(heads - 1))), whole.replaced(heads=kept())]
-    if dense.config.model_type in VISION:  # whose few patches a window covers
+    # A window covers the few patches of an image.
+    if dense.config.model_type in VISION or family_of(dense.config).bias:
         return found
     swapped = tuple(WINDOW if layer == CHANGED else FULL for layer in range(layers))
     return [*found, *(each.replaced(attention=swapped) for each in (whole, found[0]))]
@@ -60,7 +61,8 @@ def test_one_block_is_mended_as_repair_mends_it(family: str, part: Part) -> None
     dense = tiny(family)
     before = copied(dense)
     source = teacher(dense)
-    repairs, moved = BlockRepairs.of(source, (FULL, WINDOW)), 0
+    tried = (FULL,) if family_of(dense.config).bias else (FULL, WINDOW)
+    repairs, moved = BlockRepairs.of(source, tried), 0
     for candidate in only(dense, part):
         mended, wanted = (build(candidate, dense).model.eval() for _ in range(2))
         repairs.repair(mended, candidate)

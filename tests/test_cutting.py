@@ -16,6 +16,7 @@ from paretoformer.spaces.models.families import (
     FAMILIES,
     blocks_of,
     family_of,
+    implementation_of,
     layers_of,
     neurons_of,
 )
@@ -49,7 +50,7 @@ STANDS_FOR: dict[tuple[bool, ...], Mapping[int, int]] = {
 every_mask = pytest.mark.parametrize("kept", STANDS_FOR, ids=str)
 KEPT = (False, True, False, False, True)
 
-POST_NORM = {"bert", "roberta", "xlm-roberta", "camembert", "electra", "distilbert"}
+POST_NORM = {"bert", "roberta", "xlm-roberta", "camembert", "electra", "distilbert", "mpnet"}
 GATED = set(test_surgery.GROUPED)
 NEURON_PARAMETERS = {family: 3 * 32 if family in GATED else 2 * 32 + 1 for family in FAMILIES}
 """Input rows, their biases, output columns."""
@@ -113,12 +114,15 @@ def zeroed(model: nn.Module, widths: Sequence[tuple[int, ...]] = WIDTHS) -> nn.M
 def skipped(model: nn.Module, kept: tuple[bool, ...]) -> nn.Module:
     """A copy whose removed layers are the identity, and whose kept ones take over norms."""
     reference = share(model)
+    in_tuples = model.config.model_type == "mpnet"  # as its layers give their output
     for layer, last in STANDS_FOR[kept].items():
         if path := family_of(model.config).output_norm:
             blocks_of(reference)[layer].set(path, blocks_of(model)[last].get(path))
     for block, stays in zip(blocks_of(reference), kept, strict=True):
         if not stays:
-            block.layer.forward = lambda hidden_states, *rest, **named: hidden_states
+            block.layer.forward = lambda hidden_states, *rest, **named: (
+                (hidden_states,) if in_tuples else hidden_states
+            )
     return reference
 
 
@@ -243,7 +247,8 @@ def test_dense_config_with_the_same_cuts_loads_the_weights(family: str, tmp_path
     saved = mixed(model)
     save_model(saved, str(tmp_path / "weights"))
     saved.config.save_pretrained(tmp_path)
-    config = transformers.AutoConfig.from_pretrained(tmp_path, attn_implementation="sdpa")
+    config = transformers.AutoConfig.from_pretrained(tmp_path)
+    config._attn_implementation = implementation_of(config)
     config.num_hidden_layers = LAYERS
     if getattr(config, "layer_types", None):
         config.layer_types = ["full_attention"] * LAYERS

@@ -15,6 +15,7 @@ import paretoformer as pf
 from paretoformer.spaces import AttentionChoice, Candidate, HeadMask
 from paretoformer.spaces.axes import axes
 from paretoformer.spaces.axes.neuron_mask import NeuronMask
+from paretoformer.spaces.models.families import family_of
 from paretoformer.spaces.runtimes import Tools
 from tests.sampled import sampled
 from tests.test_cutting import NEURONS, tiny
@@ -46,14 +47,16 @@ for folder in sys.argv[1:]:
 
 
 def changed(model: Any, runtime: str) -> Candidate:
-    """Heads, mechanisms, neurons, layers and runtime, all another than in the dense model."""
+    """Heads, mechanisms where there are any, neurons, layers and runtime, all another than in the
+    dense model."""
     groups = getattr(model.config, "num_key_value_heads", 4)
     kept = HEADS[groups > 2]
     mask = HeadMask(tuple(tuple(head in row for head in range(groups)) for row in kept))
     scores = np.random.default_rng(0).random((5, NEURONS))
+    other = FULL if family_of(model.config).bias else STRIDED
     return Candidate(
         mask,
-        (STRIDED, FULL, STRIDED, FULL, STRIDED),
+        (other, FULL, other, FULL, other),
         feed_forward=NeuronMask.ranked((22, NEURONS, 0, 9, NEURONS), scores),
         layers=(True, False, True, True, True),
         readout="first" if model.config.model_type in READS_FIRST else "all",

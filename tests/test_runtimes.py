@@ -265,6 +265,10 @@ def test_every_family_exports_with_cut_heads_and_a_headless_layer(family: str) -
     assert template_of_last_graph() is not None
 
 
+def test_biases_of_heads_are_traced_with_the_graph() -> None:
+    assert_equal_everywhere(build(Candidate(HEADLESS), tiny("mpnet")).model)
+
+
 @every_exported_family
 def test_every_family_runs_in_int8_in_torch(family: str) -> None:
     runtime, precision = parse("torch:int8")

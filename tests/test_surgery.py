@@ -18,15 +18,24 @@ from paretoformer.spaces.axes.block_options import normalised
 from paretoformer.spaces.axes.evidence import Probe
 from paretoformer.spaces.axes.sensitivity import OutputProbe, sensitivity
 from paretoformer.spaces.build import CANDIDATE, build
-from paretoformer.spaces.models.families import FAMILIES, UNSUITABLE, blocks_of, family_of
+from paretoformer.spaces.models.families import (
+    FAMILIES,
+    UNSUITABLE,
+    blocks_of,
+    family_of,
+    implementation_of,
+)
 from paretoformer.spaces.models.surgery import HeadlessAttention, count_parameters, fold_scales
 from tests.mechanisms import CHEAP
 from tests.sampled import sampled
 from tests.tiny import HEADS, LAYERS
 
-DAILY = ("bert", "gpt2", "llama", "vit")
-"""One family of each way to lay out a layer: norm behind the sum, fused heads, groups, images."""
+DAILY = ("bert", "gpt2", "llama", "mpnet", "vit")
+"""One family of each way to lay out a layer: norm behind the sum, fused heads, groups, biases of
+heads, images."""
 every_family = sampled("family", FAMILIES, DAILY)
+WITH_MECHANISMS = tuple(name for name, family in FAMILIES.items() if not family.bias)
+every_family_with_mechanisms = sampled("family", WITH_MECHANISMS, ("bert", "gpt2", "llama", "vit"))
 
 MASK = HeadMask(((True, False, True, False), (False, True, True, True)))
 HEADLESS = HeadMask(((False,) * 4, (True, False, True, True)))
@@ -79,7 +88,7 @@ def tiny(family: str, head: str = "") -> torch.nn.Module:
     config = transformers.AutoConfig.for_model(family, **sizes)
     head = head or ("ImageClassification" if family in VISION else "SequenceClassification")
     auto = getattr(transformers, f"AutoModelFor{head}")
-    model = auto.from_config(config, attn_implementation="sdpa")
+    model = auto.from_config(config, attn_implementation=implementation_of(config))
     for parameter in model.parameters():  # biases start at zero, which would hide a lost one
         torch.nn.init.normal_(parameter, std=0.2)
     fold_scales(model)
@@ -166,7 +175,13 @@ def test_untouched_tensors_are_shared(family: str) -> None:
     assert len(own) == ({"gpt2": 3} | without).get(family, 7)
 
 
-@every_family
+def test_mechanisms_are_refused_where_scores_have_a_bias() -> None:
+    mask = HeadMask.all(LAYERS, HEADS)
+    with pytest.raises(ValueError, match="'mpnet' has full attention only: it adds a bias"):
+        build(Candidate(mask, (WINDOW, WINDOW)), tiny("mpnet"))
+
+
+@every_family_with_mechanisms
 def test_wide_window_equals_the_dense_model_and_a_narrow_one_does_not(family: str) -> None:
     model = tiny(family)
     wide = AttentionChoice.of("window", window=64, global_tokens=1)
@@ -177,7 +192,7 @@ def test_wide_window_equals_the_dense_model_and_a_narrow_one_does_not(family: st
     assert (narrow - logits(model)).abs().max() > 1e-4
 
 
-@sampled("family", [name for name in FAMILIES if name not in VISION], ("bert", "llama"))
+@sampled("family", [name for name in WITH_MECHANISMS if name not in VISION], ("bert", "llama"))
 def test_padded_tokens_change_nothing_in_a_compressed_model(family: str) -> None:
     model = build(Candidate(MASK, (WINDOW, WINDOW)), tiny(family)).model.base_model
     batch = inputs(model)

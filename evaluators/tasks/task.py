@@ -19,7 +19,13 @@ from paretoformer.evaluators.data.examples import Examples, Form, Labels, SplitN
 from paretoformer.evaluators.data.workload import Workload
 from paretoformer.spaces.common.registry import Registry
 from paretoformer.spaces.models.divergence import Answers
-from paretoformer.spaces.models.families import FAMILIES, Family, family_of, longest
+from paretoformer.spaces.models.families import (
+    FAMILIES,
+    Family,
+    family_of,
+    implementation_of,
+    longest,
+)
 from paretoformer.spaces.models.surgery import fold_scales
 from paretoformer.spaces.models.tokens import Batch
 
@@ -240,7 +246,7 @@ def load_tokenizer(path: str, *, trust_remote_code: bool = False, **options: Any
 def load_model(
     task: Task, path: str, *, trust_remote_code: bool = False
 ) -> tuple[nn.Module, tuple[Remark, ...]]:
-    """The model of a folder or Hub id, with `sdpa` and in evaluation mode.
+    """The model of a folder or Hub id, in evaluation mode, with `sdpa` where its family has it.
 
     Raises:
         ValueError: weights are missing, such as those of an untrained classifier; or there is an
@@ -258,7 +264,7 @@ def load_model(
         model, info = task.auto.from_pretrained(
             path,
             config=config,
-            attn_implementation="sdpa",
+            attn_implementation=implementation_of(config),
             trust_remote_code=trust_remote_code,
             use_safetensors=True,
             output_loading_info=True,

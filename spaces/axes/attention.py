@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 Choices = tuple[AttentionChoice, ...]
 
 
+OTHERS = "other than full"
 OF_PROMPTS = (
     "in a language model they run in torch alone, and all but window and linear change the prompt "
     "alone; name them to try them"
@@ -112,15 +113,19 @@ class LayerAttention(Axis[Choices]):
     def survey(self, setting: Any, context: Context) -> AttentionFacts:
         from paretoformer.spaces.attention.menu import left_out, menu
         from paretoformer.spaces.models.families import family_of
+        from paretoformer.spaces.models.surgery import OWN_SCORES
 
-        causal = family_of(cast(Any, context.model).config).causal
+        family = family_of(cast(Any, context.model).config)
+        causal = family.causal
         names, length = _names(setting), context.sequence_length
-        of_prompts: dict[str, str] = {}
-        if setting == "all" and context.generates:
-            names, of_prompts = [FULL.name], {"other than full": OF_PROMPTS}
+        others: dict[str, str] = {}
+        if family.bias:
+            names, others = [FULL.name], {OTHERS: OWN_SCORES}
+        elif setting == "all" and context.generates:
+            names, others = [FULL.name], {OTHERS: OF_PROMPTS}
         return AttentionFacts(
             choices=tuple(menu(names, length, causal=causal)),
-            left_out=left_out(names, length, causal=causal) | of_prompts,
+            left_out=left_out(names, length, causal=causal) | others,
         )
 
     def changes_prompts(self, setting: Any) -> bool:

@@ -64,6 +64,9 @@ class Family:
     """Attributes of the attention module that hold its number of heads."""
     width: tuple[str, ...] = ()
     """Attributes of the attention module that hold heads * head_dim."""
+    bias: str = ""
+    """Argument of the attention module: what it adds to its scores, (batch, heads, queries, keys).
+    Such a family computes attention by itself, outside transformers' interface."""
     reserved_positions: int = 0
     """Rows of the position table before that of the first token."""
     unsupported: Callable[[Any], str] = field(default=_supported)
@@ -175,6 +178,19 @@ FAMILIES: dict[str, Family] = {
         scales={"attention.o_proj": "layer_scale1", "mlp.fc2": "layer_scale2"},
         unsupported=_dinov2,
     ),
+    "mpnet": Family(
+        layers="encoder.layer",
+        attention="attention.attn",
+        inputs=_separate("attention.attn.q", "attention.attn.k", "attention.attn.v"),
+        output="attention.attn.o",
+        feed_forward=FeedForward(("intermediate.dense",), "output.dense"),
+        attention_norm="attention.LayerNorm",
+        output_norm="output.LayerNorm",
+        heads=("num_attention_heads",),
+        width=("all_head_size",),
+        bias="position_bias",
+        reserved_positions=2,
+    ),
     "gpt2": Family(
         layers="h",
         attention="attn",
@@ -200,7 +216,6 @@ UNSUITABLE: dict[str, str] = {
     "albert": "all its layers share one set of weights, so none can be cut by itself",
     "deberta": _RELATIVE,
     "deberta-v2": _RELATIVE,
-    "mpnet": _RELATIVE,
     "modernbert": "its layers alternate between local and global attention",
     "gemma2": _NORMED,
     "gemma3_text": _NORMED,
@@ -303,6 +318,15 @@ def head_dim_of(config: Any) -> int:
     """Width of one head's query."""
     own = getattr(config, "head_dim", None)
     return int(own or config.hidden_size // config.num_attention_heads)
+
+
+def implementation_of(config: Any) -> str:
+    """transformers' attention implementation for the dense model: `sdpa` where there is one.
+
+    Raises:
+        ValueError: the family is not supported.
+    """
+    return "eager" if family_of(config).bias else "sdpa"
 
 
 def longest(config: Any) -> int:

@@ -7,8 +7,10 @@ original is not changed.
 from __future__ import annotations
 
 import copy
+import inspect
 import itertools
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, cast
 
 import torch
@@ -29,6 +31,10 @@ from paretoformer.spaces.models.families import (
     family_of,
     head_dim_of,
     layers_of,
+)
+
+OWN_SCORES = (
+    "it adds a bias to the scores of each pair of tokens, which other mechanisms never form"
 )
 
 
@@ -92,11 +98,13 @@ def swap_attention(model: nn.Module, choices: Sequence[AttentionChoice]) -> None
     choices: one for each layer of the model.
 
     Raises:
-        ValueError: an unknown mechanism, or wrong parameters.
+        ValueError: an unknown mechanism, wrong parameters, or a family with attention of its own.
     """
     if all(choice == FULL for choice in choices):
         return
     config = cast(Any, model).config
+    if family_of(config).bias:
+        raise ValueError(f"{config.model_type!r} has full attention only: {OWN_SCORES}.")
     device = next(model.parameters()).device
     generates = bool(getattr(model, "can_generate", lambda: False)())
     for block, choice in zip(blocks_of(model), choices, strict=True):
@@ -138,6 +146,26 @@ def keep_heads(block: Block, kept: tuple[int, ...], heads: int) -> None:
         setattr(block.attention, name, len(kept))
     for name in family.width:
         setattr(block.attention, name, width)
+    if family.bias:
+        own = _OwnBias(family.bias, kept)
+        block.attention.register_forward_pre_hook(own, with_kwargs=True)
+
+
+@dataclass(frozen=True)
+class _OwnBias:
+    """Forward pre-hook of an attention module: of a bias for all heads, the part of the kept ones.
+
+    name: the module's argument with the bias, (batch, heads, queries, keys).
+    """
+
+    name: str
+    kept: tuple[int, ...]
+
+    def __call__(self, module: nn.Module, args: Any, kwargs: Any) -> tuple[Any, Any]:
+        call = inspect.signature(module.forward).bind(*args, **kwargs)
+        if call.arguments.get(self.name) is not None:
+            call.arguments[self.name] = call.arguments[self.name][:, list(self.kept)]
+        return call.args, call.kwargs
 
 
 def keep_neurons(block: Block, kept: tuple[int, ...], neurons: int) -> None:

@@ -17,7 +17,14 @@ import torch
 from torch import nn
 
 from paretoformer.spaces.attention import Attention
-from paretoformer.spaces.models.families import Block, blocks_of, head_dim_of, neurons_of, shape_of
+from paretoformer.spaces.models.families import (
+    Block,
+    blocks_of,
+    family_of,
+    head_dim_of,
+    neurons_of,
+    shape_of,
+)
 from paretoformer.spaces.models.pooled_head import FirstTokenNorm, read_first
 from paretoformer.spaces.models.surgery import (
     ConstantOutput,
@@ -84,6 +91,8 @@ def unsuitable(model: nn.Module) -> str:
     kinds = {type(block.layer) for block in blocks_of(model)}
     if len(kinds) > 1 or len(set(getattr(model.config, "layer_types", None) or ())) > 1:
         return "its layers are of several kinds"
+    if family_of(model.config).bias:
+        return "its heads have biases of their own"
     if getattr(model.config, "scale_attn_by_inverse_layer_idx", False):
         return "each of its layers scales its scores by its own number"
     return ""
