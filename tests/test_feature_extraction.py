@@ -26,6 +26,7 @@ from paretoformer.search.records.errors import StudyError
 from paretoformer.search.records.parquet import read_front
 from paretoformer.search.study.spec import load_spec
 from paretoformer.search.study.subject import load_subject, try_dense
+from paretoformer.search.study.template import init
 from paretoformer.spaces import Candidate, HeadMask
 from paretoformer.spaces.models.embedder import as_embedder
 from paretoformer.spaces.models.surgery import share
@@ -357,3 +358,14 @@ def test_texts_are_enough_to_compress_an_embedder(tmp_path: Path, runtime: str) 
     with torch.no_grad():
         found = model(**batch()).sentence_embedding
     torch.testing.assert_close(found.norm(dim=-1), torch.ones(3), atol=1e-3, rtol=0)
+
+
+def test_folder_of_sentence_transformers_is_an_embedder_whatever_its_config_names(
+    folder: Path, tmp_path: Path
+) -> None:
+    path = folder / "config.json"
+    config = json.loads(path.read_text()) | {"architectures": ["BertForMaskedLM"]}
+    path.write_text(json.dumps(config))
+    (tmp_path / "texts.txt").write_text("\n".join(f"word{i} word{i // 9}" for i in range(60)))
+    out, _ = init(str(folder), str(tmp_path / "texts.txt"), tmp_path / "new.toml")
+    assert 'task = "feature-extraction"' in out.read_text()

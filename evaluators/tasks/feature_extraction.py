@@ -65,6 +65,7 @@ class FeatureExtraction(TextTask):
     answers = Directions()
     scores: ClassVar[tuple[str, ...]] = ("spearman",)
     unread = ("pooler.",)
+    marker = MODULES
     files = (MODULES, "*_Pooling/config.json", "*sentence*.json")
 
     def adapted(self, model: nn.Module, path: str) -> tuple[nn.Module, tuple[Remark, ...]]:

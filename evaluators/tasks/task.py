@@ -67,6 +67,8 @@ class Task(ABC):
     """Names of further quality metrics, measured if a study asks for them."""
     guessed: ClassVar[bool] = True
     """Whether the task can be guessed from a model's config."""
+    marker: ClassVar[str] = ""
+    """A file that only folders of models for this task have, whatever class their config names."""
     form: ClassVar[Form] = "text"
     generates: ClassVar[bool] = False
     """Whether it generates text with a key-value cache; texts are then their own labels."""

@@ -257,12 +257,19 @@ def _task(model: str) -> dict[str, str]:
         and task_of(name).guessed
         and not task_of(name).unsuitable(config)
     ]
-    task = DEFAULT_TASK if DEFAULT_TASK in fitting or not fitting else fitting[0]
+    marked = [name for name in task_names() if task_of(name).guessed and _is_marked(model, name)]
+    usual = [DEFAULT_TASK] if DEFAULT_TASK in fitting else fitting
+    task = next(iter([*marked, *usual]), DEFAULT_TASK)
     try:
         check_family(task_of(task), config)
     except ValueError as error:
         raise StudyError(str(error)) from None
     return {} if task == DEFAULT_TASK else {"task": task}
+
+
+def _is_marked(model: str, task: str) -> bool:
+    marker = task_of(task).marker
+    return bool(marker) and (Path(model) / marker).is_file()
 
 
 def _config(model: str) -> Any:
