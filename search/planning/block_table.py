@@ -74,7 +74,7 @@ def block_table(
     """Measure the rows that are not known yet, the most informative options first.
 
     If time is over, the other options are interpolated from those that are known in all layers; a
-    mechanism is then not to be tried.
+    mechanism is then not to be tried, and a layer without a row of its own must stay.
 
     screener: called with candidates that differ from dense in one block. removable: whether layers
     may be removed. known: rows not to measure again; gets the new ones. is_late: whether there is
@@ -103,8 +103,7 @@ def block_table(
     finally:
         known.write()
     whole = [c for c in columns if all(Row(layer, *c) in known for layer in range(layers))]
-    firsts = {name: column for column in reversed(columns) for name in column[:1]}
-    if not {*firsts.values()} <= {*whole}:
+    if not {name for name, _ in columns} - {LAYER} <= {name for name, _ in whole}:
         raise TooLate
     progress("Measuring blocks", len(rows), len(rows))
     return _table(whole, blocks, layers, known)
@@ -115,24 +114,32 @@ Column = tuple[str, int]
 
 
 def _columns(blocks: TimedBlocks, removable: bool) -> list[Column]:
-    """The options to measure: of every block the most informative first, then the next ones."""
+    """The options to measure: of every block the most informative first, then whole layers, whose
+    rows take longest since all other layers are repaired, then the next options."""
     of_blocks = [
         [(name, option) for option in block.measured(costs)]
         for name, (block, costs) in blocks.items()
     ]
-    turns = chain.from_iterable(zip_longest(*of_blocks))
-    return [*([(LAYER, 0)] if removable else []), *(column for column in turns if column)]
+    turns = [*zip_longest(*of_blocks)]
+    turns.insert(1, ((LAYER, 0),) if removable else ())
+    return [column for column in chain.from_iterable(turns) if column]
 
 
 def _table(
     columns: Sequence[Column], blocks: TimedBlocks, layers: int, known: KnownRows
 ) -> BlockTable:
-    found = {c: np.array([known[Row(layer, *c)] for layer in range(layers)]) for c in columns}
+    found = {
+        column: np.array([known[Row(layer, *column)] for layer in range(layers)])
+        for column in columns
+        if column[0] != LAYER
+    }
     nats = {
         name: block.filled({option: each for (of, option), each in found.items() if of == name})
         for name, (block, _) in blocks.items()
     }
-    return BlockTable(nats, found.get((LAYER, 0), np.full(layers, np.inf)))
+    rows = (Row(layer, LAYER, 0) for layer in range(layers))
+    removed = [known.get(row, np.inf) for row in rows]
+    return BlockTable(nats, np.array(removed))
 
 
 class TooLate(Exception):
@@ -183,6 +190,9 @@ class KnownRows:
 
     def __getitem__(self, row: Row) -> float:
         return self._nats[row]
+
+    def get(self, row: Row, default: float) -> float:
+        return self._nats.get(row, default)
 
     def add(self, row: Row, nats: float) -> None:
         self._nats[row] = nats
