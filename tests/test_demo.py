@@ -94,7 +94,7 @@ def test_the_embedder_is_made_without_training(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PARETOFORMER_CACHE", str(tmp_path))
-    assert pooling_of(demo.model_path("demo:embedder")) == ("mean", ())
+    assert pooling_of(demo.model_path("demo:embedder")) == ("mean", "cosine", ())
     source = demo.with_files(DataSource(path="demo:embedder", label=""))
     texts = pd.read_parquet(source.search)
     assert list(texts.columns) == ["text"]
