@@ -19,6 +19,8 @@ from paretoformer.evaluators.common.progress import silent
 from paretoformer.evaluators.common.target import Target
 from paretoformer.search.planning import block_costs as block_costs_of
 from paretoformer.search.planning.block_costs import block_costs
+from paretoformer.search.planning.block_table import BlockTable
+from paretoformer.search.planning.forecast import _staying
 from paretoformer.search.planning.prepare import prepare
 from paretoformer.search.proposers.standard import structures
 from paretoformer.search.records.errors import RunError
@@ -211,3 +213,10 @@ def test_run_of_version_1_goes_on_with_what_it_began_with(tmp_path: Path) -> Non
     assert space.forecasts == (begin,)
     assert space.suggest(optuna.trial.FixedTrial(space.params(begin))) == begin
     assert space.size == (1 + 4 * 2) ** 2  # no other axis, no other mechanism
+
+
+def test_layers_that_were_not_tried_without_are_said() -> None:
+    tried = BlockTable({}, np.array([0.1, 0.2]))
+    assert _staying(tried) == ""
+    untried = BlockTable({}, np.array([0.1, np.inf]))
+    assert _staying(untried).startswith("1 of 2 layers are not removed, since there was no time")

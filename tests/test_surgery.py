@@ -34,7 +34,7 @@ DAILY = ("bert", "gpt2", "llama", "mpnet", "vit")
 """One family of each way to lay out a layer: norm behind the sum, fused heads, groups, biases of
 heads, images."""
 every_family = sampled("family", FAMILIES, DAILY)
-WITH_MECHANISMS = tuple(name for name, family in FAMILIES.items() if not family.bias)
+WITH_MECHANISMS = tuple(name for name, family in FAMILIES.items() if not family.score_bias)
 every_family_with_mechanisms = sampled("family", WITH_MECHANISMS, ("bert", "gpt2", "llama", "vit"))
 
 MASK = HeadMask(((True, False, True, False), (False, True, True, True)))

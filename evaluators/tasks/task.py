@@ -12,6 +12,7 @@ import torch
 import transformers
 from torch import nn
 from transformers import CONFIG_MAPPING
+from transformers.utils import find_adapter_config_file
 
 from paretoformer.evaluators.common.remark import Remark
 from paretoformer.evaluators.common.target import Length, Target
@@ -35,8 +36,6 @@ BUFFERS = ("position_ids", "token_type_ids", ".attn.bias", "masked_bias", "rotar
 """Name endings of buffers that older versions of transformers saved with the weights."""
 PROMPT = 512
 """Most tokens of a prompt whose length no study gives."""
-ADAPTER = "adapter_config.json"
-"""File of peft's adapters, such as LoRA. transformers loads them only where peft is installed."""
 DERIVED = {"use_return_dict"}
 """Keys in a config.json that transformers derives and refuses to set."""
 
@@ -256,10 +255,10 @@ def load_model(
         OSError: it cannot be loaded, or has no safetensors weights: other formats are pickles.
     """
     model: nn.Module
-    if (Path(path) / ADAPTER).is_file():
+    if adapter := find_adapter_config_file(path):
         raise ValueError(
-            f"it has an adapter ({ADAPTER}), which would be left out: merge it into the model "
-            "(`merge_and_unload` of peft), and save that."
+            f"it has an adapter ({Path(adapter).name}), which would be left out: merge it into the "
+            "model (`merge_and_unload` of peft), and save that."
         )
     config = load_config(path, trust_remote_code=trust_remote_code)
     try:

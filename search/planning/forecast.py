@@ -102,12 +102,13 @@ class Forecaster:
                 progress=lambda done, total: self.progress("Trying what is predicted", done, total),
                 is_late=lambda: self.is_late(1.0),
             )
+        staying = _staying(table) if space.removes_layers else ""
         return Plan(
             evidence,
             tuple(best_screened(found, FORECASTS)),
             tuple(kind for kind in kinds_of(space) if np.isfinite(problem.nats(kind))),
             problem,
-            tuple(filter(None, (_slower(timed), _alone(screener.trouble)))),
+            tuple(filter(None, (_slower(timed), staying, _alone(screener.trouble)))),
         )
 
     def _costs(self, space: Space, blocks: Mapping[str, BlockKind]) -> ForwardCosts:
@@ -171,6 +172,16 @@ def _slower(timed: TimedBlocks) -> str:
     return (
         "Not in the table of blocks, since they take longer here than what they would replace: "
         f"{', '.join(names)}."
+    )
+
+
+def _staying(table: BlockTable) -> str:
+    unknown = int(np.isinf(table.removed).sum())
+    if not unknown:
+        return ""
+    return (
+        f"{unknown} of {len(table.removed)} layers are not removed, since there was no time to try "
+        "the model without them, or it could not be repaired. More --minutes may change that."
     )
 
 

@@ -30,8 +30,6 @@ KEPT = 3.0
 """Minutes that preparation and search keep, whatever distillation a study asks for."""
 USEFUL = 1.0
 """Minutes of distillation below which a study that asks for more gets none."""
-LEAST = 3.0
-"""Minutes below which nothing is distilled."""
 ROUND = 0.4
 """Minutes to convert, score and time the candidates of one round of distillation."""
 SHORT = 10.0
@@ -153,8 +151,6 @@ def distill_minutes(spec: Spec) -> float:
     wanted, limit = spec.recovery.distill_minutes, spec.search.minutes
     if limit is None:
         return float(wanted or 0.0)
-    if limit < LEAST:
-        return 0.0
     if wanted is None:
         wanted = (limit - SEARCHED) / 2 if limit > SEARCHED + 2 else 0.0
     room = limit * (1 - CONFIRMATION) - KEPT - ROUND

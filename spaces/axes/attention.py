@@ -119,7 +119,7 @@ class LayerAttention(Axis[Choices]):
         causal = family.causal
         names, length = _names(setting), context.sequence_length
         others: dict[str, str] = {}
-        if family.bias:
+        if family.score_bias:
             names, others = [FULL.name], {OTHERS: OWN_SCORES}
         elif setting == "all" and context.generates:
             names, others = [FULL.name], {OTHERS: OF_PROMPTS}

@@ -64,7 +64,7 @@ class Family:
     """Attributes of the attention module that hold its number of heads."""
     width: tuple[str, ...] = ()
     """Attributes of the attention module that hold heads * head_dim."""
-    bias: str = ""
+    score_bias: str = ""
     """Argument of the attention module: what it adds to its scores, (batch, heads, queries, keys).
     Such a family computes attention by itself, outside transformers' interface."""
     reserved_positions: int = 0
@@ -188,7 +188,7 @@ FAMILIES: dict[str, Family] = {
         output_norm="output.LayerNorm",
         heads=("num_attention_heads",),
         width=("all_head_size",),
-        bias="position_bias",
+        score_bias="position_bias",
         reserved_positions=2,
     ),
     "gpt2": Family(
@@ -326,7 +326,7 @@ def implementation_of(config: Any) -> str:
     Raises:
         ValueError: the family is not supported.
     """
-    return "eager" if family_of(config).bias else "sdpa"
+    return "eager" if family_of(config).score_bias else "sdpa"
 
 
 def longest(config: Any) -> int:

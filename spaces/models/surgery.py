@@ -103,7 +103,7 @@ def swap_attention(model: nn.Module, choices: Sequence[AttentionChoice]) -> None
     if all(choice == FULL for choice in choices):
         return
     config = cast(Any, model).config
-    if family_of(config).bias:
+    if family_of(config).score_bias:
         raise ValueError(f"{config.model_type!r} has full attention only: {OWN_SCORES}.")
     device = next(model.parameters()).device
     generates = bool(getattr(model, "can_generate", lambda: False)())
@@ -146,8 +146,8 @@ def keep_heads(block: Block, kept: tuple[int, ...], heads: int) -> None:
         setattr(block.attention, name, len(kept))
     for name in family.width:
         setattr(block.attention, name, width)
-    if family.bias:
-        own = _OwnBias(family.bias, kept)
+    if family.score_bias:
+        own = _OwnBias(family.score_bias, kept)
         block.attention.register_forward_pre_hook(own, with_kwargs=True)
 
 

@@ -91,7 +91,7 @@ def unsuitable(model: nn.Module) -> str:
     kinds = {type(block.layer) for block in blocks_of(model)}
     if len(kinds) > 1 or len(set(getattr(model.config, "layer_types", None) or ())) > 1:
         return "its layers are of several kinds"
-    if family_of(model.config).bias:
+    if family_of(model.config).score_bias:
         return "its heads have biases of their own"
     if getattr(model.config, "scale_attn_by_inverse_layer_idx", False):
         return "each of its layers scales its scores by its own number"
