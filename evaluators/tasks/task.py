@@ -12,7 +12,7 @@ import torch
 import transformers
 from torch import nn
 from transformers import CONFIG_MAPPING
-from transformers.utils import find_adapter_config_file
+from transformers.utils.peft_utils import find_adapter_config_file
 
 from paretoformer.evaluators.common.remark import Remark
 from paretoformer.evaluators.common.target import Length, Target
