@@ -378,6 +378,18 @@ def test_layers_that_time_left_out_must_stay(tmp_path: Path) -> None:
     assert np.isfinite(table.removed).tolist() == [True, False]
 
 
+def test_layers_that_can_best_do_without_their_blocks_are_tried_first(tmp_path: Path) -> None:
+    class FirstMatters(Formula):
+        def _nats(self, candidate: Candidate) -> float:
+            return super()._nats(candidate) + (candidate.heads.counts[0] < HEADS)
+
+    known = KnownRows(tmp_path / "table.parquet", "a")
+    table = block_table(
+        Screener(FirstMatters()), Model(), blocks(), True, known, is_late=lambda: known.new >= 5
+    )  # type: ignore[arg-type]
+    assert np.isfinite(table.removed).tolist() == [False, True]
+
+
 def test_options_that_time_left_out_are_interpolated(tmp_path: Path) -> None:
     """The first option of each block and removed layers take 6 of the candidates."""
     known = KnownRows(tmp_path / "table.parquet", "a")

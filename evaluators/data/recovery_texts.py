@@ -19,6 +19,8 @@ FIT_EXAMPLES = 512
 HELD_TOKENS = 8_192
 """Held-out tokens that test whether a repair helped."""
 HELD_EXAMPLES = 128
+LEAST_SHARE = 0.5
+"""Smallest share of these tokens: with fewer, repairs are worse."""
 BATCH = 16
 BATCHES = 8
 """Minimum number of batches, given enough texts: some of them select the ridge."""
@@ -27,8 +29,10 @@ BATCHES = 8
 def recovery_texts(workload: Workload, device: str, examples: int = FIT_EXAMPLES) -> Texts:
     """At most `examples` texts for solving a repair, and held-out texts."""
     every = recovery_pool(workload)
-    held = leading_count(workload.inputs, every[: _held(every)], HELD_TOKENS)
-    fit = leading_count(workload.inputs, every[held:][:examples], FIT_TOKENS, least=2)
+    share = max(LEAST_SHARE, workload.prepared)
+    held = leading_count(workload.inputs, every[: _held(every)], int(share * HELD_TOKENS))
+    tokens = int(share * FIT_TOKENS)
+    fit = leading_count(workload.inputs, every[held:][:examples], tokens, least=2)
     return Texts(
         _batches(workload, every[held : held + fit], device),
         _batches(workload, every[:held], device),

@@ -71,12 +71,15 @@ class Workload:
     """The data that every candidate is measured on.
 
     pass_tokens: tokens in a timed pass over texts of different lengths, as far as `BATCHES` allows.
+    prepared: share of the usual tokens from which parts are ranked and repairs are solved, for a
+        short study of a large model.
     """
 
     splits: Mapping[SplitName, Split]
     inputs: Inputs
     remarks: tuple[Remark, ...] = ()
     pass_tokens: int = 512
+    prepared: float = 1.0
 
     @cached_property
     def steering(self) -> Split:

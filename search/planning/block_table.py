@@ -86,43 +86,60 @@ def block_table(
     """
     dense = Candidate.dense(*shape_of(model.config))
     layers = dense.shape.layers
-    columns = _columns(blocks, removable)
-    rows = [Row(layer, *column) for column in columns for layer in range(layers)]
-    missing: dict[Candidate, list[Row]] = {}
-    for row in rows:
-        if row not in known:
-            missing.setdefault(_candidate(dense, blocks, row), []).append(row)
-    try:
+    first, others = _columns(blocks)
+    whole = [(LAYER, 0)] if removable else []
+    rows = _rows([*first, *whole, *others], range(layers))
+
+    def measure(wanted: Sequence[Row]) -> None:
+        missing: dict[Candidate, list[Row]] = {}
+        for row in wanted:
+            if row not in known:
+                missing.setdefault(_candidate(dense, blocks, row), []).append(row)
         with closing(screener(list(missing))) as screened:
             while missing and not is_late():
                 candidate, nats = next(screened)
                 for row in missing.pop(candidate):
                     known.add(row, nats)
-                done = len(rows) - sum(map(len, missing.values()))
-                progress("Measuring blocks", done, len(rows))
+                progress("Measuring blocks", sum(row in known for row in rows), len(rows))
+
+    try:
+        measure(_rows(first, range(layers)))
+        measure(_rows(whole, _least_damage_first(known, first, layers)))
+        measure(_rows(others, range(layers)))
     finally:
         known.write()
-    whole = [c for c in columns if all(Row(layer, *c) in known for layer in range(layers))]
-    if not {name for name, _ in columns} - {LAYER} <= {name for name, _ in whole}:
+    found = [c for c in (*first, *others) if all(Row(n, *c) in known for n in range(layers))]
+    if {name for name, _ in first} - {name for name, _ in found}:
         raise TooLate
     progress("Measuring blocks", len(rows), len(rows))
-    return _table(whole, blocks, layers, known)
+    return _table(found, blocks, layers, known)
 
 
 Column = tuple[str, int]
 """A block and one of its options, in every layer."""
 
 
-def _columns(blocks: TimedBlocks, removable: bool) -> list[Column]:
-    """The options to measure: of every block the most informative first, then whole layers, whose
-    rows take longest since all other layers are repaired, then the next options."""
+def _columns(blocks: TimedBlocks) -> tuple[list[Column], list[Column]]:
+    """The options to measure, the most informative first: the first of every block, and the
+    others. Between them come whole layers, whose rows take longest, since all other layers are
+    repaired."""
     of_blocks = [
         [(name, option) for option in block.measured(costs)]
         for name, (block, costs) in blocks.items()
     ]
-    turns = [*zip_longest(*of_blocks)]
-    turns.insert(1, ((LAYER, 0),) if removable else ())
-    return [column for column in chain.from_iterable(turns) if column]
+    first, *others = [*zip_longest(*of_blocks)] or [()]
+    return list(filter(None, first)), list(filter(None, chain.from_iterable(others)))
+
+
+def _rows(columns: Iterable[Column], layers: Iterable[int]) -> list[Row]:
+    return [Row(layer, *column) for column in columns for layer in layers]
+
+
+def _least_damage_first(known: KnownRows, first: Sequence[Column], layers: int) -> list[int]:
+    """The layers, those first that can best do without their blocks: there may not be time for
+    all."""
+    damage = [sum(known.get(row, np.inf) for row in _rows(first, [n])) for n in range(layers)]
+    return sorted(range(layers), key=damage.__getitem__)
 
 
 def _table(
@@ -131,7 +148,6 @@ def _table(
     found = {
         column: np.array([known[Row(layer, *column)] for layer in range(layers)])
         for column in columns
-        if column[0] != LAYER
     }
     nats = {
         name: block.filled({option: each for (of, option), each in found.items() if of == name})

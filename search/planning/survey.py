@@ -75,7 +75,8 @@ def context_of(spec: Spec, subject: Subject, progress: Progress) -> Context:
 
 def _training_batches(subject: Subject, progress: Progress) -> Iterator[tuple[Batch, torch.Tensor]]:
     workload = subject.workload
-    train = workload.leading(workload.splits["train"], RANKED_TOKENS, RANKED_LEAST)
+    tokens, least = (int(workload.prepared * count) for count in (RANKED_TOKENS, RANKED_LEAST))
+    train = workload.leading(workload.splits["train"], tokens, least)
     done = 0
     for indices, inputs in workload.batches(train, "cpu", BATCH):
         labels = train.labels[indices]

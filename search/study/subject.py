@@ -38,6 +38,7 @@ from paretoformer.evaluators.tasks import (
 )
 from paretoformer.search.records.errors import StudyError, UserError
 from paretoformer.search.records.requirement import Requirement
+from paretoformer.search.study.budget import PREPARATION
 from paretoformer.search.study.samplers import check_sampler
 from paretoformer.search.study.spec import Spec
 from paretoformer.spaces.axes import axes
@@ -50,6 +51,16 @@ FIDELITY = "fidelity"
 PASS_WORK = 4 * 10**9
 """Multiply-adds of a timed pass over texts of different lengths: for MiniLM 0.1 s on 2 CPU cores. A
 timing has 48 passes or more."""
+PREPARED_TOKENS = 196_000
+"""Work of a full preparation but for the block table, in tokens of a forward: 32,768 that rank and
+16,384 that repairs are solved from, each with a backward pass, the moments of the latter, and
+8,192 that judge."""
+PREPARED_SHARE = 0.35
+"""Share of the time for preparation that this work may take."""
+SPEED = 13 * 10**9
+"""Multiply-adds per second of a CPU core, to choose that work: the same in each run of a study, so
+no timing."""
+LEAST_PREPARED = 0.25
 CHARACTERS = 4
 """Approximate characters per token of a passage."""
 
@@ -208,6 +219,7 @@ def _loaded(spec: Spec, progress: Progress) -> Subject:
     _check_vocabulary(workload, model)
     if target.follows_data:
         workload = replace(workload, pass_tokens=PASS_WORK // _weights(model))
+    workload = replace(workload, prepared=_prepared_share(model, spec.search.minutes))
     remarks = (*splits.remarks, *unused, *workload.remarks)
     asked = {*(metric.name for metric in objectives), *(r.metric for r in required)}
     metrics = available(task, target, labelled=task.labelled(source.label), asked=asked)
@@ -332,8 +344,16 @@ def _checked_length(spec: Spec, task: Task, config: Any) -> int:
 
 def _weights(model: Any) -> int:
     """Weights that each token is multiplied by: all but the tokens' embeddings."""
-    embeddings = int(model.get_input_embeddings().weight.numel())
-    return max(1, count_parameters(model) - embeddings)
+    embeddings = getattr(model.get_input_embeddings(), "weight", None)  # images have patches
+    return max(1, count_parameters(model) - (0 if embeddings is None else embeddings.numel()))
+
+
+def _prepared_share(model: nn.Module, minutes: float | None) -> float:
+    """Share of the usual tokens that there is time to prepare on."""
+    if minutes is None:
+        return 1.0
+    work = PREPARED_SHARE * PREPARATION * 60 * minutes * physical_cores() * SPEED
+    return min(1.0, max(LEAST_PREPARED, work / (PREPARED_TOKENS * _weights(model))))
 
 
 def _check_vocabulary(workload: Workload, model: Any) -> None:
