@@ -29,7 +29,7 @@ from torch.nn import functional as F
 from paretoformer.evaluators.common.target import cpu_name, physical_cores
 from paretoformer.spaces import AttentionChoice
 from paretoformer.spaces.attention import attention_class, build, names
-from paretoformer.spaces.runtimes.torch_runtime import peak_of
+from paretoformer.testing import peak_bytes
 
 Call = Callable[[], Any]
 
@@ -108,10 +108,7 @@ def ratio(samples: dict[str, list[float]], name: str, base: str = "sdpa") -> flo
 
 
 def peak_mb(call: Call) -> float:
-    call()
-    with torch.profiler.profile(profile_memory=True) as trace:
-        call()
-    return peak_of(trace) / 1e6
+    return peak_bytes(call) / 1e6
 
 
 def measure(head_dim: int, batch: int, length: int, seconds: float = SECONDS) -> list[Row]:

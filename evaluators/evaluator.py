@@ -112,8 +112,12 @@ class Evaluator:
             quiet=job.waiting.quiet(),
             dense_outputs=self._dense_outputs,
         )
-        wanted = self.confirmed if job.split == "confirm" else self.metrics.keys()
-        chosen = {n: m for n, m in self.metrics.items() if n in wanted}
+        confirms = job.split == "confirm"
+        chosen = {
+            n: m
+            for n, m in self.metrics.items()
+            if (n in self.confirmed if confirms else not m.confirms)
+        }
         chosen = {n: m for n, m in chosen.items() if m.exclusive == job.exclusive}
         measurements = {name: metric.measure(bench) for name, metric in chosen.items()}
         return {name: measured for name, measured in measurements.items() if measured is not None}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 from paretoformer.evaluators.common.target import cpu_name
+from paretoformer.evaluators.data.examples import OTHER
 from paretoformer.search.opening import is_checked, settled
 from paretoformer.search.records.parquet import read_table
 from paretoformer.search.records.run_folder import RunFolder
@@ -98,4 +99,5 @@ _PURPOSE = {
     "train": "rank",
     "steer": "steer",
     "recovery": "repair",
+    OTHER: "confirm elsewhere",
 }

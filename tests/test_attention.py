@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from paretoformer.spaces import AttentionChoice
 from paretoformer.spaces.attention import attention_class, build, names
-from paretoformer.spaces.runtimes.torch_runtime import peak_of
+from paretoformer.testing import peak_bytes
 from tests.mechanisms import CHEAP, EXACT, definition, made, tensors
 
 every_mechanism = pytest.mark.parametrize("name", names())
@@ -235,10 +235,7 @@ def test_what_inference_mode_made_serves_training_too(choice: AttentionChoice) -
 
 def peak(call: Callable[[], torch.Tensor]) -> int:
     with torch.inference_mode():
-        call()  # what is kept is made once
-        with torch.profiler.profile(profile_memory=True) as trace:
-            call()
-    return peak_of(trace)
+        return peak_bytes(call)
 
 
 @pytest.mark.parametrize("name", [name for name in names() if name != "full"])

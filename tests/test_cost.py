@@ -14,7 +14,8 @@ from paretoformer.evaluators.metrics.counts import _FORMULAS, Flops
 from paretoformer.evaluators.timing.protocol import TimingProtocol
 from paretoformer.search.study.spec import load_spec
 from paretoformer.search.study.subject import Subject, load_subject
-from paretoformer.spaces.runtimes.torch_runtime import TorchRunnable, peak_of, weight_bytes
+from paretoformer.spaces.runtimes.torch_runtime import TorchRunnable, weight_bytes
+from paretoformer.testing import peak_bytes
 from tests.tiny import write_study
 
 
@@ -73,8 +74,5 @@ def test_peak_memory_equals_arithmetic_to_the_byte() -> None:
     model = nn.Sequential(nn.Linear(8, 100), nn.Linear(100, 40)).eval()
     x = torch.randn(16, 8)
     with torch.inference_mode():
-        model(x)
-        with torch.profiler.profile(profile_memory=True) as trace:
-            model(x)
-    assert peak_of(trace) == 16 * (100 + 40) * 4
+        assert peak_bytes(lambda: model(x)) == 16 * (100 + 40) * 4
     assert weight_bytes(model) == (8 * 100 + 100 + 100 * 40 + 40) * 4

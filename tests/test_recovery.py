@@ -143,7 +143,7 @@ def test_solution_is_that_of_least_squares() -> None:
     missing = inputs @ wanted[:-1] + wanted[-1]
     moments = Moments()
     for part, rest in zip(inputs.split(90), missing.split(90), strict=True):
-        moments.add(part, rest, torch.ones(len(part), dtype=torch.float64), size=1.0)
+        moments.add(part, rest, torch.ones(len(part), dtype=torch.float64))
     found = best_change(moments, moments, biased=True)
     torch.testing.assert_close(found, wanted, atol=0.01, rtol=0.01)
     without = best_change(moments, moments, biased=False)
@@ -156,7 +156,7 @@ def test_moments_of_many_inputs_are_the_whole_products(inputs: int) -> None:
     rows, missing = (torch.randn(20, width, generator=random) for width in (inputs, 3))
     weights = torch.rand(20, generator=random)
     moments = Moments()
-    moments.add(rows, missing, weights, size=1.0)
+    moments.add(rows, missing, weights)
     every = torch.cat((rows, torch.ones(20, 1)), dim=1).double()
     wanted = every.T @ (weights.double()[:, None] * every)
     torch.testing.assert_close(moments.inner, wanted, atol=1e-4, rtol=1e-4)

@@ -361,14 +361,6 @@ def test_graph_of_a_classifier_does_not_generate() -> None:
         runnable.generate(torch.tensor([[5, 6]]))
 
 
-def test_torch_tells_the_peak_of_a_forward_and_exported_graphs_do_not() -> None:
-    small, large = cut(inputs(model()), slice(1), 10), inputs(model())
-    runnable = converted("torch")
-    peaks = [runnable.peak_bytes(each) or 0 for each in (small, large)]
-    assert 0 < peaks[0] < peaks[1]
-    assert converted("onnxruntime").peak_bytes(small) is None
-
-
 def test_calibration_without_data_is_refused() -> None:
     with pytest.raises(ValueError, match="needs a study's data"):
         parse("openvino:int8")[0].convert(model(), "int8", Tools())

@@ -7,7 +7,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 
@@ -20,7 +19,13 @@ from tests.tiny import write_study
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("inline")]
 
-RUNTIMES = '[space]\nruntime = ["torch", "onnxruntime:int8"]\n[search]\ntable = false\n'
+RUNTIMES = """
+[space]
+runtime = ["torch", "onnxruntime:int8"]
+[search]
+table = false
+require = ["memory_mb < 1000"]
+"""
 """Without the table: with it, the smallest that this tiny model has is one that torch runs."""
 ALTERNATIVE = ["accuracy >= 0"]
 
@@ -46,7 +51,7 @@ def test_uncut_model_in_the_other_runtime_is_in_the_table(finished: Path) -> Non
     candidate = json.loads(alternative["candidate"])
     assert candidate["runtime"] == "onnxruntime:int8"
     assert "0" not in "".join(candidate["heads"])
-    assert np.isnan(alternative["memory_mb"])  # its allocator cannot be asked
+    assert alternative["memory_mb"] > alternative["disk_mb"]
     assert alternative["disk_mb"] > 0
 
 

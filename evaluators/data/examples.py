@@ -11,10 +11,17 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from paretoformer.evaluators.common.remark import Remark
 
-SplitName = Literal["train", "search", "confirm", "steer", "recovery"]
+SplitName = Literal["train", "search", "confirm", "steer", "recovery", "other"]
+OTHER: SplitName = "other"
+"""The split of texts of another origin, on which quality is measured but nothing is chosen."""
 Form = Literal["text", "passage", "words", "image", "ranking"]
 """The content of a row: a text; a passage, made of joined lines of a txt file; a list of words with
 one label per word; an image; or a query with a text, where rows of one query stay together."""
+
+
+def elsewhere(metric: str) -> str:
+    """The name of a quality metric on the split `other`."""
+    return f"{metric}_{OTHER}"
 
 
 class DataSource(BaseModel):
@@ -29,6 +36,11 @@ class DataSource(BaseModel):
     train: str = Field(default="", description="File for ranking heads and for repair.")
     search: str = Field(default="", description="File for scoring candidates in the search.")
     confirm: str = Field(default="", description="File for confirming the front.")
+    other: str = Field(
+        default="",
+        description="File with examples of another origin: quality is confirmed on them, too, and "
+        "nothing is chosen by it.",
+    )
     text: str = Field(default="text", description="Column of the text.")
     text_pair: str = Field(default="", description="Column of the second text, for pairs.")
     image: str = Field(default="image", description="Column of the image, for images.")

@@ -11,7 +11,14 @@ from typing import Any
 import numpy as np
 
 from paretoformer.evaluators.common.remark import Remark
-from paretoformer.evaluators.data.examples import DataSource, Examples, Form, Labels, SplitName
+from paretoformer.evaluators.data.examples import (
+    OTHER,
+    DataSource,
+    Examples,
+    Form,
+    Labels,
+    SplitName,
+)
 from paretoformer.evaluators.data.rows import read_examples
 from paretoformer.evaluators.data.table import DataError
 
@@ -74,6 +81,8 @@ def read_splits(
         recovery = _shuffled(_unseen(more, seen), seed).joined(recovery)
         remarks += added
     splits["recovery"], _ = recovery.cut(RECOVERY_EXAMPLES)
+    if source.other:
+        splits[OTHER], _ = pools[OTHER].cut(source.confirm_examples)
     return Splits({name: part for name, part in splits.items() if len(part)}, tuple(remarks))
 
 
@@ -96,7 +105,8 @@ def _pools(
     source: DataSource, seed: int, read_labels: LabelReader, form: Form, characters: int
 ) -> tuple[dict[str, Examples], list[Remark]]:
     """File key -> usable rows, in order of priority."""
-    paths = {key: getattr(source, key) for key in _file_keys(source).values()}
+    keys = [*_file_keys(source).values(), *([OTHER] if source.other else [])]
+    paths = {key: getattr(source, key) for key in keys}
     read = {key: read_examples(path, source, form, characters) for key, path in paths.items()}
     remarks = [remark for _, added in read.values() for remark in added]
     labels = Labels(())
@@ -144,6 +154,10 @@ def _other_queries(path: str, examples: Examples, seen: set[str]) -> tuple[Examp
 def _check_counts(source: DataSource, pools: Mapping[str, Examples]) -> None:
     """Raises DataError if a file has too few examples."""
     needed = {**_sizes(source), "train": TRAIN_AT_LEAST}
+    if source.other and not len(pools[OTHER]):
+        raise DataError(
+            f"data.other: {source.other} has no example that is not in the other files."
+        )
     for key, pool in pools.items():
         parts = {name: n for name, n in needed.items() if key in ("path", name)}
         if len(pool) < sum(parts.values()):

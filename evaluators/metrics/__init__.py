@@ -17,6 +17,7 @@ from paretoformer.evaluators.metrics import (
     regression,
 )
 from paretoformer.evaluators.metrics.bench import Bench
+from paretoformer.evaluators.metrics.elsewhere import Elsewhere
 from paretoformer.evaluators.metrics.metric import Cost, Metric, Quality
 from paretoformer.evaluators.metrics.registry import available, metric_of, metrics_of, register
 
@@ -24,6 +25,7 @@ __all__ = [
     "Bench",
     "Cost",
     "Direction",
+    "Elsewhere",
     "Metric",
     "Quality",
     "Role",

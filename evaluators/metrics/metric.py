@@ -26,8 +26,12 @@ class Metric(ABC):
     """Default requirement of `best` for a quality metric, such as `accuracy>=dense-0.01`."""
     likeness: ClassVar[bool] = False
     """Whether it compares with the dense model's outputs, without labels."""
+    confirms: ClassVar[bool] = False
+    """Whether only a confirmation measures it."""
     of_generation: ClassVar[bool] = False
     """Whether it applies to language models only."""
+    slow: ClassVar[bool] = False
+    """Whether it takes seconds, so that it is measured only if a study asks for it."""
     exclusive: ClassVar[bool] = False
     """Whether it must be measured alone on the machine, like a timing."""
 

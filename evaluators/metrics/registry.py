@@ -34,7 +34,9 @@ def metrics_of(task: Task, *, labelled: bool = True) -> dict[str, Metric]:
 def available(
     task: Task, target: Target, *, labelled: bool = True, asked: Collection[str] = ()
 ) -> dict[str, Metric]:
-    """Metrics that this machine can measure. Those of `Task.more_scores` only if asked for."""
-    left_out = set(task.more_scores) - set(asked)
-    known = metrics_of(task, labelled=labelled).items()
-    return {n: m for n, m in known if n not in left_out and not m.unavailable(target)}
+    """Metrics that this machine can measure; those of `Task.more_scores`, and slow ones, only if
+    asked for."""
+    known = metrics_of(task, labelled=labelled)
+    extra = {*task.more_scores, *(name for name, metric in known.items() if metric.slow)}
+    left_out = extra - set(asked)
+    return {n: m for n, m in known.items() if n not in left_out and not m.unavailable(target)}

@@ -468,7 +468,7 @@ def _absolute(spec: Spec, base: Path) -> Spec:
         return str(local.resolve()) if looks_local or local.exists() else path
 
     data = spec.data
-    names = ("path", "train", "search", "confirm")
+    names = ("path", "train", "search", "confirm", "other")
     found = {name: resolve(getattr(data, name), file=True) for name in names}
     model = spec.model.model_copy(update={"path": resolve(spec.model.path, file=False)})
     texts = resolve(spec.recovery.texts, file=True)

@@ -28,7 +28,7 @@ from paretoformer.evaluators.data.splits import read_splits
 from paretoformer.evaluators.data.table import DataError
 from paretoformer.evaluators.data.workload import Workload
 from paretoformer.evaluators.dense_check import check_dense
-from paretoformer.evaluators.metrics import Metric, available, metrics_of
+from paretoformer.evaluators.metrics import Elsewhere, Metric, available, metrics_of
 from paretoformer.evaluators.tasks import (
     Task,
     check_family,
@@ -38,7 +38,7 @@ from paretoformer.evaluators.tasks import (
 )
 from paretoformer.search.records.errors import StudyError, UserError
 from paretoformer.search.records.requirement import Requirement
-from paretoformer.search.study.budget import PREPARATION
+from paretoformer.search.study.budget import PREPARATION, is_short
 from paretoformer.search.study.samplers import check_sampler
 from paretoformer.search.study.spec import Spec
 from paretoformer.spaces.axes import axes
@@ -50,7 +50,7 @@ from paretoformer.spaces.recovery import Teacher
 FIDELITY = "fidelity"
 PASS_WORK = 4 * 10**9
 """Multiply-adds of a timed pass over texts of different lengths: for MiniLM 0.1 s on 2 CPU cores. A
-timing has 48 passes or more."""
+timing has 48 passes or more. Half in a short study."""
 PREPARED_TOKENS = 196_000
 """Work of a full preparation but for the block table, in tokens of a forward: 32,768 that rank and
 16,384 that repairs are solved from, each with a backward pass, the moments of the latter, and
@@ -218,12 +218,17 @@ def _loaded(spec: Spec, progress: Progress) -> Subject:
     workload = task.encode(splits.examples, tokenizer, model.config, target)
     _check_vocabulary(workload, model)
     if target.follows_data:
-        workload = replace(workload, pass_tokens=PASS_WORK // _weights(model))
+        work = PASS_WORK // (2 if is_short(spec) else 1)
+        workload = replace(workload, pass_tokens=work // _weights(model))
     workload = replace(workload, prepared=_prepared_share(model, spec.search.minutes))
     remarks = (*splits.remarks, *unused, *workload.remarks)
     asked = {*(metric.name for metric in objectives), *(r.metric for r in required)}
     metrics = available(task, target, labelled=task.labelled(source.label), asked=asked)
-    return Subject(task, target, model, workload, metrics, objectives, required, remarks)
+    subject = Subject(task, target, model, workload, metrics, objectives, required, remarks)
+    if source.other:
+        others = [Elsewhere(metrics[name]) for name in subject.reported]
+        metrics.update({metric.name: metric for metric in others})
+    return subject
 
 
 def _target(spec: Spec) -> Target:

@@ -20,8 +20,9 @@ DEFAULT = "torch"
 EVERY = ":*"
 """In a setting: every precision of a runtime that works on the target."""
 FEW_MINUTES = 10.0
-"""A study this short tries each runtime only in its fewest bits. An uncompressed model takes 10 s
-to convert, score and time; eight runtimes and precisions would leave no time to search."""
+"""A study this short tries each runtime with files of its own in one precision, and torch's others
+only without such runtimes. An uncompressed model takes 10 s to convert, score and time; eight
+runtimes and precisions would leave no time to search."""
 SOME_MINUTES, ON_A_CPU = 20.0, 45.0
 """A study this short leaves out runtimes that start slowly: a minute per candidate of six layers.
 On a CPU, what they compile is 1.1 times as fast as eager torch, but int8 elsewhere three times."""
@@ -179,15 +180,23 @@ def _late(values: Sequence[str], minutes: float, device: str) -> dict[str, str]:
     from paretoformer.spaces.runtimes import parse
 
     others = [value for value in values if value != DEFAULT]
-    fewest = {parse(value)[0].name: value for value in others}  # the last precision of a runtime
+    precisions: dict[str, list[str]] = {}
+    for runtime, precision in map(parse, others):
+        precisions.setdefault(runtime.name, []).append(precision)
+    exported = {
+        runtime.name: runtime.value(runtime.quick(precisions[runtime.name]))
+        for runtime, _ in map(parse, others)
+        if not runtime.rebuilt
+    }
     some = ON_A_CPU if device == "cpu" else SOME_MINUTES
     reasons = {}
     for value in others:
         runtime, _ = parse(value)
         if runtime.starts_slowly and minutes < some:
             reasons[value] = f"its first answer takes too long for a study of {minutes:g} minutes"
-        elif minutes < FEW_MINUTES and value != fewest[runtime.name]:
-            reasons[value] = f"a study of {minutes:g} minutes tries {fewest[runtime.name]} instead"
+        elif minutes < FEW_MINUTES and exported and value not in exported.values():
+            instead = exported.get(runtime.name, ", ".join(exported.values()))
+            reasons[value] = f"a study of {minutes:g} minutes tries {instead} instead"
     return reasons
 
 

@@ -15,7 +15,8 @@ arXiv:2302.04089). Differs in:
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, cast
 
 import torch
@@ -114,16 +115,24 @@ def _solve(
     biased = cast(torch.Tensor | None, projection.bias) is not None
     moments, checks, seen = Moments(), Moments(), []
     every = min(CHECKED, len(teacher.masks))
+    waiting: list[Callable[[], None]] = []  # while nothing is missing, as below the first cut
+    is_exact = True
     for index, each in enumerate(walk.of(block, part)):
         mask = teacher.masks[index]
-        missing = teacher.sums(layer, part, index).to(each.total.device) - each.total[mask].float()
+        total = each.total[mask].float()
+        missing = teacher.sums(layer, part, index).to(total.device) - total
         rows = each.inputs[mask].float() if inputs else missing[:, :0]
         own = checks if index % every == every - 1 else moments
         weights = teacher.weights(layer, part, index).to(rows.device)
-        own.add(rows, missing, weights, size=float(each.total[mask].float().square().sum()))
+        waiting.append(partial(own.add, rows, missing, weights))
+        is_exact = is_exact and bool(missing.square().sum() <= EXACT**2 * total.square().sum())
+        if not is_exact:
+            for add in waiting:
+                add()
+            waiting.clear()
         if part is Part.FEED_FORWARD:
             seen.append(each)
-    if moments.is_exact and checks.is_exact:
+    if is_exact:
         return [each.total for each in seen]
     change = best_change(moments, checks, biased)
     apply_change(projection, change)
@@ -145,7 +154,6 @@ class Moments:
     def __init__(self) -> None:
         self.inner = self.outer = torch.zeros(0)
         self.tokens = 0
-        self._missing = self._size = 0.0
 
     @classmethod
     def of(cls, inner: torch.Tensor, outer: torch.Tensor) -> Moments:
@@ -154,13 +162,8 @@ class Moments:
         moments.inner, moments.outer, moments.tokens = inner, outer, 1
         return moments
 
-    def add(
-        self, inputs: torch.Tensor, missing: torch.Tensor, weights: torch.Tensor, size: float
-    ) -> None:
-        """inputs: (tokens, inputs). missing: (tokens, hidden). weights: (tokens,).
-
-        size: sum of squares of the dense residual stream that `missing` is relative to.
-        """
+    def add(self, inputs: torch.Tensor, missing: torch.Tensor, weights: torch.Tensor) -> None:
+        """inputs: (tokens, inputs). missing: (tokens, hidden). weights: (tokens,)."""
         rows = torch.cat((inputs, inputs.new_ones(len(inputs), 1)), dim=1)
         weighted = (rows * weights[:, None]).T
         inner, outer = _symmetric(weighted, rows).double(), (weighted @ missing).double()
@@ -170,13 +173,6 @@ class Moments:
             self.inner += inner
             self.outer += outer
         self.tokens += len(inputs)
-        self._missing += float(missing.square().sum())
-        self._size += size
-
-    @property
-    def is_exact(self) -> bool:
-        """Whether only rounding errors are missing."""
-        return self._missing <= EXACT**2 * self._size
 
     def gain(self, change: torch.Tensor) -> float:
         """By how much a change reduces the weighted squared error."""

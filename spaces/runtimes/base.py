@@ -74,7 +74,7 @@ class Runnable(ABC):
         """CPU threads, as reported by the runtime."""
 
     def peak_bytes(self, inputs: Batch) -> int | None:
-        """Peak bytes of one forward, without weights and inputs; None if unknown."""
+        """Peak bytes of one forward on a GPU, without weights and inputs; None if unknown."""
         return None
 
     @abstractmethod
@@ -107,7 +107,8 @@ class Runtime(ABC):
     starts_slowly: ClassVar[bool] = False
     """Whether the first output takes half a minute in each process."""
     tells_peak: ClassVar[bool] = False
-    """Whether its runnables report peak memory."""
+    """Whether the memory of a process that serves it is measured: `runtimes.sessions` can open what
+    it saves."""
 
     @abstractmethod
     def unavailable(self, precision: str, device: str) -> str:
@@ -116,6 +117,10 @@ class Runtime(ABC):
     def unsuitable(self, precision: str, model: nn.Module) -> str:
         """Why this model cannot be converted; empty when it can."""
         return ""
+
+    def quick(self, precisions: Sequence[str]) -> str:
+        """The one of these that a short study tries."""
+        return precisions[-1]
 
     @abstractmethod
     def convert(self, model: nn.Module, precision: str, tools: Tools) -> Runnable:

@@ -33,8 +33,12 @@ class Exported(Runnable):
         Raises:
             ValueError: an unknown input, or a missing one.
         """
-        outputs = self.run(arrays(self.shapes, inputs))
+        outputs = self.run(self.feed(inputs))
         return SimpleNamespace(**{name: torch.from_numpy(each) for name, each in outputs.items()})
+
+    def feed(self, inputs: Batch) -> dict[str, np.ndarray]:
+        """The inputs of the graph by name; raises as a call."""
+        return arrays(self.shapes, inputs)
 
     @property
     def generator(self) -> Any:

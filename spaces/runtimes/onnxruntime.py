@@ -26,9 +26,8 @@ from paretoformer.spaces.runtimes.base import (
 from paretoformer.spaces.runtimes.exported import Exported
 from paretoformer.spaces.runtimes.lean_graph import lean
 from paretoformer.spaces.runtimes.onnx_export import onnx_model, unexportable
+from paretoformer.spaces.runtimes.sessions import ONNX, onnx_session
 
-FILE = "onnx/model.onnx"
-"""Path in optimum's layout."""
 BITS = {"int8_weights": 8, "int4_weights": 4}
 BLOCK = 32
 """Weights that share a scale."""
@@ -40,7 +39,8 @@ class OnnxRunnable(Exported):
     def __init__(self, content: bytes, tools: Tools, *, couples_rows: bool) -> None:
         self.couples_rows = couples_rows
         self._content = content
-        self._session = _session(content, tools.threads)
+        optional("onnxruntime", "onnx")
+        self._session = onnx_session(content, tools.threads)
         self.shapes = {each.name: _sizes(each.shape) for each in self._session.get_inputs()}
         self._outputs = tuple(each.name for each in self._session.get_outputs())
         check_threads("ONNX Runtime", self.threads, tools.threads)
@@ -59,7 +59,7 @@ class OnnxRunnable(Exported):
         return int(self._session.get_session_options().intra_op_num_threads)
 
     def save(self, folder: Path) -> None:
-        path = folder / FILE
+        path = folder / ONNX
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(self._content)
 
@@ -76,9 +76,10 @@ class OnnxRuntime(Runtime):
 
     name = "onnxruntime"
     precisions = ("float32", "int4_weights", "int8_weights", "int8")
-    files = (FILE,)
+    files = (ONNX,)
     generates = True
     one_graph = True
+    tells_peak = True
     for_generation = ("int4_weights", "int8_weights")
     summary = (
         "ONNX Runtime on CPU; int8: dynamic, per channel, with the embeddings; int8_weights and "
@@ -104,24 +105,13 @@ class OnnxRuntime(Runtime):
         return OnnxRunnable(content, tools, couples_rows=precision == "int8")
 
     def load(self, folder: Path, precision: str, tools: Tools) -> Runnable:
-        content = (folder / FILE).read_bytes()
+        content = (folder / ONNX).read_bytes()
         return OnnxRunnable(content, tools, couples_rows=precision == "int8")
 
 
 def _sizes(shape: Sequence[Any]) -> list[int | None]:
     """A dynamic size has a name, or none."""
     return [each if isinstance(each, int) else None for each in shape]
-
-
-def _session(content: bytes, threads: int) -> Any:
-    runtime = optional("onnxruntime", "onnx")
-    options = runtime.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.inter_op_num_threads = 1
-    options.graph_optimization_level = runtime.GraphOptimizationLevel.ORT_ENABLE_ALL
-    # Threads spin between operators, but not after a forward: that would disturb the next timing.
-    options.add_session_config_entry("session.force_spinning_stop", "1")
-    return runtime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
 
 
 def _quantized(proto: Any) -> bytes:

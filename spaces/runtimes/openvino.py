@@ -6,7 +6,7 @@ import io
 import logging
 import os
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from typing import Any
@@ -27,12 +27,9 @@ from paretoformer.spaces.runtimes.base import (
 )
 from paretoformer.spaces.runtimes.exported import Exported, Shapes, arrays
 from paretoformer.spaces.runtimes.onnx_export import onnx_model, unexportable
+from paretoformer.spaces.runtimes.sessions import OPENVINO, openvino_model
+from paretoformer.spaces.runtimes.torch_runtime import capabilities, lacks_int8
 
-FILES = ("openvino/openvino_model.xml", "openvino/openvino_model.bin")
-"""Paths in optimum's layout."""
-
-ARITHMETIC = {"bfloat16": "bf16"}
-"""Precision -> that of unquantised operations, else f32. By default, CPUs with bfloat16 use it."""
 GROUP = "128"
 """Activations of a row that share a scale in int8_dynamic."""
 
@@ -40,16 +37,7 @@ GROUP = "128"
 class OpenVinoRunnable(Exported):
     def __init__(self, model: Any, precision: str, tools: Tools) -> None:
         self._model = model
-        self._compiled = _core().compile_model(
-            model,
-            "CPU",
-            {
-                "INFERENCE_NUM_THREADS": tools.threads,
-                "NUM_STREAMS": "1",
-                "PERFORMANCE_HINT": "LATENCY",
-                "INFERENCE_PRECISION_HINT": ARITHMETIC.get(precision, "f32"),
-            },
-        )
+        self._compiled = openvino_model(model, tools.threads, precision)
         self._request = self._compiled.create_infer_request()
         self.shapes = _shapes(self._compiled)
         self._outputs = tuple(each.any_name for each in self._compiled.outputs)
@@ -70,7 +58,7 @@ class OpenVinoRunnable(Exported):
         return int(self._compiled.get_property("INFERENCE_NUM_THREADS"))
 
     def save(self, folder: Path) -> None:
-        path = folder / FILES[0]
+        path = folder / OPENVINO[0]
         path.parent.mkdir(parents=True, exist_ok=True)
         optional("openvino", "openvino").save_model(self._model, path, compress_to_fp16=False)
 
@@ -87,9 +75,10 @@ class OpenVino(Runtime):
 
     name = "openvino"
     precisions = ("float32", "bfloat16", "int8_weights", "int8_dynamic", "int8")
-    files = FILES
+    files = OPENVINO
     generates = True
     one_graph = True
+    tells_peak = True
     for_generation = ("int8_weights",)
     summary = (
         "OpenVINO on CPU; int8: calibrated by NNCF, needs training inputs; int8_dynamic: does not"
@@ -105,6 +94,11 @@ class OpenVino(Runtime):
             return reason
         able = _core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
         return "" if "BF16" in able else "this CPU has no bfloat16 instructions"
+
+    def quick(self, precisions: Sequence[str]) -> str:
+        """Without instructions for int8, calibrated int8 is slower than int8_dynamic."""
+        dynamic = "int8_dynamic" in precisions and lacks_int8(capabilities())
+        return "int8_dynamic" if dynamic else precisions[-1]
 
     def unsuitable(self, precision: str, model: nn.Module) -> str:
         return unexportable(model)
@@ -129,7 +123,7 @@ class OpenVino(Runtime):
         return OpenVinoRunnable(_numbered(graph), precision, tools)
 
     def load(self, folder: Path, precision: str, tools: Tools) -> Runnable:
-        return OpenVinoRunnable(_core().read_model(folder / FILES[0]), precision, tools)
+        return OpenVinoRunnable(_core().read_model(folder / OPENVINO[0]), precision, tools)
 
 
 def _shapes(model: Any) -> Shapes:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import copy
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
 
 import torch
 from torch import nn
 from torch.ao.nn.quantized.dynamic import Linear as QuantizedLinear
-from torch.profiler import ProfilerActivity, profile
 from transformers.pytorch_utils import Conv1D
 
 from paretoformer.spaces.models.surgery import share
@@ -23,6 +23,7 @@ INSTRUCTIONS = {
     "float16": ("avx512_fp16", "amx_fp16", "fp16_arith"),
 }
 """CPU capabilities, as torch names them; any one makes the precision fast."""
+INT8 = ("avx512_vnni", "avx_vnni", "amx_int8")
 
 
 class TorchRunnable(Runnable):
@@ -52,10 +53,17 @@ class TorchRunnable(Runnable):
         return torch.get_num_threads()
 
     def peak_bytes(self, inputs: Batch) -> int | None:
-        """From the allocator, not from the process size, so it is reproducible on a CPU."""
+        device = next(self.model.parameters()).device
+        if device.type != "cuda":
+            return None
         with torch.inference_mode():
             self(**inputs)  # allocations of a first call are no activations
-            return _peak_bytes(self, inputs)
+            torch.cuda.synchronize(device)
+            before = torch.cuda.memory_allocated(device)
+            torch.cuda.reset_peak_memory_stats(device)
+            self(**inputs)
+            torch.cuda.synchronize(device)
+        return torch.cuda.max_memory_allocated(device) - before
 
     def save(self, folder: Path) -> None:
         """Writes nothing: the weights are saved with the torch model."""
@@ -139,17 +147,6 @@ def weight_bytes(model: nn.Module) -> int:
     )
 
 
-def peak_of(trace: profile) -> int:
-    """The highest running sum of allocations and frees in a profile, in bytes."""
-    results: Any = cast(Any, trace.profiler).kineto_results
-    events = [(e.start_ns(), e.nbytes()) for e in results.events() if e.name() == "[memory]"]
-    total = peak = 0
-    for _, size in sorted(events, key=lambda event: event[0]):
-        total += size
-        peak = max(peak, total)
-    return peak
-
-
 def device_unavailable(device: str) -> str:
     """Why torch cannot use a device; empty when it can."""
     kind = torch.device(device).type
@@ -165,13 +162,18 @@ def slow_precision(precision: str, device: str) -> str:
     if torch.device(device).type == "cuda":
         slow = precision == "bfloat16" and not torch.cuda.is_bf16_supported(False)
         return "this GPU has no bfloat16 arithmetic" if slow else ""
-    has = _capabilities()
+    has = capabilities()
     if any(has.get(each) for each in INSTRUCTIONS[precision]):
         return ""
     return f"this CPU has no {precision} instructions, without which it is slower than float32"
 
 
-def _capabilities() -> dict[str, Any]:
+def lacks_int8(has: Mapping[str, Any]) -> bool:
+    """Whether an x86 CPU has no instructions for products of int8."""
+    return bool(has.get("avx2")) and not any(has.get(each) for each in INT8)
+
+
+def capabilities() -> dict[str, Any]:
     """The instruction sets of the CPU; empty if this torch cannot report them."""
     ask = getattr(torch.cpu, "get_capabilities", None)
     return {} if ask is None else dict(ask())
@@ -194,21 +196,6 @@ def _packed_bytes(layer: QuantizedLinear) -> int:
     channels, width = layer.out_features, layer.in_features
     biases = 0 if layer.bias() is None else 4 * channels
     return int(channels * width + 8 * channels + biases)
-
-
-def _peak_bytes(runnable: TorchRunnable, batch: Batch) -> int:
-    """Peak bytes of one forward, without weights and inputs."""
-    device = next(runnable.model.parameters()).device
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-        before = torch.cuda.memory_allocated(device)
-        torch.cuda.reset_peak_memory_stats(device)
-        runnable(**batch)
-        torch.cuda.synchronize(device)
-        return torch.cuda.max_memory_allocated(device) - before
-    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as trace:
-        runnable(**batch)
-    return peak_of(trace)
 
 
 register(Torch())

@@ -11,8 +11,9 @@ Each check raises AssertionError with the violated law.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import accumulate
+from typing import Any, cast
 
 import numpy as np
 import optuna
@@ -46,6 +47,16 @@ def check_axis(axis: Axis[Any], shape: Shape, values: Iterable[Any]) -> None:
         assert every == checked, "of all its layers a value is itself"
         assert len(axis.layer_cells(checked)) in (0, shape.layers), "one cell for each layer"
         assert hash(checked) == hash(axis.decode(written)), "equal values have equal hashes"
+
+
+def peak_bytes(call: Callable[[], Any]) -> int:
+    """The most bytes that torch's CPU allocator held in a second call, beyond those before it."""
+    call()
+    with torch.profiler.profile(profile_memory=True) as trace:
+        call()
+    results: Any = cast(Any, trace.profiler).kineto_results
+    events = [(e.start_ns(), e.nbytes()) for e in results.events() if e.name() == "[memory]"]
+    return max(accumulate(int(size) for _, size in sorted(events, key=lambda event: event[0])))
 
 
 def check_domain(domain: Domain[Any], default: Any, samples: int = 30) -> None:
