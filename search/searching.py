@@ -20,6 +20,7 @@ from paretoformer.search.records.parquet import TrialsFile
 from paretoformer.search.records.record import TrialRecord
 from paretoformer.search.records.throttle import Throttle
 from paretoformer.search.session import Session
+from paretoformer.search.study.budget import distill_minutes
 from paretoformer.spaces.candidate import Candidate
 
 
@@ -46,13 +47,19 @@ class Searching:
         loop, budget = self.loop, self.session.budget
         begun_at, before = budget.spent, len(loop.known)
         loop.is_over = lambda: (
-            not budget.has_time_for(begun_at, len(loop.known) - before, len(loop.under_way))
+            not budget.has_time_for(
+                begun_at,
+                len(loop.known) - before,
+                len(loop.under_way),
+                self.session.compressed(loop.records),
+            )
         )
         with self._watched(self.session.distilling.begun(self.keeper.records)):
             loop.run(self.session.wanted)
 
     def distil(self) -> None:
         """Distil the most promising candidates, if the study has minutes for it."""
+        self.session.budget.begin_distilling()
         while picks := self.session.distilling.left(self.loop.records, self.slots):
             with self._watched(picks):
                 self.loop.measure(picks)
@@ -90,13 +97,20 @@ def searching(session: Session, records: Sequence[TrialRecord]) -> Iterator[Sear
 
 
 def write_trials(session: Session, records: Sequence[TrialRecord]) -> None:
-    """Write `trials.parquet`; add a note if minutes of distillation were left unused."""
+    """Write `trials.parquet`; add a note if minutes were too few, or were left unused."""
     _trials_file(session).update(records, now=True)
-    if session.budget.distill_minutes and not any(map(is_distilled, records)):
+    if session.has_minutes and not session.compressed(records):
         session.display.note(
-            "Nothing was distilled: no repaired candidate on the search's front might come to "
-            "satisfy the requirement."
+            f"{session.budget.minutes:g} minutes were too few for this model on this machine: no "
+            "compressed candidate was measured. The same command with more --minutes goes on."
         )
+    elif distill_minutes(session.spec) and not any(map(is_distilled, records)):
+        reason = (
+            "no repaired candidate on the search's front might come to satisfy the requirement"
+            if session.budget.distill_minutes
+            else "the search took its minutes"
+        )
+        session.display.note(f"Nothing was distilled: {reason}.")
 
 
 def _trials_file(session: Session) -> TrialsFile:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
 from paretoformer.search.dispatch.artifacts import ArtifactFolder
@@ -10,6 +10,7 @@ from paretoformer.search.planning.prepare import Prepared
 from paretoformer.search.proposers import alternatives
 from paretoformer.search.proposers.distilling import Distilling
 from paretoformer.search.records.facts import MetricFacts, RunFacts
+from paretoformer.search.records.record import TrialRecord
 from paretoformer.search.records.run_folder import RunFolder
 from paretoformer.search.records.scores import Scores
 from paretoformer.search.report.display import Display
@@ -35,6 +36,11 @@ class Session:
     @property
     def alternatives(self) -> Collection[Candidate]:
         return alternatives(self.prepared.space)
+
+    def compressed(self, records: Iterable[TrialRecord]) -> int:
+        """The number of records of compressed candidates."""
+        uncut = {self.prepared.space.dense, *self.alternatives}
+        return sum(record.candidate not in uncut for record in records)
 
     @property
     def has_minutes(self) -> bool:

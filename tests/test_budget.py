@@ -6,12 +6,15 @@ import itertools
 import time
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import optuna
 import pytest
 
 import paretoformer as pf
+from paretoformer.search import searching
 from paretoformer.search.records.parquet import read_front, read_table
+from paretoformer.search.session import Session
 from paretoformer.search.study import budget as budgets
 from paretoformer.search.study.budget import (
     SPENT,
@@ -22,6 +25,7 @@ from paretoformer.search.study.budget import (
     timing_seconds,
 )
 from paretoformer.search.study.spec import NO_LIMIT, Spec, load_spec, parse_spec
+from paretoformer.spaces.candidate import Candidate
 from tests.tiny import SMALL_SPACE, write_study
 
 GOOD = '[model]\npath = "org/model"\n[data]\npath = "org/data"\n'
@@ -167,3 +171,49 @@ def test_study_ends_in_its_minutes_and_goes_on_with_more(
     first = trials(0.5)
     assert 1 <= first < 60 * 0.5
     assert first < trials(1.5) < 60 * 1.5
+
+
+def test_minutes_that_were_too_few_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    dense = Candidate.dense(2, 2)
+    notes: list[str] = []
+    session: Any = SimpleNamespace(
+        spec=spec(5),
+        compressed=lambda records: Session.compressed(session, records),
+        prepared=SimpleNamespace(space=SimpleNamespace(dense=dense)),
+        alternatives=[dense.replaced(runtime="onnxruntime")],
+        has_minutes=True,
+        budget=SimpleNamespace(minutes=5.0),
+        display=SimpleNamespace(note=notes.append),
+    )
+    nothing = SimpleNamespace(update=lambda records, now: None)
+    monkeypatch.setattr(searching, "_trials_file", lambda session: nothing)
+    measured: list[Any] = [SimpleNamespace(candidate=c) for c in (dense, *session.alternatives)]
+    searching.write_trials(session, measured)
+    assert [note.partition(":")[0] for note in notes] == [
+        "5 minutes were too few for this model on this machine"
+    ]
+    cut = dense.replaced(layers=(True, False))
+    searching.write_trials(session, [*measured, SimpleNamespace(candidate=cut)])
+    assert len(notes) == 1
+
+
+def test_search_with_few_candidates_goes_on_in_the_minutes_of_distillation() -> None:
+    """Of 15 minutes, 3 confirm, 5.8 distil: the search ends at 6.2, or goes on until 10.6."""
+    late = Budget(spec(15, distilling=None), optuna.create_study(), time.monotonic() - 60 * 7)
+    assert not late.has_time_for(begun=60, done=10, under_way=0, choice=6)
+    assert late.has_time_for(begun=60, done=10, under_way=0, choice=5)
+    later = Budget(spec(15, distilling=None), optuna.create_study(), time.monotonic() - 60 * 10.5)
+    assert not later.has_time_for(begun=60, done=10, under_way=0, choice=5)
+
+
+def test_distillation_takes_the_minutes_that_are_left() -> None:
+    study = optuna.create_study()
+    early = Budget(spec(15, distilling=None), study, time.monotonic() - 60)
+    assert early.distill_minutes == 5
+    late = Budget(spec(15, distilling=None), study, time.monotonic() - 60 * 9)
+    late.begin_distilling()
+    assert late.distill_minutes == 2.5  # of 3, less the measurements of one round
+    again = Budget(spec(15, distilling=None), study, time.monotonic() - 60 * 11)
+    again.begin_distilling()  # an interrupted one goes on as it was chosen
+    assert again.distill_minutes == 2.5
+    assert Budget(spec(30, distilling=None), study, time.monotonic()).distill_minutes == 12

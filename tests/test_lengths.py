@@ -6,6 +6,7 @@ import json
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,7 +17,8 @@ from hypothesis import strategies as st
 import paretoformer as pf
 from paretoformer.evaluators.common.target import Target
 from paretoformer.evaluators.data.workload import BATCHES, Split, Workload
-from paretoformer.evaluators.metrics import Bench
+from paretoformer.evaluators.metrics import Bench, metrics_of
+from paretoformer.evaluators.metrics.end_to_end import EndToEnd
 from paretoformer.evaluators.metrics.latency import Latency
 from paretoformer.evaluators.tasks import task_of
 from paretoformer.evaluators.tasks.text import TextInputs
@@ -185,9 +187,8 @@ def test_time_of_a_length_is_the_mean_of_its_texts() -> None:
     assert timed.by_length([16, 16, 64], mean=4.0) == {"ms_at_64": 8.0, "ms_at_16": 2.0}
 
 
-@pytest.mark.usefixtures("hasty")
-def test_latency_has_the_times_of_its_lengths(subject: Subject) -> None:
-    made = Bench(
+def bench(subject: Subject) -> Bench:
+    return Bench(
         runnable=TorchRunnable(subject.model),
         model=subject.model,
         dense=subject.model,
@@ -198,6 +199,11 @@ def test_latency_has_the_times_of_its_lengths(subject: Subject) -> None:
         target=subject.target,
         protocol=TimingProtocol(0.5, 0.01),
     )
+
+
+@pytest.mark.usefixtures("hasty")
+def test_latency_has_the_times_of_its_lengths(subject: Subject) -> None:
+    made = bench(subject)
     dense = Latency().measure(made)
     assert dense is not None
     measured = Latency().measure(replace(made, reference={"latency_ms": dense}))
@@ -247,3 +253,30 @@ def test_run_says_how_long_its_texts_are(tmp_path: Path, run: Run) -> None:
     status, _, errors = run("verify", tmp_path / "out")
     assert status == 0, errors
     pf.search(study, out=tmp_path / "run", trials=4, quiet=True)
+
+
+@pytest.mark.usefixtures("hasty")
+def test_end_to_end_begins_with_the_texts(
+    subject: Subject, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its inputs are those that the split has encoded; and the tokenizer runs at each call."""
+    workload = subject.workload
+    requests: Any = workload.requests
+    for rows in workload.stream(subject.target):
+        known = workload.inputs.collate([workload.splits["search"].examples[row] for row in rows])
+        again = requests(rows)
+        assert again.keys() == known.keys()
+        assert all(torch.equal(again[name], known[name]) for name in known)
+    made = bench(subject)
+    calls = EndToEnd().calls(made, made.runnable)
+    assert len(calls) == len(workload.timing_batches(subject.target))
+    assert len(calls[0]()) == subject.target.batch_size
+    monkeypatch.setattr(type(requests), "__call__", lambda *arguments: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        calls[0]()
+
+
+def test_only_tasks_of_texts_are_timed_end_to_end() -> None:
+    assert "end_to_end_ms" in metrics_of(task_of("token-classification"))
+    for name in ("image-classification", "text-generation"):
+        assert "end_to_end_ms" not in metrics_of(task_of(name))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -27,8 +27,9 @@ STEERING_TOKENS, STEERING_LEAST = 32_768, 128
 SCORING_BATCH = 32
 """Examples per batch if the batch size does not change outputs."""
 
-BATCHES = (4, 16)
-"""Fewest and most batches in a timed pass over texts of different lengths."""
+BATCHES = (4, 8)
+"""Fewest and most batches in a timed pass over texts of different lengths. A timing has eight or
+more rounds, each of two passes of the uncompressed model."""
 
 
 @dataclass(frozen=True)
@@ -73,6 +74,8 @@ class Workload:
     pass_tokens: tokens in a timed pass over texts of different lengths, as far as `BATCHES` allows.
     prepared: share of the usual tokens from which parts are ranked and repairs are solved, for a
         short study of a large model.
+    requests: indices into the split `search` -> inputs, made from the texts as for a request; None
+        for images.
     """
 
     splits: Mapping[SplitName, Split]
@@ -80,6 +83,7 @@ class Workload:
     remarks: tuple[Remark, ...] = ()
     pass_tokens: int = 512
     prepared: float = 1.0
+    requests: Callable[[Sequence[int]], Mapping[str, torch.Tensor]] | None = None
 
     @cached_property
     def steering(self) -> Split:
@@ -140,14 +144,17 @@ class Workload:
         """
         if not target.follows_data:
             return [self.timing_batch(target)]
-        made = map(self.inputs.collate, self._stream(target))
+        texts = self.splits["search"].examples
+        batches = [[texts[index] for index in rows] for rows in self.stream(target)]
+        made = map(self.inputs.collate, batches)
         return [{key: value.to(target.device) for key, value in batch.items()} for batch in made]
 
     def timed_length(self, target: Target) -> int:
         """Tokens per text of a timed batch; their mean over the batches of a pass."""
         if not target.follows_data:
             return target.sequence_length
-        longest = [max(map(self.inputs.size, texts)) for texts in self._stream(target)]
+        sizes = [self.inputs.size(example) for example in self.splits["search"].examples]
+        longest = [max(sizes[index] for index in rows) for rows in self.stream(target)]
         return round(sum(longest) / len(longest))
 
     def lengths(self, target: Target) -> tuple[int, float, int]:
@@ -157,16 +164,18 @@ class Workload:
         sizes = [self.inputs.size(example) for example in self.splits["search"].examples]
         return min(sizes), round(sum(sizes) / len(sizes), 1), max(sizes)
 
-    def _stream(self, target: Target) -> list[list[Encoded]]:
-        """Batches of texts at the midpoint quantiles of length, shuffled."""
-        texts = sorted(self.splits["search"].examples, key=self.inputs.size)
-        mean = sum(map(self.inputs.size, texts)) / len(texts)
+    def stream(self, target: Target) -> list[list[int]]:
+        """Batches of texts, as indices into the split `search`, at the midpoint quantiles of
+        length, shuffled."""
+        sizes = [self.inputs.size(example) for example in self.splits["search"].examples]
+        order = sorted(range(len(sizes)), key=sizes.__getitem__)
+        mean = sum(sizes) / len(sizes)
         rows = target.batch_size
         batches = int(np.clip(self.pass_tokens / (mean * rows), *BATCHES))
-        places = (np.arange(batches * rows) + 0.5) / (batches * rows) * len(texts)
+        places = (np.arange(batches * rows) + 0.5) / (batches * rows) * len(order)
         np.random.default_rng(0).shuffle(places)
-        stream = [texts[int(place)] for place in places]
-        return [stream[start : start + rows] for start in range(0, len(stream), rows)]
+        found = [order[int(place)] for place in places]
+        return [found[start : start + rows] for start in range(0, len(found), rows)]
 
     def training_batches(
         self, count: int, device: str, size: int = SCORING_BATCH

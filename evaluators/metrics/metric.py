@@ -30,6 +30,8 @@ class Metric(ABC):
     """Whether only a confirmation measures it."""
     of_generation: ClassVar[bool] = False
     """Whether it applies to language models only."""
+    of_texts: ClassVar[bool] = False
+    """Whether it applies only to tasks that answer texts in one forward."""
     slow: ClassVar[bool] = False
     """Whether it takes seconds, so that it is measured only if a study asks for it."""
     exclusive: ClassVar[bool] = False

@@ -24,7 +24,9 @@ def metrics_of(task: Task, *, labelled: bool = True) -> dict[str, Metric]:
     costs = [
         metric
         for metric in _REGISTRY
-        if metric.role == "cost" and (task.generates or not metric.of_generation)
+        if metric.role == "cost"
+        and (task.generates or not metric.of_generation)
+        and (task.has_lengths or not metric.of_texts)
     ]
     own = [_REGISTRY[name] for name in (*task.scores, *task.more_scores) if labelled]
     like = [metric for metric in _REGISTRY if metric.likeness]

@@ -79,6 +79,22 @@ def encode_texts(
     return rows_of(encoded, tokenizer), labels_of(examples)
 
 
+@dataclass(frozen=True)
+class Requests:
+    """Inputs from texts, tokenised anew at each call. examples: those that give tokens."""
+
+    examples: Examples
+    encode: Encode
+    tokenizer: Any
+    target: Target
+    inputs: Inputs
+
+    def __call__(self, indices: Sequence[int]) -> dict[str, torch.Tensor]:
+        rows, _ = self.encode(self.examples.take(indices), self.tokenizer, self.target)
+        batch = self.inputs.collate(rows)
+        return {key: value.to(self.target.device) for key, value in batch.items()}
+
+
 class TextTask(Task):
     """A task whose inputs are the token ids of texts."""
 
@@ -116,9 +132,10 @@ def tokenize(
 ) -> Workload:
     """Tokenise and truncate every split; drop texts without tokens. DataError if none is left."""
     made: dict[SplitName, Split] = {}
+    asked: dict[SplitName, Examples] = {}
     empty = 0
-    for name, examples in splits.items():
-        rows, labels = encode(examples, tokenizer, target)
+    for name, each in splits.items():
+        rows, labels = encode(each, tokenizer, target)
         kept = [index for index, row in enumerate(rows) if len(row["input_ids"])]
         if not kept:
             raise DataError(
@@ -126,6 +143,7 @@ def tokenize(
             )
         empty += len(rows) - len(kept)
         made[name] = Split(tuple(rows[i] for i in kept), labels[kept])
+        asked[name] = each.take(kept)
     remarks = _unknown_tokens(made.values(), tokenizer)
     if empty:
         remarks.append(Remark(f"Left out: texts that give no token, {empty} of them."))
@@ -134,7 +152,9 @@ def tokenize(
     padding = dict.fromkeys(input_names(tokenizer), 0) | {
         "input_ids": padding_id(tokenizer, config)
     }
-    return Workload(made, TextInputs(padding), tuple(remarks))
+    inputs, examples = TextInputs(padding), asked.get("search")
+    requests = examples and Requests(examples, encode, tokenizer, target, inputs)
+    return Workload(made, inputs, tuple(remarks), requests=requests)
 
 
 def _full(splits: Iterable[Split], target: Target) -> Remark | None:

@@ -30,12 +30,17 @@ KEPT = 3.0
 """Minutes that preparation and search keep, whatever distillation a study asks for."""
 USEFUL = 1.0
 """Minutes of distillation below which a study that asks for more gets none."""
+CHOICE = 6
+"""Compressed candidates that distillation chooses among: while there are fewer, the search goes on
+in its minutes."""
 ROUND = 0.4
 """Minutes to convert, score and time the candidates of one round of distillation."""
 SHORT = 10.0
 """Minutes below which a study saves time on everything but trials."""
 SPENT = "spent_seconds"
 """User attribute of the study: seconds spent by its earlier runs."""
+DISTILLED = "distill_minutes"
+"""User attribute of the study: minutes left to train when that began, and minutes of the study."""
 PHASES = "phase_seconds"
 """User attribute of the study: phase -> seconds spent in it by all runs."""
 
@@ -87,8 +92,22 @@ class Budget:
 
     @property
     def distill_minutes(self) -> float:
-        """The minutes to train, as `distill_minutes`."""
-        return distill_minutes(self.spec)
+        """The minutes to train, as `distill_minutes`; fewer if the search took some of them."""
+        found = self.study.user_attrs.get(DISTILLED, {})
+        planned = distill_minutes(self.spec)
+        return min(planned, found["left"]) if found.get("of") == self.minutes else planned
+
+    def begin_distilling(self) -> None:
+        """Limit training to the minutes that are left, in quarters; decided once for a study's
+        minutes, also where the training is interrupted."""
+        planned = self.distill_minutes
+        decided = self.study.user_attrs.get(DISTILLED, {}).get("of") == self.minutes
+        if decided or not planned or not math.isfinite(self.minutes):
+            return
+        left = self.minutes * (1 - CONFIRMATION) - self.spent / 60
+        left -= ROUND * distilling_rounds(min(planned, left))
+        left = planned if left >= planned else max(0.0, math.floor(4 * left) / 4)
+        self.study.set_user_attr(DISTILLED, {"of": self.minutes, "left": left})
 
     @property
     def spent(self) -> float:
@@ -109,13 +128,16 @@ class Budget:
     def is_searched(self) -> bool:
         return self.spent >= self.search_seconds
 
-    def has_time_for(self, begun: float, done: int, under_way: int) -> bool:
+    def has_time_for(self, begun: float, done: int, under_way: int, choice: int = CHOICE) -> bool:
         """Whether one more trial would finish in time, at the pace so far.
 
-        begun: seconds spent when the first trial began.
+        begun: seconds spent when the first trial began. choice: compressed candidates so far.
         """
         pace = (self.spent - begun) / done if done else 0.0
-        return self.spent + pace * (under_way + 1) < self.search_seconds
+        end = self.search_seconds
+        if choice < CHOICE:
+            end = max(end, 60 * (self.minutes * (1 - CONFIRMATION) - USEFUL - ROUND))
+        return self.spent + pace * (under_way + 1) < end
 
     @property
     def is_over(self) -> bool:

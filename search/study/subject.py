@@ -38,7 +38,7 @@ from paretoformer.evaluators.tasks import (
 )
 from paretoformer.search.records.errors import StudyError, UserError
 from paretoformer.search.records.requirement import Requirement
-from paretoformer.search.study.budget import PREPARATION, is_short
+from paretoformer.search.study.budget import PREPARATION
 from paretoformer.search.study.samplers import check_sampler
 from paretoformer.search.study.spec import Spec
 from paretoformer.spaces.axes import axes
@@ -49,8 +49,8 @@ from paretoformer.spaces.recovery import Teacher
 
 FIDELITY = "fidelity"
 PASS_WORK = 4 * 10**9
-"""Multiply-adds of a timed pass over texts of different lengths: for MiniLM 0.1 s on 2 CPU cores. A
-timing has 48 passes or more. Half in a short study."""
+"""Multiply-adds of a timed pass over texts of different lengths: for MiniLM 0.1 s on 2 CPU cores,
+0.4 s on slow ones. A timing has 32 passes or more."""
 PREPARED_TOKENS = 196_000
 """Work of a full preparation but for the block table, in tokens of a forward: 32,768 that rank and
 16,384 that repairs are solved from, each with a backward pass, the moments of the latter, and
@@ -218,8 +218,7 @@ def _loaded(spec: Spec, progress: Progress) -> Subject:
     workload = task.encode(splits.examples, tokenizer, model.config, target)
     _check_vocabulary(workload, model)
     if target.follows_data:
-        work = PASS_WORK // (2 if is_short(spec) else 1)
-        workload = replace(workload, pass_tokens=work // _weights(model))
+        workload = replace(workload, pass_tokens=PASS_WORK // _weights(model))
     workload = replace(workload, prepared=_prepared_share(model, spec.search.minutes))
     remarks = (*splits.remarks, *unused, *workload.remarks)
     asked = {*(metric.name for metric in objectives), *(r.metric for r in required)}
