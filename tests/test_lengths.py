@@ -96,8 +96,8 @@ def test_neighbours_in_a_pass_differ_in_length() -> None:
 
 
 def test_long_texts_and_large_batches_have_fewer_batches() -> None:
-    counts = [len(workload([n] * 9).timing_batches(DATA)) for n in (8, 64, 512)]
-    assert counts == [16, 8, 4]
+    counts = [len(workload([n] * 9).timing_batches(DATA)) for n in (8, 80, 512)]
+    assert counts == [8, 6, 4]
     assert len(workload([8] * 9).timing_batches(replace(DATA, batch_size=8))) == 8
 
 

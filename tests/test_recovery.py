@@ -16,7 +16,7 @@ from paretoformer.spaces import AttentionChoice, Candidate, HeadMask
 from paretoformer.spaces.build import build, load_built
 from paretoformer.spaces.models.divergence import Distributions
 from paretoformer.spaces.models.families import blocks_of
-from paretoformer.spaces.recovery import Distillation, Teacher, repair
+from paretoformer.spaces.recovery import Distillation, Teacher, distillation, repair
 from paretoformer.spaces.recovery.distillation import read_progress
 from paretoformer.spaces.recovery.least_squares import STRIP, Moments, best_change
 from paretoformer.spaces.recovery.teacher import Texts, _weights
@@ -212,6 +212,19 @@ def test_distillation_lowers_the_divergence_and_leaves_dense_alone(family: str) 
     assert report.after == pytest.approx(first.divergence(cut), rel=1e-4)
     assert weights.keys() <= dict(cut.named_parameters()).keys()
     assert all(torch.equal(each, copied(dense)[name]) for name, each in before.items())
+
+
+def test_training_that_only_harms_begins_again_more_slowly(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(distillation, "LEARNING_RATE", 3.0)
+    dense = tiny("bert")
+    candidate = changed(dense, "torch")
+    cut = build(candidate, dense).model
+    trained = Distillation(cut, kept_of(candidate), teacher(dense), endless(dense), minutes=0.05)
+    _, report = trained.run()
+    assert trained._state.slower > 1
+    assert report.after <= report.before
 
 
 def test_step_in_several_batches_goes_where_one_of_all_their_rows_goes() -> None:

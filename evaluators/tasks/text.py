@@ -153,7 +153,7 @@ def tokenize(
         "input_ids": padding_id(tokenizer, config)
     }
     inputs, examples = TextInputs(padding), asked.get("search")
-    requests = examples and Requests(examples, encode, tokenizer, target, inputs)
+    requests = Requests(examples, encode, tokenizer, target, inputs) if examples else None
     return Workload(made, inputs, tuple(remarks), requests=requests)
 
 

@@ -37,6 +37,10 @@ from paretoformer.spaces.recovery.teacher import Teacher
 from paretoformer.spaces.runtimes.torch_runtime import slow_precision
 
 LEARNING_RATE = 2e-4
+WORSE, SLOWER = 2.0, 5.0
+"""If training makes the divergence this many times that before it, it begins again from the best
+weights at a learning rate as many times lower. A model that a repair left near the dense one, with
+some hundred texts to train on: 0.010 nats became 0.041 at 2e-4, and 0.009 at 3e-5."""
 WARM_UP = 0.05
 """Fraction of the time in which the learning rate rises."""
 WEIGHT_DECAY = 0.01
@@ -60,6 +64,8 @@ class _State:
     best: float = math.inf
     looks: int = 0
     before: float = math.inf
+    slower: float = 1.0
+    """Divides the learning rate."""
 
 
 @dataclass(frozen=True)
@@ -139,7 +145,7 @@ class Distillation:
         share = min(self._state.seconds / self._limit, 1.0)
         rate = min(share / WARM_UP, 1.0) * 0.5 * (1 + math.cos(math.pi * share))
         for group in self._optimizer.param_groups:
-            group["lr"] = LEARNING_RATE * max(rate, 0.01)
+            group["lr"] = LEARNING_RATE * max(rate, 0.01) / self._state.slower
         self._optimizer.zero_grad(set_to_none=True)
         rows = [len(next(iter(batch.values()))) for batch in batches]
         for batch, count in zip(batches, rows, strict=True):
@@ -184,6 +190,13 @@ class Distillation:
         if divergence < state.best:
             state.best = divergence
             self._best = {name: p.detach().clone() for name, p in self._parameters.items()}
+        elif divergence > WORSE * state.before:
+            state.slower *= SLOWER
+            for name, parameter in self._parameters.items():
+                parameter.data.copy_(self._best[name])
+            for moments in self._optimizer.state.values():
+                for tensor in moments.values():
+                    tensor.zero_()
         facts = {"seconds": state.seconds, "of": self._limit, "divergence": state.best}
         self._keep(lambda workspace: write_atomically(workspace / PROGRESS, json.dumps(facts)))
 
