@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from paretoformer.evaluators.data.recovery_texts import has_own_texts
+from paretoformer.evaluators.data.recovery_texts import has_own_texts, repair_share
 from paretoformer.search.first_screen import first_screen
 from paretoformer.search.opening import Opening
 from paretoformer.search.planning import prepare as planning
@@ -60,6 +60,12 @@ def _notes(run: Opening, prepared: planning.Prepared) -> Iterator[str]:
     yield from (not_tried(*facts) for facts in prepared.left_out.items() if facts[1])
     yield from prepared.notes
     workload = run.subject.workload
+    if workload.prepared < 1:
+        yield (
+            f"{run.budget.minutes:g} minutes are short for this model: parts are ranked on at most "
+            f"{workload.prepared:.0%} of the usual tokens, and repairs solved from "
+            f"{repair_share(workload):.0%}."
+        )
     if run.spec.recovery.least_squares and not has_own_texts(workload):
         yield "Repairs use the texts that ranked the heads: there are too few others."
     if "steer" not in workload.splits:

@@ -4,18 +4,25 @@ from __future__ import annotations
 
 import itertools
 import time
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import optuna
 import pytest
+import torch
 
 import paretoformer as pf
-from paretoformer.search import searching
+from paretoformer.evaluators.data.recovery_texts import recovery_texts
+from paretoformer.evaluators.data.workload import Split, Workload
+from paretoformer.evaluators.tasks.text import TextInputs
+from paretoformer.search import preparing, searching
 from paretoformer.search.records.parquet import read_front, read_table
 from paretoformer.search.session import Session
 from paretoformer.search.study import budget as budgets
+from paretoformer.search.study import subject as subjects
 from paretoformer.search.study.budget import (
     SPENT,
     Budget,
@@ -200,10 +207,10 @@ def test_minutes_that_were_too_few_are_told(monkeypatch: pytest.MonkeyPatch) -> 
 def test_search_with_few_candidates_goes_on_in_the_minutes_of_distillation() -> None:
     """Of 15 minutes, 3 confirm, 5.8 distil: the search ends at 6.2, or goes on until 10.6."""
     late = Budget(spec(15, distilling=None), optuna.create_study(), time.monotonic() - 60 * 7)
-    assert not late.has_time_for(begun=60, done=10, under_way=0, choice=6)
-    assert late.has_time_for(begun=60, done=10, under_way=0, choice=5)
+    assert not late.has_time_for(begun=60, done=10, under_way=0, compressed=6)
+    assert late.has_time_for(begun=60, done=10, under_way=0, compressed=5)
     later = Budget(spec(15, distilling=None), optuna.create_study(), time.monotonic() - 60 * 10.5)
-    assert not later.has_time_for(begun=60, done=10, under_way=0, choice=5)
+    assert not later.has_time_for(begun=60, done=10, under_way=0, compressed=5)
 
 
 def test_distillation_takes_the_minutes_that_are_left() -> None:
@@ -217,3 +224,37 @@ def test_distillation_takes_the_minutes_that_are_left() -> None:
     again.begin_distilling()  # an interrupted one goes on as it was chosen
     assert again.distill_minutes == 2.5
     assert Budget(spec(30, distilling=None), study, time.monotonic()).distill_minutes == 12
+
+
+@pytest.mark.parametrize(("minutes", "weights", "share"), [(None, 10**9, 1.0), (20, 10**6, 1.0)])
+def test_usual_tokens_are_prepared_where_there_is_time(
+    monkeypatch: pytest.MonkeyPatch, minutes: float | None, weights: int, share: float
+) -> None:
+    monkeypatch.setattr(subjects, "_weights", lambda model: weights)
+    assert subjects._prepared_share(torch.nn.Linear(1, 1), minutes) == share
+
+
+def test_short_study_of_a_large_model_prepares_on_fewer_tokens_and_says_so(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(subjects, "_weights", lambda model: 10**9)
+    share = subjects._prepared_share(torch.nn.Linear(1, 1), 5)
+    assert share == 0.25
+    texts = tuple({"input_ids": np.ones(100, int)} for _ in range(512))
+    splits = {"recovery": Split(texts, np.zeros(512))}
+    usual = Workload(splits, TextInputs({"input_ids": 0}))  # type: ignore[arg-type]
+    fewer = replace(usual, prepared=share)
+    counts = [sum(map(tokens_of, recovery_texts(each, "cpu").fit)) for each in (usual, fewer)]
+    assert counts == [16_300, 8_100]
+    run: Any = SimpleNamespace(
+        subject=SimpleNamespace(workload=fewer),
+        budget=SimpleNamespace(minutes=5.0),
+        spec=SimpleNamespace(recovery=SimpleNamespace(least_squares=False)),
+    )
+    prepared: Any = SimpleNamespace(begun_without=(), left_out={}, notes=())
+    note = next(iter(preparing._notes(run, prepared)))
+    assert "at most 25% of the usual tokens, and repairs solved from 50%" in note
+
+
+def tokens_of(batch: Any) -> int:
+    return int(batch["attention_mask"].sum())

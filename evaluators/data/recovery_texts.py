@@ -29,7 +29,7 @@ BATCHES = 8
 def recovery_texts(workload: Workload, device: str, examples: int = FIT_EXAMPLES) -> Texts:
     """At most `examples` texts for solving a repair, and held-out texts."""
     every = recovery_pool(workload)
-    share = max(LEAST_SHARE, workload.prepared)
+    share = repair_share(workload)
     held = leading_count(workload.inputs, every[: _held(every)], int(share * HELD_TOKENS))
     tokens = int(share * FIT_TOKENS)
     fit = leading_count(workload.inputs, every[held:][:examples], tokens, least=2)
@@ -37,6 +37,11 @@ def recovery_texts(workload: Workload, device: str, examples: int = FIT_EXAMPLES
         _batches(workload, every[held : held + fit], device),
         _batches(workload, every[:held], device),
     )
+
+
+def repair_share(workload: Workload) -> float:
+    """Share of the usual tokens that repairs are solved from."""
+    return max(LEAST_SHARE, workload.prepared)
 
 
 def recovery_pool(workload: Workload) -> Sequence[Encoded]:

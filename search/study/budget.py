@@ -30,7 +30,7 @@ KEPT = 3.0
 """Minutes that preparation and search keep, whatever distillation a study asks for."""
 USEFUL = 1.0
 """Minutes of distillation below which a study that asks for more gets none."""
-CHOICE = 6
+ENOUGH = 6
 """Compressed candidates that distillation chooses among: while there are fewer, the search goes on
 in its minutes."""
 ROUND = 0.4
@@ -128,14 +128,16 @@ class Budget:
     def is_searched(self) -> bool:
         return self.spent >= self.search_seconds
 
-    def has_time_for(self, begun: float, done: int, under_way: int, choice: int = CHOICE) -> bool:
+    def has_time_for(
+        self, begun: float, done: int, under_way: int, compressed: int = ENOUGH
+    ) -> bool:
         """Whether one more trial would finish in time, at the pace so far.
 
-        begun: seconds spent when the first trial began. choice: compressed candidates so far.
+        begun: seconds spent when the first trial began. compressed: candidates of that kind so far.
         """
         pace = (self.spent - begun) / done if done else 0.0
         end = self.search_seconds
-        if choice < CHOICE:
+        if compressed < ENOUGH:
             end = max(end, 60 * (self.minutes * (1 - CONFIRMATION) - USEFUL - ROUND))
         return self.spent + pace * (under_way + 1) < end
 
