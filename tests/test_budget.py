@@ -90,6 +90,14 @@ def test_timings_are_shorter_in_a_short_study() -> None:
     assert timing_seconds(spec(7.5)) == pytest.approx((1, 3.75))
 
 
+def test_slow_metrics_have_time_in_the_confirmation_and_timings_share_theirs() -> None:
+    asked = '["accuracy", "latency_ms", "memory_mb", "end_to_end_ms"]'
+    text = f"objectives = {asked}\n{GOOD}[recovery]\ndistill_minutes = 0\n"
+    slow = parse_spec(text, source=Path("mine.toml"), of_search={"minutes": 7.5})
+    assert plan(slow) == "7.5 minutes: 4.5 to prepare and to search, 3.0 to confirm."
+    assert timing_seconds(slow) == pytest.approx((0.5, 1.875))  # half as long, since there are two
+
+
 def test_phases_are_added_up_over_all_runs() -> None:
     study = optuna.create_study()
     for _ in range(2):

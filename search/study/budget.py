@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 
 import optuna
 
+from paretoformer.evaluators.metrics import Metric, metric_of
+from paretoformer.search.records.requirement import Requirement
 from paretoformer.search.study.spec import Spec
 
 PREPARATION = 0.25
@@ -18,8 +20,8 @@ DISTILLATION = 0.4
 """Largest share of the minutes that distillation may take."""
 SEARCHED = 5.0
 """Minutes before distillation gets any by default; of the others it gets half."""
-CONFIRMATION = 0.2
-"""Share of the minutes reserved for the confirmation."""
+CONFIRMATION, SLOW, MOST_CONFIRMATION = 0.2, 0.1, 0.4
+"""Share of the minutes reserved for the confirmation; more for each slow metric, and at most."""
 TIMING = 1 / 450
 """Largest share of the minutes that one timing of the search may take."""
 CONFIRMED = 24
@@ -104,7 +106,7 @@ class Budget:
         decided = self.study.user_attrs.get(DISTILLED, {}).get("of") == self.minutes
         if decided or not planned or not math.isfinite(self.minutes):
             return
-        left = self.minutes * (1 - CONFIRMATION) - self.spent / 60
+        left = self.minutes * (1 - confirmation(self.spec)) - self.spent / 60
         left -= ROUND * distilling_rounds(min(planned, left))
         left = planned if left >= planned else max(0.0, math.floor(4 * left) / 4)
         self.study.set_user_attr(DISTILLED, {"of": self.minutes, "left": left})
@@ -117,7 +119,7 @@ class Budget:
     @property
     def search_seconds(self) -> float:
         """The end of the search, in seconds since the study began."""
-        searched = self.minutes * (1 - CONFIRMATION)
+        searched = self.minutes * (1 - confirmation(self.spec))
         return 60 * (searched if self.is_distilled else searched - distillation_phase(self.spec))
 
     def is_preparation_over(self, share: float = 1.0) -> bool:
@@ -138,7 +140,7 @@ class Budget:
         pace = (self.spent - begun) / done if done else 0.0
         end = self.search_seconds
         if compressed < ENOUGH:
-            end = max(end, 60 * (self.minutes * (1 - CONFIRMATION) - USEFUL - ROUND))
+            end = max(end, 60 * (self.minutes * (1 - confirmation(self.spec)) - USEFUL - ROUND))
         return self.spent + pace * (under_way + 1) < end
 
     @property
@@ -150,13 +152,27 @@ class Budget:
             self.study.set_user_attr(SPENT, self.spent)
 
 
+def confirmation(spec: Spec) -> float:
+    """Share of the minutes reserved for the confirmation."""
+    slow = sum(metric.slow for metric in _asked(spec))
+    return min(CONFIRMATION + SLOW * slow, MOST_CONFIRMATION)
+
+
+def _asked(spec: Spec) -> list[Metric]:
+    """The metrics that a study's objectives and requirements name."""
+    required = (Requirement.parse(text).metric for text in spec.search.require)
+    return [metric_of(name) for name in {*spec.objectives, *required}]
+
+
 def is_short(spec: Spec) -> bool:
     return spec.search.minutes is not None and spec.search.minutes < SHORT
 
 
 def timing_seconds(spec: Spec) -> tuple[float, float]:
-    """Seconds of a timing in the search and in the confirmation, limited by the minutes."""
+    """Seconds of a timing in the search and in the confirmation, limited by the minutes, which all
+    that a study times shares."""
     timing, minutes = spec.timing, spec.search.minutes or math.inf
+    minutes /= 1 + sum(metric.slow and metric.exclusive for metric in _asked(spec))
     shares = 60 * minutes * TIMING, 60 * minutes * CONFIRMATION / CONFIRMED
     return min(timing.search_seconds, shares[0]), min(timing.confirm_seconds, shares[1])
 
@@ -177,7 +193,7 @@ def distill_minutes(spec: Spec) -> float:
         return float(wanted or 0.0)
     if wanted is None:
         wanted = (limit - SEARCHED) / 2 if limit > SEARCHED + 2 else 0.0
-    room = limit * (1 - CONFIRMATION) - KEPT - ROUND
+    room = limit * (1 - confirmation(spec)) - KEPT - ROUND
     return float(min(wanted, DISTILLATION * limit, room)) if room >= min(wanted, USEFUL) else 0.0
 
 
@@ -199,11 +215,11 @@ def plan(spec: Spec) -> str:
     if limit is None:
         then = f", then {training:g} minutes of distillation" if training else ""
         return f"{spec.trials} trials{then}, then the confirmation of the front."
-    searched = limit * (1 - CONFIRMATION) - distillation_phase(spec)
+    searched = limit * (1 - confirmation(spec)) - distillation_phase(spec)
     parts = [f"{searched:.1f} to prepare and to search"]
     if training:
         parts.append(f"{distillation_phase(spec):.1f} to distil")
-    parts.append(f"{limit * CONFIRMATION:.1f} to confirm")
+    parts.append(f"{limit * confirmation(spec):.1f} to confirm")
     less = (
         f" There is no time for all {wanted:g} minutes of distillation."
         if wanted is not None and training < wanted

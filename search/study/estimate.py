@@ -44,8 +44,6 @@ and 8.3 (7.2); at 512 tokens (68.6 ms) 7.2 (6.6), 18 (18.5) and 12.9 (16.8).
 
 @dataclass(frozen=True)
 class Estimate:
-    """Seconds per part of a study, computed from `forward_ms` of the dense model."""
-
     """Seconds of each part of a study, computed from `forward_ms` of the dense model."""
 
     forward_ms: float
