@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import itertools
 import pickle
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from torch.nn import functional as F
 
 import paretoformer as pf
 from paretoformer.spaces import AttentionChoice, Candidate, HeadMask
 from paretoformer.spaces.build import build, load_built
 from paretoformer.spaces.models.divergence import Distributions
 from paretoformer.spaces.models.families import blocks_of
+from paretoformer.spaces.models.tokens import Step
 from paretoformer.spaces.recovery import Distillation, Teacher, distillation, repair
-from paretoformer.spaces.recovery.distillation import read_progress
+from paretoformer.spaces.recovery.distillation import is_worse, read_progress
 from paretoformer.spaces.recovery.least_squares import STRIP, Moments, best_change
 from paretoformer.spaces.recovery.teacher import Texts, _weights
 from paretoformer.spaces.runtimes import Tools
@@ -193,9 +195,9 @@ def test_repaired_weights_are_kept_and_come_back(family: str, tmp_path: Any) -> 
         assert torch.equal(whole(**batch).logits, made.model(**batch).logits)
 
 
-def endless(model: Any) -> Iterator[Sequence[dict[str, torch.Tensor]]]:
-    """Steps of one batch each."""
-    return itertools.cycle([each] for each in batches(model, 10, seed=9))
+def endless(model: Any) -> Iterator[Step]:
+    """Steps of one batch, which come again."""
+    return itertools.cycle(Step([each], repeats=True) for each in batches(model, 10, seed=9))
 
 
 @sampled("family", ["bert", "gpt2", "vit"], ["bert"])
@@ -227,6 +229,29 @@ def test_training_that_only_harms_begins_again_more_slowly(
     assert report.after <= report.before
 
 
+def test_last_weights_are_kept_unless_held_out_texts_are_against_them() -> None:
+    lowest = torch.tensor([0.01, 0.02, 0.01, 0.5])
+    by_one_text = lowest + torch.tensor([-0.01, -0.01, -0.01, 0.3])
+    by_all_texts = lowest + torch.tensor([0.02, 0.02, 0.02, 0.03])
+    assert not is_worse(by_one_text, lowest)
+    assert is_worse(by_all_texts, lowest)
+    assert not is_worse(lowest, lowest)
+
+
+def test_attention_is_trained_in_float32_whatever_the_rest_is(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(distillation, "slow_precision", lambda *_: "")
+    query, key, value = (torch.randn(1, 2, 5, 8) for _ in range(3))
+    with distillation._mixed(torch.device("cpu")):
+        halves = F.linear(query, torch.eye(8))
+        found = F.scaled_dot_product_attention(halves, key, value=value)
+    assert halves.dtype == torch.bfloat16
+    assert found.dtype == torch.float32
+    expected = F.scaled_dot_product_attention(halves.float(), key, value)
+    torch.testing.assert_close(found, expected)
+
+
 def test_step_in_several_batches_goes_where_one_of_all_their_rows_goes() -> None:
     dense = tiny("bert")
     candidate = changed(dense, "torch")
@@ -237,7 +262,7 @@ def test_step_in_several_batches_goes_where_one_of_all_their_rows_goes() -> None
     for step in ([whole], parts, parts[:1]):
         cut = build(candidate, dense).model
         trained = Distillation(cut, kept_of(candidate), teacher(dense), iter(()), minutes=1)
-        trained._step(step)
+        trained._step(Step(step))
         found = [p.grad.flatten() for p in trained._parameters.values() if p.grad is not None]
         gradients.append(torch.cat(found))
     same, other = (torch.cosine_similarity(gradients[0], each, dim=0) for each in gradients[1:])
@@ -253,14 +278,17 @@ def test_dense_is_computed_once_for_texts_that_come_again() -> None:
     trained = Distillation(cut, kept_of(candidate), first, iter(()), minutes=1)
     calls: list[int] = []
     dense.register_forward_hook(lambda *_: calls.append(1))
-    losses = [float(trained._loss(batch).detach()) for _ in range(4)]
+    losses = [float(trained._loss(batch, repeats=True).detach()) for _ in range(4)]
     assert len(set(losses)) == 1
     assert losses[0] > 0
-    assert len(calls) == 2  # it is kept when it comes again
+    assert len(calls) == 1
+    trained._loss(dict(batch), repeats=False)
+    trained._loss(dict(batch), repeats=False)
+    assert len(calls) == 3
     trained._room, other = 0, dict(batch)
     for _ in range(3):
-        trained._loss(other)
-    assert len(calls) == 5
+        trained._loss(other, repeats=True)
+    assert len(calls) == 6
 
 
 def test_distillation_that_was_cut_off_goes_on_where_it_was(tmp_path: Path) -> None:

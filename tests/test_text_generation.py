@@ -493,7 +493,7 @@ def test_batches_hold_no_more_logits_than_fit(study: Path) -> None:
     assert max(rows) == 3
     assert sum(rows) == 40
     step = next(endless_batches(workload, "cpu", 0))
-    assert [len(each["input_ids"]) for each in step] == [3] * math.ceil(TRAINING_BATCH / 3)
+    assert [len(each["input_ids"]) for each in step.batches] == [3] * math.ceil(TRAINING_BATCH / 3)
 
 
 def test_model_that_knows_nothing_of_its_data_is_doubted(study: Path) -> None:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from itertools import islice
 
 import numpy as np
 import torch
 
 from paretoformer.evaluators.data.workload import Encoded, Workload, leading_count
+from paretoformer.spaces.models.tokens import Step
 from paretoformer.spaces.recovery.teacher import Texts
 
 RECOVERY_AT_LEAST = 128
@@ -67,37 +70,54 @@ def _batches(
 
 
 REPEATED = 4096
-"""Fewer texts are batched only once, so that a trainer may keep what the dense model answers."""
+"""Fewer texts are batched only once, so that a trainer may keep what the dense model answers; every
+second batch is then of new texts, spliced of two. After four minutes on 939 texts of 15 tokens,
+MiniLM without two layers was 0.021 nats from dense on 500 others, without new texts 0.024."""
 CHUNK = 16
 """Batches whose examples are sorted by size together."""
 TRAINING_BATCH = 32
 
 
-def endless_batches(
-    workload: Workload, device: str, seed: int
-) -> Iterator[Sequence[Mapping[str, torch.Tensor]]]:
+def endless_batches(workload: Workload, device: str, seed: int) -> Iterator[Step]:
     """The texts that are not held out, in endless epochs of random order.
 
-    Each element is one training step: a batch of `TRAINING_BATCH` texts, or several batches if the
-    workload limits their size. Each epoch of a few texts has the same batches.
+    Each step is a batch of `TRAINING_BATCH` texts, or several batches if the workload limits their
+    size.
     """
     every = recovery_pool(workload)
     pool = every[_held(every) :]
     rng = np.random.default_rng(seed)
-    parts = math.ceil(TRAINING_BATCH / workload.inputs.most)
-
-    def epoch() -> Iterator[Sequence[Mapping[str, torch.Tensor]]]:
-        order = rng.permutation(len(pool))
-        for start in range(0, len(order), CHUNK * TRAINING_BATCH):
-            chunk = [pool[i] for i in order[start : start + CHUNK * TRAINING_BATCH]]
-            batches = [b for _, b in workload.batches_of(chunk, device, TRAINING_BATCH)]
-            steps = [batches[i : i + parts] for i in range(0, len(batches), parts)]
-            for index in rng.permutation(len(steps)):
-                yield steps[index]
-
-    known = list(epoch()) if len(pool) <= REPEATED else []
+    if len(pool) > REPEATED:
+        while True:
+            yield from _epoch(workload, pool, device, rng)
+    known = [replace(step, repeats=True) for step in _epoch(workload, pool, device, rng)]
     while True:
+        new = _epoch(workload, _spliced(workload, pool, rng), device, rng)
         for index in rng.permutation(len(known)):
             yield known[index]
-        if not known:
-            yield from epoch()
+            yield from islice(new, 1)
+
+
+def _epoch(
+    workload: Workload, texts: Sequence[Encoded], device: str, random: np.random.Generator
+) -> Iterator[Step]:
+    order = random.permutation(len(texts))
+    parts = math.ceil(TRAINING_BATCH / workload.inputs.most)
+    for start in range(0, len(order), CHUNK * TRAINING_BATCH):
+        chunk = [texts[i] for i in order[start : start + CHUNK * TRAINING_BATCH]]
+        batches = [b for _, b in workload.batches_of(chunk, device, TRAINING_BATCH)]
+        steps = [Step(batches[i : i + parts]) for i in range(0, len(batches), parts)]
+        for index in random.permutation(len(steps)):
+            yield steps[index]
+
+
+def _spliced(
+    workload: Workload, texts: Sequence[Encoded], random: np.random.Generator
+) -> list[Encoded]:
+    """As many new texts; none if the inputs cannot be spliced."""
+    others = random.permutation(len(texts))
+    found = (
+        workload.inputs.spliced(text, texts[other], random)
+        for text, other in zip(texts, others, strict=True)
+    )
+    return [text for text in found if text is not None]

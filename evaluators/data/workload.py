@@ -62,6 +62,12 @@ class Inputs(ABC):
     def collate(self, examples: Sequence[Encoded]) -> dict[str, torch.Tensor]:
         """One batch, padded to its longest example."""
 
+    def spliced(
+        self, example: Encoded, other: Encoded, random: np.random.Generator
+    ) -> Encoded | None:
+        """A new example, made of the beginning of one and the end of another; None: none is."""
+        return None
+
     @abstractmethod
     def timing(self, examples: Sequence[Encoded], target: Target) -> dict[str, torch.Tensor]:
         """Inputs of the target's batch size and length, made from real examples."""

@@ -36,6 +36,17 @@ class TextInputs(Inputs):
         }
         return inputs | {"attention_mask": (torch.arange(longest) < lengths[:, None]).long()}
 
+    def spliced(
+        self, example: Encoded, other: Encoded, random: np.random.Generator
+    ) -> Encoded | None:
+        """No longer than the longer one; with the special tokens of both ends."""
+        longest = max(self.size(example), self.size(other))
+        stop = random.integers(1, max(2, self.size(example)))
+        start = random.integers(1, max(2, self.size(other)))
+        made = {k: np.concatenate((ids[:stop], other[k][start:])) for k, ids in example.items()}
+        last = longest - 1
+        return {k: np.concatenate((ids[:last], ids[last:][-1:])) for k, ids in made.items()}
+
     def timing(self, examples: Sequence[Encoded], target: Target) -> dict[str, torch.Tensor]:
         """Exactly (batch_size, sequence_length), without padding."""
         wanted = target.batch_size * target.sequence_length

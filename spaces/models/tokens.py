@@ -2,11 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import torch
 
 Batch = Mapping[str, torch.Tensor]
+"""Inputs of a model by transformers' names; each (batch, ...)."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """The batches of one training step, whose gradients accumulate.
+
+    repeats: whether the same batches come again, so that a trainer may keep what belongs to them.
+    """
+
+    batches: Sequence[Batch]
+    repeats: bool = False
 
 
 def token_mask(batch: Batch, hidden: torch.Tensor) -> torch.Tensor:

@@ -37,12 +37,18 @@ class DenseAnswers:
 
         begin: called with the number of each batch before its forward.
         """
+        return float(self.divergences(model, begin).mean())
+
+    def divergences(
+        self, model: nn.Module, begin: Callable[[int], None] = lambda batch: None
+    ) -> torch.Tensor:
+        """(texts,) nats, in the order of the batches."""
         found = []
         with torch.no_grad():
             for number, (batch, dense) in enumerate(self.known):
                 begin(number)
                 found.append(self.answers.divergence(answer_of(model, batch), dense, batch))
-        return float(torch.cat(found).mean())
+        return torch.cat(found)
 
 
 def answer_of(model: nn.Module, batch: Batch) -> Any:

@@ -7,8 +7,8 @@ from paretoformer.spaces.runtimes import onnxruntime
 from paretoformer.spaces.runtimes import openvino
 
 # isort: on
+from paretoformer.spaces.models.tokens import Batch
 from paretoformer.spaces.runtimes.base import (
-    Batch,
     Runnable,
     Runtime,
     Tools,

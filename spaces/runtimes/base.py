@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -14,9 +14,7 @@ import torch
 from torch import nn
 
 from paretoformer.spaces.common.registry import Registry, unknown
-
-Batch = Mapping[str, torch.Tensor]
-"""Inputs of a model by transformers' names; each (batch, ...)."""
+from paretoformer.spaces.models.tokens import Batch, Step
 
 
 @dataclass(frozen=True)
@@ -32,8 +30,8 @@ class Tools:
     """Returns batches of training inputs for calibration; None: there are none."""
     teacher: Callable[[], Any] | None = None
     """Returns the `recovery.Teacher` that a repair needs; None: there is no study."""
-    texts: Callable[[], Iterator[Sequence[Batch]]] | None = None
-    """Returns endless unlabelled texts to distil on, one item per step; None: there is no study."""
+    texts: Callable[[], Iterator[Step]] | None = None
+    """Returns endless unlabelled steps to distil on; None: there is no study."""
     workspace: Path | None = None
     """Folder from which interrupted work resumes; None: it starts over."""
 

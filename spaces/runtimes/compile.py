@@ -9,7 +9,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from paretoformer.spaces.runtimes.base import Batch, Runnable, Runtime, Tools, register
+from paretoformer.spaces.models.tokens import Batch
+from paretoformer.spaces.runtimes.base import Runnable, Runtime, Tools, register
 from paretoformer.spaces.runtimes.example import example_for
 from paretoformer.spaces.runtimes.torch_runtime import (
     TorchRunnable,

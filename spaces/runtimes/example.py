@@ -8,7 +8,7 @@ from typing import Any, cast
 import torch
 from torch import nn
 
-from paretoformer.spaces.runtimes.base import Batch
+from paretoformer.spaces.models.tokens import Batch
 from paretoformer.spaces.runtimes.cached_graph import KEPT, POSITIONS
 
 ROWS, LENGTH = 2, 24

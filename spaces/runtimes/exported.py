@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from paretoformer.spaces.runtimes.base import Batch, Runnable
+from paretoformer.spaces.models.tokens import Batch
+from paretoformer.spaces.runtimes.base import Runnable
 from paretoformer.spaces.runtimes.cached_graph import KEPT, PAST, POSITIONS, CachedGraph
 
 OPTIONAL = {"attention_mask", "token_type_ids"}

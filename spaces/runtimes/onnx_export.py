@@ -17,8 +17,9 @@ from transformers.masking_utils import bidirectional_mask_function
 from paretoformer.spaces.attention import Attention
 from paretoformer.spaces.models import key_values
 from paretoformer.spaces.models.families import blocks_of
+from paretoformer.spaces.models.tokens import Batch
 from paretoformer.spaces.runtimes import template_model
-from paretoformer.spaces.runtimes.base import Batch, optional
+from paretoformer.spaces.runtimes.base import optional
 from paretoformer.spaces.runtimes.cached_graph import KEPT, PAST, PRESENT, generates, names
 from paretoformer.spaces.runtimes.example import (
     EXAMPLE_PAST,

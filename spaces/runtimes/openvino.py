@@ -15,8 +15,8 @@ import numpy as np
 import torch
 from torch import nn
 
+from paretoformer.spaces.models.tokens import Batch
 from paretoformer.spaces.runtimes.base import (
-    Batch,
     Runnable,
     Runtime,
     Tools,

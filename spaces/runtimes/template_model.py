@@ -36,7 +36,7 @@ from paretoformer.spaces.models.surgery import (
     set_layers,
     share,
 )
-from paretoformer.spaces.runtimes.base import Batch
+from paretoformer.spaces.models.tokens import Batch
 
 PRIMES = (17, 19, 23, 29, 31, 37, 41, 43, 47, 53, 59, 61, 67, 71, 73, 79, 83, 89, 97, 101, 103, 107)
 """Numbers of heads and neurons that models do not have, larger than axis counts and paddings."""

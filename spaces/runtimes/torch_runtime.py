@@ -14,7 +14,8 @@ from torch.ao.nn.quantized.dynamic import Linear as QuantizedLinear
 from transformers.pytorch_utils import Conv1D
 
 from paretoformer.spaces.models.surgery import share
-from paretoformer.spaces.runtimes.base import Batch, Runnable, Runtime, Tools, register
+from paretoformer.spaces.models.tokens import Batch
+from paretoformer.spaces.runtimes.base import Runnable, Runtime, Tools, register
 
 DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16}
 

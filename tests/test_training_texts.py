@@ -1,0 +1,69 @@
+"""Training texts: all but the held-out ones, and new ones where there are few."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import islice
+
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+
+from paretoformer.evaluators.data.recovery_texts import endless_batches
+from paretoformer.evaluators.data.workload import Encoded, Inputs, Split, Workload
+from paretoformer.evaluators.tasks.text import TextInputs
+
+BEGIN, END = 1, 2
+TEXTS = TextInputs({"input_ids": 0})
+
+
+def text(words: Sequence[int]) -> Encoded:
+    return {"input_ids": np.array([BEGIN, *words, END])}
+
+
+def workload(count: int) -> Workload:
+    rows = tuple(text([10 + n] * (1 + n % 7)) for n in range(count))
+    return Workload({"recovery": Split(rows, np.zeros(count))}, TEXTS)
+
+
+words = st.lists(st.integers(3, 99), max_size=9)
+
+
+@given(words, words, st.integers(0, 99))
+def test_spliced_text_begins_like_one_and_ends_like_the_other(
+    first: list[int], second: list[int], seed: int
+) -> None:
+    one, other = text(first), text(second)
+    found = TEXTS.spliced(one, other, np.random.default_rng(seed))
+    assert found is not None
+    ids = list(found["input_ids"])
+    assert ids[0] == BEGIN
+    assert ids[-1] == END
+    assert len(ids) <= max(map(TEXTS.size, (one, other)))
+    cuts = range(1, len(first) + 2)
+    assert any(
+        ids[:cut] == list(one["input_ids"][:cut]) and is_part(ids[cut:-1], second) for cut in cuts
+    )
+
+
+def is_part(some: list[int], whole: list[int]) -> bool:
+    places = range(len(whole) - len(some) + 1)
+    return not some or any(whole[place : place + len(some)] == some for place in places)
+
+
+def test_few_texts_come_again_and_every_second_step_is_new() -> None:
+    steps = list(islice(endless_batches(workload(200), "cpu", 0), 40))
+    assert [step.repeats for step in steps] == [True, False] * 20
+    again = {id(step.batches[0]) for step in steps if step.repeats}
+    assert len(again) == 5  # 150 of the texts are not held out
+    new = [step.batches[0]["input_ids"] for step in steps if not step.repeats]
+    assert any(len(set(row.tolist()) - {0, BEGIN, END}) > 1 for batch in new for row in batch)
+
+
+def test_texts_that_cannot_be_spliced_come_again() -> None:
+    class Whole(TextInputs):
+        spliced = Inputs.spliced
+
+    texts = workload(200)
+    whole = Workload(texts.splits, Whole({"input_ids": 0}))
+    assert all(step.repeats for step in islice(endless_batches(whole, "cpu", 0), 20))
