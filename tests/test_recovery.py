@@ -18,7 +18,13 @@ from paretoformer.spaces.build import build, load_built
 from paretoformer.spaces.models.divergence import Distributions
 from paretoformer.spaces.models.families import blocks_of
 from paretoformer.spaces.models.tokens import Step
-from paretoformer.spaces.recovery import Distillation, Teacher, distillation, repair
+from paretoformer.spaces.recovery import (
+    Distillation,
+    Teacher,
+    distillation,
+    mixed_precision,
+    repair,
+)
 from paretoformer.spaces.recovery.distillation import is_worse, read_progress
 from paretoformer.spaces.recovery.least_squares import STRIP, Moments, best_change
 from paretoformer.spaces.recovery.teacher import Texts, _weights
@@ -241,9 +247,9 @@ def test_last_weights_are_kept_unless_held_out_texts_are_against_them() -> None:
 def test_attention_is_trained_in_float32_whatever_the_rest_is(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(distillation, "slow_precision", lambda *_: "")
+    monkeypatch.setattr(mixed_precision, "slow_precision", lambda *_: "")
     query, key, value = (torch.randn(1, 2, 5, 8) for _ in range(3))
-    with distillation._mixed(torch.device("cpu")):
+    with mixed_precision.mixed_precision(torch.device("cpu")):
         halves = F.linear(query, torch.eye(8))
         found = F.scaled_dot_product_attention(halves, key, value=value)
     assert halves.dtype == torch.bfloat16

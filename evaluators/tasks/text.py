@@ -143,7 +143,7 @@ def tokenize(
 ) -> Workload:
     """Tokenise and truncate every split; drop texts without tokens. DataError if none is left."""
     made: dict[SplitName, Split] = {}
-    asked: dict[SplitName, Examples] = {}
+    asked: Examples | None = None
     empty = 0
     for name, each in splits.items():
         rows, labels = encode(each, tokenizer, target)
@@ -154,7 +154,8 @@ def tokenize(
             )
         empty += len(rows) - len(kept)
         made[name] = Split(tuple(rows[i] for i in kept), labels[kept])
-        asked[name] = each.take(kept)
+        if name == "search":
+            asked = each.take(kept)
     remarks = _unknown_tokens(made.values(), tokenizer)
     if empty:
         remarks.append(Remark(f"Left out: texts that give no token, {empty} of them."))
@@ -163,8 +164,8 @@ def tokenize(
     padding = dict.fromkeys(input_names(tokenizer), 0) | {
         "input_ids": padding_id(tokenizer, config)
     }
-    inputs, examples = TextInputs(padding), asked.get("search")
-    requests = Requests(examples, encode, tokenizer, target, inputs) if examples else None
+    inputs = TextInputs(padding)
+    requests = Requests(asked, encode, tokenizer, target, inputs) if asked else None
     return Workload(made, inputs, tuple(remarks), requests=requests)
 
 

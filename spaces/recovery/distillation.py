@@ -16,7 +16,7 @@ import json
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, fields
 from pathlib import Path
 from types import SimpleNamespace
@@ -26,17 +26,15 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import nn
-from torch.nn import functional as F
-from torch.overrides import TorchFunctionMode
 
 from paretoformer.spaces.common.atomic import atomic_file, write_atomically
 from paretoformer.spaces.models.families import layers_of
 from paretoformer.spaces.models.tokens import Batch, Step, token_mask
 from paretoformer.spaces.recovery.layerwise import without_cache
 from paretoformer.spaces.recovery.least_squares import put
+from paretoformer.spaces.recovery.mixed_precision import mixed_precision
 from paretoformer.spaces.recovery.repair_report import Recovered
 from paretoformer.spaces.recovery.teacher import Teacher
-from paretoformer.spaces.runtimes.torch_runtime import slow_precision
 
 LEARNING_RATE = 2e-4
 WORSE, SLOWER = 2.0, 5.0
@@ -161,7 +159,7 @@ class Distillation:
             self._optimizer.step()
 
     def _loss(self, batch: Batch, repeats: bool) -> torch.Tensor:
-        with _mixed(next(iter(batch.values())).device), torch.enable_grad():
+        with mixed_precision(next(iter(batch.values())).device), torch.enable_grad():
             dense = self._dense(batch, repeats)
             with _outputs(self.model) as outputs:
                 output = self.model(**without_cache(self.model, batch))
@@ -330,38 +328,3 @@ def _outputs(model: nn.Module) -> Iterator[list[torch.Tensor]]:
     finally:
         for handle in handles:
             handle.remove()
-
-
-@contextmanager
-def _mixed(device: torch.device) -> Iterator[None]:
-    """bfloat16 where the device multiplies it faster than float32; attention on a CPU in float32.
-
-    The gradient of torch's attention takes 5 times as long in bfloat16 as in float32 at 15 tokens,
-    and 3 times at 64 (torch 2.13, one core of an EPYC with AVX-512).
-    """
-    if slow_precision("bfloat16", device.type):
-        yield
-        return
-    attention = _Float32Attention() if device.type == "cpu" else nullcontext()
-    with torch.autocast(device.type, torch.bfloat16), attention:
-        yield
-
-
-class _Float32Attention(TorchFunctionMode):
-    """Calls attention outside of autocast, in float32."""
-
-    def __torch_function__(
-        self, function: Any, types: Any, args: Any = (), kwargs: Any = None
-    ) -> Any:
-        named = kwargs or {}
-        if function is not F.scaled_dot_product_attention:
-            return function(*args, **named)
-        with torch.autocast("cpu", enabled=False):
-            return function(
-                *map(_in_float32, args), **{key: _in_float32(each) for key, each in named.items()}
-            )
-
-
-def _in_float32(value: Any) -> Any:
-    is_half = isinstance(value, torch.Tensor) and value.is_floating_point()
-    return value.float() if is_half else value
