@@ -561,6 +561,19 @@ def test_distilled_are_the_fastest_that_may_come_to_satisfy_the_requirement() ->
     assert len(to_distil(records, OBJECTIVES, REQUIREMENT, minutes=6, slots=1)) == 1
 
 
+def test_worker_without_a_likely_candidate_distils_the_likeliest_other() -> None:
+    records = [
+        recovered(0, 0.90, 10.0, "none"),
+        recovered(1, 0.88, 8.0, "least_squares"),
+        recovered(2, 0.50, 3.0, "least_squares"),
+        recovered(3, 0.60, 4.0, "least_squares"),
+    ]
+    picks = to_distil(records, OBJECTIVES, REQUIREMENT, minutes=6, slots=2)
+    chosen = [pick.replaced(recovery="least_squares") for pick in picks]
+    assert chosen == [records[1].candidate, records[3].candidate]
+    assert not to_distil([records[0], *records[2:]], OBJECTIVES, REQUIREMENT, minutes=6, slots=2)
+
+
 def test_only_what_is_faster_than_the_answer_so_far_is_distilled() -> None:
     records = [
         recovered(0, 0.90, 10.0, "none"),

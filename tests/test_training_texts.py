@@ -23,7 +23,8 @@ def text(words: Sequence[int]) -> Encoded:
 
 def workload(count: int) -> Workload:
     rows = tuple(text([10 + n] * (1 + n % 7)) for n in range(count))
-    return Workload({"recovery": Split(rows, np.zeros(count))}, TEXTS)
+    texts = Split(rows, np.zeros(count))
+    return Workload({"train": texts, "recovery": texts}, TEXTS)
 
 
 words = st.lists(st.integers(3, 99), max_size=9)
@@ -55,7 +56,7 @@ def test_few_texts_come_again_and_every_second_step_is_new() -> None:
     steps = list(islice(endless_batches(workload(200), "cpu", 0), 40))
     assert [step.repeats for step in steps] == [True, False] * 20
     again = {id(step.batches[0]) for step in steps if step.repeats}
-    assert len(again) == 5  # 150 of the texts are not held out
+    assert len(again) == 11  # 150 of 200 are not held out; 200 ranked the heads
     new = [step.batches[0]["input_ids"] for step in steps if not step.repeats]
     assert any(len(set(row.tolist()) - {0, BEGIN, END}) > 1 for batch in new for row in batch)
 

@@ -79,13 +79,16 @@ TRAINING_BATCH = 32
 
 
 def endless_batches(workload: Workload, device: str, seed: int) -> Iterator[Step]:
-    """The texts that are not held out, in endless epochs of random order.
+    """The texts that are not held out, and those that ranked the heads, in endless epochs of random
+    order.
 
     Each step is a batch of `TRAINING_BATCH` texts, or several batches if the workload limits their
     size.
     """
     every = recovery_pool(workload)
     pool = every[_held(every) :]
+    if has_own_texts(workload):
+        pool = (*pool, *workload.splits["train"].examples)
     rng = np.random.default_rng(seed)
     if len(pool) > REPEATED:
         while True:

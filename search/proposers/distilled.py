@@ -36,7 +36,8 @@ def to_distil(
     others: Sequence[Requirement] = (),
 ) -> list[Candidate]:
     """For each share of the loss that may be left, the fastest candidate that would satisfy
-    `quality`; at most `slots` of them, which are distilled in parallel.
+    `quality`; at most `slots` of them, which are distilled in parallel. If there are fewer, but
+    some, then also those with the least loss: a worker would be idle.
 
     Only candidates on the search's front that are faster than everything that surely satisfies it
     already (`SURE`), and that were not distilled before.
@@ -72,8 +73,11 @@ def to_distil(
         and holds(record, others)
     ]
     front.sort(key=lambda record: record.measurements[cost.name].value)
-    picks = _picks(front, quality, dense, shares_left(done, quality, dense))[:slots]
-    return [candidate.with_minutes(minutes) for candidate in picks]
+    picks = _picks(front, quality, dense, shares_left(done, quality, dense))
+    front.sort(key=lambda record: abs(reference - record.measurements[quality.metric].value))
+    rest = [record.candidate for record in front if record.candidate not in picks]
+    chosen = [*picks, *rest][:slots] if picks else []
+    return [candidate.with_minutes(minutes) for candidate in chosen]
 
 
 def shares_left(
