@@ -123,7 +123,10 @@ def test_no_trial_is_begun_that_would_not_be_finished_in_time() -> None:
     assert budget.has_time_for(begun=20, done=10, under_way=0)  # 10 s each
     assert budget.has_time_for(begun=20, done=10, under_way=28)
     assert not budget.has_time_for(begun=20, done=10, under_way=30)
-    assert budget.has_time_for(begun=120, done=0, under_way=8)
+    assert budget.has_time_for(begun=120, done=0, under_way=28)
+    assert not budget.has_time_for(begun=120, done=0, under_way=30)  # the last pace is known
+    first = Budget(spec(8.75), optuna.create_study(), time.monotonic() - 120)
+    assert first.has_time_for(begun=120, done=0, under_way=30)
     endless = Budget(spec(None), optuna.create_study(), time.monotonic() - 1e6)
     assert endless.has_time_for(begun=0, done=1, under_way=1000)
 

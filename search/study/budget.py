@@ -59,6 +59,8 @@ class Budget:
     begun: float
     is_distilled: bool = field(default=False, init=False)
     """Whether distillation is done, so that the search may have the rest of its minutes."""
+    pace: float = field(default=0.0, init=False)
+    """Seconds per trial so far; 0 before the first one."""
     _before: float = field(init=False)
 
     def __post_init__(self) -> None:
@@ -133,15 +135,17 @@ class Budget:
     def has_time_for(
         self, begun: float, done: int, under_way: int, compressed: int = ENOUGH
     ) -> bool:
-        """Whether one more trial would finish in time, at the pace so far.
+        """Whether one more trial would finish in time, at the pace so far: that of an earlier part
+        of the search until a trial of this one is done.
 
         begun: seconds spent when the first trial began. compressed: candidates of that kind so far.
         """
-        pace = (self.spent - begun) / done if done else 0.0
+        if done:
+            self.pace = (self.spent - begun) / done
         end = self.search_seconds
         if compressed < ENOUGH:
             end = max(end, 60 * (self.minutes * (1 - confirmation(self.spec)) - USEFUL - ROUND))
-        return self.spent + pace * (under_way + 1) < end
+        return self.spent + self.pace * (under_way + 1) < end
 
     @property
     def is_over(self) -> bool:
