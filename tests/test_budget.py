@@ -93,9 +93,9 @@ def test_timings_are_shorter_in_a_short_study() -> None:
 def test_slow_metrics_have_time_in_the_confirmation_and_timings_share_theirs() -> None:
     asked = '["accuracy", "latency_ms", "memory_mb", "end_to_end_ms"]'
     text = f"objectives = {asked}\n{GOOD}[recovery]\ndistill_minutes = 0\n"
-    slow = parse_spec(text, source=Path("mine.toml"), of_search={"minutes": 7.5})
-    assert plan(slow) == "7.5 minutes: 4.5 to prepare and to search, 3.0 to confirm."
-    assert timing_seconds(slow) == pytest.approx((0.5, 1.875))  # half as long, since there are two
+    slow = parse_spec(text, source=Path("mine.toml"), of_search={"minutes": 10})
+    assert plan(slow) == "10 minutes: 7.0 to prepare and to search, 3.0 to confirm."
+    assert timing_seconds(slow) == pytest.approx((2 / 3, 2.5))  # half as long, since there are two
 
 
 def test_phases_are_added_up_over_all_runs() -> None:

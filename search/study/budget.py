@@ -20,7 +20,7 @@ DISTILLATION = 0.4
 """Largest share of the minutes that distillation may take."""
 SEARCHED = 5.0
 """Minutes before distillation gets any by default; of the others it gets half."""
-CONFIRMATION, SLOW, MOST_CONFIRMATION = 0.2, 0.1, 0.4
+CONFIRMATION, SLOW, MOST_CONFIRMATION = 0.2, 0.05, 0.4
 """Share of the minutes reserved for the confirmation; more for each slow metric, and at most."""
 TIMING = 1 / 450
 """Largest share of the minutes that one timing of the search may take."""
