@@ -32,6 +32,7 @@ Run = Callable[[dict[str, np.ndarray]], np.ndarray]
 Opened = tuple[Callable[[], Run], list[str]]
 """Makes a function that returns logits, one for each thread that calls; and names of its inputs."""
 WARM_UP = 20
+"""First requests of a caller, which do not count."""
 
 
 def opened(folder: Path, threads: int) -> Opened:
@@ -113,7 +114,7 @@ def print_callers(
 
     def call() -> list[float]:
         run, times = make(), []
-        while time.perf_counter() < until:
+        while len(times) <= WARM_UP or time.perf_counter() < until:
             start = time.perf_counter()
             run(inputs(tokenizer, names, [texts[next(turns) % len(texts)]]))
             times.append(1e3 * (time.perf_counter() - start))

@@ -242,6 +242,8 @@ def test_last_weights_are_kept_unless_held_out_texts_are_against_them() -> None:
     assert not is_worse(by_one_text, lowest)
     assert is_worse(by_all_texts, lowest)
     assert not is_worse(lowest, lowest)
+    assert is_worse(lowest * float("nan"), lowest)
+    assert is_worse(torch.tensor([0.2]), torch.tensor([0.1]))
 
 
 def test_attention_is_trained_in_float32_whatever_the_rest_is(

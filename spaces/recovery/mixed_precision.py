@@ -44,5 +44,5 @@ class Float32Attention(TorchFunctionMode):
 
 
 def _in_float32(value: Any) -> Any:
-    is_half = isinstance(value, torch.Tensor) and value.is_floating_point()
-    return value.float() if is_half else value
+    is_real = isinstance(value, torch.Tensor) and value.is_floating_point()  # masks may not be
+    return value.float() if is_real else value
