@@ -277,7 +277,7 @@ def is_worse(divergences: torch.Tensor, others: torch.Tensor) -> bool:
 
 
 def read_progress(workspace: Path) -> dict[str, float] | None:
-    """Seconds trained, seconds in total, and the divergence of the weights kept so far; None if unknown."""
+    """Seconds trained, seconds in total, divergence of the kept weights; None if unknown."""
     try:
         found: dict[str, float] = json.loads((workspace / PROGRESS).read_text("utf-8"))
     except (OSError, ValueError):
