@@ -64,7 +64,7 @@ def confirm(session: Session, records: Sequence[TrialRecord]) -> Confirmed:
             started,
             seed,
             session.display.progress,
-            lambda: session.budget.is_over,
+            lambda: session.budget.left,
             session.scores,
         )
     session.budget.keep()

@@ -148,8 +148,9 @@ class Budget:
         return self.spent + self.pace * (under_way + 1) < end
 
     @property
-    def is_over(self) -> bool:
-        return self.spent >= 60 * self.minutes
+    def left(self) -> float:
+        """Seconds left; negative once they are over."""
+        return 60 * self.minutes - self.spent
 
     def keep(self) -> None:
         if math.isfinite(self.minutes):
