@@ -18,9 +18,11 @@ from scipy.stats import spearmanr
 import paretoformer as pf
 from paretoformer.evaluators.data import splits
 from paretoformer.evaluators.data.examples import Examples
-from paretoformer.evaluators.metrics import metric_of
+from paretoformer.evaluators.metrics import Bench, metric_of
+from paretoformer.evaluators.metrics.neighbours import Neighbours
 from paretoformer.evaluators.tasks import task_of
 from paretoformer.evaluators.tasks.feature_extraction import pooling_of
+from paretoformer.evaluators.timing.protocol import TimingProtocol
 from paretoformer.search.publish.export import export_best
 from paretoformer.search.records.errors import StudyError
 from paretoformer.search.records.parquet import read_front
@@ -28,8 +30,11 @@ from paretoformer.search.study.spec import load_spec
 from paretoformer.search.study.subject import load_subject, try_dense
 from paretoformer.search.study.template import init
 from paretoformer.spaces import Candidate, HeadMask
+from paretoformer.spaces.build import build
 from paretoformer.spaces.models.embedder import as_embedder
 from paretoformer.spaces.models.surgery import share
+from paretoformer.spaces.runtimes.torch_runtime import TorchRunnable
+from paretoformer.testing import check_metric
 from tests.sampled import sampled
 from tests.tiny import HEADS, LAYERS, SMALL_SPACE, write_model, write_study
 
@@ -335,6 +340,39 @@ def test_texts_for_recovery_need_no_passage(
     here = load_subject(load_spec(retrieval_study(tmp_path)))
     recovery = here.workload.splits["recovery"]
     assert len(recovery.examples) == len(recovery.labels) > 100
+
+
+def test_neighbours_are_those_of_the_dense_vectors(tmp_path: Path) -> None:
+    here = load_subject(load_spec(embedding_study(tmp_path)))
+    cut = build(Candidate(HeadMask.none(LAYERS, HEADS)), here.model).model
+    split = here.workload.splits["search"]
+
+    def bench(model: Any) -> Any:
+        parts = {"task": here.task, "workload": here.workload, "target": here.target}
+        runnable = TorchRunnable(model)
+        return Bench(
+            runnable, model, here.model, None, split=split, protocol=TimingProtocol(), **parts
+        )
+
+    assert check_metric(Neighbours(), bench(here.model)).value == 1
+    found = check_metric(Neighbours(), bench(cut))
+    rows = [here.workload.inputs.collate([example]) for example in split.examples]
+    with torch.inference_mode():
+        pair = [torch.cat([m(**row).sentence_embedding for row in rows]) for m in (here.model, cut)]
+    likeness = [(v @ v.T).fill_diagonal_(-2).topk(10).indices.tolist() for v in pair]
+    shared = [len(set(a) & set(b)) / 10 for a, b in zip(*likeness, strict=True)]
+    assert found.value == pytest.approx(np.mean(shared), abs=0.01)  # near ties
+    assert found.value < 1
+    assert "neighbours" in here.confirmed
+    assert "neighbours" not in load_subject(load_spec(write_study(tmp_path / "other"))).metrics
+
+
+def test_objective_neighbours_brings_its_requirement(tmp_path: Path) -> None:
+    study = embedding_study(tmp_path)
+    wanted = 'objectives = ["neighbours", "latency_ms"]\n'
+    study.write_text(wanted + study.read_text())
+    here = load_subject(load_spec(study))
+    assert [r.metric for r in here.requirements] == ["neighbours"]
 
 
 @pytest.mark.slow

@@ -32,6 +32,8 @@ class Metric(ABC):
     """Whether it applies to language models only."""
     of_texts: ClassVar[bool] = False
     """Whether it applies only to tasks that answer texts in one forward."""
+    of_vectors: ClassVar[bool] = False
+    """Whether it applies only to tasks that embed."""
     slow: ClassVar[bool] = False
     """Whether it takes seconds, so that it is measured only if a study asks for it."""
     exclusive: ClassVar[bool] = False

@@ -31,11 +31,13 @@ def predictions(bench: Bench) -> np.ndarray:
 class Compared:
     """A candidate's outputs compared with the dense model's.
 
-    likeness: (examples,), 1 if equal. divergence: (examples,).
+    likeness: (examples,), 1 if equal. divergence: (examples,). vectors: the candidate's and the
+    dense model's, (2, examples, width); None unless the task embeds.
     """
 
     likeness: npt.NDArray[np.float64]
     divergence: npt.NDArray[np.float64]
+    vectors: npt.NDArray[np.float32] | None = None
 
 
 def compared(bench: Bench) -> Compared:
@@ -51,14 +53,18 @@ def compared(bench: Bench) -> Compared:
 
 def _compared(bench: Bench, split: Split) -> Compared:
     likeness, divergence = np.empty(len(split)), np.empty(len(split))
-    task = bench.task
+    task, vectors = bench.task, dict[int, np.ndarray]()
     for (indices, batch), dense in zip(
         batches(bench, split), _dense_outputs(bench, split), strict=True
     ):
         output = bench.runnable(**batch)
         likeness[indices] = task.likeness(output, dense, batch)
         divergence[indices] = task.answers.divergence(output, dense, batch).double().cpu().numpy()
-    return Compared(likeness, divergence.clip(min=0.0))  # below 0 only by rounding
+        if task.embeds:
+            pairs = np.stack((task.predict(output), task.predict(dense)), axis=1)
+            vectors |= zip(indices.tolist(), pairs, strict=True)
+    found = in_order(vectors).swapaxes(0, 1) if vectors else None
+    return Compared(likeness, divergence.clip(min=0.0), found)  # below 0 only by rounding
 
 
 def _dense_outputs(bench: Bench, split: Split) -> list[Any]:

@@ -30,6 +30,7 @@ def metrics_of(task: Task, *, labelled: bool = True) -> dict[str, Metric]:
     ]
     own = [_REGISTRY[name] for name in (*task.scores, *task.more_scores) if labelled]
     like = [metric for metric in _REGISTRY if metric.likeness]
+    like += [metric for metric in _REGISTRY if metric.of_vectors and task.embeds]
     return {metric.name: metric for metric in (*own, *like, *costs)}
 
 

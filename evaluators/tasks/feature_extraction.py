@@ -65,6 +65,7 @@ class FeatureExtraction(TextTask):
     answers = Directions()
     scores: ClassVar[tuple[str, ...]] = ("spearman",)
     unread = ("pooler.",)
+    embeds = True
     marker = MODULES
     files = (MODULES, "*_Pooling/config.json", "*sentence*.json")
 

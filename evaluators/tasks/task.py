@@ -72,6 +72,9 @@ class Task(ABC):
     generates: ClassVar[bool] = False
     """Whether it generates text with a key-value cache; texts are then their own labels."""
 
+    embeds: ClassVar[bool] = False
+    """Whether predictions are vectors, by which texts are compared."""
+
     def labelled(self, column: str) -> bool:
         """Whether examples have labels. column: `data.label` of the study."""
         return self.generates or bool(column)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from typing import Any
@@ -108,7 +108,7 @@ class Subject:
     def reported(self) -> tuple[str, ...]:
         """The metrics with a default requirement: the task's scores among the objectives, or else
         all that it always has; fidelity without labels."""
-        own = (*self.task.scores, *self.task.more_scores)
+        own = (*self.task.scores, *self.task.more_scores, *_of_vectors(self.metrics))
         chosen = tuple(metric.name for metric in self.objectives if metric.name in own)
         return chosen or (self.task.scores if self.labelled else (FIDELITY,))
 
@@ -225,9 +225,14 @@ def _loaded(spec: Spec, progress: Progress) -> Subject:
     metrics = available(task, target, labelled=task.labelled(source.label), asked=asked)
     subject = Subject(task, target, model, workload, metrics, objectives, required, remarks)
     if source.other:
-        others = [Elsewhere(metrics[name]) for name in subject.reported]
+        names = dict.fromkeys((*subject.reported, *_of_vectors(metrics)))
+        others = [Elsewhere(metrics[name]) for name in names]
         metrics.update({metric.name: metric for metric in others})
     return subject
+
+
+def _of_vectors(metrics: Mapping[str, Metric]) -> list[str]:
+    return [name for name, metric in metrics.items() if metric.of_vectors]
 
 
 def _target(spec: Spec) -> Target:
