@@ -34,7 +34,7 @@ from paretoformer.evaluators.common.target import cpu_name
 from paretoformer.evaluators.timing import intervals
 from paretoformer.evaluators.timing.clocks import stopwatch
 from paretoformer.evaluators.timing.conditions import Watch
-from paretoformer.evaluators.timing.intervals import ROUNDS, Timed
+from paretoformer.evaluators.timing.intervals import ROUNDS, Reference, Timed
 from paretoformer.evaluators.timing.protocol import BLOCK_SECONDS, settle, warm_up
 
 QUIET, LOADED = "quiet", "with a neighbour"
@@ -75,7 +75,7 @@ def of_trimmed(share: float, raw: Raw) -> float:
 def of_undelayed(factor: float, raw: Raw) -> float:
     """Mean ratio of rounds without a block above `factor` x its usual time."""
     with mock.patch.object(intervals, "DELAYED", factor):
-        return Timed.of_rounds(raw.dense, raw.candidate, 1.0).mean
+        return Timed.of_rounds(raw.dense, raw.candidate, Reference(1.0)).mean
 
 
 ESTIMATORS: dict[str, Callable[[Raw], float]] = {

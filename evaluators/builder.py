@@ -21,8 +21,9 @@ from paretoformer.spaces.candidate import Candidate
 from paretoformer.spaces.recovery import Teacher
 from paretoformer.spaces.runtimes import Runnable, Tools
 
-KEPT = 2
-"""Candidates kept in memory: scoring and timing of one candidate may follow each other."""
+KEPT = 3
+"""Candidates kept in memory: scoring and timing of one candidate may follow each other, and timings
+of many alternate with one."""
 CALIBRATION_EXAMPLES = 128
 CALIBRATION_BATCH = 8
 

@@ -18,6 +18,7 @@ from paretoformer.evaluators.data.examples import SplitName
 from paretoformer.evaluators.data.workload import Workload
 from paretoformer.evaluators.job import Job
 from paretoformer.evaluators.metrics import Bench, Metric
+from paretoformer.evaluators.metrics.bench import Baseline
 from paretoformer.evaluators.outcome import Outcome, Phase, Result, Span
 from paretoformer.evaluators.tasks import Task
 from paretoformer.evaluators.timing.protocol import TimingProtocol
@@ -98,6 +99,10 @@ class Evaluator:
 
     def _measure(self, job: Job) -> dict[str, Measurement]:
         built = self._made.built(job.candidate, job.artifact)
+        baseline = None
+        if job.baseline is not None:
+            runnable = self._made.built(job.baseline.candidate, job.baseline.artifact).runnable
+            baseline = Baseline(runnable, job.baseline.measurements)
         bench = Bench(
             runnable=built.runnable,
             model=built.model,
@@ -109,6 +114,7 @@ class Evaluator:
             target=self.target,
             protocol=self.protocols.get(job.split, TimingProtocol()),
             steering=self.workload.steering if job.split == "search" else None,
+            baseline=baseline,
             quiet=job.waiting.quiet(),
             dense_outputs=self._dense_outputs,
         )

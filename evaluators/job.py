@@ -17,12 +17,25 @@ from paretoformer.spaces.candidate import Candidate
 
 
 @dataclass(frozen=True)
+class Baseline:
+    """The uncompressed model in a compiled runtime, in alternation with which a candidate is timed.
+
+    measurements: in this run. artifact: its files.
+    """
+
+    candidate: Candidate
+    measurements: Measurements
+    artifact: Artifact | None
+
+
+@dataclass(frozen=True)
 class Job:
     """One phase of evaluating a candidate.
 
     reference: the measurements of the dense model; None while the dense model itself is measured.
     artifact: the output of the build phase, if the candidate needs one.
     waiting: how a timing may wait for a quiet machine; the time limit excludes this wait.
+    baseline: of a timing; None: it alternates with the dense model.
     """
 
     candidate: Candidate
@@ -31,6 +44,7 @@ class Job:
     reference: Measurements | None = None
     artifact: Artifact | None = None
     waiting: Waiting = field(default_factory=Waiting)
+    baseline: Baseline | None = None
 
     @property
     def seconds(self) -> float:

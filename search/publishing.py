@@ -45,6 +45,7 @@ def confirm(session: Session, records: Sequence[TrialRecord]) -> Confirmed:
             f"Not confirmed: {near} of the points that may be as good as the front, since even "
             f"the better end of their intervals does not satisfy {asked}."
         )
+    first = session.baseline(records)
     order: list[TrialRecord] = picked
     seed: int | None = session.spec.seed
     if session.has_minutes:  # the most important first, since time may run out
@@ -56,7 +57,12 @@ def confirm(session: Session, records: Sequence[TrialRecord]) -> Confirmed:
 
         def started() -> Pipeline:  # only if there is something left to measure
             workers = stack.enter_context(dispatcher(session, fresh=True))
-            return Pipeline(workers, "confirm", session.artifacts)
+            return Pipeline(
+                workers,
+                "confirm",
+                session.artifacts,
+                lambda: session.baseline(confirmation.confirmations(session.study).values()),
+            )
 
         again = confirmation.confirm(
             session.study,
@@ -64,8 +70,9 @@ def confirm(session: Session, records: Sequence[TrialRecord]) -> Confirmed:
             started,
             seed,
             session.display.progress,
-            lambda: session.budget.left,
+            lambda: session.budget.is_over,
             session.scores,
+            None if first is None else first.candidate,
         )
     session.budget.keep()
     confirmed = Confirmed(picked, again)

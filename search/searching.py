@@ -85,7 +85,12 @@ def searching(session: Session, records: Sequence[TrialRecord]) -> Iterator[Sear
             prepared.space,
             _proposers(session, workers.slots),
             Unseen(prepared.space, session.spec.seed),
-            Pipeline(workers, "search", session.artifacts),
+            Pipeline(
+                workers,
+                "search",
+                session.artifacts,
+                lambda: session.baseline(keeper.records),
+            ),
             [metric.name for metric in subject.objectives],
             keeper.on_record,
             subject.requirements if subject.required else (),

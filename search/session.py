@@ -6,10 +6,11 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
 from paretoformer.search.dispatch.artifacts import ArtifactFolder
+from paretoformer.search.dispatch.baseline import baseline_of
 from paretoformer.search.planning.prepare import Prepared
 from paretoformer.search.proposers import alternatives
 from paretoformer.search.proposers.distilling import Distilling
-from paretoformer.search.records.facts import MetricFacts, RunFacts
+from paretoformer.search.records.facts import MetricFacts, RunFacts, compared_timing
 from paretoformer.search.records.record import TrialRecord
 from paretoformer.search.records.run_folder import RunFolder
 from paretoformer.search.records.scores import Scores
@@ -36,6 +37,11 @@ class Session:
     @property
     def alternatives(self) -> Collection[Candidate]:
         return alternatives(self.prepared.space)
+
+    def baseline(self, records: Iterable[TrialRecord]) -> TrialRecord | None:
+        """The record with which timings in compiled runtimes alternate."""
+        timing = compared_timing({m.name: m.unit for m in self.subject.objectives})
+        return baseline_of(records, self.alternatives, timing)
 
     def compressed(self, records: Iterable[TrialRecord]) -> int:
         """The number of records of compressed candidates."""

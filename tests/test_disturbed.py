@@ -124,7 +124,7 @@ def test_what_was_disturbed_is_timed_anew_however_late_it_is(study: Confirming) 
     study.confirm(beside=frozenset(study.ids[1:]))
     busy = BusyEvaluator()
     lane = Pipeline(InlineDispatcher(busy), "confirm")
-    confirm(study.search.study, study.picked, lambda: lane, None, left=lambda: 0.0)
+    confirm(study.search.study, study.picked, lambda: lane, None, is_over=lambda: True)
     assert len(busy.ran) == len(study.ids) - 1
 
 
@@ -135,21 +135,6 @@ def test_timing_on_a_slower_machine_is_repeated_once_at_the_end(study: Confirmin
     assert sorted(timed[-2:]) == sorted(slower)
     assert sorted(timed[:-2]) == sorted(study.ids)
     assert sum(phase is Phase.SHARED for _, phase in busy.ran) == len(study.ids)
-
-
-def test_pace_is_that_of_the_fastest_confirmation_and_the_first_points_come_first(
-    study: Confirming,
-) -> None:
-    first = study.ids[1]
-    busy = BusyEvaluator(slower=frozenset(study.ids) - {study.ids[2]})  # dense, too
-    lane = Pipeline(InlineDispatcher(busy), "confirm")
-    seconds = iter([9e9] * 4 + [1e-9] * 99)  # room for two, then for repeats
-    confirm(study.search.study, study.picked, lambda: lane, None, left=lambda: next(seconds))
-    timed = [key for key, phase in busy.ran if phase is Phase.TIMING]
-    assert timed[0] == study.ids[0]
-    assert timed.count(first) == 2
-    assert timed.index(first, 3) < timed.index(study.ids[-1])
-    assert timed.count(study.ids[2]) == 1
 
 
 def roles(study: Confirming, confirmed: dict[str, TrialRecord]) -> dict[str, str]:

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from paretoformer.evaluators.common.measurement import Measurement, samples_for
 from paretoformer.evaluators.timing import conditions, intervals, protocol
 from paretoformer.evaluators.timing.conditions import Watch
-from paretoformer.evaluators.timing.intervals import Timed, summary, undelayed
+from paretoformer.evaluators.timing.intervals import Reference, Timed, summary, undelayed
 from paretoformer.evaluators.timing.protocol import (
     TimingProtocol,
     time_alone,
@@ -47,7 +47,7 @@ def test_drift_of_the_machine_cancels() -> None:
         lambda: drifting(20.0, 0.01, state),
         lambda: drifting(10.0, 0.01, state),
         TimingProtocol(width=1e-9, seconds=0.01),
-        reference=20.0,
+        reference=Reference(20.0),
     )
     assert len(timed.samples) >= intervals.ROUNDS
     np.testing.assert_allclose(timed.samples, 10.0, rtol=1e-3)
@@ -89,7 +89,7 @@ def test_delayed_rounds_do_not_count(machine: Machine) -> None:
     dense = time_alone(machine.dense, long)
     np.testing.assert_allclose(dense.samples, 20.0, rtol=0.05)
     assert dense.left_out > 0.1
-    timed = time_interleaved(machine.dense, machine.candidate, long, reference=20.0)
+    timed = time_interleaved(machine.dense, machine.candidate, long, reference=Reference(20.0))
     np.testing.assert_allclose(timed.samples, 10.0, rtol=0.05)
     assert 0.05 < timed.left_out < 0.5
     assert summary(timed).stable
@@ -97,7 +97,9 @@ def test_delayed_rounds_do_not_count(machine: Machine) -> None:
 
 def test_a_machine_that_is_always_slow_is_reported(machine: Machine) -> None:
     machine.slow, machine.delay = machine.period, 1.3
-    timed = time_interleaved(machine.dense, machine.candidate, TimingProtocol(0.02, 0.5), 20.0)
+    timed = time_interleaved(
+        machine.dense, machine.candidate, TimingProtocol(0.02, 0.5), Reference(20.0)
+    )
     measured = summary(timed)
     assert measured.conditions["slowdown"] == pytest.approx(1.3, rel=0.01)
     assert measured.conditions["left_out"] == 0.0
@@ -107,7 +109,7 @@ def test_a_machine_that_is_always_slow_is_reported(machine: Machine) -> None:
 def test_a_timing_ends_in_time_where_many_rounds_are_delayed(machine: Machine) -> None:
     machine.period, machine.slow = 0.5, 0.25
     short = TimingProtocol(width=0.02, seconds=0.5)
-    timed = time_interleaved(machine.dense, machine.candidate, short, reference=20.0)
+    timed = time_interleaved(machine.dense, machine.candidate, short, reference=Reference(20.0))
     assert machine.now < (1 + protocol.PATIENCE) * short.seconds + 3
     assert timed.left_out > 0.2
     np.testing.assert_allclose(timed.samples, 10.0, rtol=0.05)
@@ -135,7 +137,7 @@ def test_delayed_rounds_are_found_if_a_third_was_on_time(
 def test_timing_ends_when_its_interval_is_narrow() -> None:
     steady: Iterator[float] = iter([1.0, 1.001] * 1000)
     timed = time_interleaved(
-        lambda: 1.0, lambda: next(steady), TimingProtocol(0.02, 60.0), reference=1.0
+        lambda: 1.0, lambda: next(steady), TimingProtocol(0.02, 60.0), reference=Reference(1.0)
     )
     assert len(timed.samples) == intervals.ROUNDS
 
@@ -149,7 +151,9 @@ def test_timing_ends_when_its_time_is_spent() -> None:
         return float(rng.uniform(0.5, 2.0))
 
     start = time.monotonic()
-    timed = time_interleaved(lambda: 1.0, noisy, TimingProtocol(0.001, 0.2), reference=1.0)
+    timed = time_interleaved(
+        lambda: 1.0, noisy, TimingProtocol(0.001, 0.2), reference=Reference(1.0)
+    )
     assert time.monotonic() - start < 5
     assert len(timed.samples) > intervals.ROUNDS
 
@@ -196,7 +200,7 @@ def test_interval_holds_what_no_number_of_rounds_shows() -> None:
 @pytest.mark.parametrize(("slowdown", "between"), [(1.05, 0.03), (1.3, 0.264), (0.77, 0.03)])
 def test_interval_is_wider_while_the_machine_is_slower(slowdown: float, between: float) -> None:
     dense = np.full((8, 2), 10.0 * slowdown)
-    timed = Timed.of_rounds(dense, dense / 5, reference=10.0)
+    timed = Timed.of_rounds(dense, dense / 5, reference=Reference(10.0))
     assert timed.mean == pytest.approx(2.0)
     assert timed.between == pytest.approx(between, abs=0.001)
 

@@ -22,6 +22,7 @@ from paretoformer.evaluators.metrics.end_to_end import EndToEnd
 from paretoformer.evaluators.metrics.latency import Latency
 from paretoformer.evaluators.tasks import task_of
 from paretoformer.evaluators.tasks.text import TextInputs
+from paretoformer.evaluators.timing.intervals import Reference
 from paretoformer.evaluators.timing.passes import LENGTHS, Pass
 from paretoformer.evaluators.timing.protocol import (
     WARM_UP_RUNS,
@@ -154,7 +155,7 @@ def test_passes_are_warmed_up_and_grouped_by_their_forwards(
         short = TimingProtocol(seconds=0.0, reference_times=0, calls=calls)
         timed = time_alone(lambda: one(0, 3.0), short)
         assert timed.mean == 3.0
-        timed = time_interleaved(lambda: one(1, 3.0), lambda: 6.0, short, reference=4.0)
+        timed = time_interleaved(lambda: one(1, 3.0), lambda: 6.0, short, reference=Reference(4.0))
         assert timed.mean == 8.0
         counts[calls] = ran[0]
     assert counts == {1: 10 + 1 + 8 * 10, 10: 2 + 1 + 8}

@@ -217,7 +217,7 @@ def test_answer_is_confirmed_however_late_it_is(tmp_path: Path) -> None:
     records = search.run(40)
     picked = by_importance(chosen(records, OBJECTIVES, ()), OBJECTIVES, [REQUIREMENT], ())
     pipeline = Pipeline(InlineDispatcher(FormulaEvaluator()), "confirm")
-    confirmed = confirm(search.study, picked, lambda: pipeline, None, left=lambda: 0.0)
+    confirmed = confirm(search.study, picked, lambda: pipeline, None, is_over=lambda: True)
     assert set(confirmed) == {record.candidate.id for record in picked[: 1 + ALWAYS]}
     assert len(picked) > 1 + ALWAYS
 

@@ -245,7 +245,7 @@ def test_display_says_what_is_waited_for_once_and_for_how_long_it_was(
 def test_timing_that_refers_to_a_disturbed_one_is_disturbed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(Latency, "_once", lambda self, bench: Machine(until=0).time())
+    monkeypatch.setattr(Latency, "_once", lambda self, *_: Machine(until=0).time())
     dense = Measurement(1, 1, 1, "ms")
     here = replace(bench(subject(tmp_path)), protocol=TimingProtocol())
     for disturbed in (False, True):

@@ -17,6 +17,14 @@ from paretoformer.spaces.runtimes import Runnable
 
 
 @dataclass(frozen=True)
+class Baseline:
+    """The uncompressed model in a compiled runtime, and its measurements in this run."""
+
+    runnable: Runnable
+    measurements: Measurements
+
+
+@dataclass(frozen=True)
 class Bench:
     """A candidate with its data and reference.
 
@@ -24,6 +32,7 @@ class Bench:
     model: its rebuilt torch model, for counts of parameters and operations.
     dense: the uncompressed torch model with `sdpa`.
     reference: the dense model's measurements in this run; None while they are taken.
+    baseline: what timings alternate with in place of the dense model, if anything.
     protocol: when a timing ends. quiet: how long it waits for a quiet machine.
     steering: examples for comparison with the dense model's outputs; None: those of `split`.
     dense_outputs: cache of the dense model's outputs in this process. memo: cache of shared
@@ -40,6 +49,7 @@ class Bench:
     target: Target
     protocol: TimingProtocol
     steering: Split | None = None
+    baseline: Baseline | None = None
     quiet: Quiet = field(default_factory=Quiet, repr=False)
     dense_outputs: dict[tuple[int, int], list[Any]] = field(default_factory=dict, repr=False)
     memo: dict[str, Any] = field(default_factory=dict, repr=False)

@@ -38,12 +38,32 @@ study are stable on a quiet machine, and 1 of 10 next to a process that is alway
 
 
 @dataclass(frozen=True)
+class Reference:
+    """The latency of the model that a candidate alternates with.
+
+    between: its relative standard deviation between timings at different times; 0 for the dense
+    model, in whose latencies all others are given. alike: whether the kernels of both slow down by
+    the same factor on a busy host.
+    """
+
+    ms: float
+    between: float = 0.0
+    alike: bool = False
+
+    @classmethod
+    def of(cls, baseline: Measurement) -> Reference:
+        """A model in a compiled runtime, for candidates in one."""
+        reach = (baseline.high - baseline.low) / 2
+        return cls(baseline.value, reach / 1.96 / baseline.value, alike=True)
+
+
+@dataclass(frozen=True)
 class Timed:
     """The rounds of one timing that count.
 
-    samples: milliseconds. left_out: share of rounds that were delayed. slowdown: the dense model's
-    time in the rounds that count, divided by its reference. between: relative standard deviation
-    between timings at different times.
+    samples: milliseconds. left_out: share of rounds that were delayed. slowdown: the time of the
+    model that alternated with it, in the rounds that count, divided by its reference. between:
+    relative standard deviation between timings at different times.
     """
 
     samples: np.ndarray
@@ -52,19 +72,20 @@ class Timed:
     between: float = SESSION
 
     @classmethod
-    def of_rounds(cls, dense: np.ndarray, candidate: np.ndarray, reference: float) -> Timed:
+    def of_rounds(cls, other: np.ndarray, candidate: np.ndarray, reference: Reference) -> Timed:
         """Use the rounds that count, or all if fewer than two count.
 
-        dense, candidate: block times, (rounds, 2). reference: the dense model's latency.
+        other, candidate: block times, (rounds, 2), the model of `reference` first.
         """
-        counts = undelayed(dense, candidate)
+        counts = undelayed(other, candidate)
         kept = counts if counts.sum() >= 2 else np.ones_like(counts)
-        slowdown = float(dense[kept].mean()) / reference
+        slowdown = float(other[kept].mean()) / reference.ms
+        unlike = np.log(slowdown) if slowdown > SLOWER and not reference.alike else 0.0
         return cls(
-            samples=candidate[kept].sum(axis=1) / dense[kept].sum(axis=1) * reference,
+            samples=candidate[kept].sum(axis=1) / other[kept].sum(axis=1) * reference.ms,
             left_out=1 - float(counts.mean()),
             slowdown=slowdown,
-            between=float(np.hypot(SESSION, np.log(slowdown))) if slowdown > SLOWER else SESSION,
+            between=float(np.linalg.norm((SESSION, unlike, reference.between))),
         )
 
     @cached_property
@@ -103,11 +124,13 @@ def undelayed(*blocks: np.ndarray) -> np.ndarray:
     return np.asarray(np.logical_and.reduce(on_time))
 
 
-def summary(timed: Timed, conditions: Mapping[str, float] | None = None) -> Measurement:
+def summary(
+    timed: Timed, conditions: Mapping[str, float] | None = None, pace: str = "slowdown"
+) -> Measurement:
     """Mean, with the 95% interval for a repeated timing: the sampling errors of both, plus the
-    variation between sessions."""
+    variation between sessions. pace: the condition that holds `Timed.slowdown`."""
     reach = float(np.hypot(2**0.5 * timed.reach, 1.96 * timed.between * timed.mean))
-    paces = {"slowdown": round(timed.slowdown, 3), "left_out": round(timed.left_out, 3)}
+    paces = {pace: round(timed.slowdown, 3), "left_out": round(timed.left_out, 3)}
     return Measurement(
         value=timed.mean,
         low=max(0.0, timed.mean - reach),

@@ -1,4 +1,4 @@
-"""The timing protocol: blocks of the dense model and of the candidate alternate in rounds."""
+"""The timing protocol: blocks of a reference model and of the candidate alternate in rounds."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from itertools import cycle
 
 import numpy as np
 
-from paretoformer.evaluators.timing.intervals import ROUNDS, Timed, undelayed
+from paretoformer.evaluators.timing.intervals import ROUNDS, Reference, Timed, undelayed
 from paretoformer.evaluators.timing.passes import Pass
 
 WARM_UP_RUNS = 10
@@ -66,27 +66,27 @@ def time_alone(timed: Callable[[], float], protocol: TimingProtocol) -> Timed:
 
 
 def time_interleaved(
-    dense: Callable[[], float],
+    other: Callable[[], float],
     candidate: Callable[[], float],
     protocol: TimingProtocol,
-    reference: float,
+    reference: Reference,
 ) -> Timed:
-    """Ratios candidate/dense of rounds A B B A, multiplied by the dense model's reference."""
-    warm_up(dense, candidate, runs=protocol.warm_up_runs)
-    a, b = _block(dense, protocol.calls), _block(candidate, protocol.calls)
-    denses: list[tuple[float, float]] = []
+    """Ratios candidate/other of rounds A B B A, multiplied by the other model's `reference`."""
+    warm_up(other, candidate, runs=protocol.warm_up_runs)
+    a, b = _block(other, protocol.calls), _block(candidate, protocol.calls)
+    others: list[tuple[float, float]] = []
     candidates: list[tuple[float, float]] = []
-    settle(dense)
+    settle(other)
     start = time.perf_counter()
     while True:
         before = a()
         settle(candidate)
         candidates.append((b(), b()))
-        settle(dense)
-        denses.append((before, a()))
-        if len(denses) < ROUNDS:
+        settle(other)
+        others.append((before, a()))
+        if len(others) < ROUNDS:
             continue
-        timed = Timed.of_rounds(np.array(denses), np.array(candidates), reference)
+        timed = Timed.of_rounds(np.array(others), np.array(candidates), reference)
         elapsed = time.perf_counter() - start
         enough = len(timed.samples) >= ROUNDS
         spent = elapsed * (1 - timed.left_out) > protocol.seconds

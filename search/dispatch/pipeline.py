@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
 
 from paretoformer.evaluators.common.measurement import Measurements
 from paretoformer.evaluators.data.examples import SplitName
-from paretoformer.evaluators.job import Job, phases
+from paretoformer.evaluators.job import Baseline, Job, phases
 from paretoformer.evaluators.outcome import Outcome, Phase, Result
 from paretoformer.search.dispatch.artifacts import ArtifactFolder
+from paretoformer.search.dispatch.baseline import is_compiled
 from paretoformer.search.dispatch.dispatcher import Dispatcher
 from paretoformer.search.records.disk import REMEDY, says_full
 from paretoformer.search.records.errors import DiskFull
+from paretoformer.search.records.record import TrialRecord
 from paretoformer.spaces.candidate import Candidate
 
 
@@ -34,14 +36,21 @@ class Pipeline:
     A failed phase ends its candidate: if it cannot be scored, it is not timed.
 
     artifacts: where built candidates are looked up and kept; None: nowhere.
+    baseline: returns the record of the uncompressed model with which timings in compiled runtimes
+    alternate; None: with the dense model.
     """
 
     def __init__(
-        self, dispatcher: Dispatcher, split: SplitName, artifacts: ArtifactFolder | None = None
+        self,
+        dispatcher: Dispatcher,
+        split: SplitName,
+        artifacts: ArtifactFolder | None = None,
+        baseline: Callable[[], TrialRecord | None] = lambda: None,
     ) -> None:
         self._dispatcher = dispatcher
         self._split = split
         self._artifacts = artifacts
+        self._baseline = baseline
         self._underway: dict[int, _Underway] = {}
 
     @property
@@ -76,7 +85,18 @@ class Pipeline:
         artifact = None
         if self._artifacts is not None and phase is not Phase.BUILD:
             artifact = self._artifacts.of(candidate)
-        return self._dispatcher.submit(Job(candidate, self._split, phase, reference, artifact))
+        job = Job(candidate, self._split, phase, reference, artifact)
+        if phase is Phase.TIMING and is_compiled(candidate):
+            job = replace(job, baseline=self._baseline_of(candidate))
+        return self._dispatcher.submit(job)
+
+    def _baseline_of(self, candidate: Candidate) -> Baseline | None:
+        record, artifacts = self._baseline(), self._artifacts
+        if record is None or record.candidate == candidate or artifacts is None:
+            return None
+        if not artifacts.has(record.candidate):
+            return None
+        return Baseline(record.candidate, record.measurements, artifacts.of(record.candidate))
 
     def finished(self) -> list[tuple[int, Result]]:
         """The candidates that are done; waits for at least one. Empty if none is under way."""

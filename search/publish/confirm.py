@@ -6,10 +6,7 @@ published.
 
 from __future__ import annotations
 
-import math
-import time
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -23,13 +20,13 @@ from paretoformer.search.dispatch.pipeline import Pipeline
 from paretoformer.search.records.errors import StudyFailed
 from paretoformer.search.records.record import TrialRecord
 from paretoformer.search.records.scores import Scores
+from paretoformer.spaces.candidate import Candidate
 
 WHAT = "Confirming the front"
 FEW = 2
 """Confirmations under way at once if time may run out."""
 ALWAYS = 3
-"""Confirmed however late it is, apart from dense: the answer, its alternative, and one more. The
-time of as many is kept to repeat timings of a slow machine."""
+"""Confirmed however late it is, apart from dense: the answer, its alternative, and one more."""
 CONFIRMED = "confirmed:"
 """Prefix of user attributes of the study; with a candidate's id, the key of its confirmation. Older
 versions stored the scores of single examples there, too."""
@@ -51,20 +48,22 @@ def confirm(
     pipeline: Callable[[], Pipeline],
     seed: int | None,
     progress: Progress = silent,
-    left: Callable[[], float] = lambda: math.inf,
+    is_over: Callable[[], bool] = lambda: False,
     scores: Scores | None = None,
+    baseline: Candidate | None = None,
 ) -> dict[str, TrialRecord]:
-    """Measure these records' candidates again: the dense model first, the others in random order.
+    """Measure these records' candidates again: the dense model first, then the baseline, with which
+    others are compared, then the others in random order.
 
     Confirmations of an earlier run are kept, but timings during which other work ran are repeated,
-    even if time is over. Timings while the machine was slower than during others are repeated once,
-    the first of these records first, while there is time: a neighbour on the host slows compiled
-    kernels more than the dense model, so that points timed at different paces do not compare.
+    even if time is over. Timings on a machine that was slower than during the reference's are
+    repeated once, while there is time.
 
     pipeline: makes one on fresh workers and the split `confirm`; called only if work is left.
     seed: of the order; None: in the given order and a few at a time, since time may run out.
-    progress: called with the number done. left: seconds left; without any, at most `ALWAYS` begin.
-    scores: where scores of single examples are kept; None: with the records.
+    progress: called with the number done. is_over: whether to begin no more than `ALWAYS`.
+    scores: where scores of single examples are kept; None: with the records. baseline: the
+    candidate with which `pipeline` compares; it is not timed twice.
 
     Returns candidate id -> its confirmation.
 
@@ -102,55 +101,39 @@ def confirm(
         known = (Phase.SHARED,) if record.candidate.id in confirmed else ()
         lane.start(record.trial, record.candidate, reference, known)
 
-    reference: Measurements | None = None
     if missing[0] is dense:
         begin(dense, None)
         while len(lane):
             collect()
     reference = confirmed[dense.candidate.id].measurements
-    most = FEW if seed is None else lane.capacity  # few, so that finished ones are stored
-    order = [record for record in missing if record is not dense]
-    fresh = deque(order)
-    repeated: set[str] = set()
-    start, before = time.monotonic(), len(settled)
-
-    def following() -> TrialRecord | None:
-        """The next record to begin."""
-        waiting = {*repeated, *(record.candidate.id for record in fresh)}
-        slow = [r for r in _slow(order, confirmed) if r.candidate.id not in waiting]
-        each = (time.monotonic() - start) / max(1, len(settled) - before + len(repeated))
-        if slow and left() > 0 and (not fresh or left() < ALWAYS * each):
-            repeated.add(slow[0].candidate.id)
-            return slow[0]
-        late = left() <= 0 and len(settled) - 1 + len(lane) >= ALWAYS
-        while fresh:
-            record = fresh.popleft()
-            if record.candidate.id in confirmed or not late:
-                return record
-        return None
-
-    while True:
-        record = following() if len(lane) < most else None
-        if record is not None:
+    most = FEW if seed is None else lane.capacity
+    for record in missing:
+        if record.candidate == baseline:
             begin(record, reference)
-        elif len(lane):
-            collect()
-        else:
-            return confirmed
+            while len(lane):
+                collect()
+    for record in missing:
+        if record is not dense and record.candidate != baseline:
+            if len(lane) >= most:  # a few at a time, so that finished ones are stored
+                collect()
+            late = is_over() and len(settled) - 1 + len(lane) >= ALWAYS
+            if record.candidate.id in confirmed or not late:
+                begin(record, reference)
+    while len(lane):
+        collect()
+    for record in missing:  # in the time that is left
+        again = None if record.candidate == baseline else confirmed.get(record.candidate.id)
+        if not is_over() and slowdown(again) > SLOWER:
+            begin(record, reference)
+            while len(lane):
+                collect()
+    return confirmed
 
 
-def _slow(
-    records: Iterable[TrialRecord], confirmed: Mapping[str, TrialRecord]
-) -> Iterator[TrialRecord]:
-    """Those confirmed while the machine was slower than during the fastest confirmation."""
-    paces = {key: slowdown(record) for key, record in confirmed.items()}
-    fastest = min(filter(None, paces.values()), default=1.0)
-    return (r for r in records if paces.get(r.candidate.id, 0.0) > SLOWER * fastest)
-
-
-def slowdown(record: TrialRecord) -> float:
-    """The largest slowdown of the machine during its timings; 0 if none is known."""
-    return max((measured.slowdown for measured in record.measurements.values()), default=0.0)
+def slowdown(record: TrialRecord | None) -> float:
+    """The largest slowdown of the machine during its timings."""
+    found = () if record is None else record.measurements.values()
+    return max((measured.slowdown for measured in found), default=0.0)
 
 
 def _together(before: TrialRecord | None, again: TrialRecord) -> TrialRecord:

@@ -148,9 +148,8 @@ class Budget:
         return self.spent + self.pace * (under_way + 1) < end
 
     @property
-    def left(self) -> float:
-        """Seconds left; negative once they are over."""
-        return 60 * self.minutes - self.spent
+    def is_over(self) -> bool:
+        return self.spent >= 60 * self.minutes
 
     def keep(self) -> None:
         if math.isfinite(self.minutes):
