@@ -114,7 +114,7 @@ def test_texts_of_a_file_come_first_among_those_for_recovery(tmp_path: Path) -> 
     before = read_splits(source, seed=0).examples
     known = before["search"].texts[0]
     (tmp_path / "more.txt").write_text(f"one more text\n\n{known}\nand another\n")
-    after = read_splits(source, 0, str(tmp_path / "more.txt")).examples
+    after = read_splits(source, 0, [str(tmp_path / "more.txt")]).examples
     assert set(after["recovery"].texts[:2]) == {"one more text", "and another"}
     assert after["recovery"].labels[:2] == (None, None)
     assert after["recovery"].texts[2:] == before["recovery"].texts
@@ -127,6 +127,19 @@ def test_a_study_repairs_from_texts_of_a_file(tmp_path: Path) -> None:
     assert len(here.workload.splits["recovery"]) == 50
     assert (here.workload.splits["recovery"].labels == -1).all()
     assert (here.workload.splits["train"].labels >= 0).all()
+
+
+def test_texts_for_recovery_of_several_files_are_mixed(tmp_path: Path) -> None:
+    for name in "ab":
+        (tmp_path / f"{name}.txt").write_text("\n".join(f"{name}{i} text" for i in range(40)))
+    study = write_study(tmp_path, extra='[recovery]\ntexts = ["a.txt", "b.txt"]\n')
+    spec = load_spec(study)
+    assert spec.recovery.texts == [str(tmp_path / "a.txt"), str(tmp_path / "b.txt")]
+    source = spec.data.model_copy(update={"search_examples": 8, "confirm_examples": 8})
+    texts = read_splits(source, 0, spec.recovery.text_files).examples["recovery"].texts[:80]
+    assert sum(text.startswith("a") for text in texts[:20]) in range(4, 17)
+    study.write_text(study.read_text().replace('["a.txt", "b.txt"]', '"a.txt"'))
+    assert load_spec(study).recovery.texts == str(tmp_path / "a.txt")
 
 
 def test_without_labels_accuracy_is_refused(tmp_path: Path) -> None:

@@ -50,7 +50,7 @@ def as_they_are(labels: Sequence[Any]) -> Labels:
 def read_splits(
     source: DataSource,
     seed: int,
-    recovery_texts: str = "",
+    recovery_texts: Sequence[str] = (),
     read_labels: LabelReader = as_they_are,
     form: Form = "text",
     characters: int = 0,
@@ -60,7 +60,7 @@ def read_splits(
     The rest of the file (of the training file, if there are several) steers the search and serves
     recovery.
 
-    recovery_texts: file of further unlabelled texts for recovery. characters: minimum length of a
+    recovery_texts: files of further unlabelled texts for recovery. characters: minimum length of a
     passage of joined lines.
 
     Raises:
@@ -74,13 +74,13 @@ def read_splits(
         remarks += _smaller(source, splits)
     steer = min(STEER_EXAMPLES, len(left) // 4)
     splits["steer"], recovery = left.cut(steer)
-    if recovery_texts:
-        unlabelled = source.model_copy(update={"label": ""})
-        more, added = read_examples(recovery_texts, unlabelled, form, characters)
-        seen = {key for pool in pools.values() for key in pool.identities()}
-        recovery = _shuffled(_unseen(more, seen), seed).joined(recovery)
+    more = Examples((), (), ())
+    seen = {key for pool in pools.values() for key in pool.identities()}
+    for path in recovery_texts:
+        read, added = read_examples(path, source.model_copy(update={"label": ""}), form, characters)
+        more = more.joined(_unseen(read, seen))
         remarks += added
-    splits["recovery"], _ = recovery.cut(RECOVERY_EXAMPLES)
+    splits["recovery"], _ = _shuffled(more, seed).joined(recovery).cut(RECOVERY_EXAMPLES)
     if source.other:
         splits[OTHER], _ = pools[OTHER].cut(source.confirm_examples)
     return Splits({name: part for name, part in splits.items() if len(part)}, tuple(remarks))

@@ -9,6 +9,7 @@ arXiv:2302.04089).
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -166,9 +167,11 @@ def _problem(
 
 
 def _slower(timed: TimedBlocks) -> str:
-    names = [name for block, costs in timed.values() for name in block.slower(costs)]
-    if not names:
+    slower = (name for block, costs in timed.values() for name in block.slower(costs))
+    settings = Counter(name.partition("(")[0] for name in slower)
+    if not settings:
         return ""
+    names = (f"{name} ({n} settings)" if n > 1 else name for name, n in settings.items())
     return (
         "Not in the table of blocks, since they take longer here than what they would replace: "
         f"{', '.join(names)}."

@@ -128,9 +128,16 @@ class RecoverySection(_OfRecovery):  # type: ignore[misc]
         "default: a share of search.minutes.",
         examples=[0],
     )
-    texts: str = Field(
-        default="", description="File with more unlabelled texts for repair and distillation."
+    texts: str | list[str] = Field(
+        default="",
+        description="File with more unlabelled texts for repair and distillation, or a list of "
+        "files, which are mixed.",
     )
+
+    @property
+    def text_files(self) -> list[str]:
+        given = [self.texts] if isinstance(self.texts, str) else self.texts
+        return [path for path in given if path]
 
 
 class SearchSection(_Section):
@@ -471,11 +478,13 @@ def _absolute(spec: Spec, base: Path) -> Spec:
     names = ("path", "train", "search", "confirm", "other")
     found = {name: resolve(getattr(data, name), file=True) for name in names}
     model = spec.model.model_copy(update={"path": resolve(spec.model.path, file=False)})
-    texts = resolve(spec.recovery.texts, file=True)
+    texts = [resolve(path, file=True) for path in spec.recovery.text_files]
     return spec.model_copy(
         update={
             "data": data.model_copy(update=found),
             "model": model,
-            "recovery": spec.recovery.model_copy(update={"texts": texts}),
+            "recovery": spec.recovery.model_copy(
+                update={"texts": "".join(texts) if len(texts) < 2 else texts}
+            ),
         }
     )

@@ -213,7 +213,9 @@ def _loaded(spec: Spec, progress: Progress) -> Subject:
             raise StudyError(f"{task.name} needs texts alone: leave out data.label.")
         source = source.model_copy(update={"label": ""})
     characters = CHARACTERS * length
-    splits = read_splits(source, spec.seed, spec.recovery.texts, read_labels, task.form, characters)
+    splits = read_splits(
+        source, spec.seed, spec.recovery.text_files, read_labels, task.form, characters
+    )
     tokenizer, model, unused = _load(task, path, spec)
     workload = task.encode(splits.examples, tokenizer, model.config, target)
     _check_vocabulary(workload, model)
