@@ -92,6 +92,34 @@ def test_timings_in_compiled_runtimes_alternate_with_it(tmp_path: Path) -> None:
     assert all(job.baseline is None for job in dispatcher.jobs if job.phase is not Phase.TIMING)
 
 
+def test_alternatives_wait_for_the_first_to_alternate_with_it(tmp_path: Path) -> None:
+    artifacts, dispatcher = ArtifactFolder(tmp_path, ""), Recording()
+    records: list[TrialRecord] = []
+    lane = Pipeline(
+        dispatcher, "search", artifacts, lambda: baseline_of(records, ALTERNATIVES, "latency_ms")
+    )
+    records.append(timed(DENSE, 9))
+    started = (BFLOAT16, FLOAT, INT8, CUT)
+    for number, candidate in enumerate(started):
+        lane.start(number, candidate, {})
+    while len(lane):
+        records += [timed(started[number], 8 - number) for number, _ in lane.finished()]
+    timings = [job for job in dispatcher.jobs if job.phase is Phase.TIMING]
+    assert {job.candidate for job in timings} == set(started)
+    against = {job.candidate: job.baseline and job.baseline.candidate for job in timings}
+    assert against == {BFLOAT16: None, FLOAT: None, INT8: FLOAT, CUT: FLOAT}
+
+
+def test_nothing_waits_where_no_baseline_comes(tmp_path: Path) -> None:
+    dispatcher = Recording()
+    lane = Pipeline(dispatcher, "search", ArtifactFolder(tmp_path, ""), lambda: None)
+    for number, candidate in enumerate((FLOAT, INT8, CUT)):
+        lane.start(number, candidate, {})
+    while len(lane):
+        lane.finished()
+    assert len({job.candidate for job in dispatcher.jobs if job.phase is Phase.TIMING}) == 3
+
+
 def test_a_host_that_slows_both_down_does_not_widen_the_interval() -> None:
     both = np.full((8, 2), 17.0)
     known = Measurement(10.0, 9.0, 11.0, "ms")

@@ -21,12 +21,12 @@ from paretoformer.spaces.candidate import Candidate
 
 @dataclass
 class _Underway:
-    """left: the phases after the one under way."""
+    """left: the phases that were not submitted yet. future: of the last one submitted."""
 
     candidate: Candidate
     reference: Measurements | None
     left: list[Phase]
-    future: Future[Result]
+    future: Future[Result] | None = None
     results: list[Result] = field(default_factory=list)
 
 
@@ -37,7 +37,8 @@ class Pipeline:
 
     artifacts: where built candidates are looked up and kept; None: nowhere.
     baseline: returns the record of the uncompressed model with which timings in compiled runtimes
-    alternate; None: with the dense model.
+    alternate; None: with the dense model. The first such timing may become the baseline, so the
+    others wait for it.
     """
 
     def __init__(
@@ -45,12 +46,14 @@ class Pipeline:
         dispatcher: Dispatcher,
         split: SplitName,
         artifacts: ArtifactFolder | None = None,
-        baseline: Callable[[], TrialRecord | None] = lambda: None,
+        baseline: Callable[[], TrialRecord | None] | None = None,
     ) -> None:
         self._dispatcher = dispatcher
         self._split = split
         self._artifacts = artifacts
         self._baseline = baseline
+        self._first: int | None = None
+        self._waits = baseline is not None
         self._underway: dict[int, _Underway] = {}
 
     @property
@@ -76,25 +79,32 @@ class Pipeline:
         is_built = self._artifacts is not None and self._artifacts.has(candidate)
         done = {Phase.BUILD, *skipped} if is_built else {*skipped}
         left = [phase for phase in phases(candidate) if phase not in done]
-        future = self._submit(candidate, left.pop(0), reference)
-        self._underway[key] = _Underway(candidate, reference, left, future)
+        self._underway[key] = _Underway(candidate, reference, left)
+        self._submit(key)
 
-    def _submit(
-        self, candidate: Candidate, phase: Phase, reference: Measurements | None
-    ) -> Future[Result]:
+    def _submit(self, key: int) -> None:
+        """Submit the next phase, unless it must wait."""
+        entry = self._underway[key]
+        candidate, phase = entry.candidate, entry.left[0]
+        times = phase is Phase.TIMING and is_compiled(candidate)
+        baseline = self._baseline() if times and self._baseline is not None else None
+        if times and self._waits and baseline is None:
+            self._first = key if self._first is None else self._first
+            if self._first != key:
+                return
         artifact = None
         if self._artifacts is not None and phase is not Phase.BUILD:
             artifact = self._artifacts.of(candidate)
-        job = Job(candidate, self._split, phase, reference, artifact)
-        if phase is Phase.TIMING and is_compiled(candidate):
-            job = replace(job, baseline=self._baseline_of(candidate))
-        return self._dispatcher.submit(job)
+        job = Job(candidate, self._split, phase, entry.reference, artifact)
+        if baseline is not None and baseline.candidate != candidate:
+            job = replace(job, baseline=self._served(baseline))
+        entry.left.pop(0)
+        entry.future = self._dispatcher.submit(job)
 
-    def _baseline_of(self, candidate: Candidate) -> Baseline | None:
-        record, artifacts = self._baseline(), self._artifacts
-        if record is None or record.candidate == candidate or artifacts is None:
-            return None
-        if not artifacts.has(record.candidate):
+    def _served(self, record: TrialRecord) -> Baseline | None:
+        """A baseline with its files; None if they are gone."""
+        artifacts = self._artifacts
+        if artifacts is None or not artifacts.has(record.candidate):
             return None
         return Baseline(record.candidate, record.measurements, artifacts.of(record.candidate))
 
@@ -110,23 +120,26 @@ class Pipeline:
     def _advance(self) -> list[tuple[int, Result]]:
         done = []
         for key, entry in list(self._underway.items()):
-            if not entry.future.done():
-                continue
-            self._collect(entry)
-            if entry.left and entry.results[-1].outcome is Outcome.OK:
-                entry.future = self._submit(entry.candidate, entry.left.pop(0), entry.reference)
+            if entry.future is not None:
+                if not entry.future.done():
+                    continue
+                self._collect(entry, entry.future.result())
+                entry.future = None
+            if entry.left and all(result.outcome is Outcome.OK for result in entry.results):
+                self._submit(key)
                 continue
             del self._underway[key]
             done.append((key, _union(entry.results)))
+        if any(key == self._first for key, _ in done):
+            self._waits = False  # the caller will know its record at the next call
         return done
 
-    def _collect(self, entry: _Underway) -> None:
+    def _collect(self, entry: _Underway, result: Result) -> None:
         """Take a phase's result, and keep its artifact.
 
         Raises:
             DiskFull: the worker had no room for its files.
         """
-        result = entry.future.result()
         if result.outcome is Outcome.ERROR and says_full(result.message):
             # Not the candidate's fault: it stays begun, and is measured once there is room.
             host = next((span.host for span in result.spans), "a worker")
