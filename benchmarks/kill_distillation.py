@@ -25,7 +25,7 @@ from safetensors import SafetensorError, safe_open
 from paretoformer.evaluators.common.target import cpu_name
 from paretoformer.search.records.parquet import read_front, read_table
 from paretoformer.spaces.candidate import Candidate
-from paretoformer.spaces.recovery.distillation import CHECKPOINT, PROGRESS
+from paretoformer.spaces.recovery.checkpoint import CHECKPOINT, PROGRESS
 
 AT_MOST = 45.0
 """Maximum seconds from the start of a distillation to its kill."""

@@ -25,7 +25,8 @@ from paretoformer.spaces.recovery import (
     mixed_precision,
     repair,
 )
-from paretoformer.spaces.recovery.distillation import is_worse, read_progress
+from paretoformer.spaces.recovery.checkpoint import read_progress
+from paretoformer.spaces.recovery.distillation import is_worse
 from paretoformer.spaces.recovery.least_squares import STRIP, Moments, best_change
 from paretoformer.spaces.recovery.teacher import Texts, _weights
 from paretoformer.spaces.runtimes import Tools

@@ -15,7 +15,7 @@ from paretoformer.search.records.record import TrialRecord
 from paretoformer.search.study.budget import distilling_rounds
 from paretoformer.search.study.subject import Subject
 from paretoformer.spaces.candidate import Candidate
-from paretoformer.spaces.recovery.distillation import read_progress
+from paretoformer.spaces.recovery.checkpoint import read_progress
 
 PLAN = "distilled"
 """User attribute of the study: the rounds chosen so far, and what they were chosen for."""

@@ -12,24 +12,21 @@ budget, checkpoints without pickle and a teacher would all need workarounds.
 
 from __future__ import annotations
 
-import json
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import nn
 
-from paretoformer.spaces.common.atomic import atomic_file, write_atomically
 from paretoformer.spaces.models.families import layers_of
 from paretoformer.spaces.models.tokens import Batch, Step, token_mask
+from paretoformer.spaces.recovery.checkpoint import Workspace
 from paretoformer.spaces.recovery.layerwise import without_cache
 from paretoformer.spaces.recovery.least_squares import put
 from paretoformer.spaces.recovery.mixed_precision import mixed_precision
@@ -50,9 +47,6 @@ LOOKS = 16
 """Evaluations on held-out texts."""
 TARGET_BYTES = 2**29
 """Limit of the dense model's outputs that are kept for texts that come again."""
-CHECKPOINT = "checkpoint.safetensors"
-PROGRESS = "progress.json"
-_FACTS = "facts"
 _LOWEST = "lowest"
 """Key of the divergences whose mean was the lowest; older versions kept none."""
 
@@ -104,7 +98,7 @@ class Distillation:
         )
         self.model, self._teacher, self._steps = model, teacher, steps
         self._limit = 60 * minutes
-        self._workspace = workspace
+        self._workspace = Workspace(workspace)
         self._dtype = next(model.parameters()).dtype
         self._parameters = _own_parameters(model)
         model.float()
@@ -206,16 +200,7 @@ class Distillation:
                     tensor.zero_()
         if self._lowest is None or divergence < float(self._lowest.mean()):
             self._lowest = divergences
-        facts = {"seconds": state.seconds, "of": self._limit, "divergence": state.best}
-        self._keep(lambda workspace: write_atomically(workspace / PROGRESS, json.dumps(facts)))
-
-    def _keep(self, write: Callable[[Path], None]) -> None:
-        """Write to the workspace; a failure, such as a full disk, does not end the training."""
-        if self._workspace is None:
-            return
-        with suppress(OSError, SafetensorError):
-            self._workspace.mkdir(parents=True, exist_ok=True)
-            write(self._workspace)
+        self._workspace.report(state.seconds, self._limit, state.best)
 
     def _checkpoint(self) -> None:
         tensors = {f"now.{name}": p.detach() for name, p in self._parameters.items()}
@@ -225,28 +210,17 @@ class Distillation:
         for name, parameter in self._parameters.items():
             for key, value in self._optimizer.state[parameter].items():
                 tensors[f"{key}.{name}"] = torch.as_tensor(value)
-        contiguous = {name: each.contiguous() for name, each in tensors.items()}
-        facts = {_FACTS: json.dumps(self._state.__dict__)}
-
-        def write(workspace: Path) -> None:
-            with atomic_file(workspace / CHECKPOINT) as part:
-                save_file(contiguous, str(part), metadata=facts)
-
-        self._keep(write)
+        self._workspace.write(tensors, self._state.__dict__)
 
     def _resume(self, before: float) -> bool:
         """Resume from a checkpoint; returns whether there was one.
 
         before: divergence before training; it identifies the model and texts of a checkpoint.
         """
-        if self._workspace is None:
+        found = self._workspace.read()
+        if found is None:
             return False
-        try:
-            with safe_open(str(self._workspace / CHECKPOINT), "pt") as file:
-                facts = json.loads((file.metadata() or {})[_FACTS])
-                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        except (OSError, SafetensorError, KeyError, ValueError):
-            return False
+        tensors, facts = found
         if not math.isclose(facts.get("before", math.inf), before, rel_tol=1e-3):
             return False
         known = {each.name for each in fields(_State)}  # older versions kept more
@@ -274,15 +248,6 @@ def is_worse(divergences: torch.Tensor, others: torch.Tensor) -> bool:
     difference = divergences - others
     error = float(difference.std(correction=0)) / math.sqrt(max(1, len(difference) - 1))
     return not float(difference.mean()) <= error  # NaN, too
-
-
-def read_progress(workspace: Path) -> dict[str, float] | None:
-    """Seconds trained, seconds in total, divergence of the kept weights; None if unknown."""
-    try:
-        found: dict[str, float] = json.loads((workspace / PROGRESS).read_text("utf-8"))
-    except (OSError, ValueError):
-        return None
-    return found
 
 
 def _own_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
