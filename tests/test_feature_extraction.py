@@ -392,6 +392,9 @@ def test_texts_are_enough_to_compress_an_embedder(tmp_path: Path, runtime: str) 
     export_best(best, tmp_path / "out")
     assert (tmp_path / "out" / "modules.json").exists()
     assert (tmp_path / "out" / "1_Pooling" / "config.json").exists()
+    card = (tmp_path / "out" / "README.md").read_text()
+    assert "the mean of the tokens, compared by their cosine. Build an index anew" in card
+    assert f"neighbours {best.metrics['neighbours'].value:.3f})." in card
     model = pf.load_compressed(tmp_path / "out")
     with torch.no_grad():
         found = model(**batch()).sentence_embedding

@@ -48,6 +48,8 @@ MODES: dict[str, Pooling] = {
 SETTINGS = "config_sentence_transformers.json"
 SIMILARITIES: dict[str, Similarity] = {"cosine": "cosine", "dot": "dot", "dot_score": "dot"}
 KNOWN = ("Transformer", "Pooling", "Normalize")
+LIKENESS = ("fidelity", "neighbours")
+"""Metrics that say how far vectors of a compressed model are from the uncompressed one's."""
 
 
 class FeatureExtraction(TextTask):
@@ -86,6 +88,21 @@ class FeatureExtraction(TextTask):
     def apart(self, name: SplitName, examples: Examples) -> Examples:
         """The examples of a split, with the two texts of each pair in consecutive rows."""
         return _apart(examples)
+
+    def usage(self, path: str, measured: Mapping[str, float]) -> str:
+        pooling, similarity, _ = pooling_of(path)
+        pooled = {"mean": "the mean of the tokens", "cls": "the first token"}[pooling]
+        compared = {"cosine": "cosine", "dot": "dot product"}[similarity]
+        prompts, _ = prompts_of(path)
+        named = ", ".join(f"{name} ({text!r})" for name, text in prompts.items() if text)
+        kept = ", ".join(f"{name} {measured[name]:.3f}" for name in LIKENESS if name in measured)
+        like = f" ({kept})" if kept else ""
+        lines = [
+            f"Vectors are {pooled}, compared by their {compared}.",
+            f"Put the model's prompts before texts: {named}." if named else "",
+            f"Build an index anew with this model: its vectors differ from the old ones{like}.",
+        ]
+        return " ".join(filter(None, lines))
 
     def read_labels(self, labels: Sequence[Any], config: Any) -> Labels:
         return numbers_of(labels, self.name)

@@ -138,6 +138,13 @@ class Task(ABC):
         """Check model and labels by the uncompressed model's predictions."""
         return []
 
+    def usage(self, path: str, measured: Mapping[str, float]) -> str:
+        """Advice on a compressed model for its card; empty if there is none.
+
+        path: of the uncompressed model. measured: values of the compressed model's metrics.
+        """
+        return ""
+
     @abstractmethod
     def loss(self, output: Any, labels: torch.Tensor) -> torch.Tensor:
         """Sum of the rows' losses, a scalar."""

@@ -44,6 +44,7 @@ def model_card(best: Best, base: str, served: Sequence[str] = ()) -> str:
         speedup=best.speedup_text,
         gain=best.gain,
         warning=best.warning,
+        usage=task.usage(base, {name: m.value for name, m in best.metrics.items()}),
         study=best.study,
         machine=describe_machine(best.facts.machine),
         versions=best.facts.machine["versions"],
