@@ -21,9 +21,8 @@ from paretoformer.spaces.candidate import Candidate
 from paretoformer.spaces.recovery import Teacher
 from paretoformer.spaces.runtimes import Runnable, Tools
 
-KEPT = 3
-"""Candidates kept in memory: scoring and timing of one candidate may follow each other, and timings
-of many alternate with one."""
+KEPT = 2
+"""Candidates kept in memory: scoring and timing of one candidate may follow each other."""
 CALIBRATION_EXAMPLES = 128
 CALIBRATION_BATCH = 8
 
@@ -61,6 +60,7 @@ class Builder:
         self._workload = workload
         self._target = target
         self._threads = threads
+        self._baseline: tuple[Candidate, Ready] | None = None
         self._ready: OrderedDict[str, Ready] = OrderedDict()
 
     def artifact(self, candidate: Candidate) -> Artifact:
@@ -69,6 +69,12 @@ class Builder:
             built = build(candidate, self._model, self._tools(candidate))
             built.save(candidate, Path(folder))
             return Artifact.read(Path(folder))
+
+    def baseline(self, candidate: Candidate, artifact: Artifact | None) -> Ready:
+        """As `built`, for a candidate that many timings alternate with: kept until it changes."""
+        if self._baseline is None or self._baseline[0] != candidate:
+            self._baseline = candidate, self._make(candidate, artifact)
+        return self._baseline[1]
 
     def built(self, candidate: Candidate, artifact: Artifact | None) -> Ready:
         """The candidate, restored from its artifact if it has one."""

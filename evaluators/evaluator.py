@@ -101,7 +101,7 @@ class Evaluator:
         built = self._made.built(job.candidate, job.artifact)
         baseline = None
         if job.baseline is not None:
-            runnable = self._made.built(job.baseline.candidate, job.baseline.artifact).runnable
+            runnable = self._made.baseline(job.baseline.candidate, job.baseline.artifact).runnable
             baseline = Baseline(runnable, job.baseline.measurements)
         bench = Bench(
             runnable=built.runnable,

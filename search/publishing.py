@@ -38,7 +38,8 @@ def confirm(session: Session, records: Sequence[TrialRecord]) -> Confirmed:
     known = confirmation.confirmed_ids(session.study)
     wanted = subject.objectives, session.alternatives
     picked = chosen(records, *wanted, subject.requirements, known)
-    near = len(chosen(records, *wanted)) - len(picked)
+    kept = {record.candidate for record in picked}
+    near = sum(record.candidate not in kept for record in chosen(records, *wanted))
     if near:
         asked = " and ".join(r.phrase for r in subject.requirements)
         session.display.note(
@@ -61,7 +62,11 @@ def confirm(session: Session, records: Sequence[TrialRecord]) -> Confirmed:
                 workers,
                 "confirm",
                 session.artifacts,
-                lambda: session.baseline(confirmation.confirmations(session.study).values()),
+                lambda: session.baseline(
+                    again
+                    for key, again in confirmation.confirmations(session.study).items()
+                    if first is not None and key in (picked[0].candidate.id, first.candidate.id)
+                ),
             )
 
         again = confirmation.confirm(

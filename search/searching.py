@@ -148,7 +148,10 @@ class _Keeper:
         self.records = records
         self._file = _trials_file(session)
         self._published = confirmed_ids(session.study)  # stay complete until the next publication
-        self._dropped = DroppedCandidates(session.subject.objectives, session.alternatives)
+        subject = session.subject
+        self._dropped = DroppedCandidates(
+            subject.objectives, session.alternatives, subject.requirements
+        )
         self._artifacts = session.artifacts
         self._showing, self._keeping = Throttle(), Throttle()
         self._showing(self._show)

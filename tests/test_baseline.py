@@ -54,6 +54,10 @@ def test_baseline_is_the_fastest_compiled_alternative() -> None:
     assert chosen(dense, *others, timed(FLOAT, 8)) == FLOAT
     assert chosen(dense, *others, timed(FLOAT, 8), timed(INT8, 5)) == INT8
     assert chosen(dense, timed(INT8, 10)) is None
+    beside = timed(INT8, 5)
+    measured = replace(beside.measurements["latency_ms"], disturbed=True)
+    beside = replace(beside, result=Result(Outcome.OK, {"latency_ms": measured}))
+    assert chosen(dense, beside, timed(FLOAT, 8)) == FLOAT
     failed = replace(timed(INT8, 5), result=Result(Outcome.ERROR))
     assert chosen(dense, failed) is None
 

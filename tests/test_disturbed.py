@@ -137,6 +137,18 @@ def test_timing_on_a_slower_machine_is_repeated_once_at_the_end(study: Confirmin
     assert sum(phase is Phase.SHARED for _, phase in busy.ran) == len(study.ids)
 
 
+def test_slow_timing_of_the_baseline_is_repeated_before_others_refer_to_it(
+    study: Confirming,
+) -> None:
+    baseline = study.picked[-1].candidate
+    busy = BusyEvaluator(slower=frozenset({baseline.id}))
+    lane = Pipeline(InlineDispatcher(busy), "confirm")
+    confirm(study.search.study, study.picked, lambda: lane, 0, baseline=baseline)
+    timed = [key for key, phase in busy.ran if phase is Phase.TIMING]
+    assert timed[:3] == [study.ids[0], baseline.id, baseline.id]
+    assert len(timed) == len(study.ids) + 1
+
+
 def roles(study: Confirming, confirmed: dict[str, TrialRecord]) -> dict[str, str]:
     table = published_table(study.picked, confirmed, OBJECTIVES, NAMES, ["latency_ms"])
     return dict(zip(*(table[name].to_pylist() for name in ("candidate_id", "role")), strict=True))

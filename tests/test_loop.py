@@ -271,8 +271,16 @@ def test_what_is_nearer_to_dense_is_confirmed_too_if_it_satisfies_the_requiremen
     assert [each.trial for each in picked] == [0, 1, 2, 5]
     ranked = by_importance(picked, OBJECTIVES, [REQUIREMENT], ())
     assert [each.trial for each in ranked] == [0, 1, 2, 5]
-    lost = DroppedCandidates(OBJECTIVES).since(records)
+    lost = DroppedCandidates(OBJECTIVES, (), [REQUIREMENT]).since(records)
     assert set(lost) == {records[4].candidate}
+    small = [Requirement.parse("disk_mb<=30")]
+    sizes = (90, 60, 50, 40, 25, 60)
+    for index, size in enumerate(sizes):
+        result = records[index].result
+        disk = {"disk_mb": Measurement.exact(size, "MB")}
+        measured = {**result.measurements, **disk}
+        records[index] = replace(records[index], result=replace(result, measurements=measured))
+    assert not DroppedCandidates(OBJECTIVES, (), small).since(records)
 
 
 def test_confirmation_measures_dense_and_the_front_once(tmp_path: Path) -> None:

@@ -41,6 +41,16 @@ def test_reviews_is_the_study_that_was_promised() -> None:
     assert spec.data.search_examples == 500
 
 
+def test_older_run_of_a_built_in_study_keeps_what_the_file_said_then() -> None:
+    runtimes = '[space]\nruntime = ["onnxruntime:*", "openvino:*"]\n'
+    there = parse(f"{GOOD}{runtimes}[timing]\nsearch_seconds = 1.0\nconfirm_seconds = 3\n")
+    spec = parse(GOOD).settled(there)
+    assert (spec.timing, spec.space) == (there.timing, there.space)
+    assert (
+        parse(f"{GOOD}[timing]\nsearch_seconds = 2.0\n").settled(there).timing.search_seconds == 2
+    )
+
+
 def test_name_defaults_to_the_file_and_options_override() -> None:
     spec = parse(GOOD, trials=7, seed=3)
     assert (spec.name, spec.trials, spec.seed) == ("mine", 7, 3)

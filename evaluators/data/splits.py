@@ -75,7 +75,8 @@ def read_splits(
     steer = min(STEER_EXAMPLES, len(left) // 4)
     splits["steer"], recovery = left.cut(steer)
     more = Examples((), (), ())
-    seen = {key for pool in pools.values() for key in pool.identities()}
+    measured = pools.values() if recovery_texts else ()
+    seen = {key for pool in measured for key in pool.identities()}
     for path in recovery_texts:
         read, added = read_examples(path, source.model_copy(update={"label": ""}), form, characters)
         more = more.joined(_unseen(read, seen))

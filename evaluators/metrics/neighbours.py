@@ -33,7 +33,10 @@ class Neighbours(Quality):
     def measure(self, bench: Bench) -> Measurement | None:
         found = compared(bench).vectors
         assert found is not None  # of a task that embeds
-        own, dense = (_nearest(each[: len(bench.workload.steering)]) for each in found)
+        count = min(len(bench.workload.steering), found.shape[1])
+        if count <= NEAREST:  # all others are near
+            return None
+        own, dense = (_nearest(each[:count]) for each in found)
         shares = (own[:, :, None] == dense[:, None, :]).any(axis=-1).mean(axis=-1)
         low, high = bootstrap_interval(lambda rows: float(shares[rows].mean()), len(shares))
         samples = tuple(shares.tolist())
@@ -41,10 +44,10 @@ class Neighbours(Quality):
 
 
 def _nearest(vectors: np.ndarray) -> np.ndarray:
-    """(texts, `NEAREST`) indices of other texts; all others if there are fewer."""
+    """(texts, `NEAREST`) indices of other texts."""
     likeness = vectors @ vectors.T
     np.fill_diagonal(likeness, -np.inf)
-    return np.argsort(-likeness, axis=-1, kind="stable")[:, : min(NEAREST, len(vectors) - 1)]
+    return np.argsort(-likeness, axis=-1, kind="stable")[:, :NEAREST]
 
 
 register(Neighbours())

@@ -23,12 +23,16 @@ def is_compiled(candidate: Candidate) -> bool:
 def baseline_of(
     records: Iterable[TrialRecord], alternatives: Collection[Candidate], timing: str
 ) -> TrialRecord | None:
-    """The fastest alternative in a compiled runtime; None if none was measured, or if none is
-    faster than the dense model.
+    """The fastest alternative in a compiled runtime; None if none was timed on a quiet machine, or
+    if none is faster than the dense model.
 
     timing: name of a metric.
     """
-    timed = [r for r in records if r.ok and timing in r.measurements]
+    timed = [
+        r
+        for r in records
+        if r.ok and timing in r.measurements and not r.measurements[timing].disturbed
+    ]
     dense = [r for r in timed if r.candidate.is_dense]
     known = [r for r in timed if r.candidate in alternatives and is_compiled(r.candidate)]
     best = min((*dense, *known), key=lambda r: r.measurements[timing].value, default=None)

@@ -54,6 +54,7 @@ class Pipeline:
         self._baseline = baseline
         self._first: int | None = None
         self._waits = baseline is not None
+        self._kept: tuple[Measurements, Baseline | None] | None = None
         self._underway: dict[int, _Underway] = {}
 
     @property
@@ -103,10 +104,13 @@ class Pipeline:
 
     def _served(self, record: TrialRecord) -> Baseline | None:
         """A baseline with its files; None if they are gone."""
-        artifacts = self._artifacts
-        if artifacts is None or not artifacts.has(record.candidate):
-            return None
-        return Baseline(record.candidate, record.measurements, artifacts.of(record.candidate))
+        if self._kept is None or self._kept[0] != record.measurements:
+            artifacts, found = self._artifacts, None
+            if artifacts is not None and artifacts.has(record.candidate):
+                files = artifacts.of(record.candidate)
+                found = Baseline(record.candidate, record.measurements, files)
+            self._kept = record.measurements, found
+        return self._kept[1]
 
     def finished(self) -> list[tuple[int, Result]]:
         """The candidates that are done; waits for at least one. Empty if none is under way."""
@@ -130,8 +134,10 @@ class Pipeline:
                 continue
             del self._underway[key]
             done.append((key, _union(entry.results)))
-        if any(key == self._first for key, _ in done):
-            self._waits = False  # the caller will know its record at the next call
+        for key, result in done:
+            if key == self._first:  # the caller will know its record at the next call
+                self._first = None
+                self._waits &= result.outcome is not Outcome.OK
         return done
 
     def _collect(self, entry: _Underway, result: Result) -> None:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from itertools import chain, zip_longest
 
 import numpy as np
 
+from paretoformer.evaluators.common.directions import Direction
 from paretoformer.evaluators.common.measurement import Measurement
 from paretoformer.evaluators.metrics.metric import Metric
 from paretoformer.search.records.dominance import Standing, Values, clearly_dominated, nondominated
@@ -15,7 +16,6 @@ from paretoformer.search.records.requirement import Requirement
 from paretoformer.spaces.candidate import Candidate
 
 DIVERGENCE = "divergence"
-NO_DIVERGENCE = Measurement.exact(0.0, "nats")
 
 
 def chosen(
@@ -125,17 +125,26 @@ def dropped(records: Sequence[TrialRecord], picked: Sequence[TrialRecord]) -> li
 
 
 class DroppedCandidates:
-    """`dropped` of `chosen`, incrementally: a candidate that is dropped stays dropped. What has the
-    lower divergence may satisfy a requirement more surely, and is kept.
+    """`dropped` of `chosen`, incrementally: a candidate that is dropped stays dropped. What has a
+    lower divergence, or is better in a metric that is required, may be chosen and is kept.
 
-    objectives, always: as for `chosen`.
+    objectives, always, requirements: as for `chosen`.
     """
 
-    def __init__(self, objectives: Sequence[Metric], always: Collection[Candidate] = ()) -> None:
+    def __init__(
+        self,
+        objectives: Sequence[Metric],
+        always: Collection[Candidate] = (),
+        requirements: Sequence[Requirement] = (),
+    ) -> None:
         self._objectives = objectives
+        self._more = {DIVERGENCE: 1.0} | {
+            r.metric: 1.0 if r.operator.startswith("<") else -1.0 for r in requirements
+        }
         self._always = always
         self._cursor = RecordCursor()
-        self._standing = Standing([*(metric.direction for metric in objectives), "minimize"])
+        further: list[Direction] = ["minimize"] * len(self._more)
+        self._standing = Standing([*(metric.direction for metric in objectives), *further])
         self._done: list[TrialRecord] = []
 
     def since(self, records: Sequence[TrialRecord]) -> list[Candidate]:
@@ -149,18 +158,20 @@ class DroppedCandidates:
                 found.append(record.candidate)
                 continue
             self._done.append(record)
-            divergence = record.measurements.get(DIVERGENCE, NO_DIVERGENCE).value
-            ends = (
-                np.append(values, [[end]], axis=1)
-                for values, end in zip(
-                    intervals([record], self._objectives),
-                    (divergence, -np.inf, np.inf),  # never apart
-                    strict=True,
-                )
-            )
-            lost = (self._done[index].candidate for index in self._standing.add(*ends))
+            lost = (self._done[i].candidate for i in self._standing.add(*self._ends(record)))
             found += (c for c in lost if c not in self._always and not c.is_dense)
         return found
+
+    def _ends(self, record: TrialRecord) -> Iterator[Values]:
+        """Values, lows and highs as from `intervals`, with the further metrics, whose intervals are
+        never apart."""
+        found = record.measurements
+        more = [
+            sign * found[name].value if name in found else 0.0 for name, sign in self._more.items()
+        ]
+        further = (np.nan_to_num(more, nan=np.inf), [-np.inf] * len(more), [np.inf] * len(more))
+        for values, ends in zip(intervals([record], self._objectives), further, strict=True):
+            yield np.append(values, [ends], axis=1)
 
 
 def intervals(

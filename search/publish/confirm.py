@@ -63,7 +63,7 @@ def confirm(
     seed: of the order; None: in the given order and a few at a time, since time may run out.
     progress: called with the number done. is_over: whether to begin no more than `ALWAYS`.
     scores: where scores of single examples are kept; None: with the records. baseline: the
-    candidate with which `pipeline` compares; it is not timed twice.
+    candidate with which `pipeline` compares.
 
     Returns candidate id -> its confirmation.
 
@@ -112,6 +112,10 @@ def confirm(
             begin(record, reference)
             while len(lane):
                 collect()
+            if not is_over() and slowdown(confirmed.get(record.candidate.id)) > SLOWER:
+                begin(record, reference)
+                while len(lane):
+                    collect()
     for record in missing:
         if record is not dense and record.candidate != baseline:
             if len(lane) >= most:  # a few at a time, so that finished ones are stored

@@ -36,8 +36,15 @@ NO_LIMIT = 1_000_000
 """Trials of a study that has minutes instead."""
 SHORTEST = 8
 """Fewest tokens of a timed text."""
-NEW_DEFAULTS = (("recovery", "distill_minutes"), ("target", "sequence_length"))
-"""Keys whose default has changed: an older run keeps its own."""
+NEW_DEFAULTS = (
+    ("recovery", "distill_minutes"),
+    ("target", "sequence_length"),
+    ("timing", "search_seconds"),
+    ("timing", "confirm_seconds"),
+    ("space", "runtime"),
+)
+"""Keys whose default has changed, or that a built-in study no longer has: an older run keeps its
+own."""
 
 
 class _Section(BaseModel):
@@ -248,7 +255,7 @@ class Spec(_Section):
         if there is not None and "objectives" not in self.model_fields_set:
             update["objectives"] = there.objectives  # the default has changed
         for section, key in NEW_DEFAULTS if there is not None else ():
-            own = getattr(self, section)
+            own = update.get(section, getattr(self, section))
             if key not in own.model_fields_set:
                 old = getattr(getattr(there, section), key)
                 update[section] = own.model_copy(update={key: old})
@@ -434,7 +441,9 @@ def _first(error: ValidationError) -> str:
     """The first error in one line, and the number of others."""
     errors = error.errors()
     worst = next((fault for fault in errors if fault["type"] == "extra_forbidden"), errors[0])
-    where = [str(part) for part in worst["loc"] if not str(part).startswith("literal[")]
+    where = [
+        str(p) for p in worst["loc"] if not str(p).startswith(("literal[", "list[")) and p != "str"
+    ]
     key = ".".join(where)
     if worst["type"] == "extra_forbidden":
         known = _keys(where[:-1])
