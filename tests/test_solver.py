@@ -173,6 +173,17 @@ def test_front_of_what_was_screened_has_none_that_is_slower_and_worse() -> None:
 # Latency
 
 
+def test_first_round_is_cut_short_when_time_is_over_and_covers_all_budgets() -> None:
+    here = problem(1)
+    _, every = learn(here, screened_by(here), rounds=1, count=40)
+    _, found = learn(here, screened_by(here), rounds=3, count=40, is_late=lambda: True)
+    assert len(found) == 4 < len(every)
+    ranks = sorted(measured.solution.milliseconds for measured in every)
+    places = sorted(ranks.index(measured.solution.milliseconds) for measured in found)
+    assert places[0] < len(every) / 4
+    assert places[-1] > len(every) / 2
+
+
 def test_latency_of_a_runtime_is_learned_from_few_candidates() -> None:
     here = problem(1)
     candidates = [each.candidate for each in here.solve().along(20)]

@@ -18,6 +18,10 @@ from paretoformer.spaces.common.arrays import Floats
 
 DRAWN = 0.5
 """Standard deviation of log coefficients that are drawn around the fitted ones."""
+ENOUGH = 4
+"""Candidates of the first round that are measured even if time is over."""
+STRIDE = 3
+"""Candidates are measured in an order that covers all budgets early."""
 CAUTION = 0.05
 """Regularisation: weight of squared deviations of log coefficients from their common value."""
 
@@ -40,7 +44,8 @@ def learn(
     """Repeat: solve, measure, fit the coefficients.
 
     screens: candidates -> (candidate, measured nats) in any order. count: budgets per round.
-    is_late: whether time is over; the first round is finished all the same.
+    is_late: whether time is over; `ENOUGH` are measured all the same. Ten candidates of a model of
+    12 layers of width 768 took five of its 30 minutes.
 
     Returns the problem with the last coefficients, and all measured solutions.
     """
@@ -55,10 +60,10 @@ def learn(
         solutions = {solution.candidate: solution for solution in looked.solve().along(count)}
         new = [candidate for candidate in solutions if candidate not in found]
         nats = {}
-        for candidate, value in screens(new):
+        for candidate, value in screens([c for i in range(STRIDE) for c in new[i::STRIDE]]):
             nats[candidate] = value
             progress(turn * count + len(nats), rounds * count)
-            if turn and is_late():
+            if (turn or len(nats) >= ENOUGH) and is_late():
                 break
         found |= {c: MeasuredSolution(solutions[c], value) for c, value in nats.items()}
         if found:
