@@ -72,11 +72,14 @@ def one_thread() -> Iterator[None]:
 def hasty() -> Iterator[None]:
     """Timings and intervals are rough: for what does not depend on their values."""
     from paretoformer.evaluators.common import statistics
-    from paretoformer.evaluators.timing import protocol
+    from paretoformer.evaluators.timing import protocol, quiet
     from paretoformer.search.planning import block_costs
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(protocol, "WARM_UP_SECONDS", 0.05)
+        patch.setattr(protocol, "SETTLE_SECONDS", 0.001)
+        patch.setattr(protocol, "BLOCK_SECONDS", 0.003)
+        patch.setattr(quiet, "ATTEMPTS", 1)  # the other tests keep the machine busy
         patch.setattr(statistics, "RESAMPLES", 19)
         patch.setattr(block_costs, "ROUNDS", (2, 2))
         patch.setattr(block_costs, "BLOCK_SECONDS", 0.001)
