@@ -51,6 +51,13 @@ def test_older_run_of_a_built_in_study_keeps_what_the_file_said_then() -> None:
     )
 
 
+def test_wrong_texts_and_a_key_named_like_a_type_are_named_by_their_key() -> None:
+    with pytest.raises(StudyError, match=r"`recovery\.texts`: Input should be a valid string"):
+        parse(f"{GOOD}[recovery]\ntexts = 5\n")
+    with pytest.raises(StudyError, match=r"unknown key `recovery\.str`"):
+        parse(f"{GOOD}[recovery]\nstr = 5\n")
+
+
 def test_name_defaults_to_the_file_and_options_override() -> None:
     spec = parse(GOOD, trials=7, seed=3)
     assert (spec.name, spec.trials, spec.seed) == ("mine", 7, 3)

@@ -22,7 +22,7 @@ class Neighbours(Quality):
     neighbour changes, and at 0.95 a quarter of the neighbours may be others.
 
     The share depends on how many texts there are to choose from, so a confirmation takes as many as
-    the search. It is lower in a large corpus.
+    the search. It is lower in a large corpus. Ten texts or fewer have none.
     """
 
     name = "neighbours"

@@ -10,12 +10,11 @@ import numpy as np
 from paretoformer.evaluators.common.directions import Direction
 from paretoformer.evaluators.common.measurement import Measurement
 from paretoformer.evaluators.metrics.metric import Metric
+from paretoformer.search.planning.predictor import DIVERGENCE
 from paretoformer.search.records.dominance import Standing, Values, clearly_dominated, nondominated
 from paretoformer.search.records.record import RecordCursor, TrialRecord
 from paretoformer.search.records.requirement import Requirement
 from paretoformer.spaces.candidate import Candidate
-
-DIVERGENCE = "divergence"
 
 
 def chosen(

@@ -441,9 +441,9 @@ def _first(error: ValidationError) -> str:
     """The first error in one line, and the number of others."""
     errors = error.errors()
     worst = next((fault for fault in errors if fault["type"] == "extra_forbidden"), errors[0])
-    where = [
-        str(p) for p in worst["loc"] if not str(p).startswith(("literal[", "list[")) and p != "str"
-    ]
+    where = [str(part) for part in worst["loc"] if not str(part).startswith(("literal[", "list["))]
+    if worst["type"] == "string_type" and where[-1] == "str":  # of a key that may be a list, too
+        where.pop()
     key = ".".join(where)
     if worst["type"] == "extra_forbidden":
         known = _keys(where[:-1])
