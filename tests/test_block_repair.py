@@ -49,7 +49,7 @@ def only(dense: Any, part: Part) -> list[Candidate]:
 
     found = [whole.replaced(heads=kept(*range(heads - 1))), whole.replaced(heads=kept())]
     # A window covers the few patches of an image.
-    if dense.config.model_type in VISION or family_of(dense.config).score_bias:
+    if dense.config.model_type in VISION or family_of(dense.config).only_full:
         return found
     swapped = tuple(WINDOW if layer == CHANGED else FULL for layer in range(layers))
     return [*found, *(each.replaced(attention=swapped) for each in (whole, found[0]))]
@@ -61,7 +61,7 @@ def test_one_block_is_mended_as_repair_mends_it(family: str, part: Part) -> None
     dense = tiny(family)
     before = copied(dense)
     source = teacher(dense)
-    tried = (FULL,) if family_of(dense.config).score_bias else (FULL, WINDOW)
+    tried = (FULL,) if family_of(dense.config).only_full else (FULL, WINDOW)
     repairs, moved = BlockRepairs.of(source, tried), 0
     for candidate in only(dense, part):
         mended, wanted = (build(candidate, dense).model.eval() for _ in range(2))

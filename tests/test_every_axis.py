@@ -53,7 +53,7 @@ def changed(model: Any, runtime: str) -> Candidate:
     kept = HEADS[groups > 2]
     mask = HeadMask(tuple(tuple(head in row for head in range(groups)) for row in kept))
     scores = np.random.default_rng(0).random((5, NEURONS))
-    other = FULL if family_of(model.config).score_bias else STRIDED
+    other = FULL if family_of(model.config).only_full else STRIDED
     return Candidate(
         mask,
         (other, FULL, other, FULL, other),

@@ -46,7 +46,7 @@ def auto(model: Any) -> Any:
         (f, name)
         for f in FAMILIES
         for name in ALL
-        if not (FAMILIES[f].score_bias and name == "mechanism")
+        if not (FAMILIES[f].only_full and name == "mechanism")
     ],
     [*(("bert", name) for name in ALL), *((family, "everything") for family in DAILY)],
 )

@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from paretoformer.spaces import AttentionChoice, Candidate
+from paretoformer.spaces.axes.head_mask import HeadMask
 from paretoformer.spaces.build import build
 from paretoformer.spaces.runtimes import (
     Runnable,
@@ -28,6 +29,7 @@ from paretoformer.spaces.runtimes.onnx_export import onnx_model
 from paretoformer.spaces.runtimes.onnxruntime import OnnxRunnable
 from paretoformer.spaces.runtimes.openvino import OpenVinoRunnable, _core
 from paretoformer.spaces.runtimes.torch_runtime import weight_bytes
+from tests import test_cutting
 from tests.mechanisms import CHEAP
 from tests.sampled import sampled
 from tests.test_surgery import HEADLESS, MASK, inputs, tiny
@@ -262,6 +264,20 @@ def assert_equal_everywhere(rebuilt: nn.Module, longest: int = 77) -> None:
 @every_exported_family
 def test_every_family_exports_with_cut_heads_and_a_headless_layer(family: str) -> None:
     assert_equal_everywhere(build(Candidate(HEADLESS), tiny(family)).model)
+    assert template_of_last_graph() is not None
+
+
+def test_layers_of_several_kinds_are_assembled_each_from_its_own() -> None:
+    """ModernBERT's first layer has no norm, and two of three others see few tokens."""
+    model = test_cutting.tiny("modernbert")
+    onnx_export._TEMPLATES.clear()
+    whole = Candidate.dense(test_cutting.LAYERS, test_cutting.HEADS)
+    heads = HeadMask(
+        ((True,) * 4, (True,) * 4, (False,) * 4, (True, False, True, True), (True,) * 4)
+    )
+    for candidate in (whole, whole.replaced(heads=heads)):
+        assert_equal_everywhere(build(candidate, model).model)
+    assert len(onnx_export._TEMPLATES) == 1
     assert template_of_last_graph() is not None
 
 

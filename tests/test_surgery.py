@@ -30,11 +30,11 @@ from tests.mechanisms import CHEAP
 from tests.sampled import sampled
 from tests.tiny import HEADS, LAYERS
 
-DAILY = ("bert", "gpt2", "llama", "mpnet", "vit")
-"""One family of each way to lay out a layer: norm behind the sum, fused heads, groups, biases of
-heads, images."""
+DAILY = ("bert", "gpt2", "llama", "modernbert", "mpnet", "vit")
+"""One family of each way to lay out a layer: norm behind the sum, fused heads, groups, layers of
+several kinds, biases of heads, images."""
 every_family = sampled("family", FAMILIES, DAILY)
-WITH_MECHANISMS = tuple(name for name, family in FAMILIES.items() if not family.score_bias)
+WITH_MECHANISMS = tuple(name for name, family in FAMILIES.items() if not family.only_full)
 every_family_with_mechanisms = sampled("family", WITH_MECHANISMS, ("bert", "gpt2", "llama", "vit"))
 
 MASK = HeadMask(((True, False, True, False), (False, True, True, True)))
@@ -55,6 +55,7 @@ HEAD_PARAMETERS = dict.fromkeys(FAMILIES, 4 * 32 * 8 + 3 * 8) | {
     "qwen3": 2 * 32 * 8 + 2 * 32 * 4,
     "gemma": 2 * 32 * 8 + 2 * 32 * 4,
     "mistral": 2 * 32 * 8 + 2 * 32 * 4,
+    "modernbert": 4 * 32 * 8,
 }
 """Query, key and value rows, output columns, and the biases that each family has."""
 
@@ -83,7 +84,9 @@ def tiny(family: str, head: str = "") -> torch.nn.Module:
             sizes |= {"mlp_ratio": 2}
     else:
         sizes |= {"vocab_size": 100, "max_position_embeddings": 80}
-    if family in CAUSAL:
+    if family == "modernbert":  # its second layer sees four tokens on each side
+        sizes |= {"local_attention": 8}
+    if family in CAUSAL or family == "modernbert":
         sizes |= {"pad_token_id": 0}
     config = transformers.AutoConfig.for_model(family, **sizes)
     head = head or ("ImageClassification" if family in VISION else "SequenceClassification")
@@ -172,7 +175,7 @@ def test_untouched_tensors_are_shared(family: str) -> None:
     own = [name for name, p in pruned.named_parameters() if id(p) not in original]
     # Weights and biases in front of the heads, where there are any, and the output's weight.
     without = dict.fromkeys(("llama", "qwen3", "gemma", "mistral"), 4)
-    assert len(own) == ({"gpt2": 3} | without).get(family, 7)
+    assert len(own) == ({"gpt2": 3, "modernbert": 2} | without).get(family, 7)
 
 
 def test_mechanisms_are_refused_where_scores_have_a_bias() -> None:

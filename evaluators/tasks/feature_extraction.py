@@ -33,7 +33,16 @@ from paretoformer.spaces.models.divergence import Directions
 from paretoformer.spaces.models.embedder import Pooling, Similarity, as_embedder
 from paretoformer.spaces.models.tokens import Batch
 
-FAMILIES = ("bert", "roberta", "xlm-roberta", "camembert", "electra", "distilbert", "mpnet")
+FAMILIES = (
+    "bert",
+    "roberta",
+    "xlm-roberta",
+    "camembert",
+    "electra",
+    "distilbert",
+    "mpnet",
+    "modernbert",
+)
 UNRELATED = 0.2
 """Below this Spearman correlation, cosines and scores are probably unrelated."""
 MODULES = "modules.json"

@@ -113,14 +113,13 @@ class LayerAttention(Axis[Choices]):
     def survey(self, setting: Any, context: Context) -> AttentionFacts:
         from paretoformer.spaces.attention.menu import left_out, menu
         from paretoformer.spaces.models.families import family_of
-        from paretoformer.spaces.models.surgery import OWN_SCORES
 
         family = family_of(cast(Any, context.model).config)
         causal = family.causal
         names, length = _names(setting), context.sequence_length
         others: dict[str, str] = {}
-        if family.score_bias:
-            names, others = [FULL.name], {OTHERS: OWN_SCORES}
+        if family.only_full:
+            names, others = [FULL.name], {OTHERS: family.only_full}
         elif setting == "all" and context.generates:
             names, others = [FULL.name], {OTHERS: OF_PROMPTS}
         return AttentionFacts(

@@ -27,8 +27,9 @@ def _intermediate_size(config: Any) -> int:
 class FeedForward:
     """Paths of the linear layers of a layer's feed-forward block."""
 
-    inputs: tuple[str, ...]
-    """The projections before the neurons; two where one gates the other."""
+    inputs: Mapping[str, int]
+    """The projections before the neurons: path -> 2 where it also computes their gates, behind
+    them; two projections where one gates the other."""
     output: str
     neurons: Callable[[Any], int] = _intermediate_size
     """Config -> number of neurons."""
@@ -67,6 +68,8 @@ class Family:
     score_bias: str = ""
     """Argument of the attention module: what it adds to its scores, (batch, heads, queries, keys).
     Such a family computes attention by itself, outside transformers' interface."""
+    only_full: str = ""
+    """Why no layer can have another attention mechanism than `full`; empty where they can."""
     reserved_positions: int = 0
     """Rows of the position table before that of the first token."""
     unsupported: Callable[[Any], str] = field(default=_supported)
@@ -74,7 +77,7 @@ class Family:
 
 
 def _separate(*paths: str) -> Mapping[str, int]:
-    """Query, key and value from separate projections."""
+    """Query, key and value, or neurons and gates, from separate projections."""
     return dict.fromkeys(paths, 1)
 
 
@@ -115,7 +118,7 @@ _BERT = Family(
     attention="attention.self",
     inputs=_separate("attention.self.query", "attention.self.key", "attention.self.value"),
     output="attention.output.dense",
-    feed_forward=FeedForward(("intermediate.dense",), "output.dense"),
+    feed_forward=FeedForward(_separate("intermediate.dense"), "output.dense"),
     attention_norm="attention.output.LayerNorm",
     output_norm="output.LayerNorm",
     reads_first=True,
@@ -131,7 +134,7 @@ _VIT = Family(
     attention="attention",
     inputs=_separate("attention.q_proj", "attention.k_proj", "attention.v_proj"),
     output="attention.o_proj",
-    feed_forward=FeedForward(("mlp.fc1",), "mlp.fc2"),
+    feed_forward=FeedForward(_separate("mlp.fc1"), "mlp.fc2"),
     attention_norm="layernorm_after",
     reads_first=True,
     heads=("num_attention_heads",),
@@ -142,7 +145,7 @@ _LLAMA = Family(
     attention="self_attn",
     inputs=_separate("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"),
     output="self_attn.o_proj",
-    feed_forward=FeedForward(("mlp.gate_proj", "mlp.up_proj"), "mlp.down_proj"),
+    feed_forward=FeedForward(_separate("mlp.gate_proj", "mlp.up_proj"), "mlp.down_proj"),
     attention_norm="post_attention_layernorm",
     causal=True,
     unsupported=_sliding,
@@ -159,7 +162,9 @@ FAMILIES: dict[str, Family] = {
         attention="attention",
         inputs=_separate("attention.q_lin", "attention.k_lin", "attention.v_lin"),
         output="attention.out_lin",
-        feed_forward=FeedForward(("ffn.lin1",), "ffn.lin2", lambda config: int(config.hidden_dim)),
+        feed_forward=FeedForward(
+            _separate("ffn.lin1"), "ffn.lin2", lambda config: int(config.hidden_dim)
+        ),
         attention_norm="sa_layer_norm",
         output_norm="output_layer_norm",
         reads_first=True,
@@ -173,7 +178,7 @@ FAMILIES: dict[str, Family] = {
         _VIT,
         layers="encoder.layer",
         attention_norm="norm2",
-        feed_forward=FeedForward(("mlp.fc1",), "mlp.fc2", _dinov2_neurons),
+        feed_forward=FeedForward(_separate("mlp.fc1"), "mlp.fc2", _dinov2_neurons),
         reads_first=False,  # its classifier reads the mean of the patches, too
         scales={"attention.o_proj": "layer_scale1", "mlp.fc2": "layer_scale2"},
         unsupported=_dinov2,
@@ -183,20 +188,31 @@ FAMILIES: dict[str, Family] = {
         attention="attention.attn",
         inputs=_separate("attention.attn.q", "attention.attn.k", "attention.attn.v"),
         output="attention.attn.o",
-        feed_forward=FeedForward(("intermediate.dense",), "output.dense"),
+        feed_forward=FeedForward(_separate("intermediate.dense"), "output.dense"),
         attention_norm="attention.LayerNorm",
         output_norm="output.LayerNorm",
         heads=("num_attention_heads",),
         width=("all_head_size",),
         score_bias="position_bias",
+        only_full="it adds a bias to the scores of each pair of tokens, which other mechanisms "
+        "never form",
         reserved_positions=2,
+    ),
+    "modernbert": Family(
+        layers="layers",
+        attention="attn",
+        inputs={"attn.Wqkv": 3},
+        output="attn.Wo",
+        feed_forward=FeedForward({"mlp.Wi": 2}, "mlp.Wo"),
+        attention_norm="mlp_norm",
+        only_full="its layers alternate between global and local attention already",
     ),
     "gpt2": Family(
         layers="h",
         attention="attn",
         inputs={"attn.c_attn": 3},
         output="attn.c_proj",
-        feed_forward=FeedForward(("mlp.c_fc",), "mlp.c_proj", _gpt2_neurons),
+        feed_forward=FeedForward(_separate("mlp.c_fc"), "mlp.c_proj", _gpt2_neurons),
         attention_norm="ln_2",
         causal=True,
         heads=("num_heads",),
@@ -216,7 +232,6 @@ UNSUITABLE: dict[str, str] = {
     "albert": "all its layers share one set of weights, so none can be cut by itself",
     "deberta": _RELATIVE,
     "deberta-v2": _RELATIVE,
-    "modernbert": "its layers alternate between local and global attention",
     "gemma2": _NORMED,
     "gemma3_text": _NORMED,
     "phi3": "its fused projections hold queries and keys of different widths",
@@ -254,6 +269,8 @@ class Block:
 
     layer: nn.Module
     family: Family
+    kind: str = ""
+    """Layers of one kind are called with the same masks and positions (`layer_types`)."""
 
     def get(self, path: str) -> nn.Module:
         return self.layer.get_submodule(path)
@@ -281,8 +298,9 @@ def blocks_of(model: nn.Module) -> list[Block]:
     Raises:
         ValueError: the family is not supported.
     """
-    family = family_of(model.config)
-    return [Block(layer, family) for layer in layers_of(model)]
+    family, layers = family_of(model.config), layers_of(model)
+    kinds = getattr(model.config, "layer_types", None) or [""] * len(layers)
+    return [Block(layer, family, kind) for layer, kind in zip(layers, kinds, strict=True)]
 
 
 def layers_of(model: nn.Module) -> nn.ModuleList:

@@ -33,10 +33,6 @@ from paretoformer.spaces.models.families import (
     layers_of,
 )
 
-OWN_SCORES = (
-    "it adds a bias to the scores of each pair of tokens, which other mechanisms never form"
-)
-
 
 class ConstantOutput(nn.Module):
     """The output projection of a block without heads or neurons; only its bias remains."""
@@ -98,13 +94,13 @@ def swap_attention(model: nn.Module, choices: Sequence[AttentionChoice]) -> None
     choices: one for each layer of the model.
 
     Raises:
-        ValueError: an unknown mechanism, wrong parameters, or a family with attention of its own.
+        ValueError: an unknown mechanism, wrong parameters, or a family with full attention only.
     """
     if all(choice == FULL for choice in choices):
         return
     config = cast(Any, model).config
-    if family_of(config).score_bias:
-        raise ValueError(f"{config.model_type!r} has full attention only: {OWN_SCORES}.")
+    if reason := family_of(config).only_full:
+        raise ValueError(f"{config.model_type!r} has full attention only: {reason}.")
     device = next(model.parameters()).device
     generates = bool(getattr(model, "can_generate", lambda: False)())
     for block, choice in zip(blocks_of(model), choices, strict=True):
@@ -189,7 +185,7 @@ def keep_neurons(block: Block, kept: tuple[int, ...], neurons: int) -> None:
     if width != neurons:
         raise ValueError(f"the block should have {neurons} neurons, but has {width}.")
     if kept:
-        _keep_units(block, dict.fromkeys(paths.inputs, 1), paths.output, kept, neurons)
+        _keep_units(block, paths.inputs, paths.output, kept, neurons)
         return
     for path in paths.inputs:
         block.set(path, NoNeurons())

@@ -16,7 +16,7 @@ from typing import Any, cast
 import torch
 from torch import nn
 
-from paretoformer.spaces.models.families import Block, blocks_of, family_of, layers_of
+from paretoformer.spaces.models.families import Block, blocks_of, family_of
 from paretoformer.spaces.models.tokens import Batch
 
 
@@ -62,8 +62,9 @@ class Layerwise:
     """
 
     def __init__(self, model: nn.Module, batches: Sequence[Batch]) -> None:
-        self._calls = [_first_call(model, batch) for batch in batches]
-        self.hidden = [call[0] for call in self._calls]
+        calls = [_calls(model, batch) for batch in batches]
+        self.hidden = [hidden for hidden, _ in calls]
+        self._arguments = [arguments for _, arguments in calls]
 
     def of(self, block: Block, part: Part) -> Iterator[Seen]:
         """Each batch after one block of the layer."""
@@ -76,7 +77,7 @@ class Layerwise:
         self.hidden = [block.get(norm)(each) if norm else each for each in totals]
 
     def _watch(self, block: Block, part: Part, index: int) -> Seen:
-        hidden, args, kwargs = self.hidden[index], *self._calls[index][1:]
+        hidden, (args, kwargs) = self.hidden[index], self._arguments[index][block.kind]
         found: dict[str, torch.Tensor] = {}
 
         def keep_inputs(module: nn.Module, arguments: Any) -> None:
@@ -100,25 +101,37 @@ class Layerwise:
         return Seen(found["inputs"], found["total"])
 
 
-def _first_call(model: nn.Module, batch: Batch) -> tuple[torch.Tensor, Any, Any]:
-    """The arguments of the first layer: hidden states and others."""
-    found: dict[str, Any] = {}
+def _calls(model: nn.Module, batch: Batch) -> tuple[torch.Tensor, dict[str, tuple[Any, Any]]]:
+    """The first layer's hidden states, and each kind of layers' other arguments."""
+    first: dict[str, nn.Module] = {}
+    for block in blocks_of(model):
+        first.setdefault(block.kind, block.layer)
+    hidden: list[torch.Tensor] = []
+    found: dict[str, tuple[Any, Any]] = {}
 
-    def keep(module: nn.Module, args: Any, kwargs: Any) -> None:
-        found["call"] = (
-            (args[0], args[1:], kwargs) if args else (kwargs.pop("hidden_states"), (), kwargs)
-        )
-        raise _Stop
+    def keep(kind: str) -> Any:
+        def hook(module: nn.Module, args: Any, kwargs: Any) -> None:
+            named = dict(kwargs)
+            before, *others = args or [named.pop("hidden_states")]
+            hidden.append(before)
+            found[kind] = others, named
+            if len(found) == len(first):
+                raise _Stop
 
-    handle = layers_of(model)[0].register_forward_pre_hook(keep, with_kwargs=True)
+        return hook
+
+    handles = [
+        layer.register_forward_pre_hook(keep(kind), with_kwargs=True)
+        for kind, layer in first.items()
+    ]
     try:
         model(**without_cache(model, batch))
     except _Stop:
         pass
     finally:
-        handle.remove()
-    call: tuple[torch.Tensor, Any, Any] = found["call"]
-    return call
+        for handle in handles:
+            handle.remove()
+    return hidden[0], found
 
 
 @contextmanager

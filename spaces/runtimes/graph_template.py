@@ -1,8 +1,8 @@
-"""Graphs assembled from a template: two traced layers represent those of all models of a kind.
+"""Graphs assembled from a template: few traced layers represent those of all models of a kind.
 
 Tracing takes seconds per layer. A search converts many models whose graphs differ only in their
-number of layers, sizes and weights. So two layers are traced once, and each model's graph is
-assembled from copies of them.
+number of layers, sizes and weights. So a layer of each kind is traced once, and each model's graph
+is assembled from copies of them.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from torch import nn
 from paretoformer.spaces.models.families import Block, blocks_of, layers_of
 from paretoformer.spaces.runtimes.base import optional
 from paretoformer.spaces.runtimes.cached_graph import PAST, PRESENT
-from paretoformer.spaces.runtimes.template_model import Units, neurons_in
+from paretoformer.spaces.runtimes.template_model import Units, kind_of, neurons_in
 
 HIDDEN, MIXED, FED = "template.hidden", "template.mixed", "template.fed"
 """Values of the traced graph: the hidden states before each layer and after the last, and the
@@ -93,7 +93,7 @@ class _Layer:
 
 
 class Template:
-    """A traced graph of two layers, taken apart.
+    """A traced graph of few layers, taken apart.
 
     Raises:
         ValueError: its parts cannot be separated as expected.
@@ -101,7 +101,7 @@ class Template:
 
     def __init__(self, proto: Any, model: nn.Module, units: Units) -> None:
         """proto: `Marked(model)`, traced; it is changed. model: from
-        `template_model.two_layers`."""
+        `template_model.few_layers`."""
         _marks_first(proto.graph)
         self._units = units
         graph = proto.graph
@@ -121,8 +121,11 @@ class Template:
             self._layer(index, block, flow, arrays, _inside(sources, model, index))
             for index, block in enumerate(blocks_of(model))
         ]
+        *kinds, _ = map(kind_of, blocks_of(model))
+        self._kinds = dict(zip(kinds, self._layers, strict=False))
+        self._after = f"{HIDDEN}.{len(self._layers)}"
         inside = {id(node) for layer in self._layers for node in layer.nodes}
-        wanted = flow.above({each.name for each in self._outputs}, {f"{HIDDEN}.2"})
+        wanted = flow.above({each.name for each in self._outputs}, {self._after})
         wanted |= flow.above({f"{HIDDEN}.0"}, set())
         for layer in self._layers:
             wanted |= flow.above(_read(layer.nodes), {f"{HIDDEN}.{layer.index}"})
@@ -187,9 +190,9 @@ class Template:
         constants |= {each.name: partial(_fresh, each) for each in self._constants}
         constants |= _weights(self._weights, model, "")
         for index, block in enumerate(blocks):
-            layer = self._layers[index == len(blocks) - 1]
+            layer = self._layers[-1] if block is blocks[-1] else self._kinds[kind_of(block)]
             hidden = self._append(graph, nodes, constants, layer, block, index, hidden)
-        names = {f"{HIDDEN}.2": hidden}
+        names = {self._after: hidden}
         nodes.extend(_copy(node, names, names, {}) for node in self._rest)
         graph.node.extend(_in_order(nodes, {each.name for each in graph.output}))
         read = _read(graph.node)

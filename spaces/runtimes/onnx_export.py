@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import warnings
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, cast
 
@@ -93,11 +93,11 @@ def _template(model: nn.Module, batch: Batch) -> Template | None:
         return None
     kind = template_model.kind(model, batch)
     if kind not in _TEMPLATES:
-        source = template_model.complete_layer(model)
-        if source is None:  # another model of its kind may have one
+        sources = template_model.complete_layers(model)
+        if not sources:  # another model of its kind may have them
             return None
         try:
-            _TEMPLATES[kind] = _new_template(model, batch, source)
+            _TEMPLATES[kind] = _new_template(model, batch, sources)
         except Exception as error:  # of torch's exporter, of onnx, or ours
             logging.getLogger(__name__).info("Each graph is traced by itself: %s", error)
             _TEMPLATES[kind] = None
@@ -107,13 +107,14 @@ def _template(model: nn.Module, batch: Batch) -> Template | None:
     return _TEMPLATES[kind]
 
 
-def _new_template(model: nn.Module, batch: Batch, source: int) -> Template:
+def _new_template(model: nn.Module, batch: Batch, sources: Mapping[str, int]) -> Template:
     """Raises ValueError where assembled graphs give other outputs than torch. This happens where
     tracing computes values from weights, such as resized positions."""
-    pattern = template_model.two_layers(model, source)
+    pattern = template_model.few_layers(model, sources)
+    source = next(iter(sources.values()))
     units = template_model.Units.of(cast(Any, model).config, blocks_of(model)[source])
     template = Template(_traced(pattern, batch, marked=True), pattern, units)
-    other = template_model.other_cuts(model, source)
+    other = template_model.other_cuts(model, sources)
     named, inputs = _named(other, batch)
     with torch.no_grad():
         expected = named(*inputs.values())

@@ -1,7 +1,8 @@
-"""The torch side of a graph template: a model of two layers with unique sizes.
+"""The torch side of a graph template: a model of few layers with unique sizes.
 
-Two layers represent any number, because all but the last are alike, and the last differs only where
-it is computed for the first token alone.
+One layer represents all of its kind, and another one the last, which differs where it is computed
+for the first token alone. Most families have one kind of layers; ModernBERT's are global or local,
+and its first one has no norm.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import copy
 import itertools
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -22,6 +23,7 @@ from paretoformer.spaces.models.families import (
     blocks_of,
     family_of,
     head_dim_of,
+    layers_of,
     neurons_of,
     shape_of,
 )
@@ -47,12 +49,14 @@ class Units:
     """How the numbers of heads and neurons of a layer determine the sizes of its parts.
 
     heads: per group that shares a key and a value. width: of a group's outputs.
-    rows: of each projection before the heads, per group.
+    rows: of each projection before the heads, per group. fed: of each before the neurons, per
+    neuron.
     """
 
     heads: int
     width: int
     rows: tuple[int, ...]
+    fed: tuple[int, ...]
 
     @classmethod
     def of(cls, config: Any, block: Block) -> Units:
@@ -61,7 +65,8 @@ class Units:
         width = heads * head_dim_of(config)
         count = matrix_of(block.output, block.family.output).shape[1] // width
         rows = [len(matrix_of(block.get(path), path)) for path in block.family.inputs]
-        return cls(heads, width, tuple(each // count for each in rows))
+        fed = tuple(block.family.feed_forward.inputs.values())
+        return cls(heads, width, tuple(each // count for each in rows), fed)
 
     def count(self, block: Block) -> int:
         if isinstance(block.attention, HeadlessAttention):
@@ -71,7 +76,10 @@ class Units:
     def sizes(self, count: int, neurons: int) -> tuple[int, ...]:
         """All sizes that a graph may contain for a layer with `count` groups and `neurons`."""
         each_group = (1, self.heads, self.width, 2 * self.width, *self.rows)
-        return (*(count * size for size in each_group), neurons)
+        return (
+            *(count * size for size in each_group),
+            *(neurons * size for size in (1, *self.fed)),
+        )
 
 
 def neurons_in(block: Block) -> int:
@@ -84,13 +92,18 @@ def reads_first(block: Block) -> bool:
     return isinstance(block.get(block.family.attention_norm), FirstTokenNorm)
 
 
+def kind_of(block: Block) -> str:
+    """Layers of one kind have the same graph, except for their cuts and weights."""
+    absent = [name for name, each in block.layer.named_children() if isinstance(each, nn.Identity)]
+    return " ".join((block.kind, *absent))
+
+
 def unsuitable(model: nn.Module) -> str:
-    """Why two layers cannot represent those of a model; empty when they can."""
+    """Why few layers cannot represent those of a model; empty when they can."""
     if any(isinstance(each, Attention) for each in model.modules()):
         return "it has attention mechanisms of its own"
-    kinds = {type(block.layer) for block in blocks_of(model)}
-    if len(kinds) > 1 or len(set(getattr(model.config, "layer_types", None) or ())) > 1:
-        return "its layers are of several kinds"
+    if len({type(block.layer) for block in blocks_of(model)}) > 1:
+        return "its layers are of several classes"
     if family_of(model.config).score_bias:
         return "its heads have biases of their own"
     if getattr(model.config, "scale_attn_by_inverse_layer_idx", False):
@@ -112,6 +125,8 @@ def kind(model: nn.Module, batch: Batch) -> str:
         config.to_dict(),
         [(name, tuple(each.shape)) for name, each in batch.items()],
         reads_first(blocks[-1]),
+        sorted({*map(kind_of, blocks)}),
+        kind_of(blocks[-1]),
         [
             (name, type(each).__qualname__, *(p.shape for p in each.parameters(recurse=False)))
             for name, each in rest
@@ -125,46 +140,49 @@ def kind(model: nn.Module, batch: Batch) -> str:
     return json.dumps(facts, sort_keys=True, default=str)
 
 
-def complete_layer(model: nn.Module) -> int | None:
-    """The first layer with heads and neurons that computes every token; None if there is none."""
+def complete_layers(model: nn.Module) -> Mapping[str, int]:
+    """Kind -> its first layer that has heads and neurons and computes every token; empty if a kind
+    has none."""
+    found: dict[str, int] = {}
     for index, block in enumerate(blocks_of(model)):
         headless = isinstance(block.attention, HeadlessAttention)
         if not headless and neurons_in(block) and not reads_first(block):
-            return index
-    return None
+            found.setdefault(kind_of(block), index)
+    return found if found.keys() >= {*map(kind_of, blocks_of(model))} else {}
 
 
-def two_layers(model: nn.Module, source: int) -> nn.Module:
-    """A copy with random weights and two layers like layer `source`, with sizes that occur nowhere
-    else in it.
+def few_layers(model: nn.Module, sources: Mapping[str, int]) -> nn.Module:
+    """A copy with random weights and a layer of each kind, then another last one, with sizes that
+    occur nowhere else in it.
+
+    sources: as from `complete_layers`.
 
     Raises:
         ValueError: there are no such sizes.
     """
     config = cast(Any, model).config
-    copied = share(model)
-    pattern = blocks_of(copied)[source]
-    units = Units.of(config, pattern)
-    set_layers(copied, [copy.deepcopy(pattern.layer) for _ in range(2)], [source, source])
+    last = sources[kind_of(blocks_of(model)[-1])]
+    units = Units.of(config, blocks_of(model)[last])
+    copied = _with_layers(model, [*sources.values(), last])
     random = torch.Generator().manual_seed(0)
     _randomise(copied, random)
-    sizes = _free_sizes(_numbers(config), units)
-    for block, (count, neurons) in zip(blocks_of(copied), sizes, strict=True):
+    blocks = blocks_of(copied)
+    sizes = _free_sizes(_numbers(config), units, len(blocks))
+    for block, (count, neurons) in zip(blocks, sizes, strict=True):
         _resize(block, units, count, neurons, random)
     if reads_first(blocks_of(model)[-1]):
         read_first(copied)
     return copied.eval()
 
 
-def other_cuts(model: nn.Module, source: int) -> nn.Module:
-    """As `two_layers`, but with five layers of other sizes, two without heads and two without
+def other_cuts(model: nn.Module, sources: Mapping[str, int]) -> nn.Module:
+    """As `few_layers`, but with five layers of other sizes, two without heads and two without
     neurons: a template's test case."""
-    config = cast(Any, model).config
-    copied = share(model)
-    pattern = blocks_of(copied)[source]
-    units = Units.of(config, pattern)
+    last = sources[kind_of(blocks_of(model)[-1])]
+    units = Units.of(cast(Any, model).config, blocks_of(model)[last])
     cuts = ((2, 5), (0, 3), (3, 0), (0, 0), (4, 6))
-    set_layers(copied, [copy.deepcopy(pattern.layer) for _ in cuts], [source for _ in cuts])
+    kinds = itertools.cycle(sources.values())
+    copied = _with_layers(model, [*itertools.islice(kinds, len(cuts) - 1), last])
     random = torch.Generator().manual_seed(1)
     _randomise(copied, random)
     for block, (count, neurons) in zip(blocks_of(copied), cuts, strict=True):
@@ -174,6 +192,14 @@ def other_cuts(model: nn.Module, source: int) -> nn.Module:
     if reads_first(blocks_of(model)[-1]):
         read_first(copied)
     return copied.eval()
+
+
+def _with_layers(model: nn.Module, sources: Sequence[int]) -> nn.Module:
+    """A copy with copies of these layers."""
+    copied = share(model)
+    layers = layers_of(copied)
+    set_layers(copied, [copy.deepcopy(layers[source]) for source in sources], sources)
+    return copied
 
 
 def _randomise(model: nn.Module, random: torch.Generator) -> None:
@@ -196,8 +222,8 @@ def _resize(block: Block, units: Units, count: int, neurons: int, random: torch.
     for path, rows in zip(family.inputs, units.rows, strict=True):
         _projection(block, path, random, out=count * rows)
     _projection(block, family.output, random, inside=count * units.width)
-    for path in family.feed_forward.inputs:
-        _projection(block, path, random, out=neurons)
+    for path, parts in family.feed_forward.inputs.items():
+        _projection(block, path, random, out=parts * neurons)
     _projection(block, family.feed_forward.output, random, inside=neurons)
     for name in family.heads:
         setattr(block.attention, name, count)
@@ -216,19 +242,20 @@ def _projection(
     replace_projection(block, path, weight, bias)
 
 
-def _free_sizes(taken: set[int], units: Units) -> list[tuple[int, int]]:
-    """(groups, neurons) of two layers whose sizes all differ, also from the taken ones.
+def _free_sizes(taken: set[int], units: Units, layers: int) -> list[tuple[int, int]]:
+    """(groups, neurons) of these layers, whose sizes all differ, also from the taken ones.
 
     Raises:
         ValueError: there are none.
     """
     found, taken = list[tuple[int, int]](), set(taken)
-    for pair in itertools.pairwise(PRIMES):
-        sizes = units.sizes(*pair)
-        if taken.isdisjoint(sizes) and pair[1] not in sizes[:-1]:
+    for count, neurons in itertools.pairwise(PRIMES):
+        sizes = units.sizes(count, neurons)
+        mixed, fed = units.sizes(count, 0), units.sizes(0, neurons)
+        if taken.isdisjoint(sizes) and {*mixed}.isdisjoint({*fed} - {0}):
             taken.update(sizes)
-            found.append(pair)
-            if len(found) == 2:
+            found.append((count, neurons))
+            if len(found) == layers:
                 return found
     raise ValueError("there are no sizes that no other part of the model has.")
 
