@@ -19,7 +19,7 @@ PREPARATION = 0.25
 DISTILLATION = 0.4
 """Largest share of the minutes that distillation may take."""
 SEARCHED = 5.0
-"""Minutes before distillation gets any by default; of the others it gets half."""
+"""Minutes of which distillation gets none by default; of the others it gets half."""
 CONFIRMATION, SLOW = 0.2, 0.05
 """Share of the minutes reserved for the confirmation, and for each slow metric in it."""
 TIMING = 1 / 450
@@ -38,7 +38,8 @@ in its minutes."""
 ROUND = 0.4
 """Minutes to convert, score and time the candidates of one round of distillation."""
 SHORT = 10.0
-"""Minutes below which a study saves time on everything but trials."""
+"""Minutes below which a study saves time on everything but trials, and trains nothing by default:
+in two minutes, an embedder is hardly brought back to its requirement."""
 SPENT = "spent_seconds"
 """User attribute of the study: seconds spent by its earlier runs."""
 DISTILLED = "distill_minutes"
@@ -195,7 +196,7 @@ def distill_minutes(spec: Spec) -> float:
     if limit is None:
         return float(wanted or 0.0)
     if wanted is None:
-        wanted = (limit - SEARCHED) / 2 if limit > SEARCHED + 2 else 0.0
+        wanted = (limit - SEARCHED) / 2 if limit >= SHORT else 0.0
     room = limit * (1 - confirmation(spec)) - KEPT - ROUND
     return float(min(wanted, DISTILLATION * limit, room)) if room >= min(wanted, USEFUL) else 0.0
 
