@@ -67,7 +67,9 @@ def test_minutes_are_shared_out_and_the_plan_says_how() -> None:
     assert budget.search_seconds == pytest.approx(60 * 16)
 
 
-@pytest.mark.parametrize(("minutes", "distilled"), [(None, 0), (9, 0), (10, 2.5), (15, 5), (30, 12)])
+@pytest.mark.parametrize(
+    ("minutes", "distilled"), [(None, 0), (9, 0), (10, 2.5), (15, 5), (30, 12)]
+)
 def test_distillation_has_a_share_of_the_minutes_by_default(
     minutes: float | None, distilled: float
 ) -> None:

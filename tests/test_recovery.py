@@ -270,7 +270,7 @@ def test_step_in_several_batches_goes_where_one_of_all_their_rows_goes() -> None
     gradients = []
     for step in ([whole], parts, parts[:1]):
         cut = build(candidate, dense).model
-        trained = Distillation(cut, kept_of(candidate), teacher(dense), iter(()), minutes=1)
+        trained = Distillation(cut, kept_of(candidate), teacher(dense), endless(dense), minutes=1)
         trained._step(Step(step))
         found = [p.grad.flatten() for p in trained._parameters.values() if p.grad is not None]
         gradients.append(torch.cat(found))
@@ -284,7 +284,7 @@ def test_dense_is_computed_once_for_texts_that_come_again() -> None:
     candidate = changed(dense, "torch")
     batch, *_ = batches(dense, 1)
     cut, first = build(candidate, dense).model, teacher(dense)
-    trained = Distillation(cut, kept_of(candidate), first, iter(()), minutes=1)
+    trained = Distillation(cut, kept_of(candidate), first, endless(dense), minutes=1)
     calls: list[int] = []
     dense.register_forward_hook(lambda *_: calls.append(1))
     losses = [float(trained._loss(batch, repeats=True).detach()) for _ in range(4)]
