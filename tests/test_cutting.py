@@ -52,8 +52,9 @@ STANDS_FOR: dict[tuple[bool, ...], Mapping[int, int]] = {
 every_mask = pytest.mark.parametrize("kept", STANDS_FOR, ids=str)
 KEPT = (False, True, False, False, True)
 
-POST_NORM = {"bert", "roberta", "xlm-roberta", "camembert", "electra", "distilbert", "mpnet"}
-GATED = {*test_surgery.GROUPED, "modernbert"}
+POST_NORM = {"bert", "roberta", "xlm-roberta", "camembert", "electra", "distilbert"}
+POST_NORM |= {"ernie", "mpnet", "deberta-v2", "nomic_bert", "gte"}
+GATED = {*test_surgery.GROUPED, "modernbert", "nomic_bert", "gte"}
 NEURON_PARAMETERS = {family: 3 * 32 if family in GATED else 2 * 32 + 1 for family in FAMILIES}
 """Input rows, their biases, output columns."""
 
@@ -116,14 +117,14 @@ def zeroed(model: nn.Module, widths: Sequence[tuple[int, ...]] = WIDTHS) -> nn.M
 def skipped(model: nn.Module, kept: tuple[bool, ...]) -> nn.Module:
     """A copy whose removed layers are the identity, and whose kept ones take over norms."""
     reference = share(model)
-    in_tuples = model.config.model_type == "mpnet"  # as its layers give their output
+    in_tuples = model.config.model_type in ("mpnet", "deberta-v2")  # as layers give their output
     for layer, last in STANDS_FOR[kept].items():
         if path := family_of(model.config).output_norm:
             blocks_of(reference)[layer].set(path, blocks_of(model)[last].get(path))
     for block, stays in zip(blocks_of(reference), kept, strict=True):
         if not stays:
             block.layer.forward = lambda hidden_states, *rest, **named: (
-                (hidden_states,) if in_tuples else hidden_states
+                (hidden_states, None) if in_tuples else hidden_states
             )
     return reference
 

@@ -21,7 +21,16 @@ from tests.sampled import sampled
 from tests.test_cutting import NEURONS, tiny
 from tests.test_surgery import inputs
 
-READS_FIRST = ("bert", "camembert", "distilbert", "electra", "roberta", "vit", "xlm-roberta")
+READS_FIRST = (
+    "bert",
+    "camembert",
+    "distilbert",
+    "electra",
+    "ernie",
+    "roberta",
+    "vit",
+    "xlm-roberta",
+)
 FAMILIES = ("bert", "distilbert", "roberta", "electra", "gpt2", "llama", "vit")
 RUNTIMES = ("torch:int8", "onnxruntime", "onnxruntime:int8", "openvino:int8")
 SERVED = [

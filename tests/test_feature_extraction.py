@@ -33,9 +33,11 @@ from paretoformer.spaces import Candidate, HeadMask
 from paretoformer.spaces.build import build
 from paretoformer.spaces.models.embedder import as_embedder
 from paretoformer.spaces.models.surgery import share
+from paretoformer.spaces.runtimes import Tools, parse
 from paretoformer.spaces.runtimes.torch_runtime import TorchRunnable
 from paretoformer.testing import check_metric
 from tests.sampled import sampled
+from tests.test_surgery import tiny
 from tests.tiny import HEADS, LAYERS, SMALL_SPACE, write_model, write_study
 
 CUT = Candidate(HeadMask(((True,) + (False,) * (HEADS - 1),) * LAYERS))
@@ -90,6 +92,48 @@ def test_embedding_may_be_the_first_token(folder: Path) -> None:
     torch.testing.assert_close(found, torch.nn.functional.normalize(first, dim=-1))
 
 
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_embedding_may_be_the_last_token_whatever_side_is_padded(side: str) -> None:
+    model = as_embedder(tiny("qwen3").base_model, "last")
+    ids, none = torch.randint(4, 90, (1, 9)), torch.zeros(1, 3, dtype=torch.long)
+    parts = (none, ids) if side == "left" else (ids, none)
+    mask = torch.cat([torch.full_like(each, bool(each.any())) for each in parts], dim=1)
+    with torch.no_grad():
+        alone = model(input_ids=ids).sentence_embedding
+        padded = model(input_ids=torch.cat(parts, dim=1), attention_mask=mask).sentence_embedding
+    torch.testing.assert_close(padded, alone, atol=1e-5, rtol=1e-5)
+
+
+def test_decoder_that_embeds_is_studied(tmp_path: Path) -> None:
+    study = embedding_study(tmp_path)
+    shutil.rmtree(tmp_path / "model")
+    folder = write_embedder(tmp_path / "model", "lasttoken", "Normalize")
+    tiny("qwen3").base_model.save_pretrained(folder)
+    here = load_subject(load_spec(study))
+    config: Any = here.model.config
+    assert (config.sentence_pooling, config.use_cache) == ("last", False)
+    assert here.task.usage(str(folder), {}).startswith("Vectors are the last token, compared by")
+    cut = build(CUT, here.model)
+    batch = next(iter(here.workload.batches(here.workload.splits["search"], "cpu")))[1]
+    for runtime in ("onnxruntime", "openvino"):
+        name, precision = parse(runtime)
+        served = name.convert(cut.model, precision, Tools(threads=1))
+        with torch.no_grad():
+            expected = cut.model(**batch).sentence_embedding
+        found = served(**batch).sentence_embedding
+        torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
+
+
+def test_texts_are_cut_where_sentence_transformers_cuts_them(tmp_path: Path) -> None:
+    study = embedding_study(tmp_path)
+    (tmp_path / "model" / "sentence_bert_config.json").write_text('{"max_seq_length": 7}')
+    assert load_subject(load_spec(study)).target.sequence_length == 64  # as the study says
+    study.write_text(study.read_text().replace("sequence_length = 64\n", ""))
+    here = load_subject(load_spec(study))
+    assert here.target.sequence_length == 7
+    assert any("fill all 7 tokens: anything longer is cut" in each.text for each in here.remarks)
+
+
 def test_folder_says_how_it_pools(tmp_path: Path) -> None:
     assert pooling_of(str(write_embedder(tmp_path / "mean"))) == ("mean", "cosine", ())
     assert pooling_of(str(write_embedder(tmp_path / "cls", "cls_token"))) == ("cls", "cosine", ())
@@ -106,10 +150,11 @@ def test_what_sentence_transformers_does_to_texts_is_said(tmp_path: Path) -> Non
     _, _, (prompt, lower) = pooling_of(str(folder))
     assert "puts the prompt 'query: ' before every text" in prompt.text
     assert "changes every text to lower case" in lower.text
-    settings["default_prompt_name"] = None
+    settings |= {"default_prompt_name": None, "truncate_dim": 8}
     (folder / "config_sentence_transformers.json").write_text(json.dumps(settings))
     (folder / "sentence_bert_config.json").write_text(json.dumps({"do_lower_case": False}))
-    assert pooling_of(str(folder)) == ("mean", "cosine", ())
+    _, _, (short,) = pooling_of(str(folder))
+    assert "keeps the first 8 numbers of each vector" in short.text
 
 
 @pytest.mark.parametrize("pooling", ["mean", "cls"])
@@ -119,7 +164,9 @@ def test_pooling_is_read_as_newer_versions_write_it(tmp_path: Path, pooling: str
     settings.write_text(json.dumps({"embedding_dimension": 16, "pooling_mode": pooling}))
     assert pooling_of(str(folder)) == (pooling, "cosine", ())
     settings.write_text(json.dumps({"pooling_mode": ["mean", "max"]}))
-    with pytest.raises(ValueError, match="it pools by mean and max; known are mean and cls"):
+    with pytest.raises(
+        ValueError, match="it pools by mean and max; known are mean, cls and lasttoken"
+    ):
         pooling_of(str(folder))
 
 
@@ -163,7 +210,7 @@ def test_likeness_of_vectors_says_what_their_length_lost() -> None:
 @pytest.mark.parametrize(
     ("pooling", "more", "message"),
     [
-        ("max_tokens", (), "pools by pooling_mode_max_tokens; known are mean and cls"),
+        ("max_tokens", (), "pools by pooling_mode_max_tokens; known are mean, cls and lasttoken"),
         ("mean_tokens", ("Dense",), "has Dense; known are Transformer, Pooling, Normalize"),
     ],
 )

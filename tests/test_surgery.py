@@ -30,9 +30,9 @@ from tests.mechanisms import CHEAP
 from tests.sampled import sampled
 from tests.tiny import HEADS, LAYERS
 
-DAILY = ("bert", "gpt2", "llama", "modernbert", "mpnet", "vit")
-"""One family of each way to lay out a layer: norm behind the sum, fused heads, groups, layers of
-several kinds, biases of heads, images."""
+DAILY = ("bert", "deberta-v2", "gpt2", "llama", "modernbert", "mpnet", "vit")
+"""One family of each way to lay out a layer: norm behind the sum, relative positions, fused heads,
+groups, layers of several kinds, biases of heads, images."""
 every_family = sampled("family", FAMILIES, DAILY)
 WITH_MECHANISMS = tuple(name for name, family in FAMILIES.items() if not family.only_full)
 every_family_with_mechanisms = sampled("family", WITH_MECHANISMS, ("bert", "gpt2", "llama", "vit"))
@@ -56,6 +56,7 @@ HEAD_PARAMETERS = dict.fromkeys(FAMILIES, 4 * 32 * 8 + 3 * 8) | {
     "gemma": 2 * 32 * 8 + 2 * 32 * 4,
     "mistral": 2 * 32 * 8 + 2 * 32 * 4,
     "modernbert": 4 * 32 * 8,
+    "nomic_bert": 4 * 32 * 8,
 }
 """Query, key and value rows, output columns, and the biases that each family has."""
 
@@ -86,7 +87,10 @@ def tiny(family: str, head: str = "") -> torch.nn.Module:
         sizes |= {"vocab_size": 100, "max_position_embeddings": 80}
     if family == "modernbert":  # its second layer sees four tokens on each side
         sizes |= {"local_attention": 8}
-    if family in CAUSAL or family == "modernbert":
+    if family == "deberta-v2":
+        sizes |= {"relative_attention": True, "pos_att_type": ["p2c", "c2p"], "share_att_key": True}
+        sizes |= {"position_buckets": 8, "norm_rel_ebd": "layer_norm"}
+    if family in (*CAUSAL, "modernbert"):
         sizes |= {"pad_token_id": 0}
     config = transformers.AutoConfig.for_model(family, **sizes)
     head = head or ("ImageClassification" if family in VISION else "SequenceClassification")
@@ -174,7 +178,7 @@ def test_untouched_tensors_are_shared(family: str) -> None:
     pruned = build(Candidate(HeadMask(((True,) * 4, (True, False, True, True)))), model).model
     own = [name for name, p in pruned.named_parameters() if id(p) not in original]
     # Weights and biases in front of the heads, where there are any, and the output's weight.
-    without = dict.fromkeys(("llama", "qwen3", "gemma", "mistral"), 4)
+    without = dict.fromkeys(("llama", "qwen3", "gemma", "mistral", "nomic_bert"), 4)
     assert len(own) == ({"gpt2": 3, "modernbert": 2} | without).get(family, 7)
 
 

@@ -31,18 +31,9 @@ from paretoformer.evaluators.tasks.task import register
 from paretoformer.evaluators.tasks.text import TextTask
 from paretoformer.spaces.models.divergence import Directions
 from paretoformer.spaces.models.embedder import Pooling, Similarity, as_embedder
+from paretoformer.spaces.models.families import FAMILIES
 from paretoformer.spaces.models.tokens import Batch
 
-FAMILIES = (
-    "bert",
-    "roberta",
-    "xlm-roberta",
-    "camembert",
-    "electra",
-    "distilbert",
-    "mpnet",
-    "modernbert",
-)
 UNRELATED = 0.2
 """Below this Spearman correlation, cosines and scores are probably unrelated."""
 MODULES = "modules.json"
@@ -50,11 +41,19 @@ MODULES = "modules.json"
 MODES: dict[str, Pooling] = {
     "mean": "mean",
     "cls": "cls",
+    "lasttoken": "last",
     "pooling_mode_mean_tokens": "mean",
     "pooling_mode_cls_token": "cls",
+    "pooling_mode_lasttoken": "last",
 }
 """How version 5.4 of sentence-transformers and later name the poolings, and earlier ones."""
-SETTINGS = "config_sentence_transformers.json"
+POOLED: dict[Pooling, str] = {
+    "mean": "the mean of the tokens",
+    "cls": "the first token",
+    "last": "the last token",
+}
+SETTINGS, READS = "config_sentence_transformers.json", "sentence_bert_config.json"
+"""What sentence-transformers does with vectors, and with texts."""
 SIMILARITIES: dict[str, Similarity] = {"cosine": "cosine", "dot": "dot", "dot_score": "dot"}
 KNOWN = ("Transformer", "Pooling", "Normalize")
 LIKENESS = ("fidelity", "neighbours")
@@ -62,7 +61,8 @@ LIKENESS = ("fidelity", "neighbours")
 
 
 class FeatureExtraction(TextTask):
-    """Sentence embeddings of encoders, as folders of sentence-transformers or plain ones.
+    """Sentence embeddings of encoders and decoders, as folders of sentence-transformers or plain
+    ones.
 
     A folder of sentence-transformers defines the pooling and the similarity; the defaults are the
     mean over tokens and the cosine, for which vectors have length one.
@@ -71,7 +71,9 @@ class FeatureExtraction(TextTask):
     name = "feature-extraction"
     auto = transformers.AutoModel
     architectures: ClassVar[Mapping[str, Any]] = {
-        name: modeling_auto.MODEL_MAPPING_NAMES[name] for name in FAMILIES
+        name: modeling_auto.MODEL_MAPPING_NAMES[name]
+        for name in FAMILIES
+        if name in modeling_auto.MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES  # reads texts
     }
     answers = Directions()
     scores: ClassVar[tuple[str, ...]] = ("spearman",)
@@ -83,6 +85,9 @@ class FeatureExtraction(TextTask):
     def adapted(self, model: nn.Module, path: str) -> tuple[nn.Module, tuple[Remark, ...]]:
         pooling, similarity, remarks = pooling_of(path)
         return as_embedder(model, pooling, similarity), remarks
+
+    def cut_at(self, path: str) -> int:
+        return int((_json(path, READS) or {}).get("max_seq_length") or 0)
 
     def encode(
         self, splits: Mapping[SplitName, Examples], tokenizer: Any, config: Any, target: Target
@@ -100,7 +105,7 @@ class FeatureExtraction(TextTask):
 
     def usage(self, path: str, measured: Mapping[str, float]) -> str:
         pooling, similarity, _ = pooling_of(path)
-        pooled = {"mean": "the mean of the tokens", "cls": "the first token"}[pooling]
+        pooled = POOLED[pooling]
         compared = {"cosine": "cosine", "dot": "dot product"}[similarity]
         prompts, _ = prompts_of(path)
         named = ", ".join(f"{name} ({text!r})" for name, text in prompts.items() if text)
@@ -179,7 +184,9 @@ def pooling_of(path: str) -> tuple[Pooling, Similarity, tuple[Remark, ...]]:
     settings = _json(path, f"{folder}/config.json") or {}
     modes = _modes(settings)
     if len(modes) != 1 or modes[0] not in MODES:
-        raise ValueError(f"it pools by {' and '.join(modes) or 'nothing'}; known are mean and cls.")
+        raise ValueError(
+            f"it pools by {' and '.join(modes) or 'nothing'}; known are mean, cls and lasttoken."
+        )
     # The dot product of normalised vectors is their cosine.
     similarity: Similarity = "cosine" if "Normalize" in kinds else _similarity(path)
     return MODES[modes[0]], similarity, tuple(_ignored(path))
@@ -209,7 +216,12 @@ def _ignored(path: str) -> Iterator[Remark]:
             f"{path}: sentence-transformers puts the prompt {prompt!r} before every text. Here "
             "texts are taken as they are: put it into the data."
         )
-    if (_json(path, "sentence_bert_config.json") or {}).get("do_lower_case"):
+    if width := (_json(path, SETTINGS) or {}).get("truncate_dim"):
+        yield Remark(
+            f"{path}: sentence-transformers keeps the first {width} numbers of each vector "
+            "(`truncate_dim`). Here whole vectors are compared."
+        )
+    if (_json(path, READS) or {}).get("do_lower_case"):
         yield Remark(
             f"{path}: sentence-transformers changes every text to lower case. Here texts are taken "
             "as they are: change them in the data, unless the tokenizer does it."

@@ -118,6 +118,11 @@ class Task(ABC):
             )
         return wanted
 
+    def cut_at(self, path: str) -> int:
+        """Tokens at which other tools that serve the model of this folder or Hub id cut its texts;
+        0: no earlier than where it has no more room."""
+        return 0
+
     def shown(self, lengths: tuple[int, float, int]) -> str:
         """Text for the lengths of timed inputs: the shortest, the mean and the longest."""
         shortest, mean, longest = lengths

@@ -175,7 +175,7 @@ def _full(splits: Iterable[Split], target: Target) -> Remark | None:
     count = sum(size >= target.sequence_length for size in sizes)
     if not count:
         return None
-    limit = "the model has no room for more" if target.follows_data else "target.sequence_length"
+    limit = "this model reads no more" if target.follows_data else "target.sequence_length"
     return Remark(
         f"{count} of {len(sizes)} texts fill all {target.sequence_length} tokens: anything longer "
         f"is cut ({limit})."

@@ -259,7 +259,10 @@ def _model(spec: Spec, task: Task, progress: Progress) -> tuple[str, Any, int]:
     """The model's path, its checked config, and the most tokens of an input."""
     path = demo.model_path(spec.model.path, progress)
     config = _load_config(path, spec)
-    return path, config, _checked_length(spec, task, config)
+    length = _checked_length(spec, task, config)
+    if spec.target.sequence_length == DATA:
+        length = min(length, task.cut_at(path) or length)
+    return path, config, length
 
 
 def _stop_at(remarks: Iterable[Remark]) -> None:
@@ -345,7 +348,8 @@ def _checked_length(spec: Spec, task: Task, config: Any) -> int:
         raise StudyError(f"{reason}.")
     _check_settings(spec, causal=family.causal)
     length = task.length(config, spec.target.sequence_length)
-    if family.causal and not task.generates and config.pad_token_id is None:
+    reads_last = family.causal and not (task.generates or task.embeds)
+    if reads_last and config.pad_token_id is None:
         raise StudyError(
             f"the config of {spec.model.path} has no pad_token_id, without which a model that "
             "reads its answer off the last token cannot find it in a padded batch: set it."

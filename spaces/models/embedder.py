@@ -1,9 +1,9 @@
-"""An embedder: an encoder whose output is one vector per text.
+"""An embedder: an encoder, or a decoder, whose output is one vector per text.
 
 Vectors that are compared by their cosine have length one.
 
 Pooling and normalisation are part of the forward pass, so every runtime serves and every timing
-includes them. The weights and their names are the encoder's.
+includes them. The weights and their names are those of the plain model.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-Pooling = Literal["mean", "cls"]
+Pooling = Literal["mean", "cls", "last"]
 Similarity = Literal["cosine", "dot"]
 POOLING = "sentence_pooling"
 """The config key that turns an encoder into an embedder."""
@@ -44,8 +44,11 @@ class _Embeds:
             cast(nn.Module, self), *arguments, attention_mask=attention_mask, **others
         )
         hidden = output.last_hidden_state  # (rows, tokens, width)
-        if cast(Any, self).config.sentence_pooling == "cls":
+        pooling: Pooling = cast(Any, self).config.sentence_pooling
+        if pooling == "cls":
             pooled = hidden[:, 0]
+        elif pooling == "last":
+            pooled = _last(hidden, attention_mask)
         elif attention_mask is None:
             pooled = hidden.mean(dim=1)
         else:
@@ -54,6 +57,15 @@ class _Embeds:
         if getattr(cast(Any, self).config, SIMILARITY, "cosine") == "dot":
             return Embeddings(pooled)
         return Embeddings(F.normalize(pooled, dim=-1))
+
+
+def _last(hidden: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
+    """(rows, width) of the last real token, whatever side is padded."""
+    if mask is None:
+        return hidden[:, -1]
+    places = torch.arange(1, mask.shape[1] + 1, device=mask.device)
+    last = (mask * places).amax(dim=1) - 1
+    return hidden.gather(1, last[:, None, None].expand(-1, 1, hidden.shape[-1]))[:, 0]
 
 
 _CLASSES: dict[type[nn.Module], type[nn.Module]] = {}
@@ -69,7 +81,8 @@ def _embedder_class(architecture: type[nn.Module]) -> type[nn.Module]:
 
 
 def as_embedder(model: nn.Module, pooling: Pooling, similarity: Similarity = "cosine") -> nn.Module:
-    """Turn an encoder into an embedder, in place; its own pooler, which is unused, is removed.
+    """Turn a model into an embedder, in place; its own pooler, which is unused, is removed, and a
+    decoder's key-value cache is off.
 
     similarity: of its vectors; those that are compared by their dot product keep their length.
 
@@ -84,6 +97,8 @@ def as_embedder(model: nn.Module, pooling: Pooling, similarity: Similarity = "co
             raise ValueError(f"{what} is one of {', '.join(known)}, but got {value!r}.")
     config = cast(Any, model).config
     config.sentence_pooling = pooling
+    if getattr(config, "use_cache", False):
+        config.use_cache = False
     if similarity != "cosine":
         config.sentence_similarity = similarity
     if getattr(model, "pooler", None) is not None:

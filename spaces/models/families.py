@@ -67,9 +67,11 @@ class Family:
     """Attributes of the attention module that hold heads * head_dim."""
     score_bias: str = ""
     """Argument of the attention module: what it adds to its scores, (batch, heads, queries, keys).
-    Such a family computes attention by itself, outside transformers' interface."""
+    Cut heads take theirs away."""
     only_full: str = ""
     """Why no layer can have another attention mechanism than `full`; empty where they can."""
+    implementation: str = "sdpa"
+    """Of attention; `eager` where a family computes it outside transformers' interface."""
     reserved_positions: int = 0
     """Rows of the position table before that of the first token."""
     unsupported: Callable[[Any], str] = field(default=_supported)
@@ -113,6 +115,14 @@ def _mistral(config: Any) -> str:
     return "with a sliding window (`sliding_window`)" if config.sliding_window else ""
 
 
+def _deberta(config: Any) -> str:
+    if getattr(config, "conv_kernel_size", 0):
+        return "with a convolution behind its first layer (`conv_kernel_size`)"
+    if config.relative_attention and not getattr(config, "share_att_key", False):
+        return "with projections of their own for positions (`share_att_key` false)"
+    return ""
+
+
 _BERT = Family(
     layers="encoder.layer",
     attention="attention.self",
@@ -151,8 +161,11 @@ _LLAMA = Family(
     unsupported=_sliding,
 )
 
+_NOMIC = replace(_LLAMA, causal=False, output_norm="post_mlp_layernorm", unsupported=_supported)
+
 FAMILIES: dict[str, Family] = {
     "bert": _BERT,
+    "ernie": _BERT,
     "roberta": _ROBERTA,
     "xlm-roberta": _ROBERTA,
     "camembert": _ROBERTA,
@@ -194,9 +207,20 @@ FAMILIES: dict[str, Family] = {
         heads=("num_attention_heads",),
         width=("all_head_size",),
         score_bias="position_bias",
+        implementation="eager",
         only_full="it adds a bias to the scores of each pair of tokens, which other mechanisms "
         "never form",
         reserved_positions=2,
+    ),
+    "deberta-v2": replace(  # and v3; its positions go through the projections of queries and keys
+        _BERT,
+        inputs=_separate(
+            "attention.self.query_proj", "attention.self.key_proj", "attention.self.value_proj"
+        ),
+        reads_first=False,
+        only_full="its scores depend on relative positions, which other mechanisms do not know",
+        implementation="eager",
+        unsupported=_deberta,
     ),
     "modernbert": Family(
         layers="layers",
@@ -207,6 +231,8 @@ FAMILIES: dict[str, Family] = {
         attention_norm="mlp_norm",
         only_full="its layers alternate between global and local attention already",
     ),
+    "nomic_bert": _NOMIC,
+    "gte": _NOMIC,
     "gpt2": Family(
         layers="h",
         attention="attn",
@@ -226,12 +252,10 @@ FAMILIES: dict[str, Family] = {
     "mistral": replace(_LLAMA, unsupported=_mistral),
 }
 
-_RELATIVE = "its attention scores depend on relative positions, outside the attention interface"
 _NORMED = "it normalises what a block adds, so a block's projection cannot be repaired by itself"
 UNSUITABLE: dict[str, str] = {
     "albert": "all its layers share one set of weights, so none can be cut by itself",
-    "deberta": _RELATIVE,
-    "deberta-v2": _RELATIVE,
+    "deberta": "one projection holds queries, keys and values head by head, with biases apart",
     "gemma2": _NORMED,
     "gemma3_text": _NORMED,
     "phi3": "its fused projections hold queries and keys of different widths",
@@ -344,7 +368,7 @@ def implementation_of(config: Any) -> str:
     Raises:
         ValueError: the family is not supported.
     """
-    return "eager" if family_of(config).score_bias else "sdpa"
+    return family_of(config).implementation
 
 
 def longest(config: Any) -> int:
