@@ -3,6 +3,8 @@
     python benchmarks/own_data.py --tasks banking77 sick --minutes 5 15 [--seeds 0 1 2]
         [--data ../shared/data] [--work DIR] [--python CHECKOUT] [--json FILE] [--served]
 
+    python benchmarks/own_data.py --given mpnet MODEL DATA --minutes 30 ...
+
 Runs the commands as a user does, in a folder of their own, and then reads the run folder. Prints a
 markdown table, a line for each run. `--json` keeps the same runs, one object per line: those that
 it holds already are not run again. `--python` takes the code of another checkout for the commands.
@@ -266,17 +268,24 @@ def fresh_cache(folder: Path) -> Path:
     return folder
 
 
-def execute(run: Run, checkout: Checkout, work: Path, served: bool) -> dict[str, Any]:
-    """Run the commands in a new folder; the object that `--json` keeps."""
+def execute(
+    run: Run, checkout: Checkout, work: Path, served: bool, given: Mapping[str, Sequence[str]]
+) -> dict[str, Any]:
+    """Run the commands in a new folder; the object that `--json` keeps.
+
+    given: task -> another model, and its data.
+    """
     folder = work / "runs" / run.name
     shutil.rmtree(folder, ignore_errors=True)
     cache, log = fresh_cache(folder / "cache"), folder / "log.txt"
     study = run.task
+    paths = given.get(run.task, ())
     if run.task in OWN:
         data = work / run.task / f"data{OWN[run.task].ending}"
         paths = [str(path.resolve()) for path in (work / run.task / "model", data)]
-        checkout.run("init", *paths, folder=folder, cache=cache, log=log)
-        study = "model.toml"
+    if paths:
+        study = "study.toml"
+        checkout.run("init", *paths, "--out", study, folder=folder, cache=cache, log=log)
     options = ["--minutes", f"{run.minutes:g}", *(["--seed", str(run.seed)] if run.seed else [])]
     begun = time.time()
     try:
@@ -463,7 +472,10 @@ def kept(path: Path) -> dict[Run, dict[str, Any]]:
 
 def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--tasks", nargs="+", choices=(*OWN, *BUILT_IN), default=list(OWN))
+    parser.add_argument("--tasks", nargs="+", choices=(*OWN, *BUILT_IN), default=[])
+    parser.add_argument(
+        "--given", nargs=3, action="append", default=[], metavar=("NAME", "MODEL", "DATA")
+    )
     parser.add_argument("--minutes", nargs="+", type=float, default=[])
     parser.add_argument("--seeds", nargs="+", type=int, default=[0])
     parser.add_argument("--data", type=Path, default=Path("../shared/data"))
@@ -475,16 +487,17 @@ def main(argv: Sequence[str] | None = None) -> None:
     checkout, file = Checkout(arguments.python.resolve()), arguments.json
     work = arguments.work.resolve()
     tasks = [name for name in arguments.tasks if is_made(name, work, arguments.data)]
+    given = {name: [os.path.abspath(path) for path in paths] for name, *paths in arguments.given}
     wanted = [
         Run(name, minutes, seed, checkout.commit)
-        for name in tasks
+        for name in (*tasks, *given)
         for minutes in arguments.minutes
         for seed in arguments.seeds
     ]
     found = kept(file) if file else {}
     for run in wanted:
         if run not in found:
-            found[run] = execute(run, checkout, work, arguments.served)
+            found[run] = execute(run, checkout, work, arguments.served, given)
             print(json.dumps(found[run]), file=sys.stderr, flush=True)
             if file:
                 with file.open("a", encoding="utf-8") as lines:
