@@ -13,7 +13,7 @@ but solved on demand; mechanisms are options too. Candidates without some layers
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -37,7 +37,7 @@ KEPT_BYTES = 2**30
 """Solutions that are kept for reuse."""
 
 
-@dataclass
+@dataclass(frozen=True)
 class Sums:
     """Moments of a block's inputs with the missing residual stream.
 
@@ -48,15 +48,12 @@ class Sums:
     inner: (inputs + 1, inputs + 1). outer: (inputs + 1, hidden).
     """
 
-    inner: Reals = field(default_factory=lambda: np.zeros(()))
-    outer: Reals = field(default_factory=lambda: np.zeros(()))
+    inner: Reals
+    outer: Reals
 
-    def add(self, rows: torch.Tensor, weights: torch.Tensor, missing: torch.Tensor) -> None:
-        """rows: (tokens, inputs). weights: (tokens,). missing: (tokens, hidden)."""
-        rows = torch.cat((rows, rows.new_ones(len(rows), 1)), dim=1)
-        weighted = (rows * weights[:, None]).T
-        self.inner = self.inner + (weighted @ rows).double().cpu().numpy()
-        self.outer = self.outer + (weighted @ missing).double().cpu().numpy()
+    @classmethod
+    def rounded(cls, moments: Moments) -> Sums:
+        return cls(*(each.float().cpu().numpy() for each in (moments.inner, moments.outer)))
 
     def of(self, kept: Sequence[int], weight: torch.Tensor) -> Moments:
         """The moments of a block that keeps only these inputs.
@@ -71,9 +68,6 @@ class Sums:
         there = torch.from_numpy(stays)
         lost = rows[:, ~there] @ weight[~there[:-1]].double()
         return Moments.of(rows[:, there], outer + lost)
-
-    def rounded(self) -> Sums:
-        return Sums(self.inner.astype(np.float32), self.outer.astype(np.float32))
 
     @property
     def nbytes(self) -> int:
@@ -183,7 +177,7 @@ def _watched(
     teacher: Teacher, walk: Layerwise, block: Any, layer: int, part: Part
 ) -> tuple[tuple[Sums, Sums], list[torch.Tensor]]:
     """One block's moments, and its residual stream in every batch."""
-    fit, checks, totals = Sums(), Sums(), []
+    fit, checks, totals = Moments(), Moments(), []
     every = min(CHECKED, len(teacher.masks))
     for index, seen in enumerate(walk.of(block, part)):
         mask = teacher.masks[index]
@@ -191,6 +185,6 @@ def _watched(
         missing = teacher.sums(layer, part, index).to(total.device) - total
         weights = teacher.weights(layer, part, index).to(total.device)
         own = checks if index % every == every - 1 else fit
-        own.add(seen.inputs[mask].float(), weights, missing)
+        own.add(seen.inputs[mask].float(), missing, weights)
         totals.append(seen.total)
-    return (fit.rounded(), checks.rounded()), totals
+    return (Sums.rounded(fit), Sums.rounded(checks)), totals

@@ -16,7 +16,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from functools import partial
+from functools import cache, partial
+from operator import itemgetter
 from typing import Any, cast
 
 import torch
@@ -29,8 +30,11 @@ from paretoformer.spaces.recovery.layerwise import Layerwise, Part
 from paretoformer.spaces.recovery.repair_report import Recovered
 from paretoformer.spaces.recovery.teacher import Teacher
 
-RIDGES = (1e-3, 1e-2, 1e-1, 1.0, 10.0)
-"""Ridge towards the existing weights, in units of the mean square of a solution's inputs."""
+RIDGES, FIRST = (1e-3, 1e-2, 1e-1, 1.0, 10.0), 1
+"""Ridge towards the existing weights, in units of the mean square of a solution's inputs; the place
+of the one that is tried first."""
+TOGETHER = 2048
+"""Tokens whose products are computed at once."""
 CHECKED = 4
 """One batch in this many, or at least the last, only chooses the ridge."""
 STRENGTHS = (1.0, 0.75, 0.5)
@@ -152,31 +156,48 @@ class Moments:
     """
 
     def __init__(self) -> None:
-        self.inner = self.outer = torch.zeros(0)
+        self._sums = torch.zeros(0), torch.zeros(0)
+        self._waiting: list[tuple[torch.Tensor, torch.Tensor, torch.Tensor]] = []
         self.tokens = 0
 
     @classmethod
     def of(cls, inner: torch.Tensor, outer: torch.Tensor) -> Moments:
         """From existing sums: (inputs + 1, inputs + 1), (inputs + 1, hidden)."""
         moments = cls()
-        moments.inner, moments.outer, moments.tokens = inner, outer, 1
+        moments._sums = inner, outer
         return moments
+
+    @property
+    def inner(self) -> torch.Tensor:
+        return self._summed()[0]
+
+    @property
+    def outer(self) -> torch.Tensor:
+        return self._summed()[1]
 
     def add(self, inputs: torch.Tensor, missing: torch.Tensor, weights: torch.Tensor) -> None:
         """inputs: (tokens, inputs). missing: (tokens, hidden). weights: (tokens,)."""
-        rows = torch.cat((inputs, inputs.new_ones(len(inputs), 1)), dim=1)
-        weighted = (rows * weights[:, None]).T
-        inner, outer = _symmetric(weighted, rows).double(), (weighted @ missing).double()
-        if not self.tokens:
-            self.inner, self.outer = inner, outer
-        else:
-            self.inner += inner
-            self.outer += outer
+        self._waiting.append((inputs, missing, weights))
         self.tokens += len(inputs)
+        if sum(len(each) for each, _, _ in self._waiting) >= TOGETHER:
+            self._summed()
+
+    def _summed(self) -> tuple[torch.Tensor, torch.Tensor]:
+        if self._waiting:
+            inputs, missing, weights = map(torch.cat, zip(*self._waiting, strict=True))
+            self._waiting.clear()
+            rows = torch.cat((inputs, inputs.new_ones(len(inputs), 1)), dim=1)
+            weighted = (rows * weights[:, None]).T
+            inner, outer = _symmetric(weighted, rows).double(), (weighted @ missing).double()
+            if self._sums[0].numel():
+                inner, outer = self._sums[0] + inner, self._sums[1] + outer
+            self._sums = inner, outer
+        return self._sums
 
     def gain(self, change: torch.Tensor) -> float:
-        """By how much a change reduces the weighted squared error."""
-        return float((change * (2 * self.outer - self.inner @ change)).sum())
+        """By how much a change reduces the weighted squared error, in single precision."""
+        inner, outer, change = self.inner.float(), self.outer.float(), change.float()
+        return float((change * (2 * outer - inner @ change)).sum(dtype=torch.float64))
 
 
 def _symmetric(left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
@@ -192,27 +213,48 @@ def _symmetric(left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
 
 def best_change(moments: Moments, checks: Moments, biased: bool) -> torch.Tensor:
     """(inputs + 1, hidden): what to add to the weights and, in the last row, to the bias. The best
-    on `checks` of: no change, the bias alone, and the solutions for `RIDGES`."""
-    changes = [torch.zeros_like(moments.outer)]
+    on `checks` of: no change, the bias alone, and the solutions for `RIDGES`, of which a better one
+    is looked for beside the best so far."""
+    best, gained = torch.zeros_like(moments.outer), 0.0
     inputs = len(moments.inner) - 1
     if biased:
-        shift = torch.zeros_like(moments.outer)
+        shift = torch.zeros_like(best)
         shift[-1] = moments.outer[-1] / moments.inner[-1, -1].clamp_min(1e-12)
-        changes.append(shift)
-    if inputs:
-        changes += [_ridge(moments, inputs, biased, ridge) for ridge in RIDGES]
-    return max(changes, key=checks.gain)
+        of_bias = Moments.of(checks.inner[-1:, -1:], checks.outer[-1:])
+        best, gained = max((best, gained), (shift, of_bias.gain(shift[-1:])), key=itemgetter(1))
+    if not inputs:
+        return best
+
+    @cache
+    def solved(place: int) -> tuple[torch.Tensor, float]:
+        change = _ridge(moments, inputs, biased, RIDGES[place])
+        return change, checks.gain(change)
+
+    place = FIRST
+    for step in (1, -1):
+        while 0 <= place + step < len(RIDGES) and solved(place + step)[1] > solved(place)[1]:
+            place += step
+    return max((best, gained), solved(place), key=itemgetter(1))[0]
 
 
 def _ridge(moments: Moments, inputs: int, biased: bool, ridge: float) -> torch.Tensor:
-    """The change W that minimises |missing - inputs·W|² + ridge·|W|², the bias free."""
+    """The change W that minimises |missing - inputs·W|² + ridge·|W|², the bias free.
+
+    In single precision, as the products that were summed: its errors are like a ridge of a
+    ten-thousandth at most. In double where that fails.
+    """
     size = inputs + int(biased)
-    inner = moments.inner[:size, :size].clone()
-    strength = ridge * float(inner.diagonal()[:inputs].mean()) + 1e-12
-    inner.diagonal()[:inputs] += strength
+
+    def inner(dtype: torch.dtype) -> torch.Tensor:
+        found = moments.inner[:size, :size].to(dtype, copy=True)
+        found.diagonal()[:inputs] += ridge * found.diagonal()[:inputs].mean() + 1e-12
+        return found
+
+    factor, failed = torch.linalg.cholesky_ex(inner(torch.float32))
+    if failed:
+        factor = torch.linalg.cholesky(inner(torch.float64))
     change = torch.zeros_like(moments.outer)
-    factor = torch.linalg.cholesky(inner)
-    change[:size] = torch.cholesky_solve(moments.outer[:size], factor)
+    change[:size] = torch.cholesky_solve(moments.outer[:size].to(factor), factor)
     return change
 
 
