@@ -76,7 +76,7 @@ def opened_in_torch(folder: Path, threads: int) -> Opened:
     else:
         config = transformers.AutoConfig.from_pretrained(folder)
         architecture = getattr(transformers, config.architectures[0])
-        model = architecture.from_pretrained(folder, attn_implementation="sdpa").eval()
+        model = architecture.from_pretrained(folder).eval()
 
     def run(feed: dict[str, np.ndarray]) -> np.ndarray:
         with torch.inference_mode():

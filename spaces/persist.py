@@ -87,7 +87,8 @@ def save_compressed(model: Any, folder: str | Path) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     dense_config = getattr(torch_model, DENSE_CONFIG)
     write_config(folder, torch_model.config, candidate, dense_config)
-    save_model(torch_model, str(folder / weights_name(candidate)), metadata={"format": "pt"})
+    weights = folder / weights_name(candidate, dense_config)
+    save_model(torch_model, str(weights), metadata={"format": "pt"})
     if isinstance(model, Runnable):
         model.save(folder)
     if (generation := getattr(torch_model, GENERATION, None)) is not None:

@@ -32,7 +32,7 @@ from paretoformer.spaces.build import shaped
 from paretoformer.spaces.candidate import Candidate
 from paretoformer.spaces.common.malformed import MALFORMED, digest_of, json_object, one_line
 from paretoformer.spaces.models.embedder import as_its_config_says
-from paretoformer.spaces.models.families import implementation_of, shape_of
+from paretoformer.spaces.models.families import family_of, implementation_of, shape_of
 from paretoformer.spaces.runtimes import Tools
 
 VERSION = 3
@@ -53,22 +53,24 @@ MOST_LABELS = 1_000_000
 MEND = "Export the model again, or put the file back."
 
 
-def weights_name(candidate: Candidate) -> str:
-    """The weights file of this candidate's export."""
-    return PLAIN_WEIGHTS if candidate.is_plain else OWN_WEIGHTS
+def weights_name(candidate: Candidate, dense_config: Any) -> str:
+    """The weights file of this candidate's export: transformers alone reads the plain one."""
+    starts_otherwise = family_of(dense_config).starts_apart and not candidate.layers[0]
+    return PLAIN_WEIGHTS if candidate.is_plain and not starts_otherwise else OWN_WEIGHTS
 
 
 def write_config(folder: Path, config: Any, candidate: Candidate, dense_config: Any) -> None:
     """`config.json` as transformers writes it; if transformers alone cannot rebuild the structure,
     also the refusal and the data for `paretoformer.native`."""
     config.save_pretrained(folder)
-    if not candidate.is_plain:
+    weights = weights_name(candidate, dense_config)
+    if weights == OWN_WEIGHTS:
         path = folder / CONFIG
         native = {
             "quant_method": METHOD,
             "candidate": json.loads(candidate.to_json()),
             "dense_config": json.loads(dense_config.to_json_string(use_diff=True)),
-            "weights": weights_name(candidate),
+            "weights": weights,
         }
         facts = json_object(path.read_bytes())
         facts |= {"transformers_weights": REFUSAL, "quantization_config": native}
@@ -79,7 +81,7 @@ def write_facts(
     folder: Path, architecture: str, dtype: str, candidate: Candidate, dense_config: Any
 ) -> None:
     """`compression.json`, written last: it holds digests of the other files."""
-    weights = weights_name(candidate)
+    weights = weights_name(candidate, dense_config)
     facts = {
         "version": VERSION,
         "architecture": architecture,

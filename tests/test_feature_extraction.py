@@ -96,6 +96,7 @@ def test_embedding_may_be_the_first_token(folder: Path) -> None:
 def test_embedding_may_be_the_last_token_whatever_side_is_padded(side: str) -> None:
     model = as_embedder(tiny("qwen3").base_model, "last")
     ids, none = torch.randint(4, 90, (1, 9)), torch.zeros(1, 3, dtype=torch.long)
+    assert model(input_ids=none, attention_mask=none).sentence_embedding.isfinite().all()
     parts = (none, ids) if side == "left" else (ids, none)
     mask = torch.cat([torch.full_like(each, bool(each.any())) for each in parts], dim=1)
     with torch.no_grad():
@@ -126,9 +127,14 @@ def test_decoder_that_embeds_is_studied(tmp_path: Path) -> None:
 
 def test_texts_are_cut_where_sentence_transformers_cuts_them(tmp_path: Path) -> None:
     study = embedding_study(tmp_path)
-    (tmp_path / "model" / "sentence_bert_config.json").write_text('{"max_seq_length": 7}')
+    model = tmp_path / "model"
+    (model / "sentence_roberta_config.json").write_text('{"max_seq_length": 7}')
     assert load_subject(load_spec(study)).target.sequence_length == 64  # as the study says
     study.write_text(study.read_text().replace("sequence_length = 64\n", ""))
+    assert load_subject(load_spec(study)).target.sequence_length == 7
+    (model / "sentence_roberta_config.json").unlink()
+    tokenizer = transformers.AutoTokenizer.from_pretrained(model, model_max_length=7)
+    tokenizer.save_pretrained(model)  # as newer versions write it
     here = load_subject(load_spec(study))
     assert here.target.sequence_length == 7
     assert any("fill all 7 tokens: anything longer is cut" in each.text for each in here.remarks)

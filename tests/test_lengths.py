@@ -179,7 +179,9 @@ def test_text_that_fills_the_model_is_said_to_be_cut(study: Path) -> None:
         made.model_copy(update={"data": made.data.model_copy(update={"path": str(long)})})
     )
     (remark,) = [each.text for each in here.remarks if "fill all 80 tokens" in each.text]
-    assert remark.endswith("anything longer is cut (this model reads no more).")
+    assert remark.endswith(
+        "anything longer is cut (its positions end there, or the tools that serve it cut there)."
+    )
 
 
 def test_time_of_a_length_is_the_mean_of_its_texts() -> None:

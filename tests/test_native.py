@@ -33,6 +33,7 @@ ALL = CUT | {
         layers=(True, True, False, True, True),
     ),
 }
+NO_FIRST_LAYER = Candidate(EVERY, layers=(False, True, True, True, True))
 
 
 def auto(model: Any) -> Any:
@@ -48,7 +49,10 @@ def auto(model: Any) -> Any:
         for name in ALL
         if not (FAMILIES[f].only_full and name == "mechanism")
     ],
-    [*(("bert", name) for name in ALL), *((family, "everything") for family in DAILY)],
+    [
+        *(("bert", name) for name in ALL),
+        *((family, "everything") for family in DAILY),
+    ],
 )
 def test_what_transformers_opens_answers_as_what_was_saved(
     family: str, name: str, tmp_path: Path
@@ -60,6 +64,14 @@ def test_what_transformers_opens_answers_as_what_was_saved(
     torch.testing.assert_close(logits(opened), logits(compressed))
     again = pf.load_compressed(pf.save_compressed(opened, tmp_path / "second"))
     torch.testing.assert_close(logits(again), logits(compressed))
+
+
+def test_modernbert_without_its_first_layer_is_not_opened_as_another_model(tmp_path: Path) -> None:
+    """transformers would leave out the norm of the one that takes its place."""
+    model: Any = deep("modernbert")
+    compressed = pf.compress(model, NO_FIRST_LAYER)
+    folder = pf.save_compressed(compressed, tmp_path)
+    torch.testing.assert_close(logits(auto(model).from_pretrained(folder)), logits(compressed))
 
 
 @pytest.mark.parametrize("choice", menu(None, 40), ids=str)

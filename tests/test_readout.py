@@ -61,7 +61,7 @@ def test_one_export_serves_every_length(family: str) -> None:
 
 @sampled("family", sorted(set(FAMILIES) - set(READS_FIRST)), ("gpt2",))
 def test_family_that_reads_other_tokens_is_refused(family: str) -> None:
-    with pytest.raises(Unsuitable, match="does not read the first token alone"):
+    with pytest.raises(Unsuitable, match="cannot be computed for the first token alone"):
         pair(family, Candidate.dense(LAYERS, 4))
 
 

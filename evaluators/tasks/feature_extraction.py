@@ -52,8 +52,13 @@ POOLED: dict[Pooling, str] = {
     "cls": "the first token",
     "last": "the last token",
 }
-SETTINGS, READS = "config_sentence_transformers.json", "sentence_bert_config.json"
-"""What sentence-transformers does with vectors, and with texts."""
+SETTINGS = "config_sentence_transformers.json"
+"""What sentence-transformers does with vectors."""
+READS = [
+    f"sentence_{kind}_config.json"
+    for kind in ("bert", "roberta", "distilbert", "camembert", "albert", "xlm-roberta", "xlnet")
+]
+"""What it does with texts: the first of these files that there is."""
 SIMILARITIES: dict[str, Similarity] = {"cosine": "cosine", "dot": "dot", "dot_score": "dot"}
 KNOWN = ("Transformer", "Pooling", "Normalize")
 LIKENESS = ("fidelity", "neighbours")
@@ -87,7 +92,9 @@ class FeatureExtraction(TextTask):
         return as_embedder(model, pooling, similarity), remarks
 
     def cut_at(self, path: str) -> int:
-        return int((_json(path, READS) or {}).get("max_seq_length") or 0)
+        own = _reads(path).get("max_seq_length")
+        known = own or (_json(path, "tokenizer_config.json") or {}).get("model_max_length")
+        return int(known or 0)
 
     def encode(
         self, splits: Mapping[SplitName, Examples], tokenizer: Any, config: Any, target: Target
@@ -221,7 +228,7 @@ def _ignored(path: str) -> Iterator[Remark]:
             f"{path}: sentence-transformers keeps the first {width} numbers of each vector "
             "(`truncate_dim`). Here whole vectors are compared."
         )
-    if (_json(path, READS) or {}).get("do_lower_case"):
+    if _reads(path).get("do_lower_case"):
         yield Remark(
             f"{path}: sentence-transformers changes every text to lower case. Here texts are taken "
             "as they are: change them in the data, unless the tokenizer does it."
@@ -232,6 +239,10 @@ def prompts_of(path: str) -> tuple[dict[Any, str], Any]:
     """Prompts that sentence-transformers prepends to texts, by name; and the default name."""
     settings = _json(path, SETTINGS) or {}
     return settings.get("prompts") or {}, settings.get("default_prompt_name")
+
+
+def _reads(path: str) -> Mapping[str, Any]:
+    return next(filter(None, (_json(path, name) for name in READS)), {})
 
 
 def _json(path: str, name: str) -> Any:

@@ -297,6 +297,9 @@ def load_model(
         raise ValueError(
             f"it has no weights for {_some(missing)}: fine-tune it for {task.name} first."
         )
+    for parameter in model.parameters():
+        if parameter.untyped_storage().nbytes() > parameter.nbytes:  # a part of a fused one
+            parameter.data = parameter.data.clone()
     if cast(Any, model).config.model_type in FAMILIES:
         fold_scales(model)
     model, remarks = task.adapted(model, path)

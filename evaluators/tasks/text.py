@@ -175,7 +175,9 @@ def _full(splits: Iterable[Split], target: Target) -> Remark | None:
     count = sum(size >= target.sequence_length for size in sizes)
     if not count:
         return None
-    limit = "this model reads no more" if target.follows_data else "target.sequence_length"
+    limit = "target.sequence_length"
+    if target.follows_data:
+        limit = "its positions end there, or the tools that serve it cut there"
     return Remark(
         f"{count} of {len(sizes)} texts fill all {target.sequence_length} tokens: anything longer "
         f"is cut ({limit})."

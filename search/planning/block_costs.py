@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import copy
 import time
+from collections import Counter
 from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -66,7 +67,7 @@ def block_costs(
     progress: Progress = silent,
     seconds: float = SECONDS,
 ) -> ForwardCosts:
-    """Time the first layer with every option that is to be timed.
+    """Time the first layer of the most frequent kind with every option that is to be timed.
 
     In a round every variant runs briefly. The cost is the 30% quantile over the rounds, so that a
     disturbance of one or two seconds has no effect.
@@ -77,8 +78,10 @@ def block_costs(
     model = copy.deepcopy(model).to(device=target.device, dtype=target.torch_dtype).eval()
     dense = Candidate.dense(*shape_of(model.config))
     batch = workload.timing_batch(target)
+    kinds = [block.kind for block in blocks_of(model)]
+    usual = kinds.index(Counter(kinds).most_common(1)[0][0])
     calls = {
-        (name, option): _layer(0, model, dense.replaced(**values), batch)
+        (name, option): _layer(usual, model, dense.replaced(**values), batch)
         for name, block in blocks.items()
         for option, values in block.timed().items()
     }

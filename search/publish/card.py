@@ -16,11 +16,12 @@ from paretoformer.search.report.cells import cells, number
 from paretoformer.spaces.common.malformed import json_object
 
 
-def model_card(best: Best, base: str, served: Sequence[str] = ()) -> str:
+def model_card(best: Best, base: str, served: Sequence[str] = (), *, plain: bool = True) -> str:
     """`README.md` of an export.
 
     base: folder or Hub id of the dense model, whose licence the card names if it is known.
     served: the files of the candidate's runtime, relative to the export.
+    plain: whether transformers alone opens it.
     """
     template = jinja2.Environment(undefined=jinja2.StrictUndefined, trim_blocks=True).from_string(
         files("paretoformer.search.publish").joinpath("card.md.jinja").read_text("utf-8")
@@ -37,7 +38,7 @@ def model_card(best: Best, base: str, served: Sequence[str] = ()) -> str:
         tag=task.tag or task.name,
         licence=licence_of(base),
         files=[f"`{name}`" for name in served],
-        plain=best.candidate.is_plain,
+        plain=plain,
         keeps=cells(best.candidate),
         techniques=best.candidate.techniques,
         rows=_rows(best),

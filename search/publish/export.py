@@ -20,6 +20,7 @@ from paretoformer.search.records.disk import room_on
 from paretoformer.spaces.common.atomic import atomic_folder, write_atomically
 from paretoformer.spaces.models.surgery import count_parameters
 from paretoformer.spaces.persist import save_compressed, served
+from paretoformer.spaces.saved import PLAIN_WEIGHTS
 
 MEASURED = "measured.json"
 """The file with the model's measurements, which `verify` compares with."""
@@ -53,7 +54,8 @@ def _export(best: Best, directory: Path) -> int:
         _copy(source, task.files, part)
         write_atomically(part / MEASURED, json.dumps(measured(best), indent=2) + "\n")
         served_by = [path.relative_to(part).as_posix() for path in sorted(part.glob("*/*"))]
-        write_atomically(part / "README.md", model_card(best, source, served_by))
+        plain = (part / PLAIN_WEIGHTS).is_file()
+        write_atomically(part / "README.md", model_card(best, source, served_by, plain=plain))
     return count_parameters(built.model)
 
 

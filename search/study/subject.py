@@ -375,11 +375,12 @@ def _check_vocabulary(workload: Workload, model: Any) -> None:
     if "input_ids" not in workload.splits["train"].examples[0]:
         return
     known = model.get_input_embeddings().num_embeddings
-    filler = model.config.pad_token_id
-    if filler is not None and not 0 <= filler < known:
+    inputs: Any = workload.inputs
+    filler = inputs.padding["input_ids"]
+    if not 0 <= filler < known:
         raise StudyError(
-            f"pad_token_id is {filler} in the model's config.json, but the model knows {known} "
-            "tokens: set it to that of the tokenizer."
+            f"pad_token_id is {filler} in the model's config.json, or in its tokenizer, but the "
+            f"model knows {known} tokens: set it to one of these."
         )
     for split in workload.splits.values():
         largest = max(int(example["input_ids"].max()) for example in split.examples)

@@ -18,7 +18,7 @@ from torch.nn import functional as F
 Pooling = Literal["mean", "cls", "last"]
 Similarity = Literal["cosine", "dot"]
 POOLING = "sentence_pooling"
-"""The config key that turns an encoder into an embedder."""
+"""The config key that turns a model into an embedder."""
 SIMILARITY = "sentence_similarity"
 """The config key for how vectors are compared."""
 
@@ -35,7 +35,7 @@ class Embeddings:
 
 class _Embeds:
     architecture: type[nn.Module]
-    """The encoder's own class, by which transformers knows the weights."""
+    """The model's own class, by which transformers knows the weights."""
 
     def forward(
         self, *arguments: Any, attention_mask: torch.Tensor | None = None, **others: Any
@@ -64,7 +64,7 @@ def _last(hidden: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
     if mask is None:
         return hidden[:, -1]
     places = torch.arange(1, mask.shape[1] + 1, device=mask.device)
-    last = (mask * places).amax(dim=1) - 1
+    last = (mask * places).amax(dim=1).clamp(min=1) - 1
     return hidden.gather(1, last[:, None, None].expand(-1, 1, hidden.shape[-1]))[:, 0]
 
 
@@ -72,7 +72,7 @@ _CLASSES: dict[type[nn.Module], type[nn.Module]] = {}
 
 
 def _embedder_class(architecture: type[nn.Module]) -> type[nn.Module]:
-    """One embedder class per encoder class, cached."""
+    """One embedder class per model class, cached."""
     if architecture not in _CLASSES:
         name = f"{architecture.__name__}Embedder"
         own = {"architecture": architecture}

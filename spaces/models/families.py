@@ -28,8 +28,8 @@ class FeedForward:
     """Paths of the linear layers of a layer's feed-forward block."""
 
     inputs: Mapping[str, int]
-    """The projections before the neurons: path -> 2 where it also computes their gates, behind
-    them; two projections where one gates the other."""
+    """The projections before the neurons: path -> how many of neurons and gates it computes,
+    concatenated. Two paths where gates have a projection of their own."""
     output: str
     neurons: Callable[[Any], int] = _intermediate_size
     """Config -> number of neurons."""
@@ -57,8 +57,10 @@ class Family:
     """The projection at the end of a block -> the scale of its output features (LayerScale)."""
     depth: tuple[str, ...] = ()
     """Attributes that hold the number of layers, on the module that holds them."""
+    starts_apart: bool = False
+    """Whether its first layer is built differently, so that no other can stand in its place."""
     reads_first: bool = False
-    """Whether its classifiers read the first token."""
+    """Whether its classifiers read the first token, for which alone its last layer is computed."""
     causal: bool = False
     """Whether a token sees no later tokens."""
     heads: tuple[str, ...] = ()
@@ -115,6 +117,29 @@ def _mistral(config: Any) -> str:
     return "with a sliding window (`sliding_window`)" if config.sliding_window else ""
 
 
+_IGNORED = {
+    "prenorm": False,
+    "causal": False,
+    "rotary_emb_base": 1000,
+    "rotary_emb_fraction": 1.0,
+    "rotary_emb_interleaved": False,
+    "rotary_scaling_factor": None,
+    "activation_function": "swiglu",
+    "num_experts": 0,
+    "moe_every_n_layers": 0,
+    "parallel_block": False,
+}
+"""Keys of the original nomic_bert configs, which transformers' class does not read -> the values
+that it computes with by default."""
+
+
+def _nomic(config: Any) -> str:
+    for key, value in _IGNORED.items():
+        if getattr(config, key, value) not in (value, value or None):
+            return f"with `{key}` = {getattr(config, key)!r}, which transformers does not read,"
+    return ""
+
+
 def _deberta(config: Any) -> str:
     if getattr(config, "conv_kernel_size", 0):
         return "with a convolution behind its first layer (`conv_kernel_size`)"
@@ -161,7 +186,7 @@ _LLAMA = Family(
     unsupported=_sliding,
 )
 
-_NOMIC = replace(_LLAMA, causal=False, output_norm="post_mlp_layernorm", unsupported=_supported)
+_NOMIC = replace(_LLAMA, causal=False, output_norm="post_mlp_layernorm", unsupported=_nomic)
 
 FAMILIES: dict[str, Family] = {
     "bert": _BERT,
@@ -229,10 +254,11 @@ FAMILIES: dict[str, Family] = {
         output="attn.Wo",
         feed_forward=FeedForward({"mlp.Wi": 2}, "mlp.Wo"),
         attention_norm="mlp_norm",
+        starts_apart=True,  # without the norm before attention
         only_full="its layers alternate between global and local attention already",
     ),
     "nomic_bert": _NOMIC,
-    "gte": _NOMIC,
+    "gte": replace(_NOMIC, unsupported=_supported),
     "gpt2": Family(
         layers="h",
         attention="attn",
@@ -254,6 +280,7 @@ FAMILIES: dict[str, Family] = {
 
 _NORMED = "it normalises what a block adds, so a block's projection cannot be repaired by itself"
 UNSUITABLE: dict[str, str] = {
+    "new": "its code is in its folder; save it in transformers' own format, `gte`",
     "albert": "all its layers share one set of weights, so none can be cut by itself",
     "deberta": "one projection holds queries, keys and values head by head, with biases apart",
     "gemma2": _NORMED,

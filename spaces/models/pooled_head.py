@@ -20,7 +20,7 @@ def unsuitable(model: nn.Module) -> str:
     """Why more than the last layer's first token is read; empty when only that is."""
     config = cast(Any, model).config
     if not family_of(config).reads_first:
-        return f"a {config.model_type} model does not read the first token alone"
+        return f"{config.model_type}'s last layer cannot be computed for the first token alone"
     if not type(model).__name__.endswith(READERS):
         return f"{type(model).__name__} reads other tokens than the first"
     return ""

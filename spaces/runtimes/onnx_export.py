@@ -82,8 +82,8 @@ def onnx_model(model: nn.Module, example: Batch | None) -> Any:
 
 
 _TEMPLATES: OrderedDict[str, Template | None] = OrderedDict()
-MOST_TEMPLATES = 4
-"""Templates of one dense model: with and without a readout, for two tasks."""
+MOST_TEMPLATES = 8
+"""Templates of one dense model: with and without a readout, or with other kinds of layers left."""
 
 
 def _template(model: nn.Module, batch: Batch) -> Template | None:

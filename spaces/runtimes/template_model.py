@@ -176,13 +176,13 @@ def few_layers(model: nn.Module, sources: Mapping[str, int]) -> nn.Module:
 
 
 def other_cuts(model: nn.Module, sources: Mapping[str, int]) -> nn.Module:
-    """As `few_layers`, but with five layers of other sizes, two without heads and two without
-    neurons: a template's test case."""
+    """As `few_layers`, but with layers of other sizes, of each kind some without heads and some
+    without neurons, and a complete last one: a template's test case."""
     last = sources[kind_of(blocks_of(model)[-1])]
     units = Units.of(cast(Any, model).config, blocks_of(model)[last])
-    cuts = ((2, 5), (0, 3), (3, 0), (0, 0), (4, 6))
-    kinds = itertools.cycle(sources.values())
-    copied = _with_layers(model, [*itertools.islice(kinds, len(cuts) - 1), last])
+    every = ((2, 5), (0, 3), (3, 0), (0, 0))
+    copied = _with_layers(model, [*(source for source in sources.values() for _ in every), last])
+    cuts = [*every * len(sources), (4, 6)]
     random = torch.Generator().manual_seed(1)
     _randomise(copied, random)
     for block, (count, neurons) in zip(blocks_of(copied), cuts, strict=True):
