@@ -190,11 +190,11 @@ _NOMIC = replace(_LLAMA, causal=False, output_norm="post_mlp_layernorm", unsuppo
 
 FAMILIES: dict[str, Family] = {
     "bert": _BERT,
-    "ernie": _BERT,
     "roberta": _ROBERTA,
     "xlm-roberta": _ROBERTA,
     "camembert": _ROBERTA,
     "electra": _BERT,
+    "ernie": _BERT,
     "distilbert": Family(
         layers="transformer.layer",
         attention="attention",
@@ -280,7 +280,6 @@ FAMILIES: dict[str, Family] = {
 
 _NORMED = "it normalises what a block adds, so a block's projection cannot be repaired by itself"
 UNSUITABLE: dict[str, str] = {
-    "new": "its code is in its folder; save it in transformers' own format, `gte`",
     "albert": "all its layers share one set of weights, so none can be cut by itself",
     "deberta": "one projection holds queries, keys and values head by head, with biases apart",
     "gemma2": _NORMED,
