@@ -236,6 +236,19 @@ def test_near_misses_are_confirmed_before_hopeless_points_and_slow_alternatives(
     assert [record.trial for record in ranked] == [0, 1, 4, 3, 5, 2]
 
 
+def test_nearest_miss_is_told_by_the_divergence_where_scores_scatter() -> None:
+    """The third scored worse than the fourth, though its answers are nearer to dense."""
+    numbers = [(0.90, 10.0, 0.0), (0.895, 5.0, 0.01), (0.870, 3.0, 0.02), (0.872, 4.0, 0.06),
+               (0.80, 1.0, 0.4)]  # fmt: skip
+    records = []
+    for trial, (accuracy, latency, nats) in enumerate(numbers):
+        exact = recovered(trial, accuracy, latency, f"distilled:{trial}" if trial else "none")
+        measured = {**exact.measurements, "divergence": Measurement.exact(nats, "nats")}
+        records.append(replace(exact, result=Result(Outcome.OK, measured)))
+    ranked = by_importance(records, OBJECTIVES, [REQUIREMENT], ())
+    assert [record.trial for record in ranked] == [0, 1, 2, 3, 4]
+
+
 def test_what_is_within_noise_of_the_front_is_confirmed_where_it_may_be_the_answer() -> None:
     """All within one another's intervals; the requirement is 0.89, and the third reaches 0.88."""
     numbers = [(0.90, 10.0), (0.88, 5.0), (0.87, 5.1), (0.80, 4.0), (0.80, 4.1)]
