@@ -94,9 +94,9 @@ def by_importance(
     requirements: Sequence[Requirement],
     alternatives: Collection[Candidate],
 ) -> list[TrialRecord]:
-    """Dense; the likely answer and the alternative to compare it with; the other candidates that
-    satisfy the requirements, by cost; then in turn those that miss them, the nearest first by what
-    is expected at their divergence, and the other alternatives.
+    """Dense; the likely answer and the alternative to compare it with; then in turn the other
+    candidates that satisfy the requirements, by cost; those that miss them, the nearest first by
+    what is expected at their divergence; and the other alternatives.
 
     picked: from `chosen`.
     """
@@ -123,8 +123,8 @@ def by_importance(
     fit = [record for record in cut if not missing(record)]
     near = [record for record in cut if missing(record)]
     near.sort(key=partial(missing, expecting=True))
-    turns = chain.from_iterable(zip_longest(near, uncut[1:]))
-    ranked = (*fit[:1], *uncut[:1], *fit[1:], *turns)
+    turns = chain.from_iterable(zip_longest(fit[1:], near, uncut[1:]))
+    ranked = (*fit[:1], *uncut[:1], *turns)
     return [dense, *(record for record in ranked if record is not None)]
 
 
