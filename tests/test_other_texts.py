@@ -39,7 +39,7 @@ def test_quality_on_other_texts_is_confirmed_and_told(tmp_path: Path) -> None:
     assert "accuracy_other" not in facts.requirements
     best = pf.load_best(run, require=["accuracy>=0"])
     assert on_other_texts(best).startswith("On data.other: accuracy 0.")
-    assert "| accuracy_other |" in model_card(best, str(tmp_path / "model"))
+    assert "| accuracy_other |" in model_card(best, str(tmp_path / "model"), plain=True)
 
 
 def test_rows_of_the_other_files_do_not_count_twice(tmp_path: Path) -> None:

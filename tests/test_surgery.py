@@ -283,6 +283,10 @@ def test_other_family_is_refused_with_those_supported() -> None:
     [
         ("bert", {"is_decoder": True}, "'bert' as a decoder"),
         ("gpt2", {"reorder_and_upcast_attn": True}, "goes around the attention interface"),
+        ("deberta-v2", {"conv_kernel_size": 3}, "a convolution behind its first layer"),
+        ("deberta-v2", {"share_att_key": False, "relative_attention": True}, "for positions"),
+        ("nomic_bert", {"rotary_emb_base": 10_000}, "which transformers does not read"),
+        ("nomic_bert", {"num_experts": 8}, "`num_experts` = 8"),
         ("gpt2", {"add_cross_attention": True}, "'gpt2' with cross attention"),
         (
             "qwen2",

@@ -16,7 +16,7 @@ from paretoformer.search.report.cells import cells, number
 from paretoformer.spaces.common.malformed import json_object
 
 
-def model_card(best: Best, base: str, served: Sequence[str] = (), *, plain: bool = True) -> str:
+def model_card(best: Best, base: str, served: Sequence[str] = (), *, plain: bool) -> str:
     """`README.md` of an export.
 
     base: folder or Hub id of the dense model, whose licence the card names if it is known.

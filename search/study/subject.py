@@ -222,7 +222,7 @@ def _loaded(spec: Spec, progress: Progress) -> Subject:
     if target.follows_data:
         workload = replace(workload, pass_tokens=PASS_WORK // _weights(model))
     workload = replace(workload, prepared=_prepared_share(model, spec.search.minutes))
-    remarks = (*splits.remarks, *unused, *workload.remarks)
+    remarks = (*splits.remarks, *unused, *workload.remarks, *_cut_elsewhere(task, path, target))
     asked = {*(metric.name for metric in objectives), *(r.metric for r in required)}
     metrics = available(task, target, labelled=task.labelled(source.label), asked=asked)
     subject = Subject(task, target, model, workload, metrics, objectives, required, remarks)
@@ -263,6 +263,18 @@ def _model(spec: Spec, task: Task, progress: Progress) -> tuple[str, Any, int]:
     if spec.target.sequence_length == DATA:
         length = min(length, task.cut_at(path) or length)
     return path, config, length
+
+
+def _cut_elsewhere(task: Task, path: str, target: Target) -> tuple[Remark, ...]:
+    limit, length = task.cut_at(path), target.sequence_length
+    if target.follows_data or not 0 < limit < length:
+        return ()
+    return (
+        Remark(
+            f"{path}: texts have up to {length} tokens here (target.sequence_length); other tools "
+            f"that serve this model cut them at {limit}."
+        ),
+    )
 
 
 def _stop_at(remarks: Iterable[Remark]) -> None:
