@@ -32,9 +32,9 @@ from paretoformer.evaluators.metrics.latency import Latency
 from paretoformer.evaluators.metrics.likeness import Divergence
 from paretoformer.evaluators.outcome import Outcome, Result
 from paretoformer.evaluators.timing.protocol import TimingProtocol
-from paretoformer.search.planning.predictor import DIVERGENCE, SIZES, Predictor
+from paretoformer.search.planning.predictor import SIZES, Predictor
 from paretoformer.search.planning.prepare import Prepared, prepare
-from paretoformer.search.records.facts import LATENCY
+from paretoformer.search.records.facts import DIVERGENCE, LATENCY
 from paretoformer.search.records.parquet import read_table
 from paretoformer.search.records.record import TrialRecord
 from paretoformer.search.records.run_folder import RunFolder

@@ -33,6 +33,7 @@ from paretoformer.search.publish.confirm import ALWAYS, confirm
 from paretoformer.search.publish.front import published_table
 from paretoformer.search.records.dominance import nondominated
 from paretoformer.search.records.errors import StudyFailed
+from paretoformer.search.records.expected import with_expected
 from paretoformer.search.records.record import RecordCursor, Records, TrialRecord
 from paretoformer.search.records.requirement import Requirement
 from paretoformer.search.records.throttle import Throttle
@@ -621,6 +622,37 @@ def test_only_what_is_faster_than_the_answer_so_far_is_distilled() -> None:
         recovered(2, 0.895, 5.0, "least_squares"),
     ]
     assert not to_distil(records, OBJECTIVES, REQUIREMENT, minutes=6, slots=2)
+
+
+def with_nats(record: TrialRecord, nats: float) -> TrialRecord:
+    measured = {**record.measurements, "divergence": Measurement.exact(nats, "nats")}
+    return replace(record, result=replace(record.result, measurements=measured))
+
+
+def test_scores_are_expected_to_follow_the_divergence() -> None:
+    """Those of like divergence share their luck; a far one hardly counts."""
+    records = [
+        with_nats(recovered(0, 0.90, 10.0, "none"), 0.0),
+        with_nats(recovered(1, 0.90, 5.0, "least_squares"), 0.02),
+        with_nats(recovered(2, 0.88, 4.0, "least_squares"), 0.02),
+        with_nats(recovered(3, 0.10, 1.0, "least_squares"), 2.0),
+        recovered(5, 0.70, 1.0, "none"),
+    ]
+    found = [r.measurements["accuracy"].value for r in with_expected(records, "accuracy")]
+    assert found == pytest.approx([0.90, 0.89, 0.89, 0.10, 0.70], abs=0.001)
+    assert with_expected(records[1:], "accuracy") == records[1:]  # no dense to compare with
+
+
+def test_distillation_is_not_led_by_a_lucky_score() -> None:
+    """The second scored as dense does; its divergence says that it would not again."""
+    records = [
+        with_nats(recovered(0, 0.90, 10.0, "none"), 0.0),
+        with_nats(recovered(1, 0.90, 5.0, "least_squares"), 0.050),
+        with_nats(recovered(2, 0.86, 6.0, "least_squares"), 0.045),
+        with_nats(recovered(3, 0.86, 5.5, "least_squares"), 0.055),
+    ]
+    picks = to_distil(records, OBJECTIVES, REQUIREMENT, minutes=6, slots=2)
+    assert records[1].candidate.with_minutes(6) in picks
 
 
 def test_nothing_is_distilled_where_nothing_was_repaired() -> None:

@@ -7,6 +7,7 @@ from statistics import median
 
 from paretoformer.evaluators.metrics import Metric
 from paretoformer.search.proposers.standard import nondominated_records
+from paretoformer.search.records.expected import with_expected
 from paretoformer.search.records.record import TrialRecord
 from paretoformer.search.records.requirement import Requirement
 from paretoformer.spaces.candidate import Candidate
@@ -20,7 +21,7 @@ AROUND = (1.0, 2.0, 1.4, 0.7)
 SURE = 0.5
 """Share of the allowed loss up to which a candidate probably satisfies in the confirmation, too."""
 LEAST_LEFT = 0.05
-"""The lowest share that is believed: scores of some hundred examples are noisy."""
+"""The lowest share that is believed: scores are noisy."""
 
 
 def is_distilled(record: TrialRecord) -> bool:
@@ -44,8 +45,10 @@ def to_distil(
 
     minutes: for each of them. others: requirements that candidates must satisfy already, since
     distillation changes no cost.
+
+    Scores are those that are expected at a candidate's divergence.
     """
-    done = [record for record in records if record.ok]
+    done = with_expected([record for record in records if record.ok], quality.metric)
     searched = [record for record in done if not is_distilled(record)]
     cost = next((m for m in objectives if m.role == "cost"), None)
     dense = next((record for record in searched if record.candidate.is_dense), None)

@@ -13,6 +13,8 @@ from paretoformer.spaces.common.malformed import one_line
 
 LATENCY = "latency_ms"
 """A metric that every run measures, for speed-ups."""
+DIVERGENCE = "divergence"
+"""A metric that every search measures: nats from the uncompressed model's answers."""
 
 
 @dataclass(frozen=True)
