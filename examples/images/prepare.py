@@ -141,6 +141,7 @@ def png(image: Image.Image) -> bytes:
 
 
 def main(folder: Path) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
     pixels, labels = load_digits(return_X_y=True)
     values = (pixels.reshape(-1, 8, 8) * 255 / LARGEST).astype(np.uint8)
     images = [Image.fromarray(each).convert("RGB") for each in values]
