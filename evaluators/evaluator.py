@@ -103,6 +103,7 @@ class Evaluator:
         if job.baseline is not None:
             runnable = self._made.baseline(job.baseline.candidate, job.baseline.artifact).runnable
             baseline = Baseline(runnable, job.baseline.measurements)
+        protocol = self.protocols.get(job.split, TimingProtocol())
         bench = Bench(
             runnable=built.runnable,
             model=built.model,
@@ -112,7 +113,7 @@ class Evaluator:
             split=self.workload.splits[job.split],
             workload=self.workload,
             target=self.target,
-            protocol=self.protocols.get(job.split, TimingProtocol()),
+            protocol=protocol.of_reference if job.is_baseline else protocol,
             steering=self.workload.steering if job.split == "search" else None,
             baseline=baseline,
             quiet=job.waiting.quiet(),

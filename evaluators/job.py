@@ -35,7 +35,8 @@ class Job:
     reference: the measurements of the dense model; None while the dense model itself is measured.
     artifact: the output of the build phase, if the candidate needs one.
     waiting: how a timing may wait for a quiet machine; the time limit excludes this wait.
-    baseline: of a timing; None: it alternates with the dense model.
+    baseline: of a timing; None: it alternates with the dense model. is_baseline: whether other
+    timings will alternate with this candidate, so that they inherit its error.
     """
 
     candidate: Candidate
@@ -45,6 +46,7 @@ class Job:
     artifact: Artifact | None = None
     waiting: Waiting = field(default_factory=Waiting)
     baseline: Baseline | None = None
+    is_baseline: bool = False
 
     @property
     def seconds(self) -> float:

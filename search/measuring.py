@@ -16,7 +16,7 @@ from paretoformer.evaluators.timing.protocol import (
 from paretoformer.search.dispatch.dispatcher import Dispatcher
 from paretoformer.search.dispatch.memory import room_after
 from paretoformer.search.session import Session
-from paretoformer.search.study.budget import is_short, timing_seconds
+from paretoformer.search.study.budget import timing_seconds
 from paretoformer.spaces.recovery import Teacher
 
 
@@ -30,7 +30,7 @@ def dispatcher(session: Session, *, fresh: bool) -> AbstractContextManager[Dispa
 def _evaluator(session: Session, teacher: Teacher | None) -> Evaluator:
     subject, width = session.subject, session.spec.timing.width
     search_seconds, confirm_seconds = timing_seconds(session.spec)
-    times = FEWER_TIMES if is_short(session.spec) else REFERENCE_TIMES
+    times = FEWER_TIMES if session.has_minutes else REFERENCE_TIMES
     return Evaluator(
         subject.model,
         subject.task,

@@ -54,7 +54,7 @@ def build(candidate: Candidate, model: nn.Module, tools: Tools | None = None) ->
         ValueError: the family is not supported, the candidate's numbers of layers or heads differ
             from the model's, the model is already compressed, or a runtime cannot run it.
     """
-    built = Built(shaped(candidate, model))
+    built = Built(shaped(candidate, model), cut=candidate.cut_layers)
     for axis in axes():
         built = axis.apply(built, candidate[axis.name], tools or here())
     return _finished(candidate, built, cast(Any, model).config)

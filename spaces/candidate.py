@@ -122,6 +122,26 @@ class Candidate:
     def kept_layers(self) -> tuple[int, ...]:
         return tuple(layer for layer, stays in enumerate(self.stays) if stays)
 
+    @property
+    def cut_layers(self) -> tuple[bool, ...]:
+        """Whether each remaining layer is not the dense model's, or stands next to removed ones
+        that it has to make up for: those behind it or, for the first one, before it."""
+        layers, kept = self.shape.layers, self.kept_layers
+        whole = self.without_layers([True] * layers).of_stage(Stage.STRUCTURE)
+
+        def is_changed(layer: int) -> bool:
+            own = ((axis_of(name), value) for name, value in whole.items())
+            return any(
+                axis.of_layers(value, [layer]) != axis.of_layers(axis.default(self.shape), [layer])
+                for axis, value in own
+            )
+
+        behind = (*kept[1:], layers)
+        return tuple(
+            is_changed(layer) or behind[place] > layer + 1 or (place == 0 and layer > 0)
+            for place, layer in enumerate(kept)
+        )
+
     def without_layers(self, stays: Sequence[bool]) -> Candidate:
         """The same candidate with only the layers that stay."""
         return self.replaced(layers=tuple(stays))

@@ -112,6 +112,7 @@ def test_alternatives_wait_for_the_first_to_alternate_with_it(tmp_path: Path) ->
     assert {job.candidate for job in timings} == set(started)
     against = {job.candidate: job.baseline and job.baseline.candidate for job in timings}
     assert against == {BFLOAT16: None, FLOAT: None, INT8: FLOAT, CUT: FLOAT}
+    assert [job.candidate for job in timings if job.is_baseline] == [FLOAT]
 
 
 def test_nothing_waits_where_no_baseline_comes(tmp_path: Path) -> None:

@@ -50,7 +50,7 @@ def test_first_screen_of_a_budget_says_how_it_is_shared_out(
     spec = load_spec(study, minutes=10)
     shown = first_screen(spec, subject, RunFolder(tmp_path / "run"))
     assert shown["time"].startswith(
-        "10 minutes: 5.1 to prepare and to search, 2.9 to distil, 2.0 to confirm; in"
+        "10 minutes: 4.8 to prepare and to search, 3.6 to distil, 1.5 to confirm; in"
     )
 
 

@@ -14,6 +14,7 @@ from paretoformer.evaluators.data.examples import DataSource
 from paretoformer.evaluators.data.splits import read_splits
 from paretoformer.evaluators.metrics import Bench
 from paretoformer.evaluators.metrics.likeness import Divergence, Fidelity
+from paretoformer.evaluators.metrics.predictions import compared
 from paretoformer.evaluators.timing.protocol import TimingProtocol
 from paretoformer.search.records.errors import StudyError
 from paretoformer.search.records.parquet import read_front, read_table
@@ -86,6 +87,21 @@ def test_dense_answers_are_computed_once(tmp_path: Path) -> None:
     second = replace(bench(here, HEADLESS), dense_outputs=first.dense_outputs)
     Divergence().measure(second)
     assert next(iter(second.dense_outputs.values())) is kept
+
+
+def test_dense_answers_are_computed_in_large_batches_for_candidates_in_small_ones(
+    tmp_path: Path,
+) -> None:
+    here = load_subject(load_spec(write_study(tmp_path)))
+    found = []
+    for coupled in (False, True):  # in batches of 32, and of the target's size
+        runnable = TorchRunnable(build(HEADLESS, here.model).model)
+        runnable.couples_rows = coupled
+        cut = replace(bench(here, HEADLESS), runnable=runnable)
+        found.append(compared(cut).divergence)
+        (kept,) = cut.dense_outputs.values()
+        assert max(len(output.logits) for output in kept) == (1 if coupled else 32)
+    np.testing.assert_allclose(*found, rtol=1e-3, atol=1e-6)
 
 
 def test_examples_that_steer_are_the_same_ones_each_time(tmp_path: Path) -> None:

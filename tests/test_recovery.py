@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import itertools
 import pickle
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pytest
 import torch
@@ -16,7 +18,7 @@ import paretoformer as pf
 from paretoformer.spaces import AttentionChoice, Candidate, HeadMask
 from paretoformer.spaces.build import build, load_built
 from paretoformer.spaces.models.divergence import Distributions
-from paretoformer.spaces.models.families import blocks_of
+from paretoformer.spaces.models.families import blocks_of, shape_of
 from paretoformer.spaces.models.tokens import Step
 from paretoformer.spaces.recovery import (
     Distillation,
@@ -121,6 +123,34 @@ def test_repair_changes_only_what_stands_behind_the_first_cut() -> None:
     assert layers == {"2", "3", "4"}
     outputs = ("attention.output.dense", "output.dense")
     assert all(any(part in name for part in outputs) for name in weights)
+
+
+@pytest.mark.parametrize("family", ["bert", "llama"])  # layers that end with a norm, or without
+def test_repair_reaches_some_layers_behind_each_cut(family: str) -> None:
+    """It solves them as a repair of all layers would, which walks through the first ones."""
+    dense = tiny(family)
+    layers, heads = shape_of(dense.config)
+    rows = [(True,) * heads] * layers
+    rows[2] = (True,) + (False,) * (heads - 1)
+    candidate = Candidate(HeadMask(tuple(rows)))
+    assert candidate.cut_layers == tuple(layer == 2 for layer in range(layers))
+    source, found = teacher(dense), []
+    for cut in (None, candidate.cut_layers):
+        model = build(candidate, dense).model
+        with mock.patch("paretoformer.spaces.recovery.least_squares.STRENGTHS", (1.0,)):
+            found.append(repair(model, range(layers), source, cut, reach=2)[0])
+    whole, some = found
+    assert {int(re.findall(r"\d+", name)[0]) for name in some} == {2, 3}
+    for name, weight in some.items():
+        torch.testing.assert_close(weight, whole[name], rtol=1e-3, atol=1e-4)
+
+
+def test_layers_next_to_removed_ones_are_cut() -> None:
+    dense = Candidate.dense(6, 4)
+    assert not any(dense.cut_layers)
+    gone = dense.without_layers([False, True, True, False, False, True])
+    assert gone.cut_layers == (True, True, False)
+    assert dense.without_layers([True] * 5 + [False]).cut_layers == (False,) * 4 + (True,)
 
 
 def test_uncut_model_is_left_alone() -> None:

@@ -24,6 +24,7 @@ from paretoformer.search.planning.block_repair import BlockRepairs
 from paretoformer.search.planning.prepare import prepare
 from paretoformer.search.planning.screen import (
     NATS,
+    SCREENED,
     Screen,
     ScreenEvaluator,
     _unchanged_layers,
@@ -101,13 +102,13 @@ def test_only_the_layers_from_the_changed_one_on_run(monkeypatch: pytest.MonkeyP
     assert len(ran) == len(here._outputs)  # the last layer alone, in every batch
 
 
-def test_candidate_without_a_layer_is_repaired_as_in_a_trial() -> None:
+def test_candidate_without_a_layer_is_repaired_layer_by_layer() -> None:
     source = teacher(tiny("bert"))
     here = Screen(source, BlockRepairs.of(source, (WINDOW,)))
     layers, heads = shape_of(source.model.config)
     gone = Candidate.dense(layers, heads).without_layers([layer > 0 for layer in range(layers)])
     model = build(gone, source.model).model
-    repair(model, gone.kept_layers, source)
+    repair(model, gone.kept_layers, source, gone.cut_layers, SCREENED)
     assert here.of(gone) == pytest.approx(here._dense.divergence(model), rel=1e-5)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -68,11 +69,18 @@ def _compared(bench: Bench, split: Split) -> Compared:
 
 
 def _dense_outputs(bench: Bench, split: Split) -> list[Any]:
-    """In the same batches as the candidate's; computed once per process."""
-    kept, key = bench.dense_outputs, (id(split), _size(bench))
+    """In the same batches as the candidate's; computed once per process, in larger ones if that
+    gives the same."""
+    kept, size, answers = bench.dense_outputs, _size(bench), bench.task.answers
+    key = id(split), size
     if key not in kept:
-        keep = bench.task.answers.kept
-        kept[key] = [keep(bench.dense(**batch)) for _, batch in batches(bench, split)]
+        at_once = SCORING_BATCH if answers.by_row else size
+        made = bench.workload.batches(split, bench.target.device, at_once)
+        outputs = [answers.kept(bench.dense(**batch)) for _, batch in made]
+        if at_once != size:
+            rows = torch.cat([getattr(output, answers.output) for output in outputs])
+            outputs = [SimpleNamespace(**{answers.output: part}) for part in rows.split(size)]
+        kept[key] = outputs
     return kept[key]
 
 

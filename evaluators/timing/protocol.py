@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import cycle
 
 import numpy as np
@@ -19,10 +19,11 @@ BLOCK_SECONDS = 0.03
 """Duration of a block of forwards: far longer than the clock's resolution."""
 REFERENCE_TIMES = 8
 REFERENCE_SECONDS = 30.0
-"""The dense reference gets min(8 x budget, 30 s), to include undisturbed periods."""
+"""The models that others alternate with get min(8 x budget, 30 s), to include undisturbed
+periods."""
 FEWER_TIMES = 3
-"""Multiple of the budget in a short study. Candidates are compared by ratios, which do not depend
-on it."""
+"""Multiple of the budget in a study with minutes. Candidates are compared by ratios, which do not
+depend on it."""
 SETTLE_SECONDS = 0.04
 """Untimed run after a switch of models, until forwards take as long as they do alone."""
 PATIENCE = 1.0
@@ -35,14 +36,20 @@ class TimingProtocol:
 
     width: stop when the 95% interval of the mean is narrower than this share of the mean.
     seconds: time budget; at most twice as long if rounds are left out.
-    reference_times: budget of the dense model's own timing, as a multiple of `seconds`; at most 30
-    s. calls: forwards in what is timed as one, which is then their mean.
+    reference_times: budget of the models that others alternate with, as a multiple of `seconds`; at
+    most 30 s. calls: forwards in what is timed as one, which is then their mean.
     """
 
     width: float = 0.02
     seconds: float = 4.0
     reference_times: int = REFERENCE_TIMES
     calls: int = 1
+
+    @property
+    def of_reference(self) -> TimingProtocol:
+        """For a model that others alternate with: they inherit its error."""
+        long = min(self.reference_times * self.seconds, REFERENCE_SECONDS)
+        return replace(self, seconds=max(self.seconds, long))
 
     @property
     def warm_up_runs(self) -> int:
@@ -56,8 +63,7 @@ def time_alone(timed: Callable[[], float], protocol: TimingProtocol) -> Timed:
     block = _block(timed, protocol.calls)
     times: list[float] = []
     start = time.perf_counter()
-    long = min(protocol.reference_times * protocol.seconds, REFERENCE_SECONDS)
-    seconds = max(protocol.seconds, long)
+    seconds = protocol.of_reference.seconds
     while len(times) < ROUNDS or time.perf_counter() - start < seconds:
         times.append(block())
     samples = np.asarray(times)

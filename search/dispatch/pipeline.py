@@ -97,6 +97,7 @@ class Pipeline:
         if self._artifacts is not None and phase is not Phase.BUILD:
             artifact = self._artifacts.of(candidate)
         job = Job(candidate, self._split, phase, entry.reference, artifact)
+        job = replace(job, is_baseline=times and self._waits and baseline is None)
         if baseline is not None and baseline.candidate != candidate:
             job = replace(job, baseline=self._served(baseline))
         entry.left.pop(0)

@@ -19,8 +19,6 @@ from paretoformer.evaluators.job import Job
 from paretoformer.evaluators.outcome import Outcome, Result
 from paretoformer.evaluators.timing.threads import set_threads
 from paretoformer.search.planning.block_repair import KEPT_BYTES, BlockRepairs
-from paretoformer.spaces.axes import axes
-from paretoformer.spaces.axes.axis import Stage
 from paretoformer.spaces.build import build
 from paretoformer.spaces.candidate import Candidate
 from paretoformer.spaces.models.families import layers_of
@@ -34,6 +32,8 @@ EXAMPLES, TOKENS = 64, 4096
 of their tokens, whichever is reached first."""
 PROCESS_BYTES = 2**29
 """Approximate memory of a process that has imported torch."""
+SCREENED = 2
+"""Layers that are repaired from each cut one on, in place of a trial's `REACH`."""
 NATS = "divergence"
 
 
@@ -41,7 +41,7 @@ class Screen:
     """Mean nats between the outputs of a candidate's structure and the dense model's, in torch.
 
     What a removed layer did is spread over the layers that stay, so a candidate without some layers
-    is repaired as in a trial, layer by layer: without one layer of six, MiniLM was 0.4 to 0.9 nats
+    is repaired layer by layer: without one layer of six, MiniLM was 0.4 to 0.9 nats
     from dense with repaired blocks, and 0.03 with repaired layers.
 
     repairs: repair every block; None: leave blocks as they were cut.
@@ -70,7 +70,8 @@ class Screen:
             if self._repairs is not None and all(candidate.stays):
                 self._repairs.repair(model, candidate)
             elif self._teacher is not None:
-                repair(model, candidate.kept_layers, self._teacher)
+                cut = candidate.cut_layers
+                repair(model, candidate.kept_layers, self._teacher, cut, reach=SCREENED)
         same = layers_of(model)[: _unchanged_layers(candidate)]
 
         def begin(batch: int) -> None:
@@ -97,17 +98,8 @@ class Screen:
 def _unchanged_layers(candidate: Candidate) -> int:
     """Number of leading layers whose outputs are the dense model's; none without some layers, since
     all others are repaired."""
-    if not all(candidate.stays):
-        return 0
-    layers, heads = candidate.shape.layers, candidate.shape.heads
-    dense = Candidate.dense(layers, heads)
-    structural = [axis for axis in axes() if axis.stage is Stage.STRUCTURE]
-    for layer in range(layers):
-        for axis in structural:
-            one, other = (axis.of_layers(c[axis.name], [layer]) for c in (candidate, dense))
-            if one != other:
-                return layer
-    return layers
+    cut = candidate.cut_layers if all(candidate.stays) else (True,)
+    return cut.index(True) if True in cut else len(cut)
 
 
 def layer_outputs(model: nn.Module, batch: Batch) -> list[Any]:

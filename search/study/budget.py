@@ -18,13 +18,14 @@ PREPARATION = 0.25
 """Share of the minutes after which preparation stops."""
 DISTILLATION = 0.4
 """Largest share of the minutes that distillation may take."""
-SEARCHED = 5.0
+SEARCHED = 3.5
 """Minutes of which distillation gets none by default; of the others it gets half."""
-CONFIRMATION, SLOW = 0.2, 0.05
-"""Share of the minutes reserved for the confirmation, and for each slow metric in it."""
+CONFIRMATION, IN_SHORT, SLOW = 0.15, 0.2, 0.05
+"""Share of the minutes reserved for the confirmation, in a short study, and for each slow metric in
+it."""
 TIMING = 1 / 450
 """Largest share of the minutes that one timing of the search may take."""
-CONFIRMED = 24
+CONFIRMED = 28
 """Timings that the time for the confirmation should be enough for."""
 WAITING = 0.1
 """Largest share of the minutes that one timing may wait for a quiet machine."""
@@ -159,7 +160,8 @@ class Budget:
 
 def confirmation(spec: Spec) -> float:
     """Share of the minutes reserved for the confirmation."""
-    return CONFIRMATION + SLOW * sum(metric.slow for metric in _asked(spec))
+    share = IN_SHORT if is_short(spec) else CONFIRMATION
+    return share + SLOW * sum(metric.slow for metric in _asked(spec))
 
 
 def _asked(spec: Spec) -> list[Metric]:

@@ -46,6 +46,7 @@ class Built:
 
     runnable: None until a runtime has converted the model.
     kept: for each layer of the model, its index in the dense model; None: all layers are kept.
+    cut: for each layer of the model, whether it has to be repaired; None: unknown.
     recovered: names of the parameters that a recovery changed.
     report: of the recovery; None without one.
     """
@@ -53,6 +54,7 @@ class Built:
     model: nn.Module
     runnable: Runnable | None = None
     kept: tuple[int, ...] | None = None
+    cut: tuple[bool, ...] | None = None
     recovered: tuple[str, ...] = ()
     report: Recovered | None = None
 

@@ -86,7 +86,7 @@ class Recovery(Axis[str]):
             )
         kept = built.kept or tuple(range(len(layers_of(built.model))))
         teacher = tools.teacher()
-        weights, report = repair(built.model.eval(), kept, teacher)
+        weights, report = repair(built.model.eval(), kept, teacher, built.cut)
         if minutes := minutes_of(value):
             if tools.texts is None:
                 raise ValueError("distillation needs a study's texts.")

@@ -24,6 +24,8 @@ class Answers(ABC):
 
     output: ClassVar[str] = "logits"
     """The attribute of a model's output that holds the predictions."""
+    by_row: ClassVar[bool] = True
+    """Whether they have one shape per row, however long the texts of its batch are."""
 
     @abstractmethod
     def divergence(self, output: Any, dense: Any, batch: Batch) -> torch.Tensor:
@@ -63,6 +65,8 @@ class Distributions(Answers):
 
 class TokenDistributions(Answers):
     """Logits of classes for each token; the divergence is the mean over real tokens (KL, nats)."""
+
+    by_row = False
 
     def divergence(self, output: Any, dense: Any, batch: Batch) -> torch.Tensor:
         return mean_of_tokens(_nats(output, dense), token_mask(batch, output.logits))

@@ -37,6 +37,11 @@ TOGETHER = 2048
 """Tokens whose products are computed at once."""
 CHECKED = 4
 """One batch in this many, or at least the last, only chooses the ridge."""
+REACH = 3
+"""From each cut layer on, the layers that are solved. all-mpnet-base-v2 without one of its first
+six layers was 0.008 to 0.020 nats from dense with three solved, and 0.010 to 0.022 with all behind
+it, in three times the time; without four of its twelve, 0.061 with three or all, 0.062 with two,
+and 0.142 with one."""
 STRENGTHS = (1.0, 0.75, 0.5)
 """Fractions of the repair that are tried."""
 STRIP = 384
@@ -47,11 +52,19 @@ EXACT = 1e-5
 Weights = dict[str, torch.Tensor]
 
 
-def repair(model: nn.Module, kept: Sequence[int], teacher: Teacher) -> tuple[Weights, Recovered]:
+def repair(
+    model: nn.Module,
+    kept: Sequence[int],
+    teacher: Teacher,
+    cut: Sequence[bool] | None = None,
+    reach: int = REACH,
+) -> tuple[Weights, Recovered]:
     """Repair a cut model in place.
 
     model: cut, in evaluation mode. Its tensors are replaced, not written to.
     kept: for each of its layers, its index in the dense model.
+    cut: for each of its layers, as from `Candidate.cut_layers`; None: all of them. reach: from each
+        cut layer on, how many are solved.
 
     Returns the new tensors by name, and the effect. Deterministic.
     """
@@ -59,7 +72,9 @@ def repair(model: nn.Module, kept: Sequence[int], teacher: Teacher) -> tuple[Wei
     before = teacher.divergence(model)
     old: Weights = dict(model.named_parameters())
     with torch.no_grad():
-        _solve_layers(model, kept, teacher)
+        cut = [True] * len(kept) if cut is None else cut
+        solved = [any(cut[max(0, i - reach + 1) : i + 1]) for i in range(len(cut))]
+        _solve_layers(model, kept, teacher, solved)
         new = {
             name: parameter.detach()
             for name, parameter in model.named_parameters()
@@ -97,14 +112,29 @@ def _between(old: torch.Tensor, new: torch.Tensor, strength: float) -> torch.Ten
     return torch.lerp(old.detach(), new, strength) if strength < 1 else new
 
 
-def _solve_layers(model: nn.Module, kept: Sequence[int], teacher: Teacher) -> None:
-    """Bottom up; each layer is solved on the outputs of the repaired layers below."""
+def _solve_layers(
+    model: nn.Module, kept: Sequence[int], teacher: Teacher, solved: Sequence[bool]
+) -> None:
+    """Bottom up; each layer is solved on the outputs of the repaired layers below. Those before the
+    first one to solve give what they give in the dense model, and those behind the last are not
+    needed."""
+    places = [place for place, is_solved in enumerate(solved) if is_solved]
+    if not places:
+        return
     layers = 1 + max(layer for layer, _ in teacher.known)
     last = [*(layer - 1 for layer in kept[1:]), layers - 1]
     walk = Layerwise(model, teacher.texts.fit)
-    for block, own, stands_for in zip(blocks_of(model), kept, last, strict=True):
-        _solve(block, Part.ATTENTION, own, teacher, walk)
-        walk.advance(block, _solve(block, Part.FEED_FORWARD, stands_for, teacher, walk))
+    blocks, first = blocks_of(model), places[0]
+    if first:
+        walk.advance(blocks[first - 1], teacher.streams(kept[first - 1], walk.hidden))
+    for place in range(first, places[-1] + 1):
+        block = blocks[place]
+        if not solved[place]:
+            totals = [seen.total for seen in walk.of(block, Part.FEED_FORWARD)]
+        else:
+            _solve(block, Part.ATTENTION, kept[place], teacher, walk)
+            totals = _solve(block, Part.FEED_FORWARD, last[place], teacher, walk)
+        walk.advance(block, totals)
 
 
 def _solve(

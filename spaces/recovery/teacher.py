@@ -86,6 +86,16 @@ class Teacher:
         """(tokens,) of a batch's real tokens, as a copy."""
         return self._of(self._weights[layer, part], batch)
 
+    def streams(self, layer: int, like: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+        """The residual stream after a layer, of each batch, in the shape and type of `like`; zeros
+        at padding."""
+        found = []
+        for index, (mask, each) in enumerate(zip(self.masks, like, strict=True)):
+            stream = torch.zeros_like(each)
+            stream[mask] = self.sums(layer, Part.FEED_FORWARD, index).to(each)
+            found.append(stream)
+        return found
+
     def _of(self, array: Float32s, batch: int) -> torch.Tensor:
         # A copy: shared arrays are read-only, and tensors cannot express that.
         return torch.from_numpy(array[self._starts[batch] : self._starts[batch + 1]].copy())
