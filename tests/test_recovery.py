@@ -8,7 +8,6 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
-from unittest import mock
 
 import pytest
 import torch
@@ -29,7 +28,7 @@ from paretoformer.spaces.recovery import (
 )
 from paretoformer.spaces.recovery.checkpoint import read_progress
 from paretoformer.spaces.recovery.distillation import is_worse
-from paretoformer.spaces.recovery.least_squares import STRIP, Moments, best_change
+from paretoformer.spaces.recovery.least_squares import STRIP, Moments, best_change, solve
 from paretoformer.spaces.recovery.teacher import Texts, _weights
 from paretoformer.spaces.runtimes import Tools
 from tests.sampled import sampled
@@ -134,15 +133,15 @@ def test_repair_reaches_some_layers_behind_each_cut(family: str) -> None:
     rows[2] = (True,) + (False,) * (heads - 1)
     candidate = Candidate(HeadMask(tuple(rows)))
     assert candidate.cut_layers == tuple(layer == 2 for layer in range(layers))
-    source, found = teacher(dense), []
-    for cut in (None, candidate.cut_layers):
-        model = build(candidate, dense).model
-        with mock.patch("paretoformer.spaces.recovery.least_squares.STRENGTHS", (1.0,)):
-            found.append(repair(model, range(layers), source, cut, reach=2)[0])
-    whole, some = found
-    assert {int(re.findall(r"\d+", name)[0]) for name in some} == {2, 3}
-    for name, weight in some.items():
-        torch.testing.assert_close(weight, whole[name], rtol=1e-3, atol=1e-4)
+    whole, some = (build(candidate, dense).model for _ in range(2))
+    before = copied(whole)
+    with torch.no_grad():
+        solve(whole, range(layers), teacher(dense))
+        solve(some, range(layers), teacher(dense), candidate.cut_layers, reach=2)
+    new = [name for name, weight in copied(some).items() if not weight.equal(before[name])]
+    assert {int(re.findall(r"\d+", name)[0]) for name in new} == {2, 3}
+    for name in new:
+        torch.testing.assert_close(copied(some)[name], copied(whole)[name], rtol=1e-3, atol=1e-4)
 
 
 def test_layers_next_to_removed_ones_are_cut() -> None:

@@ -23,14 +23,14 @@ import transformers
 from torch import nn
 
 from paretoformer.evaluators.common.progress import Progress, silent
-from paretoformer.search.planning.screen import EXAMPLES, TOKENS
 from paretoformer.search.planning.screener import Screener
 from paretoformer.spaces.axes.block_options import BlockKind, Costs, Damage
 from paretoformer.spaces.candidate import Candidate
 from paretoformer.spaces.common.atomic import atomic_file
 from paretoformer.spaces.models.families import shape_of
+from paretoformer.spaces.recovery.teacher import EXAMPLES, TOKENS
 
-FORMAT = 3
+FORMAT = 4
 """Raise it when the same model and texts would give other numbers."""
 WRITE_SECONDS = 10.0
 """Interval between writes to the file: a killed process loses no more than this."""

@@ -23,17 +23,14 @@ from paretoformer.spaces.build import build
 from paretoformer.spaces.candidate import Candidate
 from paretoformer.spaces.models.families import layers_of
 from paretoformer.spaces.models.tokens import Batch
-from paretoformer.spaces.recovery import repair
 from paretoformer.spaces.recovery.dense_outputs import answer_of
+from paretoformer.spaces.recovery.least_squares import solve
 from paretoformer.spaces.recovery.teacher import Teacher
 
-EXAMPLES, TOKENS = 64, 4096
-"""Approximate number of the teacher's held-out texts that a candidate is screened on: of texts, or
-of their tokens, whichever is reached first."""
 PROCESS_BYTES = 2**29
 """Approximate memory of a process that has imported torch."""
 SCREENED = 2
-"""Layers that are repaired from each cut one on, in place of a trial's `REACH`."""
+"""Layers that are solved from each cut one on, in place of a trial's `REACH`."""
 NATS = "divergence"
 
 
@@ -50,10 +47,7 @@ class Screen:
     def __init__(self, teacher: Teacher, repairs: BlockRepairs | None) -> None:
         self._model, self._repairs = teacher.model, repairs
         self._teacher = None if repairs is None else teacher
-        held = teacher.texts.held
-        texts = sum(len(next(iter(batch.values()))) for batch in held)
-        tokens = sum(next(iter(batch.values())).shape[:2].numel() for batch in held)
-        self._dense = teacher.held.one_in(max(1, texts // EXAMPLES, -(-tokens // TOKENS)))
+        self._dense = teacher.some
         self._outputs = [layer_outputs(self._model, batch) for batch, _ in self._dense.known]
 
     def of(self, candidate: Candidate) -> float:
@@ -71,7 +65,7 @@ class Screen:
                 self._repairs.repair(model, candidate)
             elif self._teacher is not None:
                 cut = candidate.cut_layers
-                repair(model, candidate.kept_layers, self._teacher, cut, reach=SCREENED)
+                solve(model, candidate.kept_layers, self._teacher, cut, SCREENED)
         same = layers_of(model)[: _unchanged_layers(candidate)]
 
         def begin(batch: int) -> None:

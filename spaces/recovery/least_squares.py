@@ -57,14 +57,12 @@ def repair(
     kept: Sequence[int],
     teacher: Teacher,
     cut: Sequence[bool] | None = None,
-    reach: int = REACH,
 ) -> tuple[Weights, Recovered]:
     """Repair a cut model in place.
 
     model: cut, in evaluation mode. Its tensors are replaced, not written to.
     kept: for each of its layers, its index in the dense model.
-    cut: for each of its layers, as from `Candidate.cut_layers`; None: all of them. reach: from each
-        cut layer on, how many are solved.
+    cut: as from `Candidate.cut_layers`; None: all layers are.
 
     Returns the new tensors by name, and the effect. Deterministic.
     """
@@ -72,9 +70,7 @@ def repair(
     before = teacher.divergence(model)
     old: Weights = dict(model.named_parameters())
     with torch.no_grad():
-        cut = [True] * len(kept) if cut is None else cut
-        solved = [any(cut[max(0, i - reach + 1) : i + 1]) for i in range(len(cut))]
-        _solve_layers(model, kept, teacher, solved)
+        solve(model, kept, teacher, cut)
         new = {
             name: parameter.detach()
             for name, parameter in model.named_parameters()
@@ -112,12 +108,21 @@ def _between(old: torch.Tensor, new: torch.Tensor, strength: float) -> torch.Ten
     return torch.lerp(old.detach(), new, strength) if strength < 1 else new
 
 
-def _solve_layers(
-    model: nn.Module, kept: Sequence[int], teacher: Teacher, solved: Sequence[bool]
+def solve(
+    model: nn.Module,
+    kept: Sequence[int],
+    teacher: Teacher,
+    cut: Sequence[bool] | None = None,
+    reach: int = REACH,
 ) -> None:
     """Bottom up; each layer is solved on the outputs of the repaired layers below. Those before the
     first one to solve give what they give in the dense model, and those behind the last are not
-    needed."""
+    needed.
+
+    model, kept, cut: as for `repair`. reach: from each cut layer on, how many are solved.
+    """
+    cut = [True] * len(kept) if cut is None else cut
+    solved = [any(cut[max(0, i - reach + 1) : i + 1]) for i in range(len(cut))]
     places = [place for place, is_solved in enumerate(solved) if is_solved]
     if not places:
         return

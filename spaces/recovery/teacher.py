@@ -23,6 +23,9 @@ Float32s = npt.NDArray[np.float32]
 
 MASSIVE = 3.0
 """Massive: residual-stream deviation over 3x the text's median."""
+EXAMPLES, TOKENS = 64, 4096
+"""Approximate number of the held-out texts, or of their tokens, that repairs and screened
+candidates are judged by."""
 HARDLY = 1e-6
 """Relative weight of a token with massive activations."""
 
@@ -56,7 +59,7 @@ class Teacher:
     share the arrays of a teacher that is sent to them.
 
     model: dense, in evaluation mode. answers: the kind of predictions. held: its outputs on the
-        held-out texts.
+        held-out texts. some: on some of them.
     """
 
     def __init__(
@@ -77,6 +80,7 @@ class Teacher:
         with TemporaryDirectory(prefix="paretoformer-") as folder:  # mapped files stay readable
             self._watch(Path(folder), torch.Generator().manual_seed(seed), progress)
         self.held = DenseAnswers.of(self.model, texts.held, answers)
+        self.some = self.held.some(EXAMPLES, TOKENS)
 
     def sums(self, layer: int, part: Part, batch: int) -> torch.Tensor:
         """(tokens, hidden) of a batch's real tokens, float32 on the CPU, as a copy."""
@@ -111,8 +115,8 @@ class Teacher:
         return self._sums.keys()
 
     def divergence(self, model: nn.Module) -> float:
-        """Mean nats between a model's predictions and the dense model's, on the held-out texts."""
-        return self.held.divergence(model)
+        """Mean nats between a model's predictions and the dense model's, on some held-out texts."""
+        return self.some.divergence(model)
 
     def _watch(
         self, folder: Path, generator: torch.Generator, progress: Callable[[int, int], None]
