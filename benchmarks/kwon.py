@@ -344,14 +344,14 @@ def row(
         tune(model, kept_of(candidate), tuning, candidate.heads.counts)
     note("theirs", candidate, model)
     model = build(candidate, here.model).model
-    repair(model, kept_of(candidate), teacher)
+    repair(model, kept_of(candidate), teacher, candidate.cut_layers)
     note("their masks, our repair", candidate, model)
 
     best, chosen = np.inf, None
     for name, problem in problems.items():
         candidate = ours(problem, encoder, limit)
         model = build(candidate, here.model).model
-        _, report = repair(model, kept_of(candidate), teacher)
+        _, report = repair(model, kept_of(candidate), teacher, candidate.cut_layers)
         if not brief:
             note(f"ours, {name}", candidate, model)
         if report.after < best:

@@ -139,14 +139,14 @@ def table(here: Subject, arguments: argparse.Namespace) -> None:
         cut = build(candidate, here.model).model
         row = [f"{name:<14}", cell(scores.of(cut))]
         fixed = build(candidate, here.model).model
-        _, report = repair(fixed, kept, teacher)
+        _, report = repair(fixed, kept, teacher, candidate.cut_layers)
         row += [cell(scores.of(fixed)), f"{report.seconds:.1f}", f"{report.strength:g}"]
         for minutes, start in [(m, True) for m in arguments.minutes] + [
             (m, False) for m in control
         ]:
             model = build(candidate, here.model).model
             if start:
-                repair(model, kept, teacher)
+                repair(model, kept, teacher, candidate.cut_layers)
             stream = endless_batches(here.workload, "cpu", 0)
             Distillation(model, kept, teacher, stream, minutes).run()
             row.append(cell(scores.of(model)))
@@ -186,7 +186,7 @@ def ablation(here: Subject, arguments: argparse.Namespace) -> None:
         with mock.patch.multiple(least_squares, **(settings or {"CHECKED": least_squares.CHECKED})):
             for candidate in chosen.values():
                 model = build(candidate, here.model).model
-                repair(model, kept_of(candidate), source)
+                repair(model, kept_of(candidate), source, candidate.cut_layers)
                 cells.append(cell(scores.of(model)))
         print(" | ".join((f"{name:<24}", *cells)), flush=True)
 
@@ -225,7 +225,7 @@ def seeds(here: Subject, arguments: argparse.Namespace) -> None:
         teacher = made_teacher(here, seed=seed)
         for name, candidate in found.items():
             model = build(candidate, here.model).model
-            repair(model, kept_of(candidate), teacher)
+            repair(model, kept_of(candidate), teacher, candidate.cut_layers)
             after[name].append(scores.of(model))
         print(f"seed {seed} done", flush=True)
     print("candidate | cut only | median repaired | lowest to highest | difference of the medians")
@@ -286,7 +286,8 @@ def _half_of_neurons(layers: int, neurons: int) -> Any:
 def _cost_row(
     name: str, model: nn.Module, candidate: Candidate, teacher: Teacher, seconds: float
 ) -> None:
-    _, report = repair(build(candidate, model).model, kept_of(candidate), teacher)
+    made = build(candidate, model).model
+    _, report = repair(made, kept_of(candidate), teacher, candidate.cut_layers)
     bytes_ = sum(teacher.sums(*key, 0).numel() for key in teacher.known) * 4
     share = tokens(teacher) / max(1, int(teacher.masks[0].sum()))
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024

@@ -124,8 +124,8 @@ class Candidate:
 
     @property
     def cut_layers(self) -> tuple[bool, ...]:
-        """Whether each remaining layer is not the dense model's, or stands next to removed ones
-        that it has to make up for: those behind it or, for the first one, before it."""
+        """Whether each kept layer is changed, is followed by removed layers, or is the first kept
+        one after removed ones: so these are to be repaired."""
         layers, kept = self.shape.layers, self.kept_layers
         whole = self.without_layers([True] * layers).of_stage(Stage.STRUCTURE)
 

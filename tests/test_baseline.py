@@ -11,12 +11,15 @@ import pytest
 
 from paretoformer.evaluators.artifact import Artifact
 from paretoformer.evaluators.common.measurement import Measurement
+from paretoformer.evaluators.evaluator import Evaluator
 from paretoformer.evaluators.job import Job
+from paretoformer.evaluators.metrics import Bench
 from paretoformer.evaluators.metrics.bench import Baseline
 from paretoformer.evaluators.metrics.latency import Latency
 from paretoformer.evaluators.outcome import Outcome, Phase, Result
 from paretoformer.evaluators.timing import protocol
 from paretoformer.evaluators.timing.intervals import SESSION, Reference, Timed
+from paretoformer.evaluators.timing.protocol import TimingProtocol
 from paretoformer.search.dispatch.artifacts import ArtifactFolder
 from paretoformer.search.dispatch.baseline import baseline_of
 from paretoformer.search.dispatch.dispatcher import Dispatcher
@@ -94,6 +97,7 @@ def test_timings_in_compiled_runtimes_alternate_with_it(tmp_path: Path) -> None:
     assert against[CUT].measurements["latency_ms"].value == 5
     assert against[CUT].artifact == artifacts.of(INT8)
     assert all(job.baseline is None for job in dispatcher.jobs if job.phase is not Phase.TIMING)
+    assert [job.candidate for job in dispatcher.jobs if job.is_baseline] == [INT8]
 
 
 def test_alternatives_wait_for_the_first_to_alternate_with_it(tmp_path: Path) -> None:
@@ -113,6 +117,30 @@ def test_alternatives_wait_for_the_first_to_alternate_with_it(tmp_path: Path) ->
     against = {job.candidate: job.baseline and job.baseline.candidate for job in timings}
     assert against == {BFLOAT16: None, FLOAT: None, INT8: FLOAT, CUT: FLOAT}
     assert [job.candidate for job in timings if job.is_baseline] == [FLOAT]
+
+
+@dataclass
+class Budget(Latency):
+    """Keeps the seconds that a timing may take."""
+
+    seen: list[float] = field(default_factory=list)
+
+    def measure(self, bench: Bench) -> Measurement | None:
+        self.seen.append(bench.protocol.seconds)
+        return None
+
+
+def test_what_others_alternate_with_is_timed_for_as_long_as_the_dense_model(tmp_path: Path) -> None:
+    here, budget = load_subject(load_spec(write_study(tmp_path))), Budget()
+    usual = TimingProtocol(seconds=2.0, reference_times=3)
+    evaluator = Evaluator(
+        here.model, here.task, here.workload, here.target, {"ms": budget}, {"search": usual}
+    )
+    evaluator.prepare(1)
+    for is_baseline in (False, True):
+        job = Job(DENSE, "search", Phase.TIMING, is_baseline=is_baseline)
+        assert evaluator.run(job).outcome is Outcome.OK
+    assert budget.seen == [2.0, 6.0]
 
 
 def test_nothing_waits_where_no_baseline_comes(tmp_path: Path) -> None:

@@ -98,7 +98,13 @@ def test_dense_answers_are_computed_in_large_batches_for_candidates_in_small_one
         runnable = TorchRunnable(build(HEADLESS, here.model).model)
         runnable.couples_rows = coupled
         cut = replace(bench(here, HEADLESS), runnable=runnable)
+        rows = []
+        handle = here.model.register_forward_hook(
+            lambda model, batch, output, rows=rows: rows.append(len(output.logits))
+        )
         found.append(compared(cut).divergence)
+        handle.remove()
+        assert rows == [32, 28]
         (kept,) = cut.dense_outputs.values()
         assert max(len(output.logits) for output in kept) == (1 if coupled else 32)
     np.testing.assert_allclose(*found, rtol=1e-3, atol=1e-6)

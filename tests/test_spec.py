@@ -14,7 +14,6 @@ from paretoformer.search.records.errors import StudyError
 from paretoformer.search.study.samplers import make_sampler
 from paretoformer.search.study.spec import BUILTIN, NO_LIMIT, check_varies, load_spec, parse_spec
 from paretoformer.spaces.axes import axis_of
-from paretoformer.spaces.runtimes import openvino
 
 GOOD = """
 [model]
@@ -235,12 +234,13 @@ def test_trials_and_minutes_of_the_command_line_stand_for_those_of_the_file() ->
     assert limits(trials=8, minutes=7) == (8, 7)
 
 
-def context_of(minutes: float = math.inf, *, generates: bool = False) -> Any:
+def context_of(minutes: float = math.inf, *, generates: bool = False, slowness: float = 1.0) -> Any:
     return SimpleNamespace(
         device="cpu",
         dtype="float32",
         unmeasurable=lambda value: "",
         minutes=minutes,
+        slowness=slowness,
         generates=generates,
     )
 
@@ -287,15 +287,9 @@ def test_short_study_leaves_out_the_runtimes_that_it_has_no_time_for() -> None:
     assert axis.survey(named, context_of(minutes=5)).choices == known
 
 
-def test_short_study_tries_the_int8_that_the_cpu_is_fast_in(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    runtime = openvino.OpenVino()
-    precisions = ["float32", "int8_dynamic", "int8"]
-    for has, wanted in (
-        ({"avx2": True, "avx_vnni": True}, "int8"),
-        ({"avx2": True, "avx_vnni": False}, "int8_dynamic"),
-        ({}, "int8"),  # not known, as on ARM
-    ):
-        monkeypatch.setattr(openvino, "capabilities", lambda has=has: has)
-        assert runtime.quick(precisions) == wanted
+def test_minutes_are_fewer_for_a_large_model() -> None:
+    axis: Any = axis_of("runtime")
+    large = axis.survey("all", context_of(30, slowness=4))
+    assert large.choices == axis.survey("all", context_of(5)).choices
+    assert any("30 minutes of a model this large" in why for why in large.left_out.values())
+    assert "openvino:int8" not in large.choices  # it would calibrate every candidate

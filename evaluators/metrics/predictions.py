@@ -69,12 +69,12 @@ def _compared(bench: Bench, split: Split) -> Compared:
 
 
 def _dense_outputs(bench: Bench, split: Split) -> list[Any]:
-    """In the same batches as the candidate's; computed once per process, in larger ones if that
-    gives the same."""
+    """In the same batches as the candidate's; computed once per process, in larger batches where
+    outputs do not depend on the batch."""
     kept, size, answers = bench.dense_outputs, _size(bench), bench.task.answers
     key = id(split), size
     if key not in kept:
-        at_once = SCORING_BATCH if answers.by_row else size
+        at_once = max(size, SCORING_BATCH) if answers.by_row else size
         made = bench.workload.batches(split, bench.target.device, at_once)
         outputs = [answers.kept(bench.dense(**batch)) for _, batch in made]
         if at_once != size:

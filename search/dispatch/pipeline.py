@@ -97,9 +97,10 @@ class Pipeline:
         if self._artifacts is not None and phase is not Phase.BUILD:
             artifact = self._artifacts.of(candidate)
         job = Job(candidate, self._split, phase, entry.reference, artifact)
-        job = replace(job, is_baseline=times and self._waits and baseline is None)
         if baseline is not None and baseline.candidate != candidate:
             job = replace(job, baseline=self._served(baseline))
+        elif times and (baseline is not None or self._waits):
+            job = replace(job, is_baseline=True)
         entry.left.pop(0)
         entry.future = self._dispatcher.submit(job)
 

@@ -11,7 +11,7 @@ import torch
 
 from paretoformer.evaluators.common.progress import Progress
 from paretoformer.search.study.spec import Spec
-from paretoformer.search.study.subject import Subject
+from paretoformer.search.study.subject import Subject, token_weights
 from paretoformer.spaces.axes import axes
 from paretoformer.spaces.axes.evidence import Context, Evidence, Shape
 from paretoformer.spaces.axes.sensitivity import Batch, sensitivity
@@ -19,6 +19,8 @@ from paretoformer.spaces.models.families import shape_of
 from paretoformer.spaces.runtimes import parse
 
 BATCH = 16
+USUAL_WEIGHTS = 25_000_000
+"""Weights that each token is multiplied by, up to which a model is not large."""
 RANKED_TOKENS, RANKED_LEAST = 32_768, 64
 """Limit of the tokens that rank what may go, and the texts that there are at least."""
 
@@ -69,6 +71,7 @@ def context_of(spec: Spec, subject: Subject, progress: Progress) -> Context:
         progress=progress,
         unmeasurable=unmeasurable,
         minutes=math.inf if spec.search.minutes is None else spec.search.minutes,
+        slowness=max(1.0, token_weights(subject.model) / USUAL_WEIGHTS),
         generates=subject.task.generates,
     )
 

@@ -20,9 +20,10 @@ DISTILLATION = 0.4
 """Largest share of the minutes that distillation may take."""
 SEARCHED = 3.5
 """Minutes of which distillation gets none by default; of the others it gets half."""
-CONFIRMATION, IN_SHORT, SLOW = 0.15, 0.2, 0.05
-"""Share of the minutes reserved for the confirmation, in a short study, and for each slow metric in
-it."""
+CONFIRMATION, IN_SHORT = 0.15, 0.2
+"""Shares of the minutes reserved for the confirmation; `IN_SHORT` in a short study."""
+SLOW = 0.05
+"""Further share for each slow metric that a study asks for."""
 TIMING = 1 / 450
 """Largest share of the minutes that one timing of the search may take."""
 CONFIRMED = 28
@@ -160,8 +161,11 @@ class Budget:
 
 def confirmation(spec: Spec) -> float:
     """Share of the minutes reserved for the confirmation."""
-    share = IN_SHORT if is_short(spec) else CONFIRMATION
-    return share + SLOW * sum(metric.slow for metric in _asked(spec))
+    return _usual_confirmation(spec) + SLOW * sum(metric.slow for metric in _asked(spec))
+
+
+def _usual_confirmation(spec: Spec) -> float:
+    return IN_SHORT if is_short(spec) else CONFIRMATION
 
 
 def _asked(spec: Spec) -> list[Metric]:
@@ -179,7 +183,7 @@ def timing_seconds(spec: Spec) -> tuple[float, float]:
     that a study times shares."""
     timing, minutes = spec.timing, spec.search.minutes or math.inf
     minutes /= 1 + sum(metric.slow and metric.exclusive for metric in _asked(spec))
-    shares = 60 * minutes * TIMING, 60 * minutes * CONFIRMATION / CONFIRMED
+    shares = 60 * minutes * TIMING, 60 * minutes * _usual_confirmation(spec) / CONFIRMED
     return min(timing.search_seconds, shares[0]), min(timing.confirm_seconds, shares[1])
 
 
@@ -213,7 +217,7 @@ def distilling_rounds(minutes: float) -> int:
     """Rounds in which candidates are chosen and trained; later ones know the earlier results.
     Two short rounds of five minutes came to 1.46x the best alternative on 77 intents, one to 1.66x
     (one run of each)."""
-    return 0 if not minutes else 1 + (minutes >= 8) + (minutes >= 20)
+    return 0 if not minutes else 1 + (minutes > 8) + (minutes >= 20)
 
 
 def plan(spec: Spec) -> str:

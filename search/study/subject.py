@@ -220,7 +220,7 @@ def _loaded(spec: Spec, progress: Progress) -> Subject:
     workload = task.encode(splits.examples, tokenizer, model.config, target)
     _check_vocabulary(workload, model)
     if target.follows_data:
-        workload = replace(workload, pass_tokens=PASS_WORK // _weights(model))
+        workload = replace(workload, pass_tokens=PASS_WORK // token_weights(model))
     workload = replace(workload, prepared=_prepared_share(model, spec.search.minutes))
     remarks = (*splits.remarks, *unused, *workload.remarks, *_cut_elsewhere(task, path, target))
     asked = {*(metric.name for metric in objectives), *(r.metric for r in required)}
@@ -369,7 +369,7 @@ def _checked_length(spec: Spec, task: Task, config: Any) -> int:
     return length
 
 
-def _weights(model: Any) -> int:
+def token_weights(model: Any) -> int:
     """Weights that each token is multiplied by: all but the tokens' embeddings."""
     embeddings = getattr(model.get_input_embeddings(), "weight", None)  # images have patches
     return max(1, count_parameters(model) - (0 if embeddings is None else embeddings.numel()))
@@ -380,7 +380,7 @@ def _prepared_share(model: nn.Module, minutes: float | None) -> float:
     if minutes is None:
         return 1.0
     work = PREPARED_SHARE * PREPARATION * 60 * minutes * physical_cores() * SPEED
-    return min(1.0, max(LEAST_PREPARED, work / (PREPARED_TOKENS * _weights(model))))
+    return min(1.0, max(LEAST_PREPARED, work / (PREPARED_TOKENS * token_weights(model))))
 
 
 def _check_vocabulary(workload: Workload, model: Any) -> None:

@@ -60,7 +60,8 @@ class Circumstances:
     """The study's settings that an axis may depend on.
 
     device, dtype: of the target.
-    minutes: the study's time; infinite where its number of trials is given.
+    minutes: the study's time; infinite where its number of trials is given. slowness: how many
+        times as much a forward computes as in a model of usual size; at least 1.
     generates: whether the model generates text, token by token.
     unmeasurable: value of an axis -> why an objective of the study cannot be measured for it, or
         "".
@@ -69,6 +70,7 @@ class Circumstances:
     device: str
     dtype: str
     minutes: float = math.inf
+    slowness: float = 1.0
     generates: bool = False
     unmeasurable: Callable[[Any], str] = lambda value: ""
 

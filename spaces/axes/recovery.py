@@ -86,15 +86,17 @@ class Recovery(Axis[str]):
             )
         kept = built.kept or tuple(range(len(layers_of(built.model))))
         teacher = tools.teacher()
-        weights, report = repair(built.model.eval(), kept, teacher, built.cut)
-        if minutes := minutes_of(value):
+        minutes = minutes_of(value)
+        before = teacher.held.divergence(built.model.eval()) if minutes else 0.0
+        weights, report = repair(built.model, kept, teacher, built.cut)
+        if minutes:
             if tools.texts is None:
                 raise ValueError("distillation needs a study's texts.")
             trained, after = Distillation(
                 built.model, kept, teacher, tools.texts(), minutes, tools.workspace
             ).run()
             weights |= trained
-            report = replace(after, before=report.before, seconds=report.seconds + after.seconds)
+            report = replace(after, before=before, seconds=report.seconds + after.seconds)
         return replace(built, recovered=tuple(weights), report=report)
 
     def save(self, built: Built, value: str, folder: Path) -> None:

@@ -108,7 +108,7 @@ class RuntimeAxis(Axis[str]):
             else:
                 choices.append(self.canonical(value, {}))
         unnamed = [value for value in choices if value not in named]
-        late = _late(unnamed, context.minutes, context.device)
+        late = _late(unnamed, context)
         return RuntimeFacts(
             choices=tuple(value for value in choices if value not in late),
             left_out=left_out | late,
@@ -175,7 +175,7 @@ def _expanded(setting: Sequence[str]) -> list[str]:
     return wanted
 
 
-def _late(values: Sequence[str], minutes: float, device: str) -> dict[str, str]:
+def _late(values: Sequence[str], context: Circumstances) -> dict[str, str]:
     """Values, not named by the user, that a study this short leaves out -> why."""
     from paretoformer.spaces.runtimes import parse
 
@@ -188,15 +188,17 @@ def _late(values: Sequence[str], minutes: float, device: str) -> dict[str, str]:
         for runtime, _ in map(parse, others)
         if not runtime.rebuilt
     }
-    some = ON_A_CPU if device == "cpu" else SOME_MINUTES
+    some = ON_A_CPU if context.device == "cpu" else SOME_MINUTES
+    minutes, study = context.minutes / context.slowness, f"a study of {context.minutes:g} minutes"
+    study += " of a model this large" if context.slowness > 1 else ""
     reasons = {}
     for value in others:
         runtime, _ = parse(value)
         if runtime.starts_slowly and minutes < some:
-            reasons[value] = f"its first answer takes too long for a study of {minutes:g} minutes"
+            reasons[value] = f"its first answer takes too long for {study}"
         elif minutes < FEW_MINUTES and exported and value not in exported.values():
             instead = exported.get(runtime.name, ", ".join(exported.values()))
-            reasons[value] = f"a study of {minutes:g} minutes tries {instead} instead"
+            reasons[value] = f"{study} tries {instead} instead"
     return reasons
 
 

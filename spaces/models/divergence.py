@@ -24,8 +24,9 @@ class Answers(ABC):
 
     output: ClassVar[str] = "logits"
     """The attribute of a model's output that holds the predictions."""
-    by_row: ClassVar[bool] = True
-    """Whether they have one shape per row, however long the texts of its batch are."""
+    by_row: ClassVar[bool] = False
+    """Whether `output` has one shape per row, however long the texts of its batch are, and `kept`
+    is the whole output."""
 
     @abstractmethod
     def divergence(self, output: Any, dense: Any, batch: Batch) -> torch.Tensor:
@@ -51,6 +52,8 @@ class Answers(ABC):
 class Distributions(Answers):
     """Logits of classes; the divergence of their distributions is in nats (KL)."""
 
+    by_row = True
+
     def divergence(self, output: Any, dense: Any, batch: Batch) -> torch.Tensor:
         return _nats(output, dense)
 
@@ -65,8 +68,6 @@ class Distributions(Answers):
 
 class TokenDistributions(Answers):
     """Logits of classes for each token; the divergence is the mean over real tokens (KL, nats)."""
-
-    by_row = False
 
     def divergence(self, output: Any, dense: Any, batch: Batch) -> torch.Tensor:
         return mean_of_tokens(_nats(output, dense), token_mask(batch, output.logits))
@@ -118,6 +119,8 @@ def mean_of_tokens(values: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
 class MultiLabel(Answers):
     """Independent yes-or-no logits per class; the divergence is their sum, in nats (KL)."""
 
+    by_row = True
+
     def divergence(self, output: Any, dense: Any, batch: Batch) -> torch.Tensor:
         return _nats(
             _as_two_classes(output, torch.float64), _as_two_classes(dense, torch.float64)
@@ -147,6 +150,8 @@ class Numbers(Answers):
     """One number per row, its only logit; the divergence is half the squared difference: the nats
     between normal distributions of variance 1 around the two."""
 
+    by_row = True
+
     def divergence(self, output: Any, dense: Any, batch: Batch) -> torch.Tensor:
         difference = output.logits.double() - dense.logits.double()
         nats: torch.Tensor = 0.5 * difference.square().sum(dim=-1)
@@ -168,6 +173,7 @@ class Directions(Answers):
     vector: 1 - cosine for vectors of length one."""
 
     output = "sentence_embedding"
+    by_row = True
 
     def divergence(self, output: Any, dense: Any, batch: Batch) -> torch.Tensor:
         given, wanted = output.sentence_embedding.double(), dense.sentence_embedding.double()

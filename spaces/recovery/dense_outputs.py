@@ -28,7 +28,7 @@ class DenseAnswers:
             return cls(answers, [(b, answers.kept(answer_of(model, b))) for b in texts])
 
     def some(self, texts: int, tokens: int) -> DenseAnswers:
-        """About so many of the texts, or of their tokens, whichever is reached first."""
+        """Some of the texts, evenly spaced: about `texts` of them, or fewer with about `tokens`."""
         shapes = [next(iter(batch.values())).shape for batch, _ in self.known]
         in_all = sum(shape[0] for shape in shapes), sum(shape[:2].numel() for shape in shapes)
         every = max(1, in_all[0] // texts, -(-in_all[1] // tokens))

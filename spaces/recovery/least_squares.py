@@ -115,9 +115,10 @@ def solve(
     cut: Sequence[bool] | None = None,
     reach: int = REACH,
 ) -> None:
-    """Bottom up; each layer is solved on the outputs of the repaired layers below. Those before the
-    first one to solve give what they give in the dense model, and those behind the last are not
-    needed.
+    """Bottom up; each layer is solved on the outputs of the repaired layers below.
+
+    The layers before the first one to solve have the dense model's outputs, so the walk starts
+    behind them. It ends with the last one to solve.
 
     model, kept, cut: as for `repair`. reach: from each cut layer on, how many are solved.
     """

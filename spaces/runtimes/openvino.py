@@ -28,7 +28,6 @@ from paretoformer.spaces.runtimes.base import (
 from paretoformer.spaces.runtimes.exported import Exported, Shapes, arrays
 from paretoformer.spaces.runtimes.onnx_export import onnx_model, unexportable
 from paretoformer.spaces.runtimes.sessions import OPENVINO, openvino_model
-from paretoformer.spaces.runtimes.torch_runtime import capabilities, lacks_int8
 
 GROUP = "128"
 """Activations of a row that share a scale in int8_dynamic."""
@@ -96,9 +95,9 @@ class OpenVino(Runtime):
         return "" if "BF16" in able else "this CPU has no bfloat16 instructions"
 
     def quick(self, precisions: Sequence[str]) -> str:
-        """Without instructions for int8, calibrated int8 is slower than int8_dynamic."""
-        dynamic = "int8_dynamic" in precisions and lacks_int8(capabilities())
-        return "int8_dynamic" if dynamic else precisions[-1]
+        """int8_dynamic is as fast as calibrated int8 for short texts, and converts in a tenth of
+        the time: a model of BERT-base's size in 4 s instead of 41."""
+        return "int8_dynamic" if "int8_dynamic" in precisions else precisions[-1]
 
     def unsuitable(self, precision: str, model: nn.Module) -> str:
         return unexportable(model)

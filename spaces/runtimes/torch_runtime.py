@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import warnings
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
 
@@ -24,7 +23,6 @@ INSTRUCTIONS = {
     "float16": ("avx512_fp16", "amx_fp16", "fp16_arith"),
 }
 """CPU capabilities, as torch names them; any one makes the precision fast."""
-INT8 = ("avx512_vnni", "avx_vnni", "amx_int8")
 
 
 class TorchRunnable(Runnable):
@@ -167,11 +165,6 @@ def slow_precision(precision: str, device: str) -> str:
     if any(has.get(each) for each in INSTRUCTIONS[precision]):
         return ""
     return f"this CPU has no {precision} instructions, without which it is slower than float32"
-
-
-def lacks_int8(has: Mapping[str, Any]) -> bool:
-    """Whether an x86 CPU has no instructions for products of int8."""
-    return bool(has.get("avx2")) and not any(has.get(each) for each in INT8)
 
 
 def capabilities() -> dict[str, Any]:
