@@ -539,19 +539,19 @@ def test_rounds_of_distillation_are_decided_once_and_know_the_one_before(tmp_pat
         recovered(2, 0.877, 7.0, "least_squares"),
         recovered(3, 0.876, 5.0, "least_squares"),
     ]
-    assert distilling(tmp_path, 10).is_left(records)
-    picks = distilling(tmp_path, 10).left(records, slots=1)
+    assert distilling(tmp_path, 16).is_left(records)
+    picks = distilling(tmp_path, 16).left(records, slots=1)
     assert [pick.with_minutes(1) for pick in picks] == [records[3].candidate.with_minutes(1)]
-    assert distilling(tmp_path, 10).left(records, slots=2) == picks
+    assert distilling(tmp_path, 16).left(records, slots=2) == picks
     half = recovered(4, 0.888, 5.0, picks[0].recovery).result
     later = [*records, TrialRecord(4, picks[0], half)]
-    (next_one,) = distilling(tmp_path, 10).left(later, slots=1)
+    (next_one,) = distilling(tmp_path, 16).left(later, slots=1)
     assert next_one.with_minutes(1) == records[1].candidate.with_minutes(1)
     done = [*later, TrialRecord(5, next_one, records[1].result)]
-    assert not distilling(tmp_path, 10).is_left(done)
+    assert not distilling(tmp_path, 16).is_left(done)
     more = [*done, recovered(6, 0.888, 4.5, "least_squares")]
-    assert not distilling(tmp_path, 10).is_left(more)
-    assert distilling(tmp_path, 10, trials=12).is_left(more)
+    assert not distilling(tmp_path, 16).is_left(more)
+    assert distilling(tmp_path, 16, trials=12).is_left(more)
     assert distilling(tmp_path, 12).is_left(more)
 
 
