@@ -235,6 +235,10 @@ def test_distillation_takes_the_minutes_that_are_left() -> None:
     late = Budget(spec(15, distilling=None), study, time.monotonic() - 60 * 9)
     late.begin_distilling()
     assert late.distill_minutes == 3.25  # of 3.75, less the measurements of one round
+    slow = Budget(spec(15, distilling=None), optuna.create_study(), time.monotonic() - 60 * 9)
+    slow.pace = 40.0
+    slow.begin_distilling()
+    assert slow.distill_minutes == 2.25  # candidates of a large model take longer
     again = Budget(spec(15, distilling=None), study, time.monotonic() - 60 * 11)
     again.begin_distilling()  # an interrupted one goes on as it was chosen
     assert again.distill_minutes == 3.25

@@ -21,7 +21,7 @@ REFERENCE_TIMES = 8
 REFERENCE_SECONDS = 30.0
 """The models that others alternate with get min(8 x budget, 30 s), to include undisturbed
 periods."""
-FEWER_TIMES = 3
+FEWER_TIMES = 2
 """Multiple of the budget in a study with minutes. Candidates are compared by ratios, which do not
 depend on it."""
 SETTLE_SECONDS = 0.04

@@ -38,7 +38,8 @@ ENOUGH = 6
 """Compressed candidates that distillation chooses among: while there are fewer, the search goes on
 in its minutes."""
 ROUND = 0.4
-"""Minutes to convert, score and time the candidates of one round of distillation."""
+"""Minutes to repair, convert, score and time the candidates of one round of distillation; more in a
+search whose candidates took longer."""
 SHORT = 10.0
 """Minutes below which a study saves time on everything but trials, and trains nothing by default:
 in two minutes, an embedder is hardly brought back to its requirement."""
@@ -112,7 +113,8 @@ class Budget:
         if decided or not planned or not math.isfinite(self.minutes):
             return
         left = self.minutes * (1 - confirmation(self.spec)) - self.spent / 60
-        left -= ROUND * distilling_rounds(min(planned, left))
+        pair = 2 * self.pace / 60  # minutes to measure two candidates at the search's pace
+        left -= max(ROUND, pair) * distilling_rounds(min(planned, left))
         left = planned if left >= planned else max(0.0, math.floor(4 * left) / 4)
         self.study.set_user_attr(DISTILLED, {"of": self.minutes, "left": left})
 
