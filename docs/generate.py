@@ -366,11 +366,16 @@ def _answers(file: Path) -> list[dict[str, Any]]:
 def short_answers(file: Path) -> str:
     """What each study came to, over torch and over the best alternative."""
     rows = [
-        (STUDIES[row["task"]], f"{row['minutes']:g}", *_gains(row), _quality(row))
+        (STUDIES[row["task"]], _processor(row), f"{row['minutes']:g}", *_gains(row), _quality(row))
         for row in _answers(file)
     ]
-    head = ("study", "minutes", "over torch", "over the best alternative", "quality")
+    head = ("study", "processor", "minutes", "over torch", "over the best alternative", "quality")
     return table(head, rows)
+
+
+def _processor(row: Mapping[str, Any]) -> str:
+    """`AMD EPYC, 2 cores, 25 GB` -> `AMD EPYC`."""
+    return str(row["machine"]).partition(",")[0].removesuffix(" Processor").replace("(R)", "")
 
 
 def _gains(row: Mapping[str, Any]) -> tuple[str, str]:
