@@ -244,8 +244,7 @@ def test_nearest_miss_is_told_by_the_divergence_where_scores_scatter() -> None:
     records = []
     for trial, (accuracy, latency, nats) in enumerate(numbers):
         exact = recovered(trial, accuracy, latency, f"distilled:{trial}" if trial else "none")
-        measured = {**exact.measurements, "divergence": Measurement.exact(nats, "nats")}
-        records.append(replace(exact, result=Result(Outcome.OK, measured)))
+        records.append(with_nats(exact, nats))
     ranked = by_importance(records, OBJECTIVES, [REQUIREMENT], ())
     assert [record.trial for record in ranked] == [0, 1, 2, 3, 4]
 
@@ -278,8 +277,7 @@ def test_what_is_nearer_to_dense_is_confirmed_too_if_it_satisfies_the_requiremen
     for trial, (accuracy, latency, nats) in enumerate(numbers):
         recovery = f"distilled:{trial - 3}" if trial > 3 else "least_squares" if trial else "none"
         exact = recovered(trial, accuracy, latency, recovery)
-        measured = {**exact.measurements, "divergence": Measurement.exact(nats, "nats")}
-        records.append(replace(exact, result=Result(Outcome.OK, measured)))
+        records.append(with_nats(exact, nats))
     assert [each.trial for each in chosen(records, OBJECTIVES)] == [0, 1]
     picked = chosen(records, OBJECTIVES, (), [REQUIREMENT])
     assert [each.trial for each in picked] == [0, 1, 2, 5]

@@ -47,7 +47,7 @@ class Screen:
     def __init__(self, teacher: Teacher, repairs: BlockRepairs | None) -> None:
         self._model, self._repairs = teacher.model, repairs
         self._teacher = None if repairs is None else teacher
-        self._dense = teacher.some
+        self._dense = teacher.held_sample
         self._outputs = [layer_outputs(self._model, batch) for batch, _ in self._dense.known]
 
     def of(self, candidate: Candidate) -> float:

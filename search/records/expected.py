@@ -18,7 +18,7 @@ accuracy per nat was 0.3 to 0.5 from 0.03 to 0.7 nats, and scattered below."""
 def with_expected(records: Sequence[TrialRecord], metric: str) -> list[TrialRecord]:
     """The same records, with the value of a quality metric as expected at their divergence.
 
-    A score of some hundred examples is luck in part: on 77 intents, five minutes of training
+    A score of some hundred examples is partly luck: on 77 intents, five minutes of training
     reduced a candidate's divergence from 0.071 to 0.022 nats, but it still answered 10 of 500 fewer
     correctly. The loss of score per nat is averaged over the candidates of similar divergence, the
     candidate itself among them. A record without both numbers stays as it is, and so do all

@@ -27,7 +27,7 @@ class DenseAnswers:
         with torch.no_grad():
             return cls(answers, [(b, answers.kept(answer_of(model, b))) for b in texts])
 
-    def some(self, texts: int, tokens: int) -> DenseAnswers:
+    def sample(self, texts: int, tokens: int) -> DenseAnswers:
         """Some of the texts, evenly spaced: about `texts` of them, or fewer with about `tokens`."""
         shapes = [next(iter(batch.values())).shape for batch, _ in self.known]
         in_all = sum(shape[0] for shape in shapes), sum(shape[:2].numel() for shape in shapes)

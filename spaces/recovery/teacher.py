@@ -59,7 +59,7 @@ class Teacher:
     share the arrays of a teacher that is sent to them.
 
     model: dense, in evaluation mode. answers: the kind of predictions. held: its outputs on the
-        held-out texts. some: on some of them.
+        held-out texts. held_sample: on some of them.
     """
 
     def __init__(
@@ -80,7 +80,7 @@ class Teacher:
         with TemporaryDirectory(prefix="paretoformer-") as folder:  # mapped files stay readable
             self._watch(Path(folder), torch.Generator().manual_seed(seed), progress)
         self.held = DenseAnswers.of(self.model, texts.held, answers)
-        self.some = self.held.some(EXAMPLES, TOKENS)
+        self.held_sample = self.held.sample(EXAMPLES, TOKENS)
 
     def sums(self, layer: int, part: Part, batch: int) -> torch.Tensor:
         """(tokens, hidden) of a batch's real tokens, float32 on the CPU, as a copy."""
@@ -116,7 +116,7 @@ class Teacher:
 
     def divergence(self, model: nn.Module) -> float:
         """Mean nats between a model's predictions and the dense model's, on some held-out texts."""
-        return self.some.divergence(model)
+        return self.held_sample.divergence(model)
 
     def _watch(
         self, folder: Path, generator: torch.Generator, progress: Callable[[int, int], None]
