@@ -17,7 +17,7 @@ import json
 import statistics
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -305,7 +305,6 @@ def main() -> None:
         if not arguments.no_peers:
             found["peers"] = {length: compare_with_peers(length) for length in (512, 4096)}
     if arguments.out:
-        found["rows"] = [asdict(row) for row in rows]
         arguments.out.with_suffix(".json").write_text(json.dumps(found, indent=1) + "\n")
         plot(rows, Path("docs/images", arguments.out.name).with_suffix(".png"))
 

@@ -47,7 +47,6 @@ from paretoformer.search.dispatch.ray_dispatcher import RayDispatcher
 from paretoformer.search.dispatch.ray_session import ray_session
 from paretoformer.search.loop import Search, stored_records
 from paretoformer.search.proposers import Unseen, standard_proposers
-from paretoformer.search.publish.choose import DroppedCandidates
 from paretoformer.search.records.facts import RunFacts
 from paretoformer.search.records.parquet import TrialsFile
 from paretoformer.search.records.record import TrialRecord
@@ -164,13 +163,11 @@ def search_of(
     names = [metric.name for metric in objectives]
     facts = RunFacts(study={}, machine={}, objectives=tuple(names), metrics={})
     file = TrialsFile(folder.trials, names, ["latency_ms"], facts)
-    lost = DroppedCandidates(objectives)
     start = time.perf_counter()
 
     def on_record(records: Sequence[TrialRecord]) -> None:
         marks.append(time.perf_counter() - start)
         file.update(records)
-        lost.since(records)
 
     search = Search(
         study,

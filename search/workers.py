@@ -35,7 +35,7 @@ PATIENCE_SECONDS = 60
 
 SCREENERS = 4
 """With fewer workers, screening is no faster than in one process with as many threads: 1.05 s per
-candidate on two cores either way (benchmarks/screening.py, MiniLM on an AMD EPYC), but workers need
+candidate on two cores either way (MiniLM on an AMD EPYC), but workers need
 15 s to start."""
 
 

@@ -37,7 +37,7 @@ class Timing(Cost):
     A thread that waits for another process delays its block several-fold. Rounds with such a block
     are left out (`DELAYED`); `left_out` is their share, and `slowdown` (`baseline_slowdown`) the
     time of A in the other rounds divided by its latency. This is the most repeatable of the
-    estimators in `benchmarks/estimators.py`, on quiet and on shared machines.
+    dozen estimators that were compared, on quiet and on shared machines.
 
     The interval is the 95% interval of a repeated timing: Student's t over the rounds of both, plus
     the variation between sessions (`SESSION`) of this ratio and of A's to the dense model, which,
