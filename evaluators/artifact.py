@@ -32,10 +32,6 @@ class Artifact:
             path.write_bytes(contents)
 
     @property
-    def bytes(self) -> int:
-        return sum(map(len, self.files.values()))
-
-    @property
     def digest(self) -> str:
         """SHA-256 over names and contents."""
         digest = hashlib.sha256()

@@ -89,7 +89,7 @@ class Space:
 
     def random(self, rng: np.random.Generator) -> Candidate:
         """A candidate drawn with uniform parameters."""
-        return self.suggest(_RandomTrial(rng))
+        return self.suggest(RandomTrial(rng))
 
     def starts(self, *stages: Stage) -> dict[str, list[Candidate]]:
         """Axis -> the dense model with each of that axis' starts, except the first (dense)."""
@@ -129,7 +129,7 @@ class _Given:
 
 
 @dataclass(frozen=True)
-class _RandomTrial:
+class RandomTrial:
     rng: np.random.Generator
 
     def suggest_int(self, name: str, low: int, high: int) -> int:

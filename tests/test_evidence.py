@@ -10,10 +10,8 @@ from paretoformer.search.records.facts import MetricFacts, RunFacts
 from paretoformer.search.report.evidence import (
     contributions,
     misled_by_flops,
-    overlaps,
     rank_agreement,
     shrinkage,
-    timeline,
 )
 from paretoformer.spaces import AttentionChoice, Candidate, HeadMask
 
@@ -75,28 +73,6 @@ def test_contribution_is_the_hypervolume_that_remains() -> None:
     assert found["head pruning"].trials == 2
     assert found["window"].hypervolume == pytest.approx(1.0)  # the window won nothing here
     assert found["head pruning"].hypervolume < 0.6
-
-
-def test_evaluation_beside_a_timing_is_found() -> None:
-    names = ("host", "process", "started", "ended")
-
-    def rows(*shared_started: float) -> pd.DataFrame:
-        cells = {
-            "trial": range(2),
-            **{f"shared_{name}": ["a", "a"] for name in names},
-            **{f"timing_{name}": ["a", "a"] for name in names},
-        }
-        frame = pd.DataFrame(cells)
-        frame["shared_started"], frame["timing_started"] = shared_started, [2.0, 4.0]
-        frame["shared_ended"] = frame["shared_started"] + 1
-        frame["timing_ended"] = frame["timing_started"] + 1
-        return frame
-
-    assert overlaps(timeline(rows(0.0, 1.0))) == 0
-    assert overlaps(timeline(rows(0.0, 2.5))) == 1
-    elsewhere = rows(0.0, 2.5)
-    elsewhere["shared_host"] = "b"
-    assert overlaps(timeline(elsewhere)) == 0
 
 
 def test_shrinkage_is_the_searchs_optimism() -> None:

@@ -14,7 +14,6 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from paretoformer.evaluators.common.measurement import Measurement, samples_for
 from paretoformer.evaluators.timing import conditions, intervals, protocol
 from paretoformer.evaluators.timing.conditions import Watch
 from paretoformer.evaluators.timing.intervals import Reference, Timed, summary, undelayed
@@ -203,15 +202,6 @@ def test_interval_is_wider_while_the_machine_is_slower(slowdown: float, between:
     timed = Timed.of_rounds(dense, dense / 5, reference=Reference(10.0))
     assert timed.mean == pytest.approx(2.0)
     assert timed.between == pytest.approx(between, abs=0.001)
-
-
-def test_99th_percentile_needs_662_samples() -> None:
-    assert samples_for(0.99) == 662
-    few = Measurement(1, 1, 1, "ms", samples=(1.0,) * 661)
-    with pytest.raises(ValueError, match="99% percentile needs 662 samples, but there are 661"):
-        few.percentile(0.99)
-    many = Measurement(1, 1, 1, "ms", samples=tuple(float(each) for each in range(1000)))
-    assert many.percentile(0.99) == 990
 
 
 def test_watch_sees_a_foreign_load() -> None:

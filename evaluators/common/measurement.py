@@ -6,8 +6,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
-
 
 @dataclass(frozen=True)
 class Measurement:
@@ -59,28 +57,6 @@ class Measurement:
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Measurement:
         return cls(**{**data, "samples": tuple(map(float, data["samples"]))})
-
-    def percentile(self, share: float) -> float:
-        """The sample at a quantile, such as 0.99; ValueError if there are too few samples."""
-        needed = samples_for(share)
-        if len(self.samples) < needed:
-            raise ValueError(
-                f"the {share:.0%} percentile needs {needed} samples, but there are "
-                f"{len(self.samples)}."
-            )
-        return float(np.quantile(self.samples, share, method="higher"))
-
-
-def samples_for(share: float) -> int:
-    """Samples needed to estimate a percentile: 662 for 0.99.
-
-    With that many, the probability that at most one lies beyond the true percentile is at most 1%.
-    Source: early stopping in the MLPerf inference rules.
-    """
-    count = 2
-    while share**count + count * (1 - share) * share ** (count - 1) > 0.01:
-        count += 1
-    return count
 
 
 Measurements = Mapping[str, Measurement]

@@ -29,8 +29,8 @@ class Flops(Cost):
     """Floating-point operations of one forward; a multiply-add counts as two.
 
     Counted by torch, with formulas for operators that it lacks: the CPU kernel of sdpa (without
-    which dense attention counts as 0), distances, sorts and cumulative sums. `UNCOUNTED` lists what
-    is left out.
+    which dense attention counts as 0), sorts and cumulative sums. Element-wise operations, softmax,
+    normalisation, gathers and other copies are not counted.
     """
 
     name = "flops"
@@ -44,18 +44,9 @@ class Flops(Cost):
         return Measurement.exact(counter.get_total_flops(), self.unit)
 
 
-UNCOUNTED = "element-wise operations, softmax, normalisation, gathers and other copies"
-"""Not counted by torch either."""
-
-
 def _cpu_flash(query: Any, key: Any, value: Any, *args: Any, **kwargs: Any) -> int:
     """query, key, value: shapes (batch, heads, length, head_dim)."""
     return int(sdpa_flop_count(query, key, value))
-
-
-def _cdist(one: Any, other: Any, *args: Any, **kwargs: Any) -> int:
-    """Shapes (..., n, d) and (..., m, d): 3 operations for each of n·m·d elements."""
-    return int(3 * math.prod(one) * other[-2])
 
 
 def _sort(shape: Any, *args: Any, **kwargs: Any) -> int:
@@ -76,7 +67,6 @@ def _each(shape: Any, *args: Any, **kwargs: Any) -> int:
 _aten = torch.ops.aten
 _FORMULAS: dict[Any, Any] = {
     _aten._scaled_dot_product_flash_attention_for_cpu: _cpu_flash,
-    _aten._cdist_forward: _cdist,
     _aten.sort: _sort,
     _aten.topk: _topk,
     _aten.cumsum: _each,

@@ -77,20 +77,6 @@ def timeline(rows: pd.DataFrame) -> pd.DataFrame:
     return pd.concat([part for part in parts if len(part)] or parts, ignore_index=True)
 
 
-def overlaps(evaluations: pd.DataFrame) -> int:
-    """Pairs of a timing and another evaluation at the same time on its host; 0 by the lease.
-
-    evaluations: from `timeline`.
-    """
-    found = 0
-    for index, timing in evaluations[evaluations["phase"] == "timing"].iterrows():
-        other = evaluations.drop(index)
-        other = other[other["host"] == timing["host"]]
-        concurrent = (other["started"] < timing["ended"]) & (timing["started"] < other["ended"])
-        found += int(concurrent.sum())
-    return found
-
-
 @dataclass(frozen=True)
 class Misled:
     """Pairs of candidates in which the one with fewer operations was slower.

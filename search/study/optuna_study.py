@@ -97,7 +97,6 @@ def check_storage(url: str, new: str) -> None:
 @contextmanager
 def _storage_errors(url: str) -> Iterator[None]:
     """Turn errors of an unusable database into `StudyError`, except for a full disk."""
-    """Turn the errors of a database that cannot be used into `StudyError`, but for a full disk."""
     try:
         yield
     except (

@@ -189,16 +189,6 @@ def in_every_precision(name: str) -> tuple[str, ...]:
     return tuple(runtime.value(precision) for precision in runtime.precisions)
 
 
-def canonical(value: str) -> str:
-    """The canonical name of a runtime and precision: `torch:float32` -> `torch`.
-
-    Raises:
-        ValueError: unknown runtime or precision.
-    """
-    runtime, precision = parse(value)
-    return runtime.value(precision)
-
-
 def missing(extra: str, *packages: str) -> str:
     """The missing packages, and how to install them; empty when all are installed."""
     for package in packages:

@@ -11,7 +11,7 @@ Each check raises AssertionError with the violated law.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from itertools import accumulate
 from typing import Any, cast
 
@@ -27,6 +27,7 @@ from paretoformer.spaces.axes.domain import Domain, Fixed
 from paretoformer.spaces.axes.evidence import Shape
 from paretoformer.spaces.candidate import Candidate
 from paretoformer.spaces.runtimes import Runtime, Tools
+from paretoformer.spaces.space import RandomTrial
 
 Inputs = Mapping[str, torch.Tensor]
 
@@ -64,7 +65,7 @@ def check_domain(domain: Domain[Any], default: Any, samples: int = 30) -> None:
     starts = list(domain.starts())
     if not isinstance(domain, Fixed):
         assert starts[0] == default, "the first start is the uncompressed model"
-    drawn = [domain.suggest(_Random(np.random.default_rng(seed))) for seed in range(samples)]
+    drawn = [domain.suggest(RandomTrial(np.random.default_rng(seed))) for seed in range(samples)]
     for value in (*starts, *drawn):
         again = domain.suggest(optuna.trial.FixedTrial(domain.params(value)))
         assert again == value, "`params` of a value suggest that value"
@@ -120,16 +121,3 @@ def check_metric(metric: Metric, bench: Bench) -> Measurement | None:
         assert measured.low <= measured.value <= measured.high, "a value lies in its interval"
         assert measured.unit == metric.unit, "it is in the metric's unit"
     return measured
-
-
-class _Random:
-    """A trial that suggests random values."""
-
-    def __init__(self, rng: np.random.Generator) -> None:
-        self._rng = rng
-
-    def suggest_int(self, name: str, low: int, high: int) -> int:
-        return int(self._rng.integers(low, high, endpoint=True))
-
-    def suggest_categorical(self, name: str, choices: Sequence[str]) -> str:
-        return choices[int(self._rng.integers(len(choices)))]
