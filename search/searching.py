@@ -14,7 +14,7 @@ from paretoformer.search.measuring import dispatcher
 from paretoformer.search.planning.predictor import PREDICTED
 from paretoformer.search.proposers import Proposer, Unseen, is_distilled, study_proposers
 from paretoformer.search.proposers.distilling import progress_of
-from paretoformer.search.publish.choose import DroppedCandidates
+from paretoformer.search.publish.choose import chosen, dropped
 from paretoformer.search.publish.confirm import confirmed_ids
 from paretoformer.search.records.parquet import TrialsFile
 from paretoformer.search.records.record import TrialRecord
@@ -148,24 +148,27 @@ class _Keeper:
         self.records = records
         self._file = _trials_file(session)
         self._published = confirmed_ids(session.study)  # stay complete until the next publication
-        subject = session.subject
-        self._dropped = DroppedCandidates(
-            subject.objectives, session.alternatives, subject.requirements
-        )
-        self._artifacts = session.artifacts
-        self._showing, self._keeping = Throttle(), Throttle()
+        self._showing, self._keeping, self._dropping = Throttle(), Throttle(), Throttle()
         self._showing(self._show)
 
     def on_record(self, records: Sequence[TrialRecord]) -> None:
         self.records = records
         self._file.update(records)
-        others = self._dropped.since(records)  # without those under way
-        self._artifacts.drop(c for c in others if c.id not in self._published)
+        self._dropping(self._drop)
         self._keeping(self._session.budget.keep)
         self._showing(self._show)
 
     def catch_up(self) -> None:
         self._showing.catch_up()
+
+    def _drop(self) -> None:
+        """Drop the artifacts of candidates that will not be confirmed."""
+        session, subject = self._session, self._session.subject
+        picked = chosen(
+            self.records, subject.objectives, session.alternatives, subject.requirements
+        )
+        others = dropped(self.records, picked)
+        session.artifacts.drop(c for c in others if c.id not in self._published)
 
     def _show(self) -> None:
         session = self._session

@@ -10,7 +10,6 @@ from hypothesis.extra import numpy as hnp
 
 from paretoformer.search.records.dominance import (
     AT_ONCE,
-    Standing,
     clearly_dominated,
     hypervolume,
     nondominated,
@@ -74,20 +73,6 @@ def test_clear_dominance_equals_its_definition(values: np.ndarray, reach: float)
     ]
     found = clearly_dominated(values, values - reach, values + reach, DIRECTIONS)
     assert found.tolist() == expected
-
-
-@given(tables, st.floats(0, 2))
-def test_points_that_come_one_by_one_stand_as_all_at_once(values: np.ndarray, reach: float) -> None:
-    standing = Standing(DIRECTIONS)
-    lost: list[int] = []
-    for count, row in enumerate(values, start=1):
-        point = row[None]
-        since = standing.add(point, point - reach, point + reach)
-        assert not set(since) & set(lost)
-        lost += since
-        some = values[:count]
-        found = clearly_dominated(some, some - reach, some + reach, DIRECTIONS)
-        assert sorted(lost) == np.flatnonzero(found).tolist()
 
 
 @given(st.integers(0, 300))

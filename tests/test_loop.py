@@ -28,13 +28,13 @@ from paretoformer.search.loop import DUPLICATE, Search, stored_records
 from paretoformer.search.proposers import Planted, Unseen, standard_proposers, to_distil
 from paretoformer.search.proposers.distilling import Distilling, progress_of
 from paretoformer.search.proposers.standard import structures
-from paretoformer.search.publish.choose import DroppedCandidates, by_importance, chosen, dropped
+from paretoformer.search.publish.choose import by_importance, chosen, dropped
 from paretoformer.search.publish.confirm import ALWAYS, confirm
 from paretoformer.search.publish.front import published_table
 from paretoformer.search.records.dominance import nondominated
 from paretoformer.search.records.errors import StudyFailed
 from paretoformer.search.records.expected import with_expected
-from paretoformer.search.records.record import RecordCursor, Records, TrialRecord
+from paretoformer.search.records.record import Records, TrialRecord
 from paretoformer.search.records.requirement import Requirement
 from paretoformer.search.records.throttle import Throttle
 from paretoformer.search.study.optuna_study import ResumableStudy, open_study, study_in
@@ -283,16 +283,6 @@ def test_what_is_nearer_to_dense_is_confirmed_too_if_it_satisfies_the_requiremen
     assert [each.trial for each in picked] == [0, 1, 2, 5]
     ranked = by_importance(picked, OBJECTIVES, [REQUIREMENT], ())
     assert [each.trial for each in ranked] == [0, 1, 2, 5]
-    lost = DroppedCandidates(OBJECTIVES, (), [REQUIREMENT]).since(records)
-    assert set(lost) == {records[4].candidate}
-    small = [Requirement.parse("disk_mb<=30")]
-    sizes = (90, 60, 50, 40, 25, 60)
-    for index, size in enumerate(sizes):
-        result = records[index].result
-        disk = {"disk_mb": Measurement.exact(size, "MB")}
-        measured = {**result.measurements, **disk}
-        records[index] = replace(records[index], result=replace(result, measurements=measured))
-    assert not DroppedCandidates(OBJECTIVES, (), small).since(records)
 
 
 def test_confirmation_measures_dense_and_the_front_once(tmp_path: Path) -> None:
@@ -307,31 +297,21 @@ def test_confirmation_measures_dense_and_the_front_once(tmp_path: Path) -> None:
     assert again == confirmed
 
 
-def test_what_will_not_be_chosen_is_known_as_records_come_in(tmp_path: Path) -> None:
+def test_what_is_dropped_would_not_be_chosen_later(tmp_path: Path) -> None:
     first = new_search(tmp_path / "first").run(20)
     failing = {each.candidate.id: Outcome.ERROR for each in first[5:9]}
     always = [each.candidate for each in first[9:14]]
     search = new_search(tmp_path / "second", failing=failing)
-    lost, found = DroppedCandidates(OBJECTIVES, always), []
+    lost = set[str]()
 
     def on_record(records: Sequence[TrialRecord]) -> None:
-        found.extend(lost.since(records))
-        expected = dropped(records, chosen(records, OBJECTIVES, always))
-        assert {each.id for each in found} == {each.id for each in expected}
-        assert len({each.id for each in found}) == len(found)
+        picked = chosen(records, OBJECTIVES, always, [REQUIREMENT])
+        assert not lost & {each.candidate.id for each in picked}
+        lost.update(candidate.id for candidate in dropped(records, picked))
 
     search.on_record = on_record
     search.run(30)
-    assert found
-
-
-def test_records_that_end_out_of_order_are_handed_out_once_and_by_trial() -> None:
-    records = [recovered(trial, 0.9, 10.0, "none") for trial in range(6)]
-    cursor = RecordCursor()
-    assert cursor.advance([records[0], records[3]]) == [records[0], records[3]]
-    assert cursor.advance([*records[:2], *records[3:5]]) == [records[1], records[4]]
-    assert cursor.advance(records) == [records[2], records[5]]
-    assert not cursor.advance(records)
+    assert lost
 
 
 def test_what_is_put_off_is_done_in_the_end_and_once() -> None:

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Sequence
 from itertools import chain, zip_longest
 
 import numpy as np
 
-from paretoformer.evaluators.common.directions import Direction
 from paretoformer.evaluators.common.measurement import Measurement
 from paretoformer.evaluators.metrics import Metric, metric_of
-from paretoformer.search.records.dominance import Standing, Values, clearly_dominated, nondominated
+from paretoformer.search.records.dominance import Values, clearly_dominated, nondominated
 from paretoformer.search.records.expected import with_expected
 from paretoformer.search.records.facts import DIVERGENCE
-from paretoformer.search.records.record import RecordCursor, TrialRecord
+from paretoformer.search.records.record import TrialRecord
 from paretoformer.search.records.requirement import Requirement
 from paretoformer.spaces.candidate import Candidate
 
@@ -40,7 +39,7 @@ def chosen(
     sure = _surest(done, objectives, requirements)
 
     def may_answer(record: TrialRecord) -> bool:
-        if record.candidate.id in confirmed:
+        if record.candidate.id in confirmed or not dense:
             return True
         return all(r.may_hold(record.measurements, dense[0].measurements) for r in requirements)
 
@@ -127,59 +126,12 @@ def by_importance(
 
 
 def dropped(records: Sequence[TrialRecord], picked: Sequence[TrialRecord]) -> list[Candidate]:
-    """Measured candidates that will not be confirmed."""
+    """Measured candidates that will not be confirmed, now or after more records.
+
+    picked: from `chosen`.
+    """
     kept = {record.candidate for record in picked}
     return [record.candidate for record in records if record.candidate not in kept]
-
-
-class DroppedCandidates:
-    """`dropped` of `chosen`, incrementally: a candidate that is dropped stays dropped. What has a
-    lower divergence, or is better in a metric that is required, may be chosen and is kept.
-
-    objectives, always, requirements: as for `chosen`.
-    """
-
-    def __init__(
-        self,
-        objectives: Sequence[Metric],
-        always: Collection[Candidate] = (),
-        requirements: Sequence[Requirement] = (),
-    ) -> None:
-        self._objectives = objectives
-        self._more = {DIVERGENCE: 1.0} | {
-            r.metric: 1.0 if r.operator.startswith("<") else -1.0 for r in requirements
-        }
-        self._always = always
-        self._cursor = RecordCursor()
-        further: list[Direction] = ["minimize"] * len(self._more)
-        self._standing = Standing([*(metric.direction for metric in objectives), *further])
-        self._done: list[TrialRecord] = []
-
-    def since(self, records: Sequence[TrialRecord]) -> list[Candidate]:
-        """Candidates dropped since the last call.
-
-        records: all of them, by trial.
-        """
-        found: list[Candidate] = []
-        for record in self._cursor.advance(records):
-            if not record.ok:
-                found.append(record.candidate)
-                continue
-            self._done.append(record)
-            lost = (self._done[i].candidate for i in self._standing.add(*self._ends(record)))
-            found += (c for c in lost if c not in self._always and not c.is_dense)
-        return found
-
-    def _ends(self, record: TrialRecord) -> Iterator[Values]:
-        """Values, lows and highs as from `intervals`, with the further metrics, whose intervals are
-        never apart."""
-        found = record.measurements
-        more = [
-            sign * found[name].value if name in found else 0.0 for name, sign in self._more.items()
-        ]
-        further = (np.nan_to_num(more, nan=np.inf), [-np.inf] * len(more), [np.inf] * len(more))
-        for values, ends in zip(intervals([record], self._objectives), further, strict=True):
-            yield np.append(values, [ends], axis=1)
 
 
 def intervals(

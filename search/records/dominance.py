@@ -52,34 +52,6 @@ def clearly_dominated(
     return lost
 
 
-class Standing:
-    """`clearly_dominated` for points that come one by one: every pair is compared once."""
-
-    def __init__(self, directions: Sequence[Direction]) -> None:
-        self._directions = directions
-        self._points = np.empty((0, 3, len(directions)))  # grows by doubling
-        self._lost = np.empty(0, dtype=bool)
-        self._count = 0
-
-    def add(self, values: Values, lows: Values, highs: Values) -> list[int]:
-        """Add one point, given as (1, objectives) arrays; returns the newly clearly dominated ones.
-
-        Points are numbered in order of arrival.
-        """
-        (point,) = _points(values, lows, highs, self._directions)
-        count = self._count
-        if count == len(self._points):
-            self._points = np.resize(self._points, (2 * count + 16, *point.shape))
-            self._lost = np.resize(self._lost, 2 * count + 16)
-        there = self._points[:count]
-        lost = bool(np.isnan(point[0]).any() or _clearly(there, point).any())
-        beaten = _clearly(point, there) & ~self._lost[:count]
-        self._lost[:count] |= beaten
-        self._points[count], self._lost[count] = point, lost
-        self._count += 1
-        return [*map(int, np.flatnonzero(beaten)), *([count] if lost else [])]
-
-
 def _points(values: Values, lows: Values, highs: Values, directions: Sequence[Direction]) -> Values:
     """Points with intervals, to be minimised: (points, (cost, best, worst), objectives)."""
     costs, low, high = (as_costs(numbers, directions) for numbers in (values, lows, highs))

@@ -15,7 +15,6 @@ from paretoformer.search.records.errors import RunError
 from paretoformer.search.records.facts import RunFacts, fault
 from paretoformer.search.records.record import (
     SCHEMA_VERSION,
-    RecordCursor,
     TrialRecord,
     row,
     schema,
@@ -49,8 +48,6 @@ class TrialsFile:
         self._path = path
         self._columns = metrics, sampled, predicted
         self._facts = facts
-        self._table = schema(*self._columns).empty_table()
-        self._cursor = RecordCursor()
         self._throttle = Throttle()
 
     def update(self, records: Sequence[TrialRecord], *, now: bool = False) -> None:
@@ -60,11 +57,9 @@ class TrialsFile:
             self._throttle.catch_up()
 
     def _write(self, records: Sequence[TrialRecord]) -> None:
-        rows = [row(record, *self._columns) for record in self._cursor.advance(records)]
-        added = pa.Table.from_pylist(rows, self._table.schema)
-        whole = pa.concat_tables([self._table, added]).combine_chunks()
-        self._table = whole.sort_by("trial")
-        write_table(self._table, self._path, self._facts)
+        rows = [row(record, *self._columns) for record in records]
+        table = pa.Table.from_pylist(rows, schema(*self._columns))
+        write_table(table.sort_by("trial"), self._path, self._facts)
 
 
 def write_table(table: pa.Table, path: Path, facts: RunFacts) -> None:

@@ -97,27 +97,6 @@ class TrialRecord:
         return cls(data["trial"], candidate, result, data.get("predicted", {}))
 
 
-class RecordCursor:
-    """Reads records as they come in, every record once."""
-
-    def __init__(self) -> None:
-        self._known: set[int] = set()
-
-    def advance(self, records: Sequence[TrialRecord]) -> list[TrialRecord]:
-        """The records since the last call, by trial.
-
-        records: all of them, by trial, so that new ones are near the end.
-        """
-        found: list[TrialRecord] = []
-        for record in reversed(records):
-            if len(self._known) == len(records):
-                break
-            if record.trial not in self._known:
-                self._known.add(record.trial)
-                found.append(record)
-        return found[::-1]
-
-
 Records = Mapping[str, TrialRecord]
 """Candidate id -> its record."""
 
