@@ -89,7 +89,12 @@ def opened(
             new = not folder.machine.exists()
             check_storage(spec.search.storage, spec.name if new else "")
         if not is_checked(spec, folder):
-            subject = try_dense(subject, spec, display.progress)
+            try:
+                subject = try_dense(subject, spec, display.progress)
+            except StudyError:
+                for remark in subject.remarks:  # they may explain it
+                    display.note(remark.text)
+                raise
         folder.path.mkdir(parents=True, exist_ok=True)
         stack.enter_context(folder.locked())
         spec = settled(spec, folder)  # again: another process may have held the lock until now

@@ -16,13 +16,14 @@ def read_image_folder(folder: str, image: str, label: str) -> Table:
     """The images below a folder, labelled by the name of the folder that contains them.
 
     image, label: names for the two columns. Unlike in `datasets`, a folder such as `test` is not a
-    split, and other files are counted.
+    split, and other files are counted, but for hidden ones.
 
     Raises:
         DataError: there are no images.
     """
     top = Path(folder)
-    files = sorted(path for path in top.rglob("*") if path.is_file())
+    found = (path for path in top.rglob("*") if path.is_file())
+    files = sorted(path for path in found if not _is_hidden(path.relative_to(top)))
     paths = [path for path in files if path.suffix.lower() in ENDINGS]
     if not paths:
         raise DataError(f"{folder} holds no image ({', '.join(ENDINGS)}).")
@@ -36,13 +37,18 @@ def read_image_folder(folder: str, image: str, label: str) -> Table:
     return Table(tuple(values), values, tuple(remarks))
 
 
+def _is_hidden(path: Path) -> bool:
+    """Such as `._cat.jpg`, as macOS writes it, and `.ipynb_checkpoints/cat.jpg`."""
+    return any(part.startswith(".") for part in path.parts)
+
+
 def image_bytes(source: str, row: int, value: Any) -> bytes | None:
     """The bytes of an image; DataError if it cannot be opened.
 
     A cell holds bytes, a path relative to the data file `source`, or both, as in `datasets`.
     """
     try:
-        from PIL import Image, UnidentifiedImageError
+        from PIL import Image, ImageOps, UnidentifiedImageError
     except ImportError:
         raise DataError("images need Pillow: pip install 'paretoformer[images]'.") from None
     cell = (value.get("bytes") or value.get("path")) if isinstance(value, dict) else value
@@ -52,7 +58,7 @@ def image_bytes(source: str, row: int, value: Any) -> bytes | None:
         if cell is None:
             return None
         with Image.open(io.BytesIO(cell)) as image:
-            image.load()  # a truncated file has a valid header
+            ImageOps.exif_transpose(image)  # decodes it: a truncated file has a valid header
     except UnidentifiedImageError:  # its message names an object in memory
         raise DataError(_refusal(source, row, value, "no format that Pillow knows")) from None
     except Exception as error:  # decoders raise various errors

@@ -19,6 +19,7 @@ from typing import Any
 
 from paretoformer.evaluators.common.remark import Remark
 from paretoformer.evaluators.data.delimited import read_delimited
+from paretoformer.evaluators.data.pointers import is_pointer
 from paretoformer.evaluators.data.table import ClassLabel, DataError, Table, reason
 
 MARKS = {b"\xff\xfe": "utf-16", b"\xfe\xff": "utf-16", b"\xef\xbb\xbf": "utf-8-sig"}
@@ -49,6 +50,11 @@ def read_columns(path: str, wanted: Wanted, encoding: str) -> Table:
         endings = ", ".join(READERS)
         raise DataError(
             f"cannot read {path}: use a file that ends in {endings}, or in those + .gz."
+        )
+    if pointers := [file.name for file in files if is_pointer(file)]:
+        raise DataError(
+            f"{pointers[0]} is a pointer of Git LFS, not the file itself: run `git lfs pull` in "
+            "its folder."
         )
     filled = [file for file in files if file.stat().st_size]
     if not filled:
@@ -154,7 +160,7 @@ def _read_delimited(usual: str, path: Path, wanted: Wanted, encoding: str) -> Ta
 
 
 def _read_json(path: Path, wanted: Wanted, encoding: str) -> Table:
-    """One object per line, a list of objects, or an object that holds such a list."""
+    """One object per line, a list of objects, or an object that holds such a list, or columns."""
     text = _decoded(path, encoding)
     if text.lstrip().startswith("["):
         return _table_of(path, json.loads(text))
@@ -163,7 +169,21 @@ def _read_json(path: Path, wanted: Wanted, encoding: str) -> Table:
     except json.JSONDecodeError:
         return _table_of(path, list(_json_lines(path, text)))
     lists = [value for value in whole.values() if _is_rows(value)] if _is_object(whole) else []
+    if len(lists) != 1 and (columns := _columns(whole)):
+        return Table(tuple(columns), columns)
     return _table_of(path, lists[0] if len(lists) == 1 else [whole])
+
+
+def _columns(whole: Any) -> dict[str, list[Any]]:
+    """The columns of an object that holds them as lists, or as objects of equal keys, as pandas
+    writes them; empty if it is something else."""
+    if not _is_object(whole) or not whole:
+        return {}
+    values = list(whole.values())
+    if all(map(_is_object, values)) and all(each.keys() == values[0].keys() for each in values):
+        return {name: list(each.values()) for name, each in whole.items()}
+    is_columns = all(isinstance(each, list) and len(each) == len(values[0]) for each in values)
+    return whole if is_columns else {}
 
 
 def _json_lines(path: Path, text: str) -> Iterator[Any]:
@@ -227,25 +247,32 @@ def _class_label(value: Any, names: Sequence[str]) -> Any:
 def _read_conll(path: Path, wanted: Wanted, encoding: str) -> Table:
     """One word and its label per line; sentences end with an empty line.
 
-    Columns between the first and the last, and `-DOCSTART-` lines between documents, are ignored.
+    Columns between the first and the last, `-DOCSTART-` lines between documents, and comments
+    before a sentence are ignored.
     Columns are separated by tabs, else by spaces.
     """
     sentences: list[list[list[str]]] = [[]]
     for number, line in enumerate(_decoded(path, encoding).split("\n"), start=1):
         cells = line.strip().split("\t" if "\t" in line.strip() else None)
-        if len(cells) == 1:
-            raise DataError(f"{path}: line {number} has no label behind the word {cells[0]!r}.")
         if not cells:
             sentences.append([])
         elif cells[0] != "-DOCSTART-":
+            if len(cells) == 1:
+                raise DataError(f"{path}: line {number} has no label behind the word {cells[0]!r}.")
             sentences[-1].append(cells)
-    sentences = [sentence for sentence in sentences if sentence]
+    sentences = [_without_comment(sentence) for sentence in sentences if sentence]
     words = [[cells[0] for cells in sentence] for sentence in sentences]
     labels = [[cells[-1] for cells in sentence] for sentence in sentences]
     columns = max((len(cells) for sentence in sentences for cells in sentence), default=0)
     note = f"{path.name}: of {columns} columns, the first is the word, the last its label."
     remarks = (Remark(note),) if columns > 2 else ()
     return Table(("text", "label"), {"text": words, "label": labels}, remarks)
+
+
+def _without_comment(lines: list[list[str]]) -> list[list[str]]:
+    """A sentence without a comment before it: `# id ...`, with other columns than its words."""
+    is_comment = len(lines) > 1 and len(lines[0]) != len(lines[1]) and lines[0][0].split()[0] == "#"
+    return lines[1:] if is_comment else lines
 
 
 def _read_lines(path: Path, wanted: Wanted, encoding: str) -> Table:

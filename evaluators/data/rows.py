@@ -73,13 +73,16 @@ def _usable(
     names = LACKING | ({"text": "image"} if form == "image" else {})
     rows: list[dict[str, Any]] = []
     dropped: Counter[str] = Counter()
+    mended = 0
     for number, values in enumerate(zip(*cells, strict=True), start=1):
         row = _row(path, number, columns, dict(zip(columns, values, strict=True)), form)
-        missing = next((names[key] for key in names if key in row and _is_missing(row[key])), "")
+        missing = next((names[key] for key in names if key in row and is_missing(row[key])), "")
         if missing:
             dropped[missing] += 1
         else:
-            rows.append(row)
+            whole = {key: _whole(row[key]) for key in ("text", "text_pair") if key in row}
+            mended += any(row[key] != value for key, value in whole.items())
+            rows.append(row | whole)
     if not rows:
         wanted = " and ".join(repr(column) for column in columns.values())
         raise DataError(f"{path} has no row with {wanted}.")
@@ -88,12 +91,24 @@ def _usable(
         counts = ", ".join(f"{count} without a {what}" for what, count in dropped.items())
         total = len(rows) + dropped.total()
         remarks.append(Remark(f"{Path(path).name}: left out of {total} rows: {counts}."))
+    if mended:
+        text = f"{Path(path).name}: {mended} texts hold half a character (a lone surrogate), as of "
+        remarks.append(Remark(f"{text}an emoji that was cut in two. It is read as U+FFFD."))
     examples = Examples(
         tuple(row["text"] for row in rows),
         tuple(str(row.get("text_pair", "")) for row in rows),
         tuple(row.get("label") for row in rows),
     )
     return examples, remarks
+
+
+def _whole(value: Any) -> Any:
+    """A text or words without halves of characters, which no tokenizer takes."""
+    if isinstance(value, tuple):
+        return tuple(map(_whole, value))
+    if not isinstance(value, str) or value.isascii():
+        return value
+    return value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
 def _row(
@@ -111,7 +126,7 @@ def _row(
                 f"{path}: {columns[key]!r} of row {number} is {kind}, not a text. For chat "
                 "messages, apply the chat template first."
             )
-    return {**row, **{k: None if _is_missing(text) else str(text) for k, text in texts.items()}}
+    return {**row, **{k: None if is_missing(text) else str(text) for k, text in texts.items()}}
 
 
 def _words(
@@ -141,6 +156,6 @@ def _words(
     return {**cells, "label": tuple(labels) if labels else None}
 
 
-def _is_missing(value: Any) -> bool:
+def is_missing(value: Any) -> bool:
     """None, NaN, or only whitespace."""
     return value is None or value != value or (isinstance(value, str) and not value.strip())

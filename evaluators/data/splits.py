@@ -19,6 +19,7 @@ from paretoformer.evaluators.data.examples import (
     Labels,
     SplitName,
 )
+from paretoformer.evaluators.data.reading import is_plain_text
 from paretoformer.evaluators.data.rows import read_examples
 from paretoformer.evaluators.data.table import DataError
 
@@ -78,13 +79,26 @@ def read_splits(
     measured = pools.values() if recovery_texts else ()
     seen = {key for pool in measured for key in pool.identities()}
     for path in recovery_texts:
-        read, added = read_examples(path, source.model_copy(update={"label": ""}), form, characters)
+        read, added = read_examples(path, _unlabelled(source, path), form, characters)
         more = more.joined(_unseen(read, seen))
         remarks += added
     splits["recovery"], _ = _shuffled(more, seed).joined(recovery).cut(RECOVERY_EXAMPLES)
     if source.other:
         splits[OTHER], _ = pools[OTHER].cut(source.confirm_examples)
     return Splits({name: part for name, part in splits.items() if len(part)}, tuple(remarks))
+
+
+def _unlabelled(source: DataSource, path: str) -> DataSource:
+    """As `source`, for texts without labels."""
+    own = {"label": ""}
+    if is_plain_text(path):
+        if source.text_pair:
+            raise DataError(
+                f"recovery.texts: {path} has texts alone, but those of this study are pairs: use "
+                f"a file with the columns {source.text!r} and {source.text_pair!r}."
+            )
+        own["text"] = "text"
+    return source.model_copy(update=own)
 
 
 def _sizes(source: DataSource) -> dict[SplitName, int]:
@@ -164,10 +178,16 @@ def _check_counts(source: DataSource, pools: Mapping[str, Examples]) -> None:
         if len(pool) < sum(parts.values()):
             wanted = ", ".join(f"{count} to {USES[name]}" for name, count in parts.items())
             raise DataError(
-                f"{getattr(source, key)} has {len(pool)} examples of its own after duplicates are "
-                f"removed, but needs {sum(parts.values())}: {wanted}. Lower data.search_examples "
-                "or data.confirm_examples."
+                f"{getattr(source, key)} has {len(pool)} examples of its own that are complete, "
+                f"each counted once, but needs {sum(parts.values())}: {wanted}. {_remedy(parts)}"
             )
+
+
+def _remedy(parts: Mapping[SplitName, int]) -> str:
+    least = sum(TRAIN_AT_LEAST if name == "train" else 1 for name in parts)
+    keys = [f"data.{name}_examples" for name in ("search", "confirm") if name in parts]
+    lower = f"Lower {' or '.join(keys)}, or add examples" if keys else "Add examples"
+    return f"{lower}: at least {least}."
 
 
 USES = {"confirm": "confirm", "search": "search", "train": "rank heads"}

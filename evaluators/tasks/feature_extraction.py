@@ -6,17 +6,13 @@ uncompressed model's vectors.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import chain
-from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
 import torch
 import transformers
-from huggingface_hub import hf_hub_download
-from huggingface_hub.errors import EntryNotFoundError
 from torch import nn
 from transformers.models.auto import modeling_auto
 
@@ -27,6 +23,7 @@ from paretoformer.evaluators.data.examples import Examples, Labels, SplitName
 from paretoformer.evaluators.data.table import DataError
 from paretoformer.evaluators.data.workload import Workload
 from paretoformer.evaluators.tasks.labels import numbers_of
+from paretoformer.evaluators.tasks.model_files import is_unknown, read_json, token_limit
 from paretoformer.evaluators.tasks.task import register
 from paretoformer.evaluators.tasks.text import TextTask
 from paretoformer.spaces.models.divergence import Directions
@@ -84,17 +81,19 @@ class FeatureExtraction(TextTask):
     scores: ClassVar[tuple[str, ...]] = ("spearman",)
     unread = ("pooler.",)
     embeds = True
-    marker = MODULES
     files = (MODULES, "*_Pooling/config.json", "*sentence*.json")
 
     def adapted(self, model: nn.Module, path: str) -> tuple[nn.Module, tuple[Remark, ...]]:
         pooling, similarity, remarks = pooling_of(path)
         return as_embedder(model, pooling, similarity), remarks
 
+    def marks(self, path: str) -> bool:
+        """Whether sentence-transformers pools its vectors. It lists the modules of cross-encoders,
+        too."""
+        return "Pooling" in _kinds(read_json(path, MODULES) or ())
+
     def cut_at(self, path: str) -> int:
-        own = _reads(path).get("max_seq_length")
-        known = own or (_json(path, "tokenizer_config.json") or {}).get("model_max_length")
-        return int(known or 0)
+        return int(_reads(path).get("max_seq_length") or token_limit(path))
 
     def encode(
         self, splits: Mapping[SplitName, Examples], tokenizer: Any, config: Any, target: Target
@@ -178,17 +177,25 @@ def _apart(examples: Examples) -> Examples:
 def pooling_of(path: str) -> tuple[Pooling, Similarity, tuple[Remark, ...]]:
     """Pooling and similarity of a sentence-transformers folder or Hub id; default: the mean, with a
     remark, and the cosine. Raises ValueError for an unknown module, pooling or similarity."""
-    modules = _json(path, MODULES)
+    modules = read_json(path, MODULES)
     if modules is None:
+        unknown = is_unknown(path, MODULES)
+        where = "is in the local cache, and the Hub cannot be asked" if unknown else "was found"
         remark = Remark(
-            f"{path}: no {MODULES} was found, so the mean of the tokens is taken as embedding."
+            f"{path}: no {MODULES} {where}, so the mean of the tokens is taken as embedding.",
+            doubt=unknown,
         )
         return "mean", "cosine", (remark,)
-    kinds = {str(module.get("type", "")).rpartition(".")[2]: module for module in modules}
+    kinds = _kinds(modules)
     if others := [kind for kind in kinds if kind not in KNOWN]:
         raise ValueError(f"its {MODULES} has {', '.join(others)}; known are {', '.join(KNOWN)}.")
-    folder = kinds.get("Pooling", {}).get("path", "")
-    settings = _json(path, f"{folder}/config.json") or {}
+    if "Pooling" not in kinds:
+        raise ValueError(
+            f"its {MODULES} has no Pooling, by which the vectors of its tokens become one: a "
+            'cross-encoder is scored by model.task = "text-regression" or "reranking".'
+        )
+    folder = kinds["Pooling"].get("path", "")
+    settings = read_json(path, f"{folder}/config.json") or {}
     modes = _modes(settings)
     if len(modes) != 1 or modes[0] not in MODES:
         raise ValueError(
@@ -199,8 +206,12 @@ def pooling_of(path: str) -> tuple[Pooling, Similarity, tuple[Remark, ...]]:
     return MODES[modes[0]], similarity, tuple(_ignored(path))
 
 
+def _kinds(modules: Sequence[Mapping[str, Any]]) -> dict[str, Mapping[str, Any]]:
+    return {str(module.get("type", "")).rpartition(".")[2]: module for module in modules}
+
+
 def _similarity(path: str) -> Similarity:
-    name = (_json(path, SETTINGS) or {}).get("similarity_fn_name") or "cosine"
+    name = (read_json(path, SETTINGS) or {}).get("similarity_fn_name") or "cosine"
     if name not in SIMILARITIES:
         raise ValueError(
             f"its {SETTINGS} compares by {name!r}; known are {', '.join(SIMILARITIES)}."
@@ -216,14 +227,19 @@ def _modes(settings: Mapping[str, Any]) -> list[str]:
 
 
 def _ignored(path: str) -> Iterator[Remark]:
-    """Preprocessing by sentence-transformers that is not done here."""
+    """Preprocessing by sentence-transformers that is not done here, or not known."""
+    if unknown := [name for name in (SETTINGS, READS[0]) if is_unknown(path, name)]:
+        yield Remark(
+            f"{path}: {' and '.join(unknown)} may exist, but the local cache holds none, and the "
+            "Hub cannot be asked: similarity, prompts and lengths are taken as by default."
+        )
     prompts, name = prompts_of(path)
     if prompt := prompts.get(name):
         yield Remark(
             f"{path}: sentence-transformers puts the prompt {prompt!r} before every text. Here "
             "texts are taken as they are: put it into the data."
         )
-    if width := (_json(path, SETTINGS) or {}).get("truncate_dim"):
+    if width := (read_json(path, SETTINGS) or {}).get("truncate_dim"):
         yield Remark(
             f"{path}: sentence-transformers keeps the first {width} numbers of each vector "
             "(`truncate_dim`). Here whole vectors are compared."
@@ -237,23 +253,12 @@ def _ignored(path: str) -> Iterator[Remark]:
 
 def prompts_of(path: str) -> tuple[dict[Any, str], Any]:
     """Prompts that sentence-transformers prepends to texts, by name; and the default name."""
-    settings = _json(path, SETTINGS) or {}
+    settings = read_json(path, SETTINGS) or {}
     return settings.get("prompts") or {}, settings.get("default_prompt_name")
 
 
 def _reads(path: str) -> Mapping[str, Any]:
-    return next(filter(None, (_json(path, name) for name in READS)), {})
-
-
-def _json(path: str, name: str) -> Any:
-    """The parsed file of a folder or Hub id; None if there is none."""
-    file = Path(path) / name
-    if not Path(path).is_dir():
-        try:
-            file = Path(hf_hub_download(path, name))
-        except EntryNotFoundError:
-            return None
-    return json.loads(file.read_text("utf-8")) if file.is_file() else None
+    return next(filter(None, (read_json(path, name) for name in READS)), {})
 
 
 register(FeatureExtraction())

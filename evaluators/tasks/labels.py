@@ -10,6 +10,7 @@ import math
 import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from decimal import Decimal
 from typing import Any
 
 import numpy as np
@@ -150,7 +151,7 @@ def _score(label: Any, task: str) -> float:
 
 
 def _countable(label: Any) -> Any:
-    """A hashable key: 1 and 1.0 are equal, 1 and True are not."""
+    """A hashable key: 1, 1.0 and a decimal 1 are equal, 1 and True are not."""
     if isinstance(label, list | dict):
         raise DataError(
             f"label {label!r} is no single label: a model that gives several a text is scored by "
@@ -159,7 +160,7 @@ def _countable(label: Any) -> Any:
         )
     if isinstance(label, bool | np.bool_):
         return "true" if label else "false"
-    if isinstance(label, float | np.floating) and float(label).is_integer():
+    if isinstance(label, float | np.floating | Decimal) and float(label).is_integer():
         return int(label)
     return label
 

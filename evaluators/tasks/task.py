@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, ClassVar, cast
 
@@ -18,6 +19,7 @@ from paretoformer.evaluators.common.remark import Remark
 from paretoformer.evaluators.common.target import Length, Target
 from paretoformer.evaluators.data.examples import Examples, Form, Labels, SplitName
 from paretoformer.evaluators.data.workload import Workload
+from paretoformer.evaluators.tasks.model_files import check_fetched
 from paretoformer.spaces.common.registry import Registry
 from paretoformer.spaces.models.divergence import Answers
 from paretoformer.spaces.models.families import (
@@ -66,8 +68,6 @@ class Task(ABC):
     """Names of further quality metrics, measured if a study asks for them."""
     guessed: ClassVar[bool] = True
     """Whether the task can be guessed from a model's config."""
-    marker: ClassVar[str] = ""
-    """A file that only folders of models for this task have, whatever class their config names."""
     form: ClassVar[Form] = "text"
     generates: ClassVar[bool] = False
     """Whether it generates text with a key-value cache; texts are then their own labels."""
@@ -117,6 +117,11 @@ class Task(ABC):
                 f"{more}."
             )
         return wanted
+
+    def marks(self, path: str) -> bool:
+        """Whether a file beside the model says that it is for this task, whatever class its config
+        names. path: a folder or Hub id."""
+        return False
 
     def cut_at(self, path: str) -> int:
         """Tokens at which other tools that serve the model of this folder or Hub id cut its texts;
@@ -229,7 +234,12 @@ def load_config(path: str, *, trust_remote_code: bool = False) -> Any:
     """The config; forwards then return only outputs. OSError or ValueError if it cannot be
     loaded."""
     plain = {"return_dict": True, "output_attentions": False, "output_hidden_states": False}
-    raw, _ = transformers.PreTrainedConfig.get_config_dict(path)
+    check_fetched(path)
+    raw: dict[str, Any] = {}
+    with suppress(OSError):  # it is raised again below
+        raw, _ = transformers.PreTrainedConfig.get_config_dict(path)
+    if not raw:
+        _check_adapter(path)
     _check_names(raw.get("id2label") or {})
     kind = str(raw.get("model_type"))
     if kind in CONFIG_MAPPING and DERIVED & raw.keys():
@@ -238,6 +248,15 @@ def load_config(path: str, *, trust_remote_code: bool = False) -> Any:
     return transformers.AutoConfig.from_pretrained(
         path, trust_remote_code=trust_remote_code, **plain
     )
+
+
+def _check_adapter(path: str) -> None:
+    """Raises ValueError if a folder or Hub id has an adapter, with or without its model."""
+    if adapter := find_adapter_config_file(path):
+        raise ValueError(
+            f"it has an adapter ({Path(adapter).name}), which would be left out: merge it into the "
+            "model (`merge_and_unload` of peft), and save that."
+        )
 
 
 def _check_names(names: Any) -> None:
@@ -270,11 +289,7 @@ def load_model(
         OSError: it cannot be loaded, or has no safetensors weights: other formats are pickles.
     """
     model: nn.Module
-    if adapter := find_adapter_config_file(path):
-        raise ValueError(
-            f"it has an adapter ({Path(adapter).name}), which would be left out: merge it into the "
-            "model (`merge_and_unload` of peft), and save that."
-        )
+    _check_adapter(path)
     config = load_config(path, trust_remote_code=trust_remote_code)
     try:
         model, info = task.auto.from_pretrained(

@@ -18,6 +18,7 @@ from paretoformer.evaluators.data.table import DataError
 from paretoformer.evaluators.data.workload import Workload
 from paretoformer.evaluators.tasks.classifier import TextClassifier
 from paretoformer.evaluators.tasks.labels import numbers_of
+from paretoformer.evaluators.tasks.model_files import token_limit
 from paretoformer.evaluators.tasks.task import register
 from paretoformer.spaces.models.divergence import Numbers
 from paretoformer.spaces.models.tokens import Batch
@@ -43,6 +44,10 @@ class TextRegression(TextClassifier):
     answers = Numbers()
     scores: ClassVar[tuple[str, ...]] = ("spearman",)
     more_scores: ClassVar[tuple[str, ...]] = ("pearson", "mean_squared_error")
+
+    def cut_at(self, path: str) -> int:
+        """Where sentence-transformers cuts the texts of cross-encoders."""
+        return token_limit(path)
 
     def encode(
         self, splits: Mapping[SplitName, Examples], tokenizer: Any, config: Any, target: Target

@@ -8,6 +8,7 @@ from shlex import quote
 from typing import NoReturn
 
 from paretoformer.evaluators.data.reading import read_columns
+from paretoformer.evaluators.data.rows import is_missing
 from paretoformer.evaluators.data.table import DataError
 from paretoformer.search.records.errors import StudyError
 from paretoformer.spaces.common.registry import did_you_mean
@@ -21,6 +22,10 @@ PAIRS = (
     ("query", "passage"),
     ("text1", "text2"),
     ("text_a", "text_b"),
+    ("sentence_a", "sentence_b"),
+    ("query", "document"),
+    ("question", "answer"),
+    ("text", "text_pair"),
 )
 TEXTS = (
     *("text", "sentence", "content", "review", "comment", "tweet", "body", "message"),
@@ -31,7 +36,7 @@ LABELS = (
     *("emotion", "stars", "rating", "score", "y", "ner_tags", "tags"),
 )
 IMAGES = ("image", "img", "picture", "photo", "file", "path")
-NUMBERS = ("", "id", "idx", "index", "unnamed: 0")
+NUMBERS = ("", "id", "idx", "index", "unnamed: 0", "__index_level_0__")
 """Names of columns that only number the rows."""
 
 
@@ -74,6 +79,19 @@ def read_head(path: str, encoding: str = "utf-8") -> Head:
     return Head(names, max(map(len, values.values()), default=0))
 
 
+def usable_rows(path: str, columns: Columns, encoding: str = "utf-8") -> int:
+    """Rows of a data file that have a text and, where there is such a column, a second text and a
+    label; rows of equal texts count once. StudyError as `read_head`."""
+    texts = list(filter(None, (columns.text, columns.text_pair)))
+    names = [*texts, *filter(None, (columns.label,))]
+    try:
+        values = read_columns(path, names, encoding).values
+    except DataError as error:
+        raise StudyError(str(error)) from None
+    rows = zip(*(values[name] for name in names), strict=True)
+    return len({str(row[: len(texts)]) for row in rows if not any(map(is_missing, row))})
+
+
 def columns_of(
     path: str,
     names: Sequence[str],
@@ -82,10 +100,12 @@ def columns_of(
     label: str | None,
     *,
     images: bool = False,
+    scores_pairs: bool = False,
 ) -> Columns:
     """The given columns, checked; the others are guessed from the names.
 
-    images: a column of images takes the place of the text.
+    images: a column of images takes the place of the text. scores_pairs: labels are scores of pairs
+    of texts: without a second text, none is guessed.
 
     Raises:
         StudyError: a given column is missing, or one cannot be guessed.
@@ -101,7 +121,9 @@ def columns_of(
     pair = None if text else _first_pair(names)
     text = text or (pair[0] if pair else _text(path, names, label))
     second = (pair[1] if pair else "") if text_pair is None else text_pair
-    return Columns(text, second, _label(path, names, {text, second}) if label is None else label)
+    if label is None:
+        label = "" if scores_pairs and not second else _label(path, names, {text, second})
+    return Columns(text, second, label)
 
 
 def _first_pair(names: Sequence[str]) -> tuple[str, str] | None:

@@ -481,7 +481,12 @@ def _absolute(spec: Spec, base: Path) -> Spec:
             return path
         local = base / Path(path).expanduser()
         looks_local = path.startswith((".", "/", "~")) or (file and is_data_file(path))
-        return str(local.resolve()) if looks_local or local.exists() else path
+        if not looks_local and not local.exists():
+            return path
+        resolved = str(local.resolve())
+        if file and is_data_file(path) and not is_data_file(resolved):
+            return os.path.abspath(local)  # a link whose target has no ending, as in a Hub's cache
+        return resolved
 
     data = spec.data
     names = ("path", "train", "search", "confirm", "other")

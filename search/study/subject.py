@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from functools import cached_property, partial
+from functools import partial
 from typing import Any
 
 import torch
@@ -70,9 +70,13 @@ class Subject:
     task: Task
     target: Target
     model: nn.Module
+    """In float32; workers convert it to the target's precision."""
     workload: Workload
     metrics: dict[str, Metric]
     objectives: list[Metric]
+    digest: str
+    """SHA-256 of the data and the model's weights, as they are stored."""
+    model_digest: str
     required: tuple[Requirement, ...] = ()
     """Requirements in the study file."""
     remarks: tuple[Remark, ...] = ()
@@ -133,29 +137,14 @@ class Subject:
         """The metrics that keep their samples in the tables: the timings."""
         return [name for name, metric in self.metrics.items() if metric.exclusive]
 
-    @cached_property
-    def digest(self) -> str:
-        """SHA-256 of the data and the model's weights."""
-        digest = hashlib.sha256(self.workload.digest.encode())
-        _add_weights(digest, self.model)
-        return digest.hexdigest()
 
-    @cached_property
-    def model_digest(self) -> str:
-        return model_digest(self.model)
-
-
-def model_digest(model: nn.Module) -> str:
-    """SHA-256 of the names and values of a model's state."""
-    digest = hashlib.sha256()
-    _add_weights(digest, model)
-    return digest.hexdigest()
-
-
-def _add_weights(digest: Any, model: nn.Module) -> None:
+def model_digest(model: nn.Module, before: str = "") -> str:
+    """SHA-256 of a text, and the names and values of a model's state."""
+    digest = hashlib.sha256(before.encode())
     for name, tensor in model.state_dict().items():
         digest.update(name.encode())
         digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().data)
+    return digest.hexdigest()
 
 
 def load_subject(spec: Spec, progress: Progress = silent) -> Subject:
@@ -225,12 +214,23 @@ def _loaded(spec: Spec, progress: Progress) -> Subject:
     remarks = (*splits.remarks, *unused, *workload.remarks, *_cut_elsewhere(task, path, target))
     asked = {*(metric.name for metric in objectives), *(r.metric for r in required)}
     metrics = available(task, target, labelled=task.labelled(source.label), asked=asked)
-    subject = Subject(task, target, model, workload, metrics, objectives, required, remarks)
+    digests = model_digest(model, workload.digest), model_digest(model)
+    remarks += _converted(model, target)
+    subject = Subject(
+        task, target, model.float(), workload, metrics, objectives, *digests, required, remarks
+    )
     if source.other:
         names = dict.fromkeys((*subject.reported, *_of_vectors(metrics)))
         others = [Elsewhere(metrics[name]) for name in names]
         metrics.update({metric.name: metric for metric in others})
     return subject
+
+
+def _converted(model: nn.Module, target: Target) -> tuple[Remark, ...]:
+    stored = str(next(model.parameters()).dtype).removeprefix("torch.")
+    if stored == target.dtype:
+        return ()
+    return (Remark(f"Its weights are stored in {stored}, and measured in {target.dtype}."),)
 
 
 def _of_vectors(metrics: Mapping[str, Metric]) -> list[str]:

@@ -25,10 +25,11 @@ from paretoformer.evaluators.data.reading import (
     joined_lines,
     read_columns,
 )
+from paretoformer.evaluators.data.splits import TRAIN_AT_LEAST
 from paretoformer.evaluators.demo import is_demo
 from paretoformer.evaluators.tasks import Task, check_family, load_config, task_names, task_of
 from paretoformer.search.records.errors import StudyError, UserError
-from paretoformer.search.study.columns import Columns, Head, columns_of, read_head
+from paretoformer.search.study.columns import Columns, Head, columns_of, read_head, usable_rows
 from paretoformer.search.study.spec import ModelSection, Spec, is_study, parse_spec
 from paretoformer.search.study.subject import CHARACTERS
 from paretoformer.spaces.common.malformed import one_line
@@ -99,17 +100,20 @@ def _given(
 ) -> tuple[dict[str, dict[str, Any]], Columns]:
     """The sections of a study file `out` that depend on model and data, and the columns."""
     chosen = _task(model)
-    form = task_of(chosen.get("task", DEFAULT_TASK)).form
+    task = task_of(chosen.get("task", DEFAULT_TASK))
+    form = task.form
     head = read_head(data, encoding) if _is_file(data) else None
+    images = form == "image"
     if head:
-        images = form == "image"
         if form == "passage":
             if text_pair or label:
                 raise StudyError(
                     f"{chosen['task']} needs texts alone: leave out --label and --text-pair."
                 )
             text_pair, label = "", ""
-        columns = columns_of(data, head.names, text, text_pair, label, images=images)
+        columns = columns_of(
+            data, head.names, text, text_pair, label, images=images, scores_pairs=task.embeds
+        )
     else:
         defaults = DataSource.model_fields
         columns = Columns(
@@ -117,11 +121,13 @@ def _given(
             text_pair or "",
             defaults["label"].default if label is None else label,
         )
-    target = _target(model, task_of(chosen.get("task", DEFAULT_TASK)))
+    target = _target(model, task)
     if head and form == "passage" and is_plain_text(data):
         lines = read_columns(data, head.names, encoding)
         passages = joined_lines(lines, CHARACTERS * target["sequence_length"]).values
         head = replace(head, rows=max(map(len, passages.values())))
+    elif head and not images:
+        head = replace(head, rows=usable_rows(data, columns, encoding))
     given = {
         "model": {"path": _from(out, model)} | chosen,
         "data": {"path": _from(out, data)} | _data(columns, head, encoding, form),
@@ -224,7 +230,8 @@ def _data(columns: Columns, head: Head | None, encoding: str, form: Form) -> dic
         shown["encoding"] = encoding
     keys = ("search_examples", "confirm_examples")
     wanted = {key: int(DataSource.model_fields[key].default) for key in keys}
-    share = head.rows / (SPARE * sum(wanted.values())) if head else 1.0
+    usable = max(0, head.rows - TRAIN_AT_LEAST) if head else 0
+    share = usable / (SPARE * sum(wanted.values())) if head else 1.0
     return shown | {key: max(1, int(min(1.0, share) * count)) for key, count in wanted.items()}
 
 
@@ -257,7 +264,7 @@ def _task(model: str) -> dict[str, str]:
         and task_of(name).guessed
         and not task_of(name).unsuitable(config)
     ]
-    marked = [name for name in task_names() if task_of(name).guessed and _is_marked(model, name)]
+    marked = [name for name in task_names() if task_of(name).guessed and task_of(name).marks(model)]
     usual = [DEFAULT_TASK] if DEFAULT_TASK in fitting else fitting
     task = next(iter([*marked, *usual]), DEFAULT_TASK)
     try:
@@ -265,11 +272,6 @@ def _task(model: str) -> dict[str, str]:
     except ValueError as error:
         raise StudyError(str(error)) from None
     return {} if task == DEFAULT_TASK else {"task": task}
-
-
-def _is_marked(model: str, task: str) -> bool:
-    marker = task_of(task).marker
-    return bool(marker) and (Path(model) / marker).is_file()
 
 
 def _config(model: str) -> Any:
