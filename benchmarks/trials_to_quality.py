@@ -6,7 +6,7 @@ a second instead of a study's ten, which allows several seeds. Not covered: prop
 runtimes, and a task's score.
 
     python benchmarks/trials_to_quality.py [--study reviews] [--seeds 3] [--trials 15 30 60 100]
-                                           [--methods solved surrogate ...]
+                                           [--methods TPE surrogate ...]
 
 Printed: the hypervolume (with log latency), relative to that of all points found by any method and
 seed; mean and standard deviation over seeds.
@@ -72,7 +72,7 @@ WORST = 0.6
 """Divergence of the hypervolume's reference point, in nats."""
 TIMINGS = 7
 BITS = "NSGA-II on bits"
-METHODS = (BITS, "local search", "TPE", "starts, NSGA-II", "solved", "surrogate")
+METHODS = (BITS, "local search", "TPE", "starts, NSGA-II", "surrogate")
 
 
 @dataclass
@@ -201,13 +201,12 @@ def main(argv: Sequence[str] | None = None) -> None:
         first: list[Proposer] = [Planted((bits.space.dense,))]
         local = LocalSearch(ranked.space, np.random.default_rng(seed))
         starts = standard_proposers(before.space, *wanted)
-        forecast = solved_proposers(predictor, *wanted, rounds=False)
+        forecast = solved_proposers(predictor, *wanted)
         rows = [
             (bits, first, sampler("nsga2")),
             (ranked, [*first, local], sampler("random")),
             (ranked, first, sampler("tpe")),
             (before, starts, sampler("nsga2")),
-            (ranked, solved_proposers(predictor, *wanted), sampler("nsga2")),
             (ranked, [*forecast, surrogate], sampler("nsga2")),
         ]
         every = dict(zip(METHODS, rows, strict=True))

@@ -26,7 +26,7 @@ def study_proposers(
     slots: int,
     distils: bool = True,
 ) -> list[Proposer]:
-    """Solved candidates, then further rounds of them or the surrogate; without a block table, the
+    """Solved candidates, then the surrogate or the named sampler. Without a block table: the
     standard proposers.
 
     predictor: None without a block table. slots: candidates that the workers measure at once.
@@ -39,9 +39,7 @@ def study_proposers(
     learns = uses_surrogate(sampler, objectives, has_table=predictor is not None)
     if predictor is None or not predicts(objectives):
         return standard_proposers(space, objectives, requirements)
-    found = solved_proposers(
-        predictor, objectives, requirements, rounds=not learns, at_once=slots + 1
-    )
+    found = solved_proposers(predictor, objectives, requirements, at_once=slots + 1)
     if learns:
         reach = REACH if distils else NEAR
         surrogate = Surrogate(

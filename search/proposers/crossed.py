@@ -51,12 +51,6 @@ class Crossed(Proposer):
                 return ()
         return [candidate for made in self._made for candidate in self.order(made, records)]
 
-    def is_left(self, records: Records) -> bool:
-        """Whether it still proposes candidates that are not measured."""
-        if self._made is None:
-            return True
-        return any(c.id not in records for made in self._made for c in made)
-
     def _cross(self, bases: Sequence[TrialRecord]) -> list[Sequence[Candidate]]:
         measured = [record for record in bases if record.ok]
         chosen = self.choose(measured) if measured else ()

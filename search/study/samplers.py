@@ -16,9 +16,8 @@ from paretoformer.search.records.facts import LATENCY
 SURROGATE = "surrogate"
 """The proposer `Surrogate`, which needs a block table; random search when it proposes nothing."""
 AUTO = "auto"
-"""`SURROGATE` if there is a block table that predicts all objectives, else NSGA-II."""
-MODELLED = 2
-"""Number of objectives that the surrogate models: a quality and the latency."""
+"""`SURROGATE` if there is a block table, and a quality and the latency among the objectives; else
+NSGA-II."""
 POPULATION = 16
 """Population of NSGA-II. Optuna's 50 would spend most of 60 trials on the random first generation;
 the planted trials fill one or two generations of 16."""
@@ -93,13 +92,13 @@ def check_sampler(name: str, objectives: Sequence[Metric]) -> None:
 
 
 def uses_surrogate(name: str, objectives: Sequence[Metric], *, has_table: bool) -> bool:
-    """Whether a study uses the surrogate: by name, or by `auto` if it models all objectives.
+    """Whether a study uses the surrogate: by name, or by `auto` if it can predict.
 
     Raises:
         StudyError: it is named, but there is no block table.
     """
     if name == AUTO:
-        return has_table and predicts(objectives) and len(objectives) == MODELLED
+        return has_table and predicts(objectives)
     if name == SURROGATE and not has_table:
         raise StudyError(
             f"search.sampler = {SURROGATE!r} needs a table of blocks, and here there is none: "
