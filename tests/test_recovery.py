@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import torch
 from torch.nn import functional as F
+from torch.nn.functional import cross_entropy
 
 import paretoformer as pf
 from paretoformer.spaces import AttentionChoice, Candidate, HeadMask
@@ -250,6 +251,35 @@ def test_distillation_lowers_the_divergence_and_leaves_dense_alone(family: str) 
     assert report.after == pytest.approx(first.divergence(cut), rel=1e-4)
     assert weights.keys() <= dict(cut.named_parameters()).keys()
     assert all(torch.equal(each, copied(dense)[name]) for name, each in before.items())
+
+
+def test_distillation_learns_from_labels_where_dense_is_wrong() -> None:
+    """All labels are the class that the dense model does not give."""
+    dense = tiny("bert")
+    candidate = changed(dense, "torch")
+    found = batches(dense, 10, seed=9)
+    with torch.no_grad():
+        wanted = [dense(**batch).logits.argmin(dim=-1) for batch in found]
+
+    def by(labels: torch.Tensor) -> Any:
+        return lambda output: cross_entropy(output.logits, labels)
+
+    losses = list(map(by, wanted))
+    shares = []
+    for some in ((), losses):
+        steps = [
+            Step([b], True, [loss] if some else ()) for b, loss in zip(found, losses, strict=True)
+        ]
+        cut = build(candidate, dense).model
+        Distillation(
+            cut, kept_of(candidate), teacher(dense), itertools.cycle(steps), minutes=0.1
+        ).run()
+        with torch.no_grad():
+            right = [
+                cut(**b).logits.argmax(dim=-1) == w for b, w in zip(found, wanted, strict=True)
+            ]
+        shares.append(float(torch.cat(right).float().mean()))
+    assert shares[1] > shares[0] + 0.2
 
 
 def test_training_that_only_harms_begins_again_more_slowly(

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import islice
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -68,3 +71,23 @@ def test_texts_that_cannot_be_spliced_come_again() -> None:
     texts = workload(200)
     whole = Workload(texts.splits, Whole({"input_ids": 0}))
     assert all(step.repeats for step in islice(endless_batches(whole, "cpu", 0), 20))
+
+
+def test_batches_bring_the_labels_of_their_texts() -> None:
+    """Each label is the first word of its text; spliced texts have none."""
+
+    def loss(output: Any, labels: torch.Tensor) -> torch.Tensor:
+        assert labels.tolist() == output.logits.tolist()
+        return torch.tensor(1.0)
+
+    here = workload(200)
+    splits = {
+        name: Split(split.examples, np.array([each["input_ids"][1] for each in split.examples]))
+        for name, split in here.splits.items()
+    }
+    for step in islice(endless_batches(Workload(splits, TEXTS), "cpu", 0, loss), 40):
+        assert len(step.losses) == (len(step.batches) if step.repeats else 0)
+        for batch, by_labels in zip(step.batches, step.losses, strict=False):
+            assert by_labels(SimpleNamespace(logits=batch["input_ids"][:, 1])) == 1.0
+    unknown = {name: Split(each.examples, np.full(200, -1)) for name, each in splits.items()}
+    assert not next(endless_batches(Workload(unknown, TEXTS), "cpu", 0, loss)).losses

@@ -3,14 +3,23 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from itertools import islice
+from typing import Any
 
 import numpy as np
 import torch
 
-from paretoformer.evaluators.data.workload import Encoded, Workload, leading_count
+from paretoformer.evaluators.data.examples import SplitName
+from paretoformer.evaluators.data.workload import (
+    Encoded,
+    Split,
+    Workload,
+    in_order,
+    leading_count,
+)
 from paretoformer.spaces.models.tokens import Step
 from paretoformer.spaces.recovery.teacher import Texts
 
@@ -76,40 +85,82 @@ MiniLM without two layers was 0.021 nats from dense on 500 others, without new t
 CHUNK = 16
 """Batches whose examples are sorted by size together."""
 TRAINING_BATCH = 32
+UNKNOWN = -1
+"""Label of texts without one, in a split where all are."""
+LabelLoss = Callable[[Any, torch.Tensor], torch.Tensor]
+"""(output, labels of its rows) -> their mean loss."""
+BatchLoss = Callable[[Any], torch.Tensor]
 
 
-def endless_batches(workload: Workload, device: str, seed: int) -> Iterator[Step]:
+def endless_batches(
+    workload: Workload, device: str, seed: int, loss: LabelLoss | None = None
+) -> Iterator[Step]:
     """The texts that are not held out, and those that ranked the heads, in endless epochs of random
     order.
 
     Each step is a batch of `TRAINING_BATCH` texts, or several batches if the workload limits their
     size.
+
+    loss: by the labels of a batch; None: they are not used. Spliced texts have none.
     """
-    every = recovery_pool(workload)
-    pool = every[_held(every) :]
-    if has_own_texts(workload):
-        pool = (*pool, *workload.splits["train"].examples)
+    first, *others = _training_splits(workload)
+    held = _held(first.examples)
+    pools = [Split(first.examples[held:], first.labels[held:]), *others]
+    texts = [text for pool in pools for text in pool.examples]
+    labels = [row for pool in pools for row in pool.labels] if has_labels(workload) else None
     rng = np.random.default_rng(seed)
-    if len(pool) > REPEATED:
+
+    def epoch(texts: Sequence[Encoded], labels: Sequence[Any] | None = None) -> Iterator[Step]:
+        of_rows = None if loss is None or labels is None else partial(_label_loss, loss, labels)
+        return _epoch(workload, texts, device, rng, of_rows)
+
+    if len(texts) > REPEATED:
         while True:
-            yield from _epoch(workload, pool, device, rng)
-    known = [replace(step, repeats=True) for step in _epoch(workload, pool, device, rng)]
+            yield from epoch(texts, labels)
+    again = [replace(step, repeats=True) for step in epoch(texts, labels)]
     while True:
-        new = _epoch(workload, _spliced(workload, pool, rng), device, rng)
-        for index in rng.permutation(len(known)):
-            yield known[index]
+        new = epoch(_spliced(workload, texts, rng))
+        for index in rng.permutation(len(again)):
+            yield again[index]
             yield from islice(new, 1)
 
 
+def has_labels(workload: Workload) -> bool:
+    """Whether the labels of all texts that train are known."""
+    return not any((split.labels == UNKNOWN).all() for split in _training_splits(workload))
+
+
+def _training_splits(workload: Workload) -> list[Split]:
+    """Those that train; of the first, some texts are held out."""
+    names: list[SplitName] = ["recovery", "train"] if has_own_texts(workload) else ["train"]
+    return [workload.splits[name] for name in names]
+
+
+def _label_loss(loss: LabelLoss, labels: Sequence[Any], rows: Sequence[int]) -> BatchLoss:
+    """output -> its loss by the labels of these rows."""
+    wanted = torch.from_numpy(in_order({i: labels[row] for i, row in enumerate(rows)}))
+    return lambda output: loss(output, wanted.to(output.logits.device))
+
+
 def _epoch(
-    workload: Workload, texts: Sequence[Encoded], device: str, random: np.random.Generator
+    workload: Workload,
+    texts: Sequence[Encoded],
+    device: str,
+    random: np.random.Generator,
+    loss_of: Callable[[Sequence[int]], BatchLoss] | None = None,
 ) -> Iterator[Step]:
+    """loss_of: indices of texts -> the loss of a batch of them by their labels."""
     order = random.permutation(len(texts))
     parts = math.ceil(TRAINING_BATCH / workload.inputs.most)
     for start in range(0, len(order), CHUNK * TRAINING_BATCH):
-        chunk = [texts[i] for i in order[start : start + CHUNK * TRAINING_BATCH]]
-        batches = [b for _, b in workload.batches_of(chunk, device, TRAINING_BATCH)]
-        steps = [Step(batches[i : i + parts]) for i in range(0, len(batches), parts)]
+        chunk = order[start : start + CHUNK * TRAINING_BATCH]
+        made = list(workload.batches_of([texts[i] for i in chunk], device, TRAINING_BATCH))
+        losses = [loss_of(chunk[rows].tolist()) for rows, _ in made] if loss_of else []
+        batches = [batch for _, batch in made]
+        steps = [
+            Step(batches[i : i + parts], losses=losses[i : i + parts])
+            for i in range(0, len(batches), parts)
+        ]
         for index in random.permutation(len(steps)):
             yield steps[index]
 

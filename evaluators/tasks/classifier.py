@@ -79,6 +79,7 @@ class SingleLabel(Task):
     answers = Distributions()
     scores = ("accuracy",)
     more_scores = ("macro_f1", "matthews")
+    teaches = True
 
     def read_labels(self, labels: Sequence[Any], config: Any) -> Labels:
         return class_numbers(labels, config)

@@ -18,7 +18,7 @@ from transformers.utils.peft_utils import find_adapter_config_file
 from paretoformer.evaluators.common.remark import Remark
 from paretoformer.evaluators.common.target import Length, Target
 from paretoformer.evaluators.data.examples import Examples, Form, Labels, SplitName
-from paretoformer.evaluators.data.workload import Workload
+from paretoformer.evaluators.data.workload import IGNORED, Workload
 from paretoformer.evaluators.tasks.model_files import check_fetched
 from paretoformer.spaces.common.registry import Registry
 from paretoformer.spaces.models.divergence import Answers
@@ -72,6 +72,8 @@ class Task(ABC):
     generates: ClassVar[bool] = False
     """Whether it generates text with a key-value cache; texts are then their own labels."""
 
+    teaches: ClassVar[bool] = False
+    """Whether distillation may learn from labels, too, by `lesson`."""
     embeds: ClassVar[bool] = False
     """Whether predictions are vectors, by which texts are compared."""
 
@@ -158,6 +160,10 @@ class Task(ABC):
     @abstractmethod
     def loss(self, output: Any, labels: torch.Tensor) -> torch.Tensor:
         """Sum of the rows' losses, a scalar."""
+
+    def lesson(self, output: Any, labels: torch.Tensor) -> torch.Tensor:
+        """Mean loss of a batch by its labels, for distillation."""
+        return self.loss(output, labels) / max(1, int((labels != IGNORED).sum()))
 
     @abstractmethod
     def predict(self, output: Any) -> np.ndarray:

@@ -32,6 +32,10 @@ UNRELATED = 0.2
 """Below this Spearman correlation, predictions and labels are probably unrelated."""
 
 
+LEAST_DEVIATION = 1e-3
+"""Of the predictions or labels of a batch; where all are equal they teach nothing."""
+
+
 class TextRegression(TextClassifier):
     """A classifier of one class, whose logit is the prediction, without an activation.
 
@@ -44,6 +48,7 @@ class TextRegression(TextClassifier):
     answers = Numbers()
     scores: ClassVar[tuple[str, ...]] = ("spearman",)
     more_scores: ClassVar[tuple[str, ...]] = ("pearson", "mean_squared_error")
+    teaches = True
 
     def cut_at(self, path: str) -> int:
         """Where sentence-transformers cuts the texts of cross-encoders."""
@@ -79,6 +84,14 @@ class TextRegression(TextClassifier):
 
     def loss(self, output: Any, labels: torch.Tensor) -> torch.Tensor:
         return F.mse_loss(output.logits[:, 0].float(), labels.float(), reduction="sum")
+
+    def lesson(self, output: Any, labels: torch.Tensor) -> torch.Tensor:
+        """1 - Pearson's correlation within the batch: labels may be on another scale."""
+        given, wanted = (
+            (each - each.mean()) / each.std(correction=0).clamp_min(LEAST_DEVIATION)
+            for each in (output.logits[:, 0].float(), labels.float())
+        )
+        return 1 - (given * wanted).mean()
 
     def predict(self, output: Any) -> np.ndarray:
         """(rows,)"""

@@ -38,6 +38,7 @@ class TokenClassification(TokenLabels):
     )
     answers = TokenDistributions()
     scores = ("f1",)
+    teaches = True
     form: ClassVar[Form] = "words"
 
     def unsuitable(self, config: Any) -> str:

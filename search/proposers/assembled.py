@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from paretoformer.evaluators.metrics import Metric
 from paretoformer.search.planning.predictor import Predictor
 from paretoformer.search.proposers.proposer import Proposer
-from paretoformer.search.proposers.solved import NEAR, REACH, solved_proposers
+from paretoformer.search.proposers.solved import REACH, solved_proposers
 from paretoformer.search.proposers.standard import standard_proposers
 from paretoformer.search.proposers.surrogate import Surrogate
 from paretoformer.search.records.requirement import Requirement
@@ -24,14 +24,13 @@ def study_proposers(
     *,
     seed: int,
     slots: int,
-    distils: bool = True,
+    reach: float = REACH,
 ) -> list[Proposer]:
     """Solved candidates, then the surrogate or the named sampler. Without a block table: the
     standard proposers.
 
     predictor: None without a block table. slots: candidates that the workers measure at once.
-    distils: whether distillation may bring a candidate back to the requirements; if not, only those
-    near them are of use.
+    reach: multiple of the allowed loss of quality that is of use.
 
     Raises:
         StudyError: the sampler needs a block table, and there is none.
@@ -41,7 +40,6 @@ def study_proposers(
         return standard_proposers(space, objectives, requirements)
     found = solved_proposers(predictor, objectives, requirements, at_once=slots + 1)
     if learns:
-        reach = REACH if distils else NEAR
         surrogate = Surrogate(
             predictor, objectives, requirements, seed, 2 * slots, found[-1], reach
         )

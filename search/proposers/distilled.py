@@ -16,6 +16,8 @@ LEFT = (0.4, 0.65, 0.25, 0.5)
 """Shares of a candidate's loss of quality that distillation may leave, until a round has shown it;
 a bold one first, then a safe one. Five minutes left 0.33 and 0.56 (77 intents), 0.69 and 0.9
 (entities), 0.64 and 0.65 (an embedder)."""
+LEFT_BY_LABELS = (0.1, 0.25, 0.05, 0.4)
+"""The same where distillation learns from labels, too."""
 AROUND = (1.0, 2.0, 1.4, 0.7)
 """Shares that the next round expects, as multiples of the median share that was left."""
 SURE = 0.5
@@ -35,6 +37,7 @@ def to_distil(
     minutes: float,
     slots: int,
     others: Sequence[Requirement] = (),
+    left: Sequence[float] = LEFT,
 ) -> list[Candidate]:
     """For each share of the loss that may be left, the fastest candidate that would satisfy
     `quality`; at most `slots` of them, which are distilled in parallel. If there are fewer, but
@@ -44,7 +47,7 @@ def to_distil(
     already (`SURE`), and that were not distilled before.
 
     minutes: for each of them. others: requirements that candidates must satisfy already, since
-    distillation changes no cost.
+    distillation changes no cost. left: shares of the loss that the first round expects.
 
     Scores are those that are expected at a candidate's divergence.
     """
@@ -76,7 +79,7 @@ def to_distil(
         and holds(record, others)
     ]
     front.sort(key=lambda record: record.measurements[cost.name].value)
-    picks = _picks(front, quality, dense, shares_left(done, quality, dense))
+    picks = _picks(front, quality, dense, shares_left(done, quality, dense, left))
     front.sort(key=lambda record: abs(reference - record.measurements[quality.metric].value))
     rest = [record.candidate for record in front if record.candidate not in picks]
     chosen = [*picks, *rest][:slots] if picks else []
@@ -84,9 +87,9 @@ def to_distil(
 
 
 def shares_left(
-    records: Sequence[TrialRecord], quality: Requirement, dense: TrialRecord
+    records: Sequence[TrialRecord], quality: Requirement, dense: TrialRecord, first: Sequence[float]
 ) -> Sequence[float]:
-    """Shares of the loss that distillation may leave: around what it left so far, or `LEFT`."""
+    """Shares of the loss that distillation may leave: around what it left so far, or `first`."""
     reference = dense.measurements[quality.metric].value
     losses = {
         record.candidate: reference - record.measurements[quality.metric].value
@@ -101,7 +104,7 @@ def shares_left(
         if parent is not None and losses[parent] and record.candidate in losses:
             found.append(losses[record.candidate] / losses[parent])
     if not found:
-        return LEFT
+        return first
     left = max(median(found), LEAST_LEFT)
     return [share * left for share in AROUND]
 

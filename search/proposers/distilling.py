@@ -10,7 +10,7 @@ from pathlib import Path
 import optuna
 
 from paretoformer.evaluators.artifact import workspace
-from paretoformer.search.proposers import to_distil
+from paretoformer.search.proposers.distilled import LEFT, LEFT_BY_LABELS, to_distil
 from paretoformer.search.records.record import TrialRecord
 from paretoformer.search.study.budget import distilling_rounds
 from paretoformer.search.study.subject import Subject
@@ -73,7 +73,8 @@ class Distilling:
             return []
         share = self.minutes / rounds
         share = int(4 * share) / 4 if share >= 1 else share
-        return to_distil(records, self.subject.objectives, quality, share, slots, others)
+        left = LEFT_BY_LABELS if self.subject.learns_labels else LEFT
+        return to_distil(records, self.subject.objectives, quality, share, slots, others, left)
 
     def _rounds(self, records: Sequence[TrialRecord]) -> list[list[Candidate]]:
         """The rounds chosen so far for the same trials and minutes."""

@@ -101,36 +101,38 @@ def confirm(
         known = (Phase.SHARED,) if record.candidate.id in confirmed else ()
         lane.start(record.trial, record.candidate, reference, known)
 
-    if missing[0] is dense:
-        begin(dense, None)
+    def collect_all() -> None:
         while len(lane):
             collect()
+
+    def was_slow(record: TrialRecord) -> bool:
+        """Whether its timings are to be repeated, and may be."""
+        return not is_over() and slowdown(confirmed.get(record.candidate.id)) > SLOWER
+
+    if missing[0] is dense:
+        begin(dense, None)
+        collect_all()
     reference = confirmed[dense.candidate.id].measurements
     most = FEW if seed is None else lane.capacity
-    for record in missing:
-        if record.candidate == baseline:
+    first = [record for record in missing if record.candidate == baseline]
+    for record in first:
+        begin(record, reference)
+        collect_all()
+        if was_slow(record):
             begin(record, reference)
-            while len(lane):
-                collect()
-            if not is_over() and slowdown(confirmed.get(record.candidate.id)) > SLOWER:
-                begin(record, reference)
-                while len(lane):
-                    collect()
+            collect_all()
     for record in missing:
-        if record is not dense and record.candidate != baseline:
+        if record is not dense and record not in first:
             if len(lane) >= most:  # a few at a time, so that finished ones are stored
                 collect()
             late = is_over() and len(settled) - 1 + len(lane) >= ALWAYS
             if record.candidate.id in confirmed or not late:
                 begin(record, reference)
-    while len(lane):
-        collect()
+    collect_all()
     for record in missing:  # in the time that is left
-        again = None if record.candidate == baseline else confirmed.get(record.candidate.id)
-        if not is_over() and slowdown(again) > SLOWER:
+        if record not in first and was_slow(record):
             begin(record, reference)
-            while len(lane):
-                collect()
+            collect_all()
     return confirmed
 
 

@@ -21,7 +21,8 @@ def with_expected(records: Sequence[TrialRecord], metric: str) -> list[TrialReco
     A score of some hundred examples is partly luck: on 77 intents, five minutes of training
     reduced a candidate's divergence from 0.071 to 0.022 nats, but it still answered 10 of 500 fewer
     correctly. The loss of score per nat is averaged over the candidates of similar divergence, the
-    candidate itself among them. A record without both numbers stays as it is, and so do all
+    candidate itself among them. A distilled one stays as it is: it may have learned from labels,
+    which the dense model does not know. A record without both numbers stays as it is, and so do all
     without the dense model's. A likeness to the dense model is no score of labels: it stays, too.
     """
     if metric_of(metric).likeness:
@@ -31,7 +32,8 @@ def with_expected(records: Sequence[TrialRecord], metric: str) -> list[TrialReco
     def numbers(record: TrialRecord) -> tuple[float, float] | None:
         """Nats, and the loss of score; None where they say nothing."""
         found = record.measurements
-        if DIVERGENCE not in found or metric not in found.keys() & dense.keys():
+        known = DIVERGENCE in found and metric in found.keys() & dense.keys()
+        if record.candidate.seconds or not known:
             return None
         nats, loss = found[DIVERGENCE].value, dense[metric].value - found[metric].value
         return (nats, loss) if 0 < nats < math.inf and math.isfinite(loss) else None

@@ -23,7 +23,7 @@ from paretoformer.evaluators.common.target import (
     physical_cores,
 )
 from paretoformer.evaluators.data.examples import DataSource
-from paretoformer.evaluators.data.recovery_texts import recovery_texts
+from paretoformer.evaluators.data.recovery_texts import has_labels, recovery_texts
 from paretoformer.evaluators.data.splits import read_splits
 from paretoformer.evaluators.data.table import DataError
 from paretoformer.evaluators.data.workload import Workload
@@ -107,6 +107,11 @@ class Subject:
     def labelled(self) -> bool:
         """Whether the examples have labels; if not, the dense model's answers replace them."""
         return any(name in self.metrics for name in self.task.scores)
+
+    @property
+    def learns_labels(self) -> bool:
+        """Whether distillation learns from labels, too."""
+        return self.task.teaches and self.labelled and has_labels(self.workload)
 
     @property
     def reported(self) -> tuple[str, ...]:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
@@ -16,10 +17,12 @@ class Step:
     """The batches of one training step, whose gradients accumulate.
 
     repeats: whether the same batches come again, so that a trainer may keep what belongs to them.
+    losses: for each batch, output -> its mean loss by the labels; empty where labels are not known.
     """
 
     batches: Sequence[Batch]
     repeats: bool = False
+    losses: Sequence[Callable[[Any], torch.Tensor]] = ()
 
 
 def token_mask(batch: Batch, hidden: torch.Tensor) -> torch.Tensor:

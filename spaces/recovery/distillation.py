@@ -1,10 +1,10 @@
 """Distillation: train a cut model for some minutes to match the dense one, outputs and layers.
 
-The loss is the divergence of the predictions (Hinton et al. 2015, arXiv:1503.02531) plus the
-distance of each layer's output from the corresponding dense layer's (as DistilBERT, Sanh et al.
-2019, arXiv:1910.01108, and CoFi, Xia et al. 2022, arXiv:2204.00408, section 3.2). Differs in: no
-labels; no projection between hidden sizes, which are equal here; the schedule follows time, not
-steps.
+The loss is the divergence of the predictions (Hinton et al. 2015, arXiv:1503.02531), the distance
+of each layer's output from the corresponding dense layer's (as DistilBERT, Sanh et al. 2019,
+arXiv:1910.01108, and CoFi, Xia et al. 2022, arXiv:2204.00408, section 3.2), and, where labels say
+what the outputs should be, the task's own loss. Differs in: no projection between hidden sizes,
+which are equal here; the schedule follows time, not steps.
 
 transformers' Trainer counts steps and epochs, pickles its state and trains one model. A time
 budget, checkpoints without pickle and a teacher would all need workarounds.
@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from itertools import chain
@@ -45,6 +45,11 @@ WORSE, SLOWER = 2.0, 5.0
 """If training makes the divergence this many times that before it, it begins again from the best
 weights at a learning rate as many times lower. A model that a repair left near the dense one, with
 some hundred texts to train on: 0.010 nats became 0.041 at 2e-4, and 0.009 at 3e-5."""
+LABELS = 0.5
+"""Weight of the loss by labels, where a study has them. On 77 intents, MiniLM with 3 of 6 layers,
+17 of 36 heads and 15% of the neurons is right on 0.762 of 500 texts after its repair; after 5.75
+minutes on 1,195 others it is right on 0.893 of 1,000 texts, of which the dense model is on 0.886.
+With 5 of 6 layers and 46% of the neurons it comes to 0.894, and to 0.870 without labels."""
 WARM_UP = 0.05
 """Fraction of the time in which the learning rate rises."""
 WEIGHT_DECAY = 0.01
@@ -109,6 +114,7 @@ class Distillation:
         self._dtype = next(model.parameters()).dtype
         first, width = next(steps), cast(Any, model).config.hidden_size
         self._steps = chain([first], steps)
+        self._learns_labels = bool(first.losses)
         self._rate = LEARNING_RATE * min(1.0, WIDE / width) * (FEW_TEXTS if first.repeats else 1.0)
         self._parameters = _own_parameters(model)
         model.float()
@@ -156,19 +162,27 @@ class Distillation:
             group["lr"] = self._rate * max(rate, 0.01) / self._state.slower
         self._optimizer.zero_grad(set_to_none=True)
         rows = [len(next(iter(batch.values()))) for batch in step.batches]
-        for batch, count in zip(step.batches, rows, strict=True):
-            loss = self._loss(batch, step.repeats)
+        losses = step.losses or (None,) * len(rows)
+        for batch, count, by_labels in zip(step.batches, rows, losses, strict=True):
+            loss = self._loss(batch, step.repeats, by_labels)
             (loss * (count / sum(rows))).backward()
         if nn.utils.clip_grad_norm_(self._parameters.values(), CLIP).isfinite():
             self._optimizer.step()
 
-    def _loss(self, batch: Batch, repeats: bool) -> torch.Tensor:
+    def _loss(
+        self,
+        batch: Batch,
+        repeats: bool,
+        by_labels: Callable[[Any], torch.Tensor] | None = None,
+    ) -> torch.Tensor:
         with mixed_precision(next(iter(batch.values())).device), torch.enable_grad():
             dense = self._dense(batch, repeats)
             with _outputs(self.model) as outputs:
                 output = self.model(**without_cache(self.model, batch))
         mask = token_mask(batch, outputs[0])
         loss = self._teacher.answers.distance(output, dense.answer, batch)
+        if by_labels is not None:
+            loss = loss + LABELS * by_labels(output)
         for (own, _), layer in zip(self._pairs, dense.layers, strict=True):
             target = layer.float()
             distance = (outputs[own][mask].float() - target).square().mean()
@@ -194,11 +208,14 @@ class Distillation:
     def _look(self, divergences: torch.Tensor) -> None:
         """Keep the weights unless they are worse than earlier ones; write the progress.
 
+        A model that also learns from labels is not judged by its distance from the dense one.
+
         divergences: (texts,) of the held-out texts.
         """
         state, divergence = self._state, float(divergences.mean())
         state.looks += 1
-        if self._lowest is None or not is_worse(divergences, self._lowest):
+        learned = self._learns_labels and math.isfinite(divergence)
+        if self._lowest is None or learned or not is_worse(divergences, self._lowest):
             state.best = divergence
             self._best = {name: p.detach().clone() for name, p in self._parameters.items()}
         elif divergence > WORSE * state.before:
