@@ -357,7 +357,8 @@ def seconds(folder: RunFolder, begun: float, ended: float) -> dict[str, float]:
     """Wall time by phase, one after the other; their sum is the whole command.
 
     start: until the model is loaded and checked. workers: from the plan to the first job.
-    alternatives: until a compressed candidate is timed. confirm: with new workers and the report.
+    alternatives: until a compressed candidate is timed. distil: with what the search goes on with.
+    confirm: with new workers and the report.
     """
     trials = read_table(folder.trials)[0].to_pandas()
     candidates = dict(
@@ -368,13 +369,14 @@ def seconds(folder: RunFolder, begun: float, ended: float) -> dict[str, float]:
     distilled = chosen.map(is_distilled)
     cut = ~chosen.map(is_uncut)
     first = jobs["started"].min()
+    searched = ~distilled & ~(jobs["ended"] > jobs[distilled]["started"].min())  # NaN: all
     marks = {
         "start": folder.machine.stat().st_mtime,
         "prepare": min(folder.evidence.stat().st_mtime, first),
         "workers": first,
         "alternatives": jobs[cut & (jobs["phase"] == "timing")]["started"].min(),
-        "search": jobs[~distilled]["ended"].max(),
-        "distil": jobs[distilled]["ended"].max(),
+        "search": jobs[searched]["ended"].max(),
+        "distil": jobs["ended"].max(),
         "confirm": ended,
     }
     known = [begun if mark != mark else mark for mark in marks.values()]  # NaN: no such job

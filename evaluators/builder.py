@@ -41,6 +41,7 @@ class Builder:
     model: dense, on the target's device and in its dtype.
     workspaces: folder in which interrupted builds are resumed.
     teacher: the reference for repair; None: created here when a candidate first needs it.
+    by_labels: whether distillation learns from labels, too.
     """
 
     def __init__(
@@ -52,11 +53,14 @@ class Builder:
         threads: int,
         workspaces: Path | None = None,
         teacher: Teacher | None = None,
+        *,
+        by_labels: bool = False,
     ) -> None:
         self._workspaces = workspaces
         self._model = model
         self._task = task
         self._known_teacher = teacher
+        self._lesson = task.lesson if by_labels else None
         self._workload = workload
         self._target = target
         self._threads = threads
@@ -113,7 +117,7 @@ class Builder:
                 self._workload,
                 self._target.device,
                 seed(candidate),
-                self._task.lesson if self._task.teaches else None,
+                self._lesson,
             ),
             workspace=self._workspaces and workspace(self._workspaces, candidate),
         )

@@ -11,7 +11,7 @@ from torch import nn
 from paretoformer.evaluators.common.progress import Progress, silent
 from paretoformer.evaluators.common.remark import Remark
 from paretoformer.evaluators.data.table import DataError
-from paretoformer.evaluators.data.workload import Workload, in_order
+from paretoformer.evaluators.data.workload import Split, Workload, in_order
 from paretoformer.evaluators.tasks.task import Task
 from paretoformer.spaces.common.malformed import one_line
 
@@ -34,6 +34,31 @@ def check_dense(
     if labelled:
         return task.doubts(answers, train.labels, model.config)
     return [] if task.varies(answers) else [_constant(len(train))]
+
+
+SEEN, LEARNED = 0.5, 0.1
+"""The loss of a model on what it was trained on: less than this share of that on other texts, or
+less than this."""
+ENOUGH = 256
+"""Texts of a split that tell its loss."""
+
+
+def are_new(model: nn.Module, task: Task, workload: Workload) -> bool:
+    """Whether the labels that distillation learns from are new to the uncompressed model: by them,
+    it is about as wrong as by those of the search."""
+    train, search = (
+        _mean_lesson(model, task, workload, workload.splits[name]) for name in ("train", "search")
+    )
+    return train > max(SEEN * search, LEARNED)
+
+
+def _mean_lesson(model: nn.Module, task: Task, workload: Workload, split: Split) -> float:
+    some = Split(split.examples[:ENOUGH], split.labels[:ENOUGH])
+    total = 0.0
+    for indices, inputs in workload.batches(some, "cpu"):
+        labels = torch.from_numpy(some.labels[indices])
+        total += len(indices) * float(task.lesson(_output(model, inputs), labels))
+    return total / len(some)
 
 
 def _constant(examples: int) -> Remark:

@@ -35,6 +35,7 @@ class Evaluator:
     workspaces: folder in which interrupted builds are resumed.
     confirmed: names of the metrics that a confirmation measures; None: all.
     teacher: reference for repair; None: each process that needs one creates its own.
+    by_labels: whether distillation learns from labels, too.
 
     Sent once to each worker, which uses it for all jobs.
     """
@@ -50,6 +51,8 @@ class Evaluator:
         workspaces: Path | None = None,
         confirmed: Collection[str] | None = None,
         teacher: Teacher | None = None,
+        *,
+        by_labels: bool = False,
     ) -> None:
         self.model = model
         self.task = task
@@ -60,6 +63,7 @@ class Evaluator:
         self.workspaces = workspaces
         self.confirmed = frozenset(self.metrics if confirmed is None else confirmed)
         self.teacher = teacher
+        self.by_labels = by_labels
         self._builder: Builder | None = None
         self._dense_outputs: dict[tuple[int, int], list[Any]] = {}
 
@@ -75,6 +79,7 @@ class Evaluator:
             threads,
             self.workspaces,
             self.teacher,
+            by_labels=self.by_labels,
         )
 
     def run(self, job: Job) -> Result:

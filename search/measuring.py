@@ -44,6 +44,7 @@ def _evaluator(session: Session, teacher: Teacher | None) -> Evaluator:
         session.folder.models.resolve(),
         subject.confirmed,
         teacher,
+        by_labels=subject.learns_labels,
     )
 
 

@@ -154,7 +154,7 @@ def _reach(session: Session) -> float:
     """Multiple of the allowed loss of quality that distillation may bring a candidate back from."""
     if session.has_minutes and not session.budget.distill_minutes:
         return NEAR
-    return REACH_BY_LABELS if session.subject.learns_labels else REACH
+    return REACH_BY_LABELS if session.subject.learns_new_labels else REACH
 
 
 class _Keeper:

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,8 @@ import transformers
 
 from paretoformer.evaluators.common.target import Target
 from paretoformer.evaluators.data.examples import Examples
-from paretoformer.evaluators.data.workload import Workload
+from paretoformer.evaluators.data.workload import Split, Workload
+from paretoformer.evaluators.dense_check import are_new
 from paretoformer.evaluators.tasks.task import load_config
 from paretoformer.evaluators.tasks.text import tokenize
 from paretoformer.search.records.errors import StudyError
@@ -72,6 +74,23 @@ def test_a_model_that_knows_its_data_is_right_always(study: Path) -> None:
 @pytest.mark.parametrize("names", [("1", "0"), ("0", "1", "10", "2"), ("1", "2", "3", "4", "5")])
 def test_names_that_look_like_numbers_are_names(tmp_path: Path, names: tuple[str, ...]) -> None:
     assert accuracy(checked(write_knowing_study(tmp_path, names))) == 1.0
+
+
+def test_labels_that_the_model_was_trained_on_are_not_new(study: Path) -> None:
+    here = checked(study)
+    assert here.learns_new_labels  # it is right, but hardly sure
+    with torch.no_grad():
+        for parameter in here.model.get_submodule("classifier").parameters():
+            parameter.mul_(1e6)
+    assert not are_new(here.model, here.task, here.workload)
+    search = here.workload.splits["search"]
+    wrong = {**here.workload.splits, "search": Split(search.examples, 1 - search.labels)}
+    assert not are_new(here.model, here.task, replace(here.workload, splits=wrong))
+
+
+def test_labels_are_not_learned_from_where_likeness_is_required(study: Path) -> None:
+    study.write_text(study.read_text() + '[search]\nrequire = ["fidelity >= 0.9"]\n')
+    assert not checked(study).learns_labels
 
 
 def test_classes_in_another_order_stop_the_study(study: Path) -> None:

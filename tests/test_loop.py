@@ -26,6 +26,7 @@ from paretoformer.search.dispatch.dispatcher import InlineDispatcher
 from paretoformer.search.dispatch.pipeline import Pipeline
 from paretoformer.search.loop import DUPLICATE, Search, stored_records
 from paretoformer.search.proposers import Planted, Unseen, standard_proposers, to_distil
+from paretoformer.search.proposers.distilled import LEFT_BY_LABELS
 from paretoformer.search.proposers.distilling import Distilling, progress_of
 from paretoformer.search.proposers.standard import structures
 from paretoformer.search.publish.choose import by_importance, chosen, dropped
@@ -505,7 +506,7 @@ def distilling(tmp_path: Path, minutes: float, trials: int = 9) -> Distilling:
         objectives=OBJECTIVES,
         metrics={metric.name: metric for metric in OBJECTIVES},
         requirements=(REQUIREMENT,),
-        learns_labels=False,
+        learns_new_labels=False,
     )
     return Distilling(study, subject, minutes, trials)
 
@@ -579,6 +580,20 @@ def test_distilled_are_the_fastest_that_may_come_to_satisfy_the_requirement() ->
     ]
     assert {pick.recovery for pick in picks} == {"distilled:6"}
     assert len(to_distil(records, OBJECTIVES, REQUIREMENT, minutes=6, slots=1)) == 1
+
+
+def test_distillation_by_labels_dares_more() -> None:
+    records = [
+        recovered(0, 0.90, 10.0, "none"),
+        recovered(1, 0.88, 6.0, "least_squares"),
+        recovered(2, 0.86, 5.0, "least_squares"),
+        recovered(3, 0.80, 2.0, "least_squares"),
+    ]
+    wanted = records, OBJECTIVES, REQUIREMENT
+    (pick,) = to_distil(*wanted, minutes=6, slots=1)
+    assert pick == records[1].candidate.with_minutes(6)
+    picks = to_distil(*wanted, minutes=6, slots=2, left=LEFT_BY_LABELS)
+    assert picks == [records[n].candidate.with_minutes(6) for n in (3, 2)]
 
 
 def test_worker_without_a_likely_candidate_distils_the_likeliest_other() -> None:

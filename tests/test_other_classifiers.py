@@ -291,3 +291,14 @@ def test_adapter_besides_a_whole_model_is_refused(tmp_path: Path) -> None:
     (tmp_path / "model" / "adapter_config.json").write_text('{"peft_type": "LORA"}')
     with pytest.raises(StudyError, match=r"it has an adapter .* merge it into the model"):
         load_subject(load_spec(study))
+
+
+def test_lesson_of_a_regression_does_not_depend_on_the_scale_of_labels() -> None:
+    task = task_of("text-regression")
+    output = SimpleNamespace(logits=torch.tensor([[0.1], [0.4], [0.2], [0.9]]))
+    labels = torch.tensor([1.0, 3.0, 2.0, 5.0], dtype=torch.float64)
+    loss = task.lesson(output, labels)
+    assert 0 < float(loss) < 0.1
+    torch.testing.assert_close(loss, task.lesson(output, 7 * labels - 3))
+    assert float(task.lesson(output, torch.ones(4))) == 1.0
+    assert float(task.lesson(output, -labels)) == pytest.approx(2 - float(loss))

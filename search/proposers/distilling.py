@@ -73,7 +73,7 @@ class Distilling:
             return []
         share = self.minutes / rounds
         share = int(4 * share) / 4 if share >= 1 else share
-        left = LEFT_BY_LABELS if self.subject.learns_labels else LEFT
+        left = LEFT_BY_LABELS if self.subject.learns_new_labels else LEFT
         return to_distil(records, self.subject.objectives, quality, share, slots, others, left)
 
     def _rounds(self, records: Sequence[TrialRecord]) -> list[list[Candidate]]:

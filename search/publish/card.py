@@ -37,6 +37,7 @@ def model_card(best: Best, base: str, served: Sequence[str] = (), *, plain: bool
         task=best.study["model"]["task"],
         tag=task.tag or task.name,
         licence=licence_of(base),
+        learned=task.teaches and bool(best.study["data"]["label"]) and best.candidate.seconds > 0,
         files=[f"`{name}`" for name in served],
         plain=plain,
         keeps=cells(best.candidate),
