@@ -60,7 +60,7 @@ class Builder:
         self._model = model
         self._task = task
         self._known_teacher = teacher
-        self._lesson = task.lesson if by_labels else None
+        self._by_labels = task.supervised_loss if by_labels else None
         self._workload = workload
         self._target = target
         self._threads = threads
@@ -117,7 +117,7 @@ class Builder:
                 self._workload,
                 self._target.device,
                 seed(candidate),
-                self._lesson,
+                self._by_labels,
             ),
             workspace=self._workspaces and workspace(self._workspaces, candidate),
         )

@@ -43,21 +43,22 @@ ENOUGH = 256
 """Texts of a split that tell its loss."""
 
 
-def are_new(model: nn.Module, task: Task, workload: Workload) -> bool:
+def labels_are_new(model: nn.Module, task: Task, workload: Workload) -> bool:
     """Whether the labels that distillation learns from are new to the uncompressed model: by them,
     it is about as wrong as by those of the search."""
     train, search = (
-        _mean_lesson(model, task, workload, workload.splits[name]) for name in ("train", "search")
+        _supervised_loss(model, task, workload, workload.splits[name])
+        for name in ("train", "search")
     )
     return train > max(SEEN * search, LEARNED)
 
 
-def _mean_lesson(model: nn.Module, task: Task, workload: Workload, split: Split) -> float:
+def _supervised_loss(model: nn.Module, task: Task, workload: Workload, split: Split) -> float:
     some = Split(split.examples[:ENOUGH], split.labels[:ENOUGH])
     total = 0.0
     for indices, inputs in workload.batches(some, "cpu"):
         labels = torch.from_numpy(some.labels[indices])
-        total += len(indices) * float(task.lesson(_output(model, inputs), labels))
+        total += len(indices) * float(task.supervised_loss(_output(model, inputs), labels))
     return total / len(some)
 
 

@@ -76,8 +76,8 @@ def test_halves_of_characters_are_replaced_and_counted(tmp_path: Path) -> None:
     found, remarks = texts_of(path)
     assert found.texts == ("nice \ufffd", "é \U0001f600")
     assert remarks == [
-        "rows.jsonl: 1 texts hold half a character (a lone surrogate), as of an emoji that was cut "
-        "in two. It is read as U+FFFD."
+        "rows.jsonl: texts with half a character (a lone surrogate), as of an emoji that was cut "
+        "in two: 1. It is read as U+FFFD."
     ]
 
 
@@ -86,7 +86,8 @@ def test_comments_and_documents_of_conll_files_are_no_words(tmp_path: Path) -> N
     path.write_text(
         "-DOCSTART-\n\n# id 7\tdomain=train\nParis _ _ B-LOC\nis _ _ O\n\n# O\nhere O\n"
     )
-    found, _ = texts_of(path, "words")
+    found, remarks = texts_of(path, "words")
+    assert "rows.conll: comments before sentences, left out: 1." in remarks
     assert found.texts == (("Paris", "is"), ("#", "here"))
     assert found.labels == (("B-LOC", "O"), ("O", "O"))
 
@@ -138,6 +139,7 @@ def test_hidden_files_are_no_images(tmp_path: Path) -> None:
         (tmp_path / name).write_bytes(b"-")
     table = read_image_folder(str(tmp_path), "image", "label")
     assert table.values == {"image": [str(tmp_path / "cat" / "1.png")], "label": ["cat"]}
+    assert table.remarks[-1].text == f"{tmp_path.name}: hidden files, not read: 2."
 
 
 def test_image_with_a_damaged_orientation_is_refused_by_its_row() -> None:

@@ -19,7 +19,7 @@ import transformers
 from paretoformer.evaluators.common.target import Target
 from paretoformer.evaluators.data.examples import Examples
 from paretoformer.evaluators.data.workload import Split, Workload
-from paretoformer.evaluators.dense_check import are_new
+from paretoformer.evaluators.dense_check import labels_are_new
 from paretoformer.evaluators.tasks.task import load_config
 from paretoformer.evaluators.tasks.text import tokenize
 from paretoformer.search.records.errors import StudyError
@@ -82,10 +82,10 @@ def test_labels_that_the_model_was_trained_on_are_not_new(study: Path) -> None:
     with torch.no_grad():
         for parameter in here.model.get_submodule("classifier").parameters():
             parameter.mul_(1e6)
-    assert not are_new(here.model, here.task, here.workload)
+    assert not labels_are_new(here.model, here.task, here.workload)
     search = here.workload.splits["search"]
     wrong = {**here.workload.splits, "search": Split(search.examples, 1 - search.labels)}
-    assert not are_new(here.model, here.task, replace(here.workload, splits=wrong))
+    assert not labels_are_new(here.model, here.task, replace(here.workload, splits=wrong))
 
 
 def test_labels_are_not_learned_from_where_likeness_is_required(study: Path) -> None:

@@ -583,12 +583,9 @@ def test_distilled_are_the_fastest_that_may_come_to_satisfy_the_requirement() ->
 
 
 def test_distillation_by_labels_dares_more() -> None:
-    records = [
-        recovered(0, 0.90, 10.0, "none"),
-        recovered(1, 0.88, 6.0, "least_squares"),
-        recovered(2, 0.86, 5.0, "least_squares"),
-        recovered(3, 0.81, 2.0, "least_squares"),
-    ]
+    cuts = enumerate([(0.88, 6.0), (0.86, 5.0), (0.81, 2.0)], start=1)
+    records = [recovered(0, 0.90, 10.0, "none")]
+    records += [recovered(trial, *numbers, "least_squares") for trial, numbers in cuts]
     wanted = records, OBJECTIVES, REQUIREMENT
     (pick,) = to_distil(*wanted, minutes=6, slots=1)
     assert pick == records[1].candidate.with_minutes(6)

@@ -293,12 +293,12 @@ def test_adapter_besides_a_whole_model_is_refused(tmp_path: Path) -> None:
         load_subject(load_spec(study))
 
 
-def test_lesson_of_a_regression_does_not_depend_on_the_scale_of_labels() -> None:
+def test_supervised_loss_of_a_regression_does_not_depend_on_the_scale_of_labels() -> None:
     task = task_of("text-regression")
     output = SimpleNamespace(logits=torch.tensor([[0.1], [0.4], [0.2], [0.9]]))
     labels = torch.tensor([1.0, 3.0, 2.0, 5.0], dtype=torch.float64)
-    loss = task.lesson(output, labels)
+    loss = task.supervised_loss(output, labels)
     assert 0 < float(loss) < 0.1
-    torch.testing.assert_close(loss, task.lesson(output, 7 * labels - 3))
-    assert float(task.lesson(output, torch.ones(4))) == 1.0
-    assert float(task.lesson(output, -labels)) == pytest.approx(2 - float(loss))
+    torch.testing.assert_close(loss, task.supervised_loss(output, 7 * labels - 3))
+    assert float(task.supervised_loss(output, torch.ones(4))) == 1.0
+    assert float(task.supervised_loss(output, -labels)) == pytest.approx(2 - float(loss))

@@ -16,14 +16,14 @@ def read_image_folder(folder: str, image: str, label: str) -> Table:
     """The images below a folder, labelled by the name of the folder that contains them.
 
     image, label: names for the two columns. Unlike in `datasets`, a folder such as `test` is not a
-    split, and other files are counted, but for hidden ones.
+    split, and other and hidden files are counted.
 
     Raises:
         DataError: there are no images.
     """
     top = Path(folder)
-    found = (path for path in top.rglob("*") if path.is_file())
-    files = sorted(path for path in found if not _is_hidden(path.relative_to(top)))
+    found = sorted(path for path in top.rglob("*") if path.is_file())
+    files = [path for path in found if not _is_hidden(path.relative_to(top))]
     paths = [path for path in files if path.suffix.lower() in ENDINGS]
     if not paths:
         raise DataError(f"{folder} holds no image ({', '.join(ENDINGS)}).")
@@ -34,6 +34,8 @@ def read_image_folder(folder: str, image: str, label: str) -> Table:
         remarks.append(Remark(f"{top.name}: an image is labelled by the name of its folder."))
     if others := len(files) - len(paths):
         remarks.append(Remark(f"{top.name}: {others} files that are no images are not read."))
+    if hidden := len(found) - len(files):
+        remarks.append(Remark(f"{top.name}: hidden files, not read: {hidden}."))
     return Table(tuple(values), values, tuple(remarks))
 
 

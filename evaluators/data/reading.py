@@ -260,13 +260,18 @@ def _read_conll(path: Path, wanted: Wanted, encoding: str) -> Table:
             if len(cells) == 1:
                 raise DataError(f"{path}: line {number} has no label behind the word {cells[0]!r}.")
             sentences[-1].append(cells)
-    sentences = [_without_comment(sentence) for sentence in sentences if sentence]
-    words = [[cells[0] for cells in sentence] for sentence in sentences]
-    labels = [[cells[-1] for cells in sentence] for sentence in sentences]
-    columns = max((len(cells) for sentence in sentences for cells in sentence), default=0)
-    note = f"{path.name}: of {columns} columns, the first is the word, the last its label."
-    remarks = (Remark(note),) if columns > 2 else ()
-    return Table(("text", "label"), {"text": words, "label": labels}, remarks)
+    sentences = [sentence for sentence in sentences if sentence]
+    kept = [_without_comment(sentence) for sentence in sentences]
+    words = [[cells[0] for cells in sentence] for sentence in kept]
+    labels = [[cells[-1] for cells in sentence] for sentence in kept]
+    columns = max((len(cells) for sentence in kept for cells in sentence), default=0)
+    remarks = []
+    if columns > 2:
+        note = f"{path.name}: of {columns} columns, the first is the word, the last its label."
+        remarks.append(Remark(note))
+    if comments := sum(map(len, sentences)) - sum(map(len, kept)):
+        remarks.append(Remark(f"{path.name}: comments before sentences, left out: {comments}."))
+    return Table(("text", "label"), {"text": words, "label": labels}, tuple(remarks))
 
 
 def _without_comment(lines: list[list[str]]) -> list[list[str]]:

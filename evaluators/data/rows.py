@@ -92,8 +92,8 @@ def _usable(
         total = len(rows) + dropped.total()
         remarks.append(Remark(f"{Path(path).name}: left out of {total} rows: {counts}."))
     if mended:
-        text = f"{Path(path).name}: {mended} texts hold half a character (a lone surrogate), as of "
-        remarks.append(Remark(f"{text}an emoji that was cut in two. It is read as U+FFFD."))
+        what = "texts with half a character (a lone surrogate), as of an emoji that was cut in two"
+        remarks.append(Remark(f"{Path(path).name}: {what}: {mended}. It is read as U+FFFD."))
     examples = Examples(
         tuple(row["text"] for row in rows),
         tuple(str(row.get("text_pair", "")) for row in rows),

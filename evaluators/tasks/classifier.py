@@ -79,7 +79,7 @@ class SingleLabel(Task):
     answers = Distributions()
     scores = ("accuracy",)
     more_scores = ("macro_f1", "matthews")
-    teaches = True
+    supervised = True
 
     def read_labels(self, labels: Sequence[Any], config: Any) -> Labels:
         return class_numbers(labels, config)

@@ -36,7 +36,7 @@ class MultiLabelClassification(TextClassifier):
     answers = MultiLabel()
     scores = ("micro_f1",)
     more_scores = ("macro_f1",)
-    teaches = True
+    supervised = True
 
     def read_labels(self, labels: Sequence[Any], config: Any) -> Labels:
         """(rows, classes) of 0 and 1. Labels are lists of names or numbers, a text of names

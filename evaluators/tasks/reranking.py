@@ -16,7 +16,7 @@ class Reranking(PassageOrder, TextRegression):
 
     name = "reranking"
     tag = "text-ranking"
-    teaches = False  # relevance is of a query's passages, which are not in one batch
+    supervised = False  # relevance is of a query's passages, which are not in one batch
 
     def loss(self, output: Any, labels: torch.Tensor) -> torch.Tensor:
         """A random projection of the outputs: their right scale is unknown."""

@@ -72,8 +72,8 @@ class Task(ABC):
     generates: ClassVar[bool] = False
     """Whether it generates text with a key-value cache; texts are then their own labels."""
 
-    teaches: ClassVar[bool] = False
-    """Whether distillation may learn from labels, too, by `lesson`."""
+    supervised: ClassVar[bool] = False
+    """Whether distillation may learn from labels, too, by `supervised_loss`."""
     embeds: ClassVar[bool] = False
     """Whether predictions are vectors, by which texts are compared."""
 
@@ -161,7 +161,7 @@ class Task(ABC):
     def loss(self, output: Any, labels: torch.Tensor) -> torch.Tensor:
         """Sum of the rows' losses, a scalar."""
 
-    def lesson(self, output: Any, labels: torch.Tensor) -> torch.Tensor:
+    def supervised_loss(self, output: Any, labels: torch.Tensor) -> torch.Tensor:
         """Mean loss of a batch by its labels, for distillation."""
         return self.loss(output, labels) / max(1, int((labels != IGNORED).sum()))
 

@@ -48,7 +48,7 @@ class TextRegression(TextClassifier):
     answers = Numbers()
     scores: ClassVar[tuple[str, ...]] = ("spearman",)
     more_scores: ClassVar[tuple[str, ...]] = ("pearson", "mean_squared_error")
-    teaches = True
+    supervised = True
 
     def cut_at(self, path: str) -> int:
         """Where sentence-transformers cuts the texts of cross-encoders."""
@@ -85,7 +85,7 @@ class TextRegression(TextClassifier):
     def loss(self, output: Any, labels: torch.Tensor) -> torch.Tensor:
         return F.mse_loss(output.logits[:, 0].float(), labels.float(), reduction="sum")
 
-    def lesson(self, output: Any, labels: torch.Tensor) -> torch.Tensor:
+    def supervised_loss(self, output: Any, labels: torch.Tensor) -> torch.Tensor:
         """1 - Pearson's correlation within the batch: labels may be on another scale."""
         given, wanted = (
             (each - each.mean()) / each.std(correction=0).clamp_min(LEAST_DEVIATION)

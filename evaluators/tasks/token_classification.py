@@ -38,7 +38,7 @@ class TokenClassification(TokenLabels):
     )
     answers = TokenDistributions()
     scores = ("f1",)
-    teaches = True
+    supervised = True
     form: ClassVar[Form] = "words"
 
     def unsuitable(self, config: Any) -> str:

@@ -12,8 +12,10 @@ import jinja2
 from paretoformer.evaluators.common.target import describe_machine
 from paretoformer.evaluators.tasks import task_of
 from paretoformer.search.publish.best import Best
+from paretoformer.search.records.run_folder import RunFolder
 from paretoformer.search.report.cells import cells, number
 from paretoformer.spaces.common.malformed import json_object
+from paretoformer.spaces.recovery.repair_report import Recovered
 
 
 def model_card(best: Best, base: str, served: Sequence[str] = (), *, plain: bool) -> str:
@@ -27,6 +29,7 @@ def model_card(best: Best, base: str, served: Sequence[str] = (), *, plain: bool
         files("paretoformer.search.publish").joinpath("card.md.jinja").read_text("utf-8")
     )
     task = task_of(best.study["model"]["task"])
+    recovered = Recovered.read(RunFolder(best.run).models / best.candidate.id)
     return template.render(
         form=task.form,
         generates=task.generates,
@@ -37,7 +40,7 @@ def model_card(best: Best, base: str, served: Sequence[str] = (), *, plain: bool
         task=best.study["model"]["task"],
         tag=task.tag or task.name,
         licence=licence_of(base),
-        learned=task.teaches and bool(best.study["data"]["label"]) and best.candidate.seconds > 0,
+        by_labels=recovered is not None and recovered.by_labels,
         files=[f"`{name}`" for name in served],
         plain=plain,
         keeps=cells(best.candidate),

@@ -27,7 +27,7 @@ from paretoformer.evaluators.data.recovery_texts import has_labels, recovery_tex
 from paretoformer.evaluators.data.splits import read_splits
 from paretoformer.evaluators.data.table import DataError
 from paretoformer.evaluators.data.workload import Workload
-from paretoformer.evaluators.dense_check import are_new, check_dense
+from paretoformer.evaluators.dense_check import check_dense, labels_are_new
 from paretoformer.evaluators.metrics import Elsewhere, Metric, available, metrics_of
 from paretoformer.evaluators.tasks import (
     Task,
@@ -113,13 +113,13 @@ class Subject:
         """Whether distillation learns from labels, too: not where likeness to the dense model is
         required."""
         required = (self.metrics[r.metric] for r in self.requirements)
-        known = self.task.teaches and self.labelled and has_labels(self.workload)
+        known = self.task.supervised and self.labelled and has_labels(self.workload)
         return known and not any(metric.likeness for metric in required)
 
     @cached_property
     def learns_new_labels(self) -> bool:
         """Whether the dense model does not know these labels from its own training."""
-        return self.learns_labels and are_new(self.model, self.task, self.workload)
+        return self.learns_labels and labels_are_new(self.model, self.task, self.workload)
 
     @property
     def reported(self) -> tuple[str, ...]:

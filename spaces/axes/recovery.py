@@ -153,9 +153,10 @@ class Recovery(Axis[str]):
             return ""
         if not found.strength:
             return f"no repair was better than none: {found.before:.3f} nats from dense"
+        by_labels = ", also by labels" if found.by_labels else ""
         return (
-            f"{self.cell(value)}: from {found.before:.3f} to {found.after:.3f} nats from dense, "
-            f"in {found.seconds:.0f} s"
+            f"{self.cell(value)}{by_labels}: from {found.before:.3f} to {found.after:.3f} nats "
+            f"from dense, in {found.seconds:.0f} s"
         )
 
     def catalogue(self) -> list[dict[str, Json]]:

@@ -153,7 +153,7 @@ class Distillation:
         for parameter in self.model.parameters():
             parameter.grad = None
         best = {name: each.to(self._dtype) for name, each in self._best.items()}
-        return best, Recovered(before, state.best, state.seconds)
+        return best, Recovered(before, state.best, state.seconds, by_labels=self._learns_labels)
 
     def _step(self, step: Step) -> None:
         share = min(self._state.seconds / self._limit, 1.0)
