@@ -68,6 +68,13 @@ def test_json_of_pandas_is_read_whatever_its_orientation(tmp_path: Path, form: s
     assert (list(found.texts), list(found.labels)) == (ROWS["text"], ROWS["label"])
 
 
+def test_columns_of_json_are_joined_by_their_keys(tmp_path: Path) -> None:
+    path = tmp_path / "rows.json"
+    path.write_text('{"text": {"0": "a", "1": "b"}, "label": {"1": 1, "0": 0}}')
+    found, _ = texts_of(path)
+    assert (found.texts, found.labels) == (("a", "b"), (0, 1))
+
+
 def test_halves_of_characters_are_replaced_and_counted(tmp_path: Path) -> None:
     path = tmp_path / "rows.jsonl"
     path.write_text(

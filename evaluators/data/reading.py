@@ -181,7 +181,7 @@ def _columns(whole: Any) -> dict[str, list[Any]]:
         return {}
     values = list(whole.values())
     if all(map(_is_object, values)) and all(each.keys() == values[0].keys() for each in values):
-        return {name: list(each.values()) for name, each in whole.items()}
+        return {name: [each[row] for row in values[0]] for name, each in whole.items()}
     is_columns = all(isinstance(each, list) and len(each) == len(values[0]) for each in values)
     return whole if is_columns else {}
 

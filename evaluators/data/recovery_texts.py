@@ -14,6 +14,7 @@ import torch
 
 from paretoformer.evaluators.data.examples import SplitName
 from paretoformer.evaluators.data.workload import (
+    UNLABELLED,
     Encoded,
     Split,
     Workload,
@@ -85,8 +86,6 @@ MiniLM without two layers was 0.021 nats from dense on 500 others, without new t
 CHUNK = 16
 """Batches whose examples are sorted by size together."""
 TRAINING_BATCH = 32
-UNKNOWN = -1
-"""Label of texts without one, in a split where all are."""
 LabelLoss = Callable[[Any, torch.Tensor], torch.Tensor]
 """(output, labels of its rows) -> their mean loss."""
 BatchLoss = Callable[[Any], torch.Tensor]
@@ -127,7 +126,7 @@ def endless_batches(
 
 def has_labels(workload: Workload) -> bool:
     """Whether the labels of all texts that train are known."""
-    return not any((split.labels == UNKNOWN).all() for split in _training_splits(workload))
+    return not any((split.labels == UNLABELLED).all() for split in _training_splits(workload))
 
 
 def _training_splits(workload: Workload) -> list[Split]:

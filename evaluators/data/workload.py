@@ -18,6 +18,8 @@ from paretoformer.evaluators.data.examples import SplitName
 Encoded = Mapping[str, np.ndarray]
 """One example: input name -> array, without padding."""
 
+UNLABELLED = -1
+"""Label of an example without one, in a split where all are."""
 IGNORED = -100
 """Label of an unscored token, which torch's cross entropy ignores."""
 
@@ -34,7 +36,7 @@ more rounds, each of two passes of the uncompressed model."""
 
 @dataclass(frozen=True)
 class Split:
-    """Encoded examples and their labels; all -1 if unknown.
+    """Encoded examples and their labels; all `UNLABELLED` if they are.
 
     labels: (examples,), or (examples, tokens) for one label per token.
     """

@@ -13,7 +13,7 @@ from paretoformer.evaluators.common.remark import Remark
 from paretoformer.evaluators.common.target import Target
 from paretoformer.evaluators.data.examples import Examples, SplitName
 from paretoformer.evaluators.data.table import DataError
-from paretoformer.evaluators.data.workload import Encoded, Inputs, Split, Workload
+from paretoformer.evaluators.data.workload import UNLABELLED, Encoded, Inputs, Split, Workload
 from paretoformer.evaluators.tasks.task import Task
 
 
@@ -68,8 +68,8 @@ FEW_UNKNOWN = 0.01
 
 
 def labels_of(examples: Examples) -> np.ndarray:
-    """(rows,): classes as int64, scores as float64; -1 if unknown."""
-    labels = np.asarray(examples.labels if examples.labelled else (-1,) * len(examples))
+    """(rows,): classes as int64, scores as float64; `UNLABELLED` where one is missing."""
+    labels = np.asarray(examples.labels if examples.labelled else (UNLABELLED,) * len(examples))
     return labels.astype(np.float64 if labels.dtype.kind == "f" else np.int64)
 
 
