@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from paretoformer.evaluators.common.remark import Remark
+from paretoformer.evaluators.data.beir import is_beir, read_beir
 from paretoformer.evaluators.data.delimited import read_delimited
 from paretoformer.evaluators.data.pointers import is_pointer
 from paretoformer.evaluators.data.table import ClassLabel, DataError, Table, reason
@@ -32,8 +33,8 @@ Reader = Callable[[Path, Wanted, str], Table]
 
 
 def is_data_file(path: str) -> bool:
-    """Whether the ending of a path is supported."""
-    return _ending(path) in READERS
+    """Whether the ending of a path is supported, or its folder is one of BEIR's."""
+    return _ending(path) in READERS or is_beir(path)
 
 
 def is_plain_text(path: str) -> bool:
@@ -43,6 +44,8 @@ def is_plain_text(path: str) -> bool:
 
 def read_columns(path: str, wanted: Wanted, encoding: str) -> Table:
     """Wanted columns of a file, and the names of all; DataError if missing, empty or unreadable."""
+    if is_beir(path):
+        return read_beir(path).only(wanted)
     files = _parts(Path(path))
     if not files:
         raise DataError(f"no data file {path}.")

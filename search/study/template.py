@@ -18,6 +18,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from paretoformer.evaluators.common.target import DATA
+from paretoformer.evaluators.data.beir import is_beir
 from paretoformer.evaluators.data.examples import DataSource, Form
 from paretoformer.evaluators.data.reading import (
     is_data_file,
@@ -99,7 +100,7 @@ def _given(
     encoding: str = ENCODING,
 ) -> tuple[dict[str, dict[str, Any]], Columns]:
     """The sections of a study file `out` that depend on model and data, and the columns."""
-    chosen = _task(model)
+    chosen = _task(model, data)
     task = task_of(chosen.get("task", DEFAULT_TASK))
     form = task.form
     head = read_head(data, encoding) if _is_file(data) else None
@@ -247,8 +248,8 @@ def _names(architectures: str | Sequence[str]) -> Sequence[str]:
     return (architectures,) if isinstance(architectures, str) else architectures
 
 
-def _task(model: str) -> dict[str, str]:
-    """The task of the model's class, if it is not the default.
+def _task(model: str, data: str) -> dict[str, str]:
+    """The task of the model's class, or of passages that are ranked, if it is not the default.
 
     Raises:
         StudyError: the model cannot be loaded, or its family has no such task.
@@ -267,6 +268,8 @@ def _task(model: str) -> dict[str, str]:
     marked = [name for name in task_names() if task_of(name).guessed and task_of(name).marks(model)]
     usual = [DEFAULT_TASK] if DEFAULT_TASK in fitting else fitting
     task = next(iter([*marked, *usual]), DEFAULT_TASK)
+    if is_beir(data):
+        task = "retrieval" if task_of(task).embeds else "reranking"
     try:
         check_family(task_of(task), config)
     except ValueError as error:
