@@ -45,7 +45,7 @@ def first_screen(spec: Spec, subject: Subject, folder: RunFolder) -> dict[str, s
 
 def _time(spec: Spec, subject: Subject, folder: RunFolder) -> str:
     if spec.search.minutes is not None:
-        return plan(spec).rstrip(".")
+        return plan(spec, subject.learns_new_labels).rstrip(".")
     if spec.target.resource:  # another machine, not asked yet
         return f"{spec.trials} trials on {spec.target.resource!r}"
     done = read_table(folder.trials)[0].num_rows if folder.trials.exists() else 0
@@ -72,7 +72,7 @@ def _lines(spec: Spec, subject: Subject, folder: RunFolder) -> dict[str, str]:
         **_choices(spec, subject),
         "answer": " and ".join(requirement.text for requirement in subject.requirements)
         + f"; the front trades {', '.join(metric.name for metric in subject.objectives)}",
-        "plan": plan(spec),
+        "plan": plan(spec, subject.learns_new_labels),
         "time": _time(spec, subject, folder),
         "folder": f"{folder.path}, {'which goes on' if folder.exists else 'new'}",
     }

@@ -110,7 +110,7 @@ def opened(
         )
         _claim(study, folder, subject)
         workers.wait_for_old_ones()
-        budget = Budget(spec, study, begun)
+        budget = Budget(spec, study, begun, subject.learns_new_labels)
         folder.write_study(spec.to_toml())
         yield Opening(spec, folder, study, subject, budget, workers, display)
 

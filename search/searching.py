@@ -21,7 +21,6 @@ from paretoformer.search.records.parquet import TrialsFile
 from paretoformer.search.records.record import TrialRecord
 from paretoformer.search.records.throttle import Throttle
 from paretoformer.search.session import Session
-from paretoformer.search.study.budget import distill_minutes
 from paretoformer.spaces.candidate import Candidate
 
 LEARNS = (
@@ -119,7 +118,7 @@ def write_trials(session: Session, records: Sequence[TrialRecord]) -> None:
             f"{session.budget.minutes:g} minutes were too few for this model on this machine: no "
             "compressed candidate was measured. The same command with more --minutes goes on."
         )
-    elif distill_minutes(session.spec) and not any(map(is_distilled, records)):
+    elif session.budget.planned_minutes and not any(map(is_distilled, records)):
         reason = (
             "no repaired candidate on the search's front might come to satisfy the requirement"
             if session.budget.distill_minutes

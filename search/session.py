@@ -66,7 +66,8 @@ class Session:
     @property
     def distilling(self) -> Distilling:
         minutes, trials = self.budget.distill_minutes, self.spec.trials
-        return Distilling(self.study, self.subject, minutes, trials)
+        rounds = self.budget.rounds(minutes)
+        return Distilling(self.study, self.subject, minutes, rounds, trials)
 
     @property
     def scores(self) -> Scores:

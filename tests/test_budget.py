@@ -76,6 +76,16 @@ def test_distillation_has_a_share_of_the_minutes_by_default(
     assert distill_minutes(spec(minutes, distilling=None)) == distilled
 
 
+@pytest.mark.parametrize(("minutes", "distilled", "rounds"), [(4, 0, 0), (5, 1.25, 1), (15, 6, 2)])
+def test_new_labels_are_worth_less_time_and_more_rounds(
+    minutes: float, distilled: float, rounds: int
+) -> None:
+    budget = Budget(spec(minutes, distilling=None), optuna.create_study(), 0.0, by_labels=True)
+    assert budget.distill_minutes == distilled
+    assert budget.rounds(distilled) == rounds
+    assert ("to distil" in plan(budget.spec, by_labels=True)) is bool(rounds)
+
+
 def test_study_without_limit_has_twenty_minutes_and_an_older_run_keeps_its_trials() -> None:
     new = parse_spec(GOOD, source=Path("mine.toml"))
     assert new.settled(None).search.minutes == 20
@@ -204,7 +214,7 @@ def test_minutes_that_were_too_few_are_told(monkeypatch: pytest.MonkeyPatch) -> 
         prepared=SimpleNamespace(space=SimpleNamespace(dense=dense)),
         alternatives=[dense.replaced(runtime="onnxruntime")],
         has_minutes=True,
-        budget=SimpleNamespace(minutes=5.0),
+        budget=SimpleNamespace(minutes=5.0, planned_minutes=0.0),
         display=SimpleNamespace(note=notes.append),
     )
     nothing = SimpleNamespace(update=lambda records, now: None)
@@ -267,7 +277,7 @@ def test_short_study_of_a_large_model_prepares_on_fewer_tokens_and_says_so(
     assert counts == [16_300, 8_100]
     run: Any = SimpleNamespace(
         subject=SimpleNamespace(workload=fewer),
-        budget=SimpleNamespace(minutes=5.0),
+        budget=SimpleNamespace(minutes=5.0, planned_minutes=0.0),
         spec=SimpleNamespace(recovery=SimpleNamespace(least_squares=False)),
     )
     prepared: Any = SimpleNamespace(begun_without=(), left_out={}, notes=())

@@ -38,6 +38,7 @@ from paretoformer.search.records.expected import with_expected
 from paretoformer.search.records.record import Records, TrialRecord
 from paretoformer.search.records.requirement import Requirement
 from paretoformer.search.records.throttle import Throttle
+from paretoformer.search.study.budget import distilling_rounds
 from paretoformer.search.study.optuna_study import ResumableStudy, open_study, study_in
 from paretoformer.spaces import AttentionChoice, Candidate, HeadMask
 from paretoformer.spaces.axes.attention import ChoicePerLayer
@@ -508,7 +509,7 @@ def distilling(tmp_path: Path, minutes: float, trials: int = 9) -> Distilling:
         requirements=(REQUIREMENT,),
         learns_new_labels=False,
     )
-    return Distilling(study, subject, minutes, trials)
+    return Distilling(study, subject, minutes, distilling_rounds(minutes), trials)
 
 
 def test_rounds_of_distillation_are_decided_once_and_know_the_one_before(tmp_path: Path) -> None:

@@ -12,7 +12,6 @@ import optuna
 from paretoformer.evaluators.artifact import workspace
 from paretoformer.search.proposers.distilled import LEFT, LEFT_BY_LABELS, to_distil
 from paretoformer.search.records.record import TrialRecord
-from paretoformer.search.study.budget import distilling_rounds
 from paretoformer.search.study.subject import Subject
 from paretoformer.spaces.candidate import Candidate
 from paretoformer.spaces.recovery.checkpoint import read_progress
@@ -29,12 +28,13 @@ class Distilling:
     only for more trials or other minutes: an interrupted distillation is finished, and a finished
     one is not repeated.
 
-    trials: the number that the study wants.
+    minutes: for all `rounds`. trials: the number that the study wants.
     """
 
     study: optuna.Study
     subject: Subject
     minutes: float
+    rounds: int
     trials: int
 
     def is_left(self, records: Sequence[TrialRecord]) -> bool:
@@ -52,7 +52,7 @@ class Distilling:
         if begun := self.begun(records):
             return begun
         rounds, picks = self._rounds(records), self._next(records, slots)
-        left = distilling_rounds(self.minutes) - len(rounds)
+        left = self.rounds - len(rounds)
         if left > 0:  # where nothing is to gain, the rounds that are left are over
             texts = [[c.to_json() for c in chosen] for chosen in (*rounds, picks)]
             texts += [] if picks else [[]] * (left - 1)
@@ -60,8 +60,7 @@ class Distilling:
         return picks
 
     def _next(self, records: Sequence[TrialRecord], slots: int) -> list[Candidate]:
-        rounds = distilling_rounds(self.minutes)
-        if len(self._rounds(records)) >= rounds:
+        if len(self._rounds(records)) >= self.rounds:
             return []
         quality, others = None, []
         for requirement in self.subject.requirements:
@@ -71,7 +70,7 @@ class Distilling:
                 others.append(requirement)
         if quality is None:
             return []
-        share = self.minutes / rounds
+        share = self.minutes / self.rounds
         share = int(4 * share) / 4 if share >= 1 else share
         left = LEFT_BY_LABELS if self.subject.learns_new_labels else LEFT
         return to_distil(records, self.subject.objectives, quality, share, slots, others, left)
