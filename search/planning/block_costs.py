@@ -9,6 +9,7 @@ import copy
 import time
 from collections import Counter
 from collections.abc import Callable, Hashable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeVar
@@ -153,13 +154,8 @@ def _layer(
         raise _Reached
 
     handle = layer.register_forward_pre_hook(hook, with_kwargs=True)
-    try:
-        with torch.inference_mode():
-            rebuilt(**batch)
-    except _Reached:
-        pass
-    finally:
-        handle.remove()
+    with handle, torch.inference_mode(), suppress(_Reached):
+        rebuilt(**batch)
     ((inputs, named),) = found
     return lambda: layer(*inputs, **named)
 
@@ -176,10 +172,8 @@ def _without_layers(model: nn.Module, batch: dict[str, torch.Tensor]) -> Callabl
     def keep(module: nn.Module, inputs: Any, answer: Any) -> None:
         found.append(answer)
 
-    handle = layers[-1].register_forward_hook(keep)
-    with torch.inference_mode():
+    with layers[-1].register_forward_hook(keep), torch.inference_mode():
         model(**batch)
-    handle.remove()
     (answer,) = found
 
     def call() -> None:

@@ -6,6 +6,7 @@ model's on; a trial also repairs, converts and times.
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from functools import partial
 from typing import Any
 
@@ -99,16 +100,11 @@ def _unchanged_layers(candidate: Candidate) -> int:
 def layer_outputs(model: nn.Module, batch: Batch) -> list[Any]:
     """What each layer returns in a forward."""
     found: list[Any] = []
-    handles = [
-        layer.register_forward_hook(lambda _, __, output: found.append(output))
-        for layer in layers_of(model)
-    ]
-    try:
-        with torch.no_grad():
-            answer_of(model, batch)
-    finally:
-        for handle in handles:
-            handle.remove()
+    with ExitStack() as hooks, torch.no_grad():
+        for layer in layers_of(model):
+            hook = layer.register_forward_hook(lambda _, __, output: found.append(output))
+            hooks.enter_context(hook)
+        answer_of(model, batch)
     return found
 
 

@@ -15,7 +15,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, fields
 from itertools import chain
 from pathlib import Path
@@ -314,9 +314,7 @@ def _outputs(model: nn.Module) -> Iterator[list[torch.Tensor]]:
     def keep(module: nn.Module, arguments: Any, output: Any) -> None:
         found.append(output[0] if isinstance(output, tuple) else output)
 
-    handles = [layer.register_forward_hook(keep) for layer in layers_of(model)]
-    try:
+    with ExitStack() as hooks:
+        for layer in layers_of(model):
+            hooks.enter_context(layer.register_forward_hook(keep))
         yield found
-    finally:
-        for handle in handles:
-            handle.remove()

@@ -8,9 +8,10 @@ output: no layer runs more than one and a half times.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from enum import IntEnum
+from itertools import product
 from typing import Any, cast
 
 import torch
@@ -87,17 +88,12 @@ class Layerwise:
             found["total"] = arguments[0]
             raise _Stop
 
-        handles = [part.projection(block).register_forward_pre_hook(keep_inputs)]
-        if norm := part.sum_norm(block):
-            handles.append(block.get(norm).register_forward_pre_hook(keep_total))
-        try:
+        with ExitStack() as hooks, suppress(_Stop):
+            hooks.enter_context(part.projection(block).register_forward_pre_hook(keep_inputs))
+            if norm := part.sum_norm(block):
+                hooks.enter_context(block.get(norm).register_forward_pre_hook(keep_total))
             output = block.layer(hidden, *args, **kwargs)
             found["total"] = output[0] if isinstance(output, tuple) else output
-        except _Stop:
-            pass
-        finally:
-            for handle in handles:
-                handle.remove()
         return Seen(found["inputs"], found["total"])
 
 
@@ -120,17 +116,11 @@ def _calls(model: nn.Module, batch: Batch) -> tuple[torch.Tensor, dict[str, tupl
 
         return hook
 
-    handles = [
-        layer.register_forward_pre_hook(keep(kind), with_kwargs=True)
-        for kind, layer in first.items()
-    ]
-    try:
+    with ExitStack() as hooks, suppress(_Stop):
+        for kind, layer in first.items():
+            hook = layer.register_forward_pre_hook(keep(kind), with_kwargs=True)
+            hooks.enter_context(hook)
         model(**without_cache(model, batch))
-    except _Stop:
-        pass
-    finally:
-        for handle in handles:
-            handle.remove()
     return hidden[0], found
 
 
@@ -138,7 +128,6 @@ def _calls(model: nn.Module, batch: Batch) -> tuple[torch.Tensor, dict[str, tupl
 def watched_sums(model: nn.Module) -> Iterator[dict[tuple[int, Part], torch.Tensor]]:
     """In this context, each forward of the whole model records its residual streams."""
     found: dict[tuple[int, Part], torch.Tensor] = {}
-    handles = []
 
     def keep_input(key: tuple[int, Part]) -> Any:
         def hook(module: nn.Module, arguments: Any) -> None:
@@ -152,15 +141,12 @@ def watched_sums(model: nn.Module) -> Iterator[dict[tuple[int, Part], torch.Tens
 
         return hook
 
-    for layer, block in enumerate(blocks_of(model)):
-        for part in Part:
+    with ExitStack() as hooks:
+        for (layer, block), part in product(enumerate(blocks_of(model)), Part):
             key = (layer, part)
             if norm := part.sum_norm(block):
-                handles.append(block.get(norm).register_forward_pre_hook(keep_input(key)))
+                hook = block.get(norm).register_forward_pre_hook(keep_input(key))
             else:
-                handles.append(block.layer.register_forward_hook(keep_output(key)))
-    try:
+                hook = block.layer.register_forward_hook(keep_output(key))
+            hooks.enter_context(hook)
         yield found
-    finally:
-        for handle in handles:
-            handle.remove()
