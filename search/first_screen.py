@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from paretoformer.evaluators.common.target import cpu_name
+from paretoformer.evaluators.common.target import cpu_name, describe_cpu
 from paretoformer.evaluators.data.examples import OTHER
 from paretoformer.search.opening import is_checked, settled
 from paretoformer.search.records.parquet import read_table
@@ -15,6 +15,7 @@ from paretoformer.search.study.spec import Spec, check_varies
 from paretoformer.search.study.subject import Subject, load_subject, try_dense
 from paretoformer.spaces.axes import axes
 from paretoformer.spaces.axes.evidence import Circumstances
+from paretoformer.spaces.common.instructions import instructions
 from paretoformer.spaces.models.families import shape_of
 
 
@@ -57,10 +58,11 @@ def _facts(spec: Spec, subject: Subject) -> dict[str, str]:
     layers, heads = shape_of(subject.model.config)
     splits, target = subject.workload.splits, subject.target
     varied = [axis.name for axis in axes() if spec.setting(axis.name) not in ("off", False)]
+    here = describe_cpu({"cpu": cpu_name(), "instructions": instructions()})
     return {
         "model": f"{spec.model.path}: {model_type}, {layers} layers x {heads} heads",
         "data": ", ".join(f"{len(split)} to {_PURPOSE[name]}" for name, split in splits.items()),
-        "target": f"{target.device} ({cpu_name()}), {target.threads} threads, batch "
+        "target": f"{target.device} ({here}), {target.threads} threads, batch "
         f"{target.batch_size}, {subject.task.shown(subject.lengths)}",
         "varied": ", ".join(varied),
     }

@@ -115,6 +115,21 @@ def test_another_machine_is_refused_by_name(example: Path) -> None:
         folder.check_machine(machine)
 
 
+@pytest.mark.parametrize("stored", [True, False])
+def test_cpu_of_equal_name_with_other_instructions_is_another_machine(
+    example: Path, tmp_path: Path, stored: bool
+) -> None:
+    """Where a run did not store them, as older ones, the name decides."""
+    machine, folder = RunFolder(example).read_machine(), RunFolder(tmp_path)
+    here = {**machine, "hardware": {**machine["hardware"], "instructions": "AVX-512 VNNI"}}
+    write_atomically(folder.machine, json.dumps(here if stored else machine))
+    folder.check_machine(here)
+    if stored:
+        here["hardware"] = {**here["hardware"], "instructions": "AVX2"}
+        with pytest.raises(RunError, match=r"\(AVX-512 VNNI\), .*this one is .*\(AVX2\), "):
+            folder.check_machine(here)
+
+
 def test_folder_with_other_files_is_refused(tmp_path: Path) -> None:
     (tmp_path / "thesis.tex").write_text("years of work")
     with pytest.raises(RunError, match="holds other files"):

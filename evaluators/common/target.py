@@ -12,6 +12,7 @@ import psutil
 import torch
 
 from paretoformer.evaluators.common.device import cuda_index
+from paretoformer.spaces.common.instructions import instructions
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -103,6 +104,7 @@ def machine_facts(target: Target) -> dict[str, Any]:
     return {
         "hardware": {
             "cpu": cpu_name(),
+            "instructions": instructions(),
             "cores": physical_cores(),
             "memory_gb": round(psutil.virtual_memory().total / 1e9),
             "accelerator": accelerator,
@@ -123,10 +125,22 @@ def versions() -> dict[str, str]:
 
 
 def describe_machine(machine: Mapping[str, Any]) -> str:
-    """`AMD EPYC, 2 cores, 25 GB (host name)`."""
+    """`AMD EPYC (AVX-512 VNNI), 2 cores, 25 GB (host name)`."""
     hardware = machine["hardware"]
     accelerator = f", {hardware['accelerator']}" if hardware["accelerator"] else ""
     return (
-        f"{hardware['cpu']}, {hardware['cores']} cores, "
+        f"{describe_cpu(hardware)}, {hardware['cores']} cores, "
         f"{hardware['memory_gb']} GB{accelerator} (host {machine['host']})"
     )
+
+
+def describe_cpu(hardware: Mapping[str, Any]) -> str:
+    """`AMD EPYC (AVX-512 VNNI)`."""
+    known = hardware.get("instructions")  # older runs did not store them
+    return f"{hardware['cpu']} ({known})" if known else str(hardware["cpu"])
+
+
+def differences(there: Mapping[str, Any], here: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
+    """Fact of the hardware -> its values, where they differ. Facts that `there`, an older run, did
+    not store are not compared."""
+    return {key: (old, here.get(key)) for key, old in there.items() if here.get(key) != old}

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from paretoformer.evaluators.common.device import cuda_index
+from paretoformer.evaluators.common.target import differences
 from paretoformer.search.dispatch.ray_session import import_ray
 from paretoformer.search.records.errors import UserError
 
@@ -94,8 +95,10 @@ def check_alike(machines: Sequence[Mapping[str, Any]]) -> None:
     """
     first, *others = machines
     for other in others:
-        here, there = first["hardware"], other["hardware"]
-        apart = [f"{key} {here[key]} and {there[key]}" for key in here if here[key] != there[key]]
+        apart = [
+            f"{key} {values[0]} and {values[1]}"
+            for key, values in differences(first["hardware"], other["hardware"]).items()
+        ]
         if apart:
             raise UserError(
                 f"the nodes {first['host']} and {other['host']} would both be used for timing, "
@@ -106,7 +109,7 @@ def check_alike(machines: Sequence[Mapping[str, Any]]) -> None:
 
 def only_alike(where: Places, hardware: Hardware, hardware_of: Callable[[str], Hardware]) -> Places:
     """Remove the timing nodes with other hardware."""
-    timing = tuple(node for node in where.timing if hardware_of(node) == hardware)
+    timing = tuple(node for node in where.timing if not differences(hardware, hardware_of(node)))
     return replace(where, timing=timing)
 
 

@@ -189,14 +189,19 @@ def load_best(
 def _warn_of_other_machine(facts: RunFacts) -> None:
     import torch
 
-    from paretoformer.evaluators.common.target import Target, describe_machine, machine_facts
+    from paretoformer.evaluators.common.target import (
+        Target,
+        describe_machine,
+        differences,
+        machine_facts,
+    )
 
     there = facts.machine
     # If this machine lacks the device, it differs anyway, and the message says so.
     wanted = str(facts.study["target"]["device"])
     device = wanted if wanted == "cpu" or torch.cuda.is_available() else "cpu"
     here = machine_facts(Target(device))
-    if there["hardware"] != here["hardware"]:
+    if differences(there["hardware"], here["hardware"]):
         warnings.warn(
             f"the timings are those of another machine, {describe_machine(there)}; "
             f"this one is {describe_machine(here)}.",

@@ -118,10 +118,10 @@ class RunFolder:
 
     def check_machine(self, machine: Mapping[str, Any]) -> None:
         """Raises RunError, naming both, if the folder was measured on another machine."""
-        from paretoformer.evaluators.common.target import describe_machine
+        from paretoformer.evaluators.common.target import describe_machine, differences
 
         there = self.read_machine()
-        if there["hardware"] != machine["hardware"]:
+        if differences(there["hardware"], machine["hardware"]):
             raise RunError(
                 f"{self.path} was measured on another machine, {describe_machine(there)}; "
                 f"this one is {describe_machine(machine)}. Choose another --out."

@@ -70,10 +70,12 @@ def front_table(frame: pd.DataFrame, facts: RunFacts, *, narrow: bool = False) -
 
 
 def _title(facts: RunFacts) -> str:
+    from paretoformer.evaluators.common.target import describe_cpu  # slow to import
+
     study, machine = facts.study, facts.machine
     return (
         f"{study['name']}: the front, confirmed on {study['data']['confirm_examples']} "
-        f"examples that the search did not see ({machine['hardware']['cpu']}, "
+        f"examples that the search did not see ({describe_cpu(machine['hardware'])}, "
         f"{machine['threads']} threads)"
     )
 

@@ -12,6 +12,7 @@ from torch import nn
 from torch.ao.nn.quantized.dynamic import Linear as QuantizedLinear
 from transformers.pytorch_utils import Conv1D
 
+from paretoformer.spaces.common.instructions import capabilities
 from paretoformer.spaces.models.surgery import share
 from paretoformer.spaces.models.tokens import Batch
 from paretoformer.spaces.runtimes.base import Runnable, Runtime, Tools, register
@@ -165,12 +166,6 @@ def slow_precision(precision: str, device: str) -> str:
     if any(has.get(each) for each in INSTRUCTIONS[precision]):
         return ""
     return f"this CPU has no {precision} instructions, without which it is slower than float32"
-
-
-def capabilities() -> dict[str, Any]:
-    """The instruction sets of the CPU; empty if this torch cannot report them."""
-    ask = getattr(torch.cpu, "get_capabilities", None)
-    return {} if ask is None else dict(ask())
 
 
 def _as_float(tensor: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
