@@ -287,6 +287,19 @@ def test_short_study_leaves_out_the_runtimes_that_it_has_no_time_for() -> None:
     assert axis.survey(named, context_of(minutes=5)).choices == known
 
 
+@pytest.mark.parametrize("has", [{"avx2": True}, {"avx2": True, "avx_vnni": True}, {}])
+def test_precision_that_is_slower_here_is_tried_only_if_it_is_named(
+    monkeypatch: pytest.MonkeyPatch, has: dict[str, bool]
+) -> None:
+    axis: Any = axis_of("runtime")
+    monkeypatch.setattr("paretoformer.spaces.runtimes.openvino.capabilities", lambda: has)
+    found = axis.survey("all", context_of())
+    is_slower = has == {"avx2": True}
+    assert ("openvino:int8" in found.choices) is not is_slower
+    assert ("VNNI" in found.left_out.get("openvino:int8", "")) is is_slower
+    assert "openvino:int8" in axis.survey(["openvino:int8"], context_of()).choices
+
+
 def test_minutes_are_fewer_for_a_large_model() -> None:
     axis: Any = axis_of("runtime")
     large = axis.survey("all", context_of(30, slowness=4))

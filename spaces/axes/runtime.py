@@ -101,9 +101,10 @@ class RuntimeAxis(Axis[str]):
                 continue
             if value in choices or value == f"{DEFAULT}:{context.dtype}":
                 continue
-            if reason := runtime.unavailable(precision, context.device) or context.unmeasurable(
-                value
-            ):
+            reason = runtime.unavailable(precision, context.device) or context.unmeasurable(value)
+            if not reason and value not in named:
+                reason = runtime.slower(precision, context.device)
+            if reason:
                 left_out[value] = reason
             else:
                 choices.append(self.canonical(value, {}))

@@ -112,6 +112,11 @@ class Runtime(ABC):
     def unavailable(self, precision: str, device: str) -> str:
         """Why this machine cannot run the precision; empty when it can."""
 
+    def slower(self, precision: str, device: str) -> str:
+        """Why one with more bits is faster on this machine, so that it is tried only if it is
+        named; empty where that is not known."""
+        return ""
+
     def unsuitable(self, precision: str, model: nn.Module) -> str:
         """Why this model cannot be converted; empty when it can."""
         return ""

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from paretoformer.spaces.common.instructions import capabilities
 from paretoformer.spaces.models.tokens import Batch
 from paretoformer.spaces.runtimes.base import (
     Runnable,
@@ -93,6 +94,13 @@ class OpenVino(Runtime):
             return reason
         able = _core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
         return "" if "BF16" in able else "this CPU has no bfloat16 instructions"
+
+    def slower(self, precision: str, device: str) -> str:
+        has = capabilities()
+        without_vnni = has.get("avx2") and not (has.get("avx512_f") or has.get("avx_vnni"))
+        if precision == "int8" and without_vnni:
+            return "slower than float32 on a CPU without VNNI; name it to try it"
+        return ""
 
     def quick(self, precisions: Sequence[str]) -> str:
         """int8_dynamic is as fast as calibrated int8 for short texts, and converts in a tenth of
