@@ -76,7 +76,9 @@ def test_distillation_has_a_share_of_the_minutes_by_default(
     assert distill_minutes(spec(minutes, distilling=None)) == distilled
 
 
-@pytest.mark.parametrize(("minutes", "distilled", "rounds"), [(4, 0, 0), (5, 1.25, 1), (15, 6, 2)])
+@pytest.mark.parametrize(
+    ("minutes", "distilled", "rounds"), [(4, 0, 0), (5, 1.25, 1), (15, 5.75, 2)]
+)
 def test_new_labels_are_worth_less_time_and_more_rounds(
     minutes: float, distilled: float, rounds: int
 ) -> None:
@@ -253,6 +255,9 @@ def test_distillation_takes_the_minutes_that_are_left() -> None:
     again.begin_distilling()  # an interrupted one goes on as it was chosen
     assert again.distill_minutes == 3.25
     assert Budget(spec(30, distilling=None), study, time.monotonic()).distill_minutes == 12
+    last = Budget(spec(15, distilling=None), optuna.create_study(), time.monotonic() - 60 * 11.6)
+    last.begin_distilling()
+    assert not last.distill_minutes  # too few to be useful
 
 
 @pytest.mark.parametrize(("minutes", "weights", "share"), [(None, 10**9, 1.0), (20, 10**6, 1.0)])

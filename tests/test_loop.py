@@ -545,6 +545,19 @@ def test_rounds_of_an_older_version_are_finished_and_not_repeated(tmp_path: Path
     assert not here.is_left([*records, TrialRecord(2, pick, records[1].result)])
 
 
+def test_next_round_expects_the_largest_share_that_was_left(tmp_path: Path) -> None:
+    """A quarter of a loss of 0.04, and nothing of one of 0.01: of 0.038, a quarter would do."""
+    cuts = enumerate([(0.86, 6.0), (0.89, 8.0), (0.862, 5.5), (0.85, 5.0)], start=1)
+    records = [recovered(0, 0.90, 10.0, "none")]
+    records += [recovered(trial, *numbers, "least_squares") for trial, numbers in cuts]
+    for trial, accuracy in ((1, 0.89), (2, 0.90)):
+        trained = records[trial].candidate.with_minutes(8)
+        result = recovered(trial, accuracy, records[trial].values(["latency_ms"])[0], "none").result
+        records.append(TrialRecord(trial + 9, trained, result))
+    (pick,) = to_distil(records, OBJECTIVES, REQUIREMENT, minutes=8, slots=1)
+    assert pick == records[3].candidate.with_minutes(8)
+
+
 def test_only_what_satisfies_the_other_requirements_is_distilled() -> None:
     records = [
         recovered(0, 0.90, 10.0, "none"),

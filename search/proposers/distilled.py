@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from statistics import median
 
 from paretoformer.evaluators.metrics import Metric
 from paretoformer.search.proposers.standard import nondominated_records
@@ -21,7 +20,9 @@ LEFT_BY_LABELS = (0.1, 0.4, 0.05, 0.25)
 of accuracy (77 intents) and of 0.09 of a rank correlation (pairs), six minutes left nothing. The
 second is as if there were no labels: what they teach is not known."""
 AROUND = (1.0, 2.0, 1.4, 0.7)
-"""Shares that the next round expects, as multiples of the median share that was left."""
+"""Shares that the next round expects, as multiples of the largest share that was left: the more a
+candidate lost, the more is left, and what a small loss leaves is mostly noise (entities: 0.14 of
+0.059 of F1, and -0.37 of 0.016)."""
 SURE = 0.5
 """Share of the allowed loss up to which a candidate probably satisfies in the confirmation, too."""
 LEAST_LEFT = 0.05
@@ -107,7 +108,7 @@ def shares_left(
             found.append(losses[record.candidate] / losses[parent])
     if not found:
         return first
-    left = max(median(found), LEAST_LEFT)
+    left = max(*found, LEAST_LEFT)
     return [share * left for share in AROUND]
 
 

@@ -28,9 +28,13 @@ CONFIRMED = 28
 """Timings that the time for the confirmation should be enough for."""
 WAITING = 0.1
 """Largest share of the minutes that one timing may wait for a quiet machine."""
+SEARCHED = 3.5
+"""Minutes of which distillation gets none by default; of the others it gets half."""
 KEPT, KEPT_BY_LABELS = 3.0, 2.0
 """Minutes that preparation and search keep, whatever distillation a study asks for; fewer where it
-learns from new labels. By default, it gets half of what is more than half a minute above them."""
+learns from new labels."""
+LEAST_BY_LABELS = 1.25
+"""Minutes of distillation by default where it learns from new labels, if there is room."""
 USEFUL = 1.0
 """Minutes of distillation below which a study that asks for more gets none."""
 ENOUGH = 6
@@ -121,7 +125,8 @@ class Budget:
         left = self.minutes * (1 - confirmation(self.spec)) - self.spent / 60
         pair = 2 * self.pace / 60  # minutes to measure two candidates at the search's pace
         left -= max(ROUND, pair) * self.rounds(min(planned, left))
-        left = planned if left >= planned else max(0.0, math.floor(4 * left) / 4)
+        left = planned if left >= planned else math.floor(4 * left) / 4
+        left = left if left >= min(planned, USEFUL) else 0.0
         self.study.set_user_attr(DISTILLED, {"of": self.minutes, "left": left})
 
     def rounds(self, minutes: float) -> int:
@@ -218,7 +223,8 @@ def distill_minutes(spec: Spec, by_labels: bool = False) -> float:
         return float(wanted or 0.0)
     kept = KEPT_BY_LABELS if by_labels else KEPT
     if wanted is None:
-        wanted = (limit - kept - 0.5) / 2 if by_labels or limit >= SHORT else 0.0
+        wanted = (limit - SEARCHED) / 2 if by_labels or limit >= SHORT else 0.0
+        wanted = max(wanted, LEAST_BY_LABELS) if by_labels else wanted
     room = limit * (1 - confirmation(spec)) - kept - ROUND
     least = USEFUL if spec.recovery.distill_minutes is None else min(wanted, USEFUL)
     return float(min(wanted, DISTILLATION * limit, room)) if min(wanted, room) >= least else 0.0
