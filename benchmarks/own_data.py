@@ -303,7 +303,7 @@ def execute(
     if served and "speedup" in result:
         try:
             result["served"] = serve(found, checkout, folder)
-        except subprocess.CalledProcessError as error:  # the run itself is kept
+        except (subprocess.CalledProcessError, ValueError) as error:  # the run itself is kept
             print(f"{run.name} was not served: {error}", file=sys.stderr)
     return result
 
@@ -312,6 +312,9 @@ def serve(found: RunFolder, checkout: Checkout, folder: Path) -> dict[str, Any]:
     """Times of real texts alone, one by one in their own order, each model in a fresh process.
 
     dense_ms: the uncompressed model in torch, before and after the answer.
+
+    Raises:
+        ValueError: the data are images.
     """
     export, log = folder / "export", folder / "log.txt"
     run = str(found.path.resolve())
@@ -320,6 +323,8 @@ def serve(found: RunFolder, checkout: Checkout, folder: Path) -> dict[str, Any]:
     source = DataSource.model_validate(study["data"])
     source = with_files(source)
     form = task_of(study["model"]["task"]).form
+    if form == "image":
+        raise ValueError("it has no texts")
     rows = read_examples(source.confirm or source.path, source, form, 0)[0].cut(SERVED)[0]
     texts = [text if form == "text" else " ".join(text) for text in rows.texts]
     pairs = [pair and [text, pair] for text, pair in zip(texts, rows.pairs, strict=True)]

@@ -358,9 +358,11 @@ def _provenance(frame: pd.DataFrame, facts: Any) -> str:
 
 
 def _answers(file: Path) -> list[dict[str, Any]]:
-    """The lines of `own_data.py --json`: for each study and minutes the last one."""
+    """The lines of `own_data.py --json` with the first seed: for each study, processor and minutes
+    the last one."""
     found = [json.loads(line) for line in file.read_text("utf-8").splitlines()]
-    return list({(row["task"], row["minutes"]): row for row in found}.values())
+    kept = {(row["task"], _processor(row), row["minutes"]): row for row in found if not row["seed"]}
+    return [kept[key] for key in sorted(kept, key=lambda key: (list(STUDIES).index(key[0]), *key))]
 
 
 def short_answers(file: Path) -> str:
@@ -374,8 +376,8 @@ def short_answers(file: Path) -> str:
 
 
 def _processor(row: Mapping[str, Any]) -> str:
-    """`AMD EPYC, 2 cores, 25 GB` -> `AMD EPYC`."""
-    return str(row["machine"]).partition(",")[0].removesuffix(" Processor").replace("(R)", "")
+    """`AMD EPYC with AVX2, 2 cores, 25 GB` -> `AMD EPYC with AVX2`."""
+    return str(row["machine"]).partition(",")[0].replace(" Processor", "").replace("(R)", "")
 
 
 def _gains(row: Mapping[str, Any]) -> tuple[str, str]:
@@ -394,7 +396,9 @@ def _studies(file: Path) -> str:
         other = row["alternative"]
         over = f"{_gains(row)[1]} ({other['name']} {other['speedup']:.2f}x)"
         name = f"{row['task']}, {row['minutes']:g}"
-        rows.append((name, _gains(row)[0], over, _quality(row), row["answer"], spent))
+        rows.append(
+            (name, _processor(row), _gains(row)[0], over, _quality(row), row["answer"], spent)
+        )
     machines = dict.fromkeys((row["machine"], row["date"], row["commit"]) for row in _answers(file))
     parts = (
         "## Studies with their default settings",
@@ -402,8 +406,8 @@ def _studies(file: Path) -> str:
         f"{'; '.join(', '.join(each) for each in machines)}. One search each.",
         table(
             (
-                *("study, minutes", "over torch (95% interval)", "over the best alternative"),
-                *("quality", "answer", "seconds"),
+                *("study, minutes", "processor", "over torch (95% interval)"),
+                *("over the best alternative", "quality", "answer", "seconds"),
             ),
             rows,
         ),

@@ -125,7 +125,7 @@ def versions() -> dict[str, str]:
 
 
 def describe_machine(machine: Mapping[str, Any]) -> str:
-    """`AMD EPYC (AVX-512 VNNI), 2 cores, 25 GB (host name)`."""
+    """`AMD EPYC with AVX-512 VNNI, 2 cores, 25 GB (host name)`."""
     hardware = machine["hardware"]
     accelerator = f", {hardware['accelerator']}" if hardware["accelerator"] else ""
     return (
@@ -135,9 +135,9 @@ def describe_machine(machine: Mapping[str, Any]) -> str:
 
 
 def describe_cpu(hardware: Mapping[str, Any]) -> str:
-    """`AMD EPYC (AVX-512 VNNI)`."""
+    """`AMD EPYC with AVX-512 VNNI`."""
     known = hardware.get("instructions")  # older runs did not store them
-    return f"{hardware['cpu']} ({known})" if known else str(hardware["cpu"])
+    return f"{hardware['cpu']} with {known}" if known else str(hardware["cpu"])
 
 
 def differences(there: Mapping[str, Any], here: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
