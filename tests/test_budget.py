@@ -169,7 +169,7 @@ def test_dry_run_checks_everything_and_leaves_nothing(run, tmp_path: Path) -> No
     study, folder = write_study(tmp_path), tmp_path / "run"
     status, output, _ = run("search", study, "--out", folder, "--minutes", 5, "--dry-run")
     assert status == 0
-    assert "5 minutes: 4.0 to prepare and to search, 1.0 to confirm." in output
+    assert "5 minutes: 2.4 to prepare and to search, 1.6 to distil, 1.0 to confirm." in output
     assert "bert, 2 layers x 4 heads" in output
     assert "60 to confirm" in output
     assert "onnxruntime:int8" in output
