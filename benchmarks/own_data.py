@@ -9,7 +9,7 @@ Runs the commands as a user does, in a folder of their own, and then reads the r
 markdown table, a line for each run. `--json` keeps the same runs, one object per line: those that
 it holds already are not run again. `--python` takes the code of another checkout for the commands.
 Each run begins with an empty cache but for models. `--served` exports each answer and times it
-alone on real texts, one by one in their own order: its speed-up stands next to the front's. Without
+alone on real texts, one by one in random order: its speed-up stands next to the front's. Without
 `--minutes`, only makes the models.
 
 banking77: 77 intents. wnut17: rare entities. sick: relatedness of pairs, a cross-encoder. MiniLM is
@@ -37,6 +37,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import torch
 import transformers
 
@@ -309,7 +310,7 @@ def execute(
 
 
 def serve(found: RunFolder, checkout: Checkout, folder: Path) -> dict[str, Any]:
-    """Times of real texts alone, one by one in their own order, each model in a fresh process.
+    """Times of real texts alone, one by one, each model in a fresh process.
 
     dense_ms: the uncompressed model in torch, before and after the answer.
 
@@ -325,7 +326,10 @@ def serve(found: RunFolder, checkout: Checkout, folder: Path) -> dict[str, Any]:
     form = task_of(study["model"]["task"]).form
     if form == "image":
         raise ValueError("it has no texts")
-    rows = read_examples(source.confirm or source.path, source, form, 0)[0].cut(SERVED)[0]
+    every = read_examples(source.confirm or source.path, source, form, 0)[0]
+    # The first rows of a file may be of another length than those that the front was timed at.
+    order = np.random.default_rng(0).permutation(len(every))
+    rows = every.take(order[:SERVED].tolist())
     texts = [text if form == "text" else " ".join(text) for text in rows.texts]
     pairs = [pair and [text, pair] for text, pair in zip(texts, rows.pairs, strict=True)]
     file = folder / "texts.json"
