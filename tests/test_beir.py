@@ -59,8 +59,11 @@ def test_most_relevant_passages_come_first_where_many_are_judged(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(beir, "PASSAGES", 1)
-    rows, _ = rows_of(write_beir(tmp_path / "set"))
+    monkeypatch.setattr(beir, "LARGEST", 3)
+    rows, remarks = rows_of(write_beir(tmp_path / "set"))
     assert {row[1] for row in rows} == {"T0 red apple", "T1 blue sea"}
+    assert "left out 1 judged passages" in remarks[1]
+    assert "3 of 4 passages" in remarks[2]
 
 
 @pytest.mark.parametrize(
@@ -88,6 +91,7 @@ def test_changed_files_are_read_again(tmp_path: Path) -> None:
         ("qrels/test.tsv", QRELS + "q0\td0\tgood\n", "line 5 is not a query, a passage and a num"),
         ("queries.jsonl", '{"id": "q0", "text": "which"}\n', "line 1 is no object with `_id`"),
         ("corpus.jsonl", "[]\n", "line 1 is no object with `_id`"),
+        ("corpus.jsonl", "\udcff\n", "cannot read .*utf-8"),
         ("qrels/test.tsv", None, "has no relevances in qrels/test.tsv"),
     ],
 )
@@ -98,7 +102,7 @@ def test_damaged_files_are_named(
     if content is None:
         (folder / file).unlink()
     else:
-        (folder / file).write_text(content)
+        (folder / file).write_bytes(content.encode("utf-8", "surrogateescape"))
     with pytest.raises(DataError, match=message):
         rows_of(folder)
 

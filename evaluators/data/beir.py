@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from paretoformer.evaluators.common.remark import Remark
-from paretoformer.evaluators.data.table import DataError, Table
+from paretoformer.evaluators.data.table import DataError, Table, reason
 
 CORPUS, QUERIES = "corpus.jsonl", "queries.jsonl"
 NAMES = ("query", "passage", "label")
@@ -34,7 +34,10 @@ def read_beir(path: str) -> Table:
     """Rows of a query, a passage and its relevance; DataError if a file is missing or damaged."""
     folder, qrels = Path(path), _qrels(Path(path))
     files = (folder / CORPUS, folder / QUERIES, qrels)
-    return _read(folder, qrels, tuple(file.stat().st_mtime_ns for file in files))
+    try:
+        return _read(folder, qrels, tuple(file.stat().st_mtime_ns for file in files))
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"cannot read {folder}: {reason(error)}") from None
 
 
 def _qrels(folder: Path) -> Path:
@@ -63,9 +66,10 @@ def _read(folder: Path, qrels: Path, written: tuple[int, ...]) -> Table:
     if not judged:
         raise DataError(f"{qrels} judges no passage of {CORPUS} for a query of {QUERIES}.")
     near = _sharing_words({key: queries[key] for key in judged}, corpus)
-    rows = []
+    rows, cut = [], 0
     for query, known in judged.items():
         first = sorted(known, key=lambda passage: -known[passage])[:PASSAGES]
+        cut += len(known) - len(first)
         others = [passage for passage in near[query] if passage not in known]
         chosen = [*first, *others][:PASSAGES]
         rows += [(queries[query], corpus[key], known.get(key, 0.0)) for key in chosen]
@@ -76,12 +80,16 @@ def _read(folder: Path, qrels: Path, written: tuple[int, ...]) -> Table:
     ]
     if unknown:
         remarks.append(f"{qrels.name}: relevances without their query or passage: {unknown}.")
+    if cut:
+        remarks.append(f"{qrels.name}: left out {cut} judged passages of queries with more.")
+    if len(corpus) > LARGEST:
+        remarks.append(f"{CORPUS}: others are looked for in {LARGEST} of {len(corpus)} passages.")
     values = dict(zip(NAMES, map(list, zip(*rows, strict=True)), strict=True))
     return Table(NAMES, values, tuple(map(Remark, remarks)))
 
 
 def _rows(folder: Path, name: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    with (folder / name).open(encoding="utf-8") as lines:
+    with (folder / name).open(encoding="utf-8-sig") as lines:
         for number, line in enumerate(lines, start=1):
             if line.strip():
                 try:
@@ -95,7 +103,7 @@ def _rows(folder: Path, name: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
 
 def _judgements(path: Path) -> Iterator[tuple[str, str, float]]:
     """(query, passage, relevance); TREC's lines, with a column between the first two, too."""
-    for number, line in enumerate(path.read_text("utf-8").splitlines(), start=1):
+    for number, line in enumerate(path.read_text("utf-8-sig").splitlines(), start=1):
         cells = line.split("\t") if "\t" in line else line.split()
         try:
             yield cells[0], cells[-2], float(cells[-1])

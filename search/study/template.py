@@ -269,7 +269,9 @@ def _task(model: str, data: str) -> dict[str, str]:
     usual = [DEFAULT_TASK] if DEFAULT_TASK in fitting else fitting
     task = next(iter([*marked, *usual]), DEFAULT_TASK)
     if is_beir(data):
-        task = "retrieval" if task_of(task).embeds else "reranking"
+        embeds = task_of(task).embeds
+        ranking = (name for name in task_names() if task_of(name).form == "ranking")
+        task = next(name for name in ranking if task_of(name).embeds == embeds)
     try:
         check_family(task_of(task), config)
     except ValueError as error:

@@ -31,5 +31,5 @@ def capabilities() -> dict[str, Any]:
 def instructions() -> str:
     """`AVX-512 VNNI BF16`; CPUs of equal name may differ in it, above all virtual ones."""
     has = capabilities()
-    known = [shown for name, shown in DECISIVE.items() if has.get(name)]
-    return " ".join(known[1:] if "AVX-512" in known else known)
+    implied = {"avx2"} if has.get("avx512_f") else set()
+    return " ".join(DECISIVE[name] for name in DECISIVE if has.get(name) and name not in implied)
