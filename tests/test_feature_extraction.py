@@ -14,6 +14,7 @@ import pytest
 import torch
 import transformers
 from scipy.stats import spearmanr
+from sklearn.metrics import ndcg_score
 
 import paretoformer as pf
 from paretoformer.evaluators.data import splits
@@ -370,6 +371,39 @@ def test_embedder_is_scored_by_the_order_of_passages(tmp_path: Path) -> None:
         assert found.value == pytest.approx(1.0)
         assert found.samples is not None
         assert len(found.samples) == len(set(split.labels[:, 1]))
+
+
+@pytest.mark.parametrize("passages", [18, 150])
+def test_passages_of_a_query_are_looked_for_among_those_of_all(passages: int) -> None:
+    """Queries with four passages each, which others may have, too."""
+    random = np.random.default_rng(passages)
+    texts, queries = random.normal(size=(passages, 6)), random.normal(size=(passages // 3, 6))
+    chosen = [random.permutation(passages)[:4] for _ in queries]
+    rows = [(query, text) for query, found in enumerate(chosen) for text in found]
+    relevance = random.integers(0, 3, len(rows)).astype(float)
+    relevance[4:8] = 0  # a query without a relevant passage
+    vectors = np.stack([each for q, t in rows for each in (queries[q], texts[t])])
+    labels = np.repeat([[r, q] for r, (q, _) in zip(relevance, rows, strict=True)], 2, axis=0)
+    examples = [{"input_ids": [1, n]} for q, t in rows for n in (1000 + q, t)]
+    split = SimpleNamespace(examples=examples, labels=labels)
+    bench: Any = SimpleNamespace(split=split, memo={"predictions": vectors})
+    wanted = np.zeros((len(queries), passages))
+    for (query, text), value in zip(rows, relevance, strict=True):
+        wanted[query, text] = value
+    listed, some = sorted({t for _, t in rows}), wanted.max(axis=1) > 0
+    wanted, likeness = wanted[some][:, listed], (queries @ texts.T)[some][:, listed]
+    found = metric_of("corpus_ndcg").measure(bench)
+    assert found is not None
+    assert found.value == pytest.approx(ndcg_score(wanted, likeness, k=10))
+    recall = metric_of("corpus_recall").measure(bench)
+    if len(listed) <= 100:
+        assert recall is None
+        return
+    assert recall is not None
+    first = np.argsort(-likeness, axis=1)[:, :100]
+    shares = [(w[f] > 0).sum() / (w > 0).sum() for w, f in zip(wanted, first, strict=True)]
+    assert recall.value == pytest.approx(np.mean(shares))
+    assert 0.5 < recall.value < 1
 
 
 def test_texts_of_few_queries_are_mixed_and_prompts_named(tmp_path: Path) -> None:

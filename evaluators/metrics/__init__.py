@@ -4,6 +4,7 @@ from paretoformer.evaluators.common.directions import Direction, Role
 from paretoformer.evaluators.metrics import (
     accuracy,
     class_scores,
+    corpus,
     counts,
     disk,
     end_to_end,
@@ -34,6 +35,7 @@ __all__ = [
     "accuracy",
     "available",
     "class_scores",
+    "corpus",
     "counts",
     "disk",
     "end_to_end",

@@ -20,12 +20,14 @@ PROMPTS = ("query", "document", "passage", "corpus")
 class Retrieval(PassageOrder, FeatureExtraction):
     """Sentence embeddings of queries and passages, two texts per row.
 
-    Only the passages that the data list for a query are ranked, not a whole corpus. A passage of
-    several queries may be in several splits.
+    `ndcg` and `mrr` rank the passages that the data list for a query; `corpus_ndcg` and
+    `corpus_recall` look for them among those of all scored queries. A passage of several queries
+    may be in several splits.
     """
 
     name = "retrieval"
     tag = "sentence-similarity"
+    scores: ClassVar[tuple[str, ...]] = ("ndcg", "mrr", "corpus_ndcg", "corpus_recall")
     texts_of_row: ClassVar[int] = 2
 
     def adapted(self, model: nn.Module, path: str) -> tuple[nn.Module, tuple[Remark, ...]]:
