@@ -39,7 +39,7 @@ class Builder:
     """Builds candidates of one dense model.
 
     model: dense, on the target's device and in its dtype.
-    workspaces: folder in which interrupted builds are resumed.
+    workspaces: folder in which interrupted builds are resumed, beside those that are done.
     teacher: the reference for repair; None: created here when a candidate first needs it.
     by_labels: whether distillation learns from labels, too.
     """
@@ -120,7 +120,15 @@ class Builder:
                 self._by_labels,
             ),
             workspace=self._workspaces and workspace(self._workspaces, candidate),
+            earlier=self._earlier(candidate),
         )
+
+    def _earlier(self, candidate: Candidate) -> Path | None:
+        """The folder of the candidate that this one goes on from, if it is on this machine."""
+        if self._workspaces is None or candidate.earlier is None:
+            return None
+        folder = self._workspaces / candidate.earlier.id
+        return folder if folder.is_dir() else None
 
     def _teacher(self) -> Teacher:
         if self._known_teacher is None:

@@ -205,6 +205,14 @@ class AxisBuild(ABC, Generic[V]):
         """The value with this build time; unchanged where more time improves nothing."""
         return value
 
+    def continued(self, value: V, minutes: float) -> V:
+        """The value whose build goes on for these minutes from what `value` came to."""
+        return value
+
+    def earlier(self, value: V) -> V:
+        """The value that `continued` made this one from; itself where there is none."""
+        return value
+
 
 class AxisDisplay(ABC, Generic[V]):
     """How a value is shown in tables, sentences and the report. All methods but `layer_cells` get
