@@ -6,8 +6,10 @@ import shutil
 import weakref
 from collections import OrderedDict
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from tempfile import TemporaryDirectory, mkdtemp
+from typing import Any
 
 from torch import nn
 
@@ -16,8 +18,10 @@ from paretoformer.evaluators.common.target import Target
 from paretoformer.evaluators.data.recovery_texts import endless_batches, recovery_texts
 from paretoformer.evaluators.data.workload import Workload
 from paretoformer.evaluators.tasks import Task
+from paretoformer.spaces.axes.vocabulary import TEXTS
 from paretoformer.spaces.build import build, load_built
 from paretoformer.spaces.candidate import Candidate
+from paretoformer.spaces.models.vocabulary import Rows, nearest_rows, used_tokens
 from paretoformer.spaces.recovery import Teacher
 from paretoformer.spaces.runtimes import Runnable, Tools
 
@@ -113,6 +117,7 @@ class Builder:
                 CALIBRATION_EXAMPLES, "cpu", CALIBRATION_BATCH
             ),
             teacher=self._teacher,
+            rows=lambda: self._rows,
             texts=lambda: endless_batches(
                 self._workload,
                 self._target.device,
@@ -122,6 +127,12 @@ class Builder:
             workspace=self._workspaces and workspace(self._workspaces, candidate),
             earlier=self._earlier(candidate),
         )
+
+    @cached_property
+    def _rows(self) -> Rows:
+        model: Any = self._model
+        used = used_tokens(self._workload.training_batches(TEXTS, "cpu"), model.config)
+        return nearest_rows(model.get_input_embeddings().weight, used)
 
     def _earlier(self, candidate: Candidate) -> Path | None:
         """The folder of the candidate that this one goes on from, if it is on this machine."""

@@ -114,9 +114,10 @@ def load_compressed(folder: str | Path) -> Any:
     saved.check()
     # Not on the meta device: buffers such as position ids are not saved, so they must be computed.
     dense = as_its_config_says(saved.architecture(saved.config)).to(saved.dtype)
-    model = build(saved.rebuildable, dense).model
+    model = structure(saved.candidate, dense).eval()
     _load_weights(model, saved)
     setattr(model, CANDIDATE, saved.candidate)
+    setattr(model, DENSE_CONFIG, cast(Any, dense).config)
     _set_generation(model, saved.folder)
     if not is_served_elsewhere(saved.candidate):
         return model

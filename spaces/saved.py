@@ -33,7 +33,6 @@ from paretoformer.spaces.candidate import Candidate
 from paretoformer.spaces.common.malformed import MALFORMED, digest_of, json_object, one_line
 from paretoformer.spaces.models.embedder import as_its_config_says
 from paretoformer.spaces.models.families import family_of, implementation_of, shape_of
-from paretoformer.spaces.runtimes import Tools
 
 VERSION = 3
 COMPRESSION = "compression.json"
@@ -142,16 +141,6 @@ class Saved:
             return digest_of(json_object((self.folder / CONFIG).read_bytes()))
         except (OSError, ValueError):
             return ""
-
-    @property
-    def rebuildable(self) -> Candidate:
-        """The candidate without the parts that need more than the dense architecture to build."""
-        later = {
-            axis.name: axis.default(self.candidate.shape)
-            for axis in axes()
-            if axis.stage is Stage.RUNTIME or not axis.is_free(self.candidate[axis.name])
-        }
-        return self.candidate.replaced(**later)
 
 
 def read_saved(folder: Path) -> Saved:
@@ -292,13 +281,11 @@ def _shapes(path: Path) -> dict[str, tuple[int, ...]]:
 
 
 def structure(candidate: Candidate, dense: nn.Module) -> nn.Module:
-    """The torch model of a candidate with every saved tensor, but not repaired values."""
+    """The torch model of a candidate with every saved tensor, whose values are to be loaded."""
     built = Built(shaped(candidate, dense))
     for axis in axes():
         if axis.stage is not Stage.RUNTIME:
-            value = candidate[axis.name]
-            kept = axis.is_free(value)
-            built = axis.apply(built, value if kept else axis.default(candidate.shape), Tools())
+            built = axis.empty(built, candidate[axis.name])
     return built.model
 
 
@@ -308,13 +295,9 @@ def _skeleton(saved: Saved) -> tuple[list[tuple[list[str], tuple[int, ...]]], in
     with torch.device("meta"):
         dense = as_its_config_says(saved.architecture(saved.config))
     needed = sum(each.numel() * each.element_size() for each in dense.parameters())
-    candidate = saved.rebuildable.replaced(attention=None)
-    built = Built(shaped(candidate, dense))
-    for axis in axes():
-        if axis.stage is not Stage.RUNTIME:
-            built = axis.apply(built, candidate[axis.name], Tools())
+    model = structure(saved.candidate.replaced(attention=None), dense)
     tensors: dict[int, tuple[list[str], tuple[int, ...]]] = {}
-    for name, tensor in built.model.state_dict(keep_vars=True).items():
+    for name, tensor in model.state_dict(keep_vars=True).items():
         tensors.setdefault(id(tensor), ([], tuple(tensor.shape)))[0].append(name)
     return list(tensors.values()), needed
 

@@ -79,8 +79,8 @@ class Space:
     @property
     def repairs(self) -> bool:
         """Whether every cut is repaired, so a rebuild is not free."""
-        fixed = ((n, d.value) for n, d in self.domains.items() if isinstance(d, Fixed))
-        return not all(axis_of(name).is_free(value) for name, value in fixed)
+        recovery = self.domains.get("recovery")
+        return isinstance(recovery, Fixed) and not axis_of("recovery").is_free(recovery.value)
 
     @property
     def removes_layers(self) -> bool:

@@ -37,6 +37,7 @@ VALUES: dict[str, list[Any]] = {
     "layers": [(True, False, True)],
     "recovery": ["least_squares", "distilled:2.5"],
     "readout": ["first"],
+    "vocabulary": [6012],
     "runtime": ["onnxruntime:int8", "torch:bfloat16"],
 }
 FACTS: dict[str, dict[str, Any]] = {
@@ -46,6 +47,7 @@ FACTS: dict[str, dict[str, Any]] = {
     "layers": {"removal": [1, 2]},
     "recovery": {"method": "least_squares"},
     "readout": {"value": "first"},
+    "vocabulary": {"rows": 6012},
     "runtime": {"choices": ["torch", "onnxruntime:int8"]},
 }
 every_axis = pytest.mark.parametrize("name", [axis.name for axis in axes()])
@@ -63,6 +65,7 @@ HALF = Candidate(
     layers=(True, False, True, False, True, False),
     recovery="distilled:2.5",
     readout="first",
+    vocabulary=6012,
     runtime="onnxruntime:int8",
 )
 """Three of six layers are removed, and would have 36 of 48 heads."""
@@ -73,6 +76,7 @@ SHOWN = {
     "layers": ("3/6", "3 of 6 layers"),
     "recovery": ("distilled 2.5 min", "distilled for 2.5 minutes"),
     "readout": ("first", "the first token alone in the last layer"),
+    "vocabulary": ("6,012", "6,012 rows of the embedding table"),
     "runtime": ("onnxruntime:int8", "in onnxruntime:int8"),
 }
 
@@ -88,7 +92,7 @@ def test_every_axis_shows_only_what_the_model_still_has() -> None:
 def test_uncompressed_model_shows_all_that_it_has() -> None:
     dense = Candidate.dense(6, 12)
     cells = [dense.cell(axis.name) for axis in axes()]
-    assert cells == ["72/72", "full", "100%", "6/6", "none", "all", "torch"]
+    assert cells == ["72/72", "full", "100%", "6/6", "none", "all", "all", "torch"]
     assert dense.phrase == "the uncompressed model"
 
 

@@ -40,6 +40,7 @@ from paretoformer.search.records.run_folder import RunFolder
 from paretoformer.search.study.budget import is_short, timing_seconds
 from paretoformer.search.study.spec import Spec
 from paretoformer.search.study.subject import Subject
+from paretoformer.spaces.axes import axis_of
 from paretoformer.spaces.axes.axis import Stage
 from paretoformer.spaces.axes.block_options import BlockKind
 from paretoformer.spaces.axes.evidence import Evidence
@@ -115,14 +116,15 @@ class Forecaster:
     def _costs(self, space: Space, blocks: Mapping[str, BlockKind]) -> ForwardCosts:
         """Costs, timed with as many threads as trials."""
         subject = self.subject
-        of_all = space.completed(space.dense).of_stage(Stage.RECOVERY)
+        of_all = space.completed(space.dense).of_stage(Stage.RECOVERY).items()
+        free = {name: value for name, value in of_all if axis_of(name).is_free(value)}
         torch.set_num_threads(subject.target.threads)
         found = block_costs(
             subject.model,
             subject.workload,
             subject.target,
             blocks,
-            space.dense.replaced(**of_all),
+            space.dense.replaced(**free),
             self.progress,
             BLOCK_TIMES * timing_seconds(self.spec)[0],
         )

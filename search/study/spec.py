@@ -6,6 +6,7 @@ import os
 import tomllib
 from collections.abc import Mapping, Sequence, Set
 from importlib.resources import files
+from itertools import chain
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -109,6 +110,9 @@ class DataSection(DataSource):
 def _key(axis: Axis[Any]) -> Any:
     return axis.setting, Field(axis.setting_default, description=axis.setting_help)
 
+
+SIZES = ("memory_mb", "disk_mb", "parameters")
+"""Metrics to which the embeddings of tokens that no text uses count."""
 
 SpaceSection: Any = create_model(
     "SpaceSection",
@@ -352,6 +356,7 @@ def parse_spec(
     overridden = {name for name, value in (overrides or {}).items() if value is not None}
     _set_limit(raw, overridden | given.keys())
     _set_objectives(raw)
+    _set_vocabulary(raw)
     try:
         spec = Spec.model_validate(raw)
     except ValidationError as error:
@@ -385,6 +390,15 @@ def _set_objectives(raw: dict[str, Any]) -> None:
         raw.setdefault("objectives", [UNLABELLED, "latency_ms"])
     elif task:
         raw.setdefault("objectives", [task.scores[0], "latency_ms"])
+
+
+def _set_vocabulary(raw: dict[str, Any]) -> None:
+    """Embeddings that no text uses go by default where the study asks for a size."""
+    search, space = raw.get("search"), raw.setdefault("space", {})
+    required = search.get("require") if isinstance(search, dict) else ()
+    lists = [each for each in (raw.get("objectives"), required) if isinstance(each, list)]
+    if isinstance(space, dict) and any(str(name).startswith(SIZES) for name in chain(*lists)):
+        space.setdefault("vocabulary", "used")
 
 
 def read_spec(path: Path) -> Spec:

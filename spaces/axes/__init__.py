@@ -8,6 +8,7 @@ from paretoformer.spaces.axes import (
     readout,
     recovery,
     runtime,
+    vocabulary,
 )
 from paretoformer.spaces.axes.axis import axes, axis_of
 
@@ -21,4 +22,5 @@ __all__ = [
     "readout",
     "recovery",
     "runtime",
+    "vocabulary",
 ]

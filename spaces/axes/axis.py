@@ -197,6 +197,12 @@ class AxisBuild(ABC, Generic[V]):
         """As `apply`, from the files that `save` wrote."""
         return self.apply(built, value, tools)
 
+    def empty(self, built: Built, value: V) -> Built:
+        """As `apply`, for the shapes of tensors alone: their values are loaded afterwards."""
+        from paretoformer.spaces.runtimes import Tools
+
+        return self.apply(built, value, Tools()) if self.is_free(value) else built
+
     def seconds(self, value: V) -> float:
         """Deliberate build time of the value, such as training, beyond the usual cost."""
         return 0.0

@@ -1,0 +1,142 @@
+"""Axis `vocabulary`: the rows of the embedding table that stay."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from paretoformer.spaces.axes.axis import Axis, Built, Stage, register
+from paretoformer.spaces.axes.domain import Domain, Fixed
+from paretoformer.spaces.axes.evidence import Context, Facts, Json, Shape
+
+if TYPE_CHECKING:
+    from paretoformer.spaces.runtimes import Tools
+
+ALL = 0
+TEXTS = 20_000
+"""Training texts whose tokens stay."""
+WORTH = 0.9
+"""Share of the rows above which all stay."""
+ROWS = "vocabulary.safetensors"
+
+
+@dataclass(frozen=True, kw_only=True)
+class VocabularyFacts(Facts):
+    """rows: of every candidate that the search changes; 0: all."""
+
+    rows: int = ALL
+
+
+class Vocabulary(Axis[int]):
+    """0: every token has its own row; else the number of rows that stay, those of the tokens in the
+    training texts. Another token takes the nearest of these rows, by cosine. The tokenizer and the
+    latency stay; disk and memory fall, in multilingual models by most of their size.
+
+    Idea: Abdaoui et al. 2020 (arXiv:2010.05609), who rewrite the tokenizer. Differs in: a table of
+    numbers says which row a token takes, so that every tokenizer fits.
+    """
+
+    name = "vocabulary"
+    stage = Stage.RECOVERY
+    order = 95
+    since = 3
+    facts = VocabularyFacts
+    setting = Literal["used", "off"]
+    setting_default = "off"
+    setting_help = (
+        "used: embeddings of tokens that no training text uses go; off. Default: used if an "
+        "objective or requirement is memory_mb, disk_mb or parameters, else off."
+    )
+
+    def default(self, shape: Shape) -> int:
+        return ALL
+
+    def check(self, value: int, shape: Shape) -> int:
+        if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+            raise ValueError(f"vocabulary is a number of rows, or 0 for all, but got {value!r}.")
+        return value
+
+    def survey(self, setting: Any, context: Context) -> VocabularyFacts:
+        from paretoformer.spaces.models.vocabulary import unsuitable, used_tokens
+
+        if setting == "off":
+            return VocabularyFacts()
+        if reason := unsuitable(context.model):
+            return VocabularyFacts(left_out={"used": reason})
+        config: Any = context.model.config
+        rows = len(used_tokens(context.batches(TEXTS), config))
+        if rows > WORTH * config.vocab_size:
+            reason = f"the training texts use {rows:,} of {config.vocab_size:,} tokens"
+            return VocabularyFacts(left_out={"used": reason})
+        return VocabularyFacts(rows=rows)
+
+    def domain(self, setting: Any, facts: VocabularyFacts, shape: Shape) -> Domain[int]:
+        return Fixed(facts.rows)
+
+    def is_fixed(self, setting: Any) -> bool:
+        """Whatever else is cut, what no text uses is not needed."""
+        return True
+
+    def is_free(self, value: int) -> bool:
+        return value == ALL
+
+    def apply(self, built: Built, value: int, tools: Tools) -> Built:
+        from paretoformer.spaces.models.vocabulary import shorten
+
+        if value == ALL:
+            return built
+        if tools.rows is None:
+            raise ValueError(
+                "this candidate keeps the tokens of a study's texts: load it from its run, with "
+                "`Best.load_model` or `paretoformer export`, or build it with vocabulary=0."
+            )
+        rows = tools.rows()
+        if len(rows.kept) != value:
+            raise ValueError(f"the training texts use {len(rows.kept):,} tokens, not {value:,}.")
+        shorten(built.model, rows)
+        return built
+
+    def save(self, built: Built, value: int, folder: Path) -> None:
+        from safetensors.torch import save_file
+
+        if value != ALL:
+            table: Any = built.model.get_input_embeddings()  # type: ignore[operator]
+            tensors = {"row_of": table.row_of, "weight": table.weight.detach()}
+            save_file({n: t.cpu().contiguous() for n, t in tensors.items()}, str(folder / ROWS))
+
+    def restore(self, built: Built, value: int, folder: Path, tools: Tools) -> Built:
+        from safetensors.torch import load_file
+
+        if value == ALL:
+            return built
+        built = self.empty(built, value)
+        table: Any = built.model.get_input_embeddings()  # type: ignore[operator]
+        table.load_state_dict(load_file(str(folder / ROWS)))
+        return built
+
+    def empty(self, built: Built, value: int) -> Built:
+        from paretoformer.spaces.models.vocabulary import shorten_empty
+
+        if value != ALL:
+            shorten_empty(built.model, value)
+        return built
+
+    def cell(self, value: int) -> str:
+        return "all" if value == ALL else f"{value:,}"
+
+    def phrase(self, value: int) -> str:
+        return f"{'all' if value == ALL else f'{value:,}'} rows of the embedding table"
+
+    def catalogue(self) -> list[dict[str, Json]]:
+        return [
+            {
+                "name": "used",
+                "summary": "rows of the embedding table that no training text uses go",
+                "here": "yes",
+                "source": "arXiv:2010.05609",
+            }
+        ]
+
+
+register(Vocabulary())
