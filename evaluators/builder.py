@@ -6,10 +6,8 @@ import shutil
 import weakref
 from collections import OrderedDict
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from tempfile import TemporaryDirectory, mkdtemp
-from typing import Any
 
 from torch import nn
 
@@ -18,10 +16,9 @@ from paretoformer.evaluators.common.target import Target
 from paretoformer.evaluators.data.recovery_texts import endless_batches, recovery_texts
 from paretoformer.evaluators.data.workload import Workload
 from paretoformer.evaluators.tasks import Task
-from paretoformer.spaces.axes.vocabulary import TEXTS
 from paretoformer.spaces.build import build, load_built
 from paretoformer.spaces.candidate import Candidate
-from paretoformer.spaces.models.vocabulary import Rows, nearest_rows, used_tokens
+from paretoformer.spaces.models.vocabulary import Rows
 from paretoformer.spaces.recovery import Teacher
 from paretoformer.spaces.runtimes import Runnable, Tools
 
@@ -43,9 +40,10 @@ class Builder:
     """Builds candidates of one dense model.
 
     model: dense, on the target's device and in its dtype.
-    workspaces: folder in which interrupted builds are resumed, beside those that are done.
+    workspaces: folder in which interrupted builds are resumed.
     teacher: the reference for repair; None: created here when a candidate first needs it.
     by_labels: whether distillation learns from labels, too.
+    rows: of the embedding table that stay; None: all.
     """
 
     def __init__(
@@ -59,7 +57,9 @@ class Builder:
         teacher: Teacher | None = None,
         *,
         by_labels: bool = False,
+        rows: Rows | None = None,
     ) -> None:
+        self._rows = rows
         self._workspaces = workspaces
         self._model = model
         self._task = task
@@ -71,11 +71,14 @@ class Builder:
         self._baseline: tuple[Candidate, Ready] | None = None
         self._ready: OrderedDict[str, Ready] = OrderedDict()
 
-    def artifact(self, candidate: Candidate) -> Artifact:
-        """Build the candidate and return the files that restore it."""
-        with TemporaryDirectory() as folder:
-            built = build(candidate, self._model, self._tools(candidate))
-            built.save(candidate, Path(folder))
+    def artifact(self, candidate: Candidate, earlier: Artifact | None = None) -> Artifact:
+        """Build the candidate and return the files that restore it. earlier: of the candidate that
+        it goes on from; None: it starts over."""
+        with TemporaryDirectory() as before, TemporaryDirectory() as folder:
+            if earlier is not None:
+                earlier.write(Path(before))
+            tools = self._tools(candidate, None if earlier is None else Path(before))
+            build(candidate, self._model, tools).save(candidate, Path(folder))
             return Artifact.read(Path(folder))
 
     def baseline(self, candidate: Candidate, artifact: Artifact | None) -> Ready:
@@ -108,7 +111,7 @@ class Builder:
         weakref.finalize(ready, shutil.rmtree, folder, ignore_errors=True)  # in use until then
         return ready
 
-    def _tools(self, candidate: Candidate) -> Tools:
+    def _tools(self, candidate: Candidate, earlier: Path | None = None) -> Tools:
         return Tools(
             device=self._target.device,
             threads=self._threads,
@@ -117,7 +120,7 @@ class Builder:
                 CALIBRATION_EXAMPLES, "cpu", CALIBRATION_BATCH
             ),
             teacher=self._teacher,
-            rows=lambda: self._rows,
+            rows=self._rows,
             texts=lambda: endless_batches(
                 self._workload,
                 self._target.device,
@@ -125,21 +128,8 @@ class Builder:
                 self._by_labels,
             ),
             workspace=self._workspaces and workspace(self._workspaces, candidate),
-            earlier=self._earlier(candidate),
+            earlier=earlier,
         )
-
-    @cached_property
-    def _rows(self) -> Rows:
-        model: Any = self._model
-        used = used_tokens(self._workload.training_batches(TEXTS, "cpu"), model.config)
-        return nearest_rows(model.get_input_embeddings().weight, used)
-
-    def _earlier(self, candidate: Candidate) -> Path | None:
-        """The folder of the candidate that this one goes on from, if it is on this machine."""
-        if self._workspaces is None or candidate.earlier is None:
-            return None
-        folder = self._workspaces / candidate.earlier.id
-        return folder if folder.is_dir() else None
 
     def _teacher(self) -> Teacher:
         if self._known_teacher is None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import AbstractContextManager
+from typing import Any, cast
 
 import torch
 
@@ -17,6 +18,7 @@ from paretoformer.search.dispatch.dispatcher import Dispatcher
 from paretoformer.search.dispatch.memory import room_after
 from paretoformer.search.session import Session
 from paretoformer.search.study.budget import timing_seconds
+from paretoformer.spaces.models.vocabulary import Rows, nearest_rows
 from paretoformer.spaces.recovery import Teacher
 
 
@@ -24,10 +26,10 @@ def dispatcher(session: Session, *, fresh: bool) -> AbstractContextManager[Dispa
     """Workers for the search or, with a `fresh` process for every timing, for the confirmation."""
     # The confirmation needs no teacher: its candidates were repaired in the search.
     teacher = None if fresh else _shared_teacher(session)
-    return session.workers.measuring(_evaluator(session, teacher), fresh=fresh)
+    return session.workers.measuring(_evaluator(session, teacher, fresh=fresh), fresh=fresh)
 
 
-def _evaluator(session: Session, teacher: Teacher | None) -> Evaluator:
+def _evaluator(session: Session, teacher: Teacher | None, *, fresh: bool) -> Evaluator:
     subject, width = session.subject, session.spec.timing.width
     search_seconds, confirm_seconds = timing_seconds(session.spec)
     times = FEWER_TIMES if session.has_minutes else REFERENCE_TIMES
@@ -45,7 +47,14 @@ def _evaluator(session: Session, teacher: Teacher | None) -> Evaluator:
         subject.confirmed,
         teacher,
         by_labels=subject.learns_labels,
+        rows=None if fresh else _rows(session),
     )
+
+
+def _rows(session: Session) -> Rows | None:
+    """The rows of the embedding table that stay, once for all workers."""
+    tokens, model = session.prepared.tokens, session.subject.model
+    return nearest_rows(cast(Any, model).get_input_embeddings().weight, tokens) if tokens else None
 
 
 def _shared_teacher(session: Session) -> Teacher | None:

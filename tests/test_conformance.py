@@ -47,7 +47,7 @@ FACTS: dict[str, dict[str, Any]] = {
     "layers": {"removal": [1, 2]},
     "recovery": {"method": "least_squares"},
     "readout": {"value": "first"},
-    "vocabulary": {"rows": 6012},
+    "vocabulary": {"tokens": list(range(6012))},
     "runtime": {"choices": ["torch", "onnxruntime:int8"]},
 }
 every_axis = pytest.mark.parametrize("name", [axis.name for axis in axes()])

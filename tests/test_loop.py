@@ -572,14 +572,14 @@ def test_what_was_distilled_and_nearly_satisfies_is_distilled_once_more() -> Non
         for trial, accuracy, latency in ((1, 0.889, 6.0), (2, 0.87, 3.0))
     )
     wanted = [*records, near, far], OBJECTIVES, REQUIREMENT, 8, 2
-    assert to_distil(*wanted, has=lambda c: c == near.candidate)[0] == near.candidate.continued(8)
+    assert to_distil(*wanted, has=lambda c: c == near.candidate)[-1] == near.candidate.continued(8)
     assert near.candidate.continued(8) not in to_distil(*wanted)  # its weights are gone
     sure = replace(near, result=recovered(1, 0.897, 6.0, "none").result)
     picks = to_distil([*records, sure], *wanted[1:], has=lambda c: True)
     assert near.candidate.continued(8) not in picks
     more = TrialRecord(20, near.candidate.continued(8), recovered(1, 0.8895, 6.0, "none").result)
     picks = to_distil([*wanted[0], more], *wanted[1:], has=lambda c: True)
-    assert picks[0] == more.candidate.continued(8)
+    assert picks[-1] == more.candidate.continued(8)
 
 
 def test_only_what_satisfies_the_other_requirements_is_distilled() -> None:

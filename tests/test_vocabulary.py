@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import transformers
@@ -17,6 +19,7 @@ from paretoformer.search.records.parquet import read_front
 from paretoformer.search.study.spec import load_spec
 from paretoformer.spaces import Candidate
 from paretoformer.spaces.axes import axis_of
+from paretoformer.spaces.axes.evidence import Shape
 from paretoformer.spaces.build import build, load_built
 from paretoformer.spaces.models.families import FAMILIES, shape_of
 from paretoformer.spaces.models.vocabulary import (
@@ -39,7 +42,7 @@ USED = torch.arange(10, 60)
 
 
 def rows_of(model: Any) -> Rows:
-    used = used_tokens([{"input_ids": USED}], model.config)
+    used, _ = used_tokens([{"input_ids": USED.numpy()}], special=range(5))
     return nearest_rows(model.get_input_embeddings().weight, used)
 
 
@@ -48,7 +51,7 @@ def shortened(model: Any, **others: Any) -> tuple[Candidate, Tools]:
     candidate = Candidate.dense(*shape_of(model.config))
     return (
         candidate.replaced(vocabulary=len(rows.kept), **others),
-        Tools(threads=1, rows=lambda: rows),
+        Tools(threads=1, rows=rows),
     )
 
 
@@ -91,11 +94,26 @@ def test_other_tokens_take_the_nearest_row() -> None:
     assert not torch.equal(found, answers(dense, torch.tensor([70, 20])))
 
 
-def test_special_tokens_stay() -> None:
-    config = tiny("bert").config
-    config.mask_token_id = 98
-    kept = used_tokens([{"input_ids": torch.tensor([[40, 41]])}], config).tolist()
-    assert kept == [0, 1, 2, 3, 4, 40, 41, 98]
+def test_special_tokens_stay_and_unseen_ones_are_estimated() -> None:
+    texts = [{"input_ids": np.array(ids)} for ids in ([41, 40, 41], [2, 50, 41], [2, 40])]
+    assert used_tokens(texts, special=[98, 2]) == ([2, 40, 41, 50, 98], 1 / 8)
+
+
+def test_rows_stay_where_new_texts_would_miss_too_many() -> None:
+    """Every token but two occurs once; then all occur twice."""
+    model = tiny("bert")
+    texts = [{"input_ids": np.arange(20, 50)}]
+    axis, context = axis_of("vocabulary"), SimpleNamespace(model=model, texts=texts, special=[0])
+    facts: Any = axis.survey("used", context)
+    assert not facts.tokens
+    assert "100.0% of the tokens of new texts" in facts.left_out["used"]
+    context.texts = texts * 2
+    facts = axis.survey("used", context)
+    assert facts.tokens == (0, *range(20, 50))
+    assert axis.domain("used", facts, Shape(2, 4)).starts() == [31]
+    assert not axis.survey("off", context).tokens
+    context.texts = [{"input_ids": np.arange(100)}] * 2
+    assert "use 100 of 100 tokens" in axis.survey("used", context).left_out["used"]
 
 
 def test_rows_are_kept_on_disk_and_come_back(tmp_path: Path) -> None:
@@ -122,7 +140,7 @@ def test_where_every_row_is_needed_the_reason_is_said() -> None:
     candidate, tools = shortened(dense)
     with pytest.raises(ValueError, match="load it from its run"):
         pf.compress(dense, candidate)
-    with pytest.raises(ValueError, match=r"use 55 tokens, not 7\."):
+    with pytest.raises(ValueError, match=r"keeps 55 rows, not 7\."):
         pf.compress(dense, candidate.replaced(vocabulary=7), tools=tools)
     with pytest.raises(ValueError, match="a number of rows"):
         candidate.replaced(vocabulary=-1)

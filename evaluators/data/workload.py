@@ -13,7 +13,7 @@ import torch
 
 from paretoformer.evaluators.common.remark import Remark
 from paretoformer.evaluators.common.target import Target
-from paretoformer.evaluators.data.examples import SplitName
+from paretoformer.evaluators.data.examples import OTHER, SplitName
 
 Encoded = Mapping[str, np.ndarray]
 """One example: input name -> array, without padding."""
@@ -82,6 +82,7 @@ class Workload:
     pass_tokens: tokens in a timed pass over texts of different lengths, as far as `BATCHES` allows.
     prepared: share of the usual tokens from which parts are ranked and repairs are solved, for a
         short study of a large model.
+    special: tokens that are no text, such as padding.
     requests: indices into the split `search` -> inputs, made from the texts as for a request; None
         for images.
     """
@@ -91,6 +92,7 @@ class Workload:
     remarks: tuple[Remark, ...] = ()
     pass_tokens: int = 512
     prepared: float = 1.0
+    special: tuple[int, ...] = ()
     requests: Callable[[Sequence[int]], Mapping[str, torch.Tensor]] | None = None
 
     @cached_property
@@ -99,6 +101,13 @@ class Workload:
         if "steer" not in self.splits:
             return self.splits["search"]
         return self.leading(self.splits["steer"], STEERING_TOKENS, least=STEERING_LEAST)
+
+    @property
+    def unscored(self) -> list[Encoded]:
+        """The examples that rank, steer and repair."""
+        scored = ("search", "confirm", OTHER)
+        others = (split for name, split in self.splits.items() if name not in scored)
+        return [example for split in others for example in split.examples]
 
     def leading(self, split: Split, tokens: int, least: int) -> Split:
         """A shorter split. tokens, least: as for `leading_count`."""

@@ -29,37 +29,31 @@ class _OfCorpus(Quality):
     unit = "fraction"
 
     @abstractmethod
-    def of_queries(self, found: np.ndarray, relevance: np.ndarray) -> np.ndarray | None:
-        """(queries,); None where the corpus is too small.
-
-        found: (queries, passages), relevances in the order of the ranking. relevance: in any order.
-        """
+    def of_query(self, found: np.ndarray, relevance: np.ndarray) -> float:
+        """found: (100 or fewer,) relevances of the first passages of the ranking. relevance: those
+        above 0 of all passages, the highest first."""
 
     def measure(self, bench: Bench) -> Measurement | None:
         vectors, labels = predictions(bench), np.asarray(bench.split.labels)[::2]
         texts = [tuple(example["input_ids"]) for example in bench.split.examples[1::2]]
         places = {text: place for place, text in enumerate(dict.fromkeys(texts))}
-        passages = np.array([places[text] for text in texts])
-        _, queries = np.unique(labels[:, 1], return_inverse=True)
-        relevance = np.zeros((queries.max() + 1, len(places)))
-        np.maximum.at(relevance, (queries, passages), labels[:, 0])
-        likeness = vectors[::2][_first(queries)] @ vectors[1::2][_first(passages)].T
-        order = np.argsort(-likeness, axis=1, kind="stable")
-        some = relevance.max(axis=1) > 0
-        if some.sum() < 2:  # without an interval
+        of_rows = np.array([places[text] for text in texts])
+        passages = vectors[1::2][np.unique(of_rows, return_index=True)[1]]
+        scores = []
+        for query in np.unique(labels[:, 1]):
+            rows = np.flatnonzero(labels[:, 1] == query)
+            relevance = np.zeros(len(passages))
+            np.maximum.at(relevance, of_rows[rows], labels[rows, 0])
+            if relevance.any():
+                likeness = passages @ vectors[2 * rows[0]]
+                order = np.argsort(-likeness, kind="stable")[:FOUND]
+                best = -np.sort(-relevance[relevance > 0])
+                scores.append(self.of_query(relevance[order], best))
+        if len(scores) < 2:  # without an interval
             return None
-        found = np.take_along_axis(relevance, order, axis=1)[some]
-        scores = self.of_queries(found, relevance[some])
-        if scores is None:
-            return None
-        low, high = bootstrap_interval(lambda rows: float(scores[rows].mean()), len(scores))
-        samples = tuple(scores.tolist())
-        return Measurement(float(scores.mean()), low, high, self.unit, samples=samples)
-
-
-def _first(numbers: np.ndarray) -> np.ndarray:
-    """The place of each number's first occurrence."""
-    return np.unique(numbers, return_index=True)[1]
+        every = np.array(scores)
+        low, high = bootstrap_interval(lambda rows: float(every[rows].mean()), len(every))
+        return Measurement(float(every.mean()), low, high, self.unit, samples=tuple(scores))
 
 
 class CorpusNdcg(_OfCorpus):
@@ -68,25 +62,23 @@ class CorpusNdcg(_OfCorpus):
     name = "corpus_ndcg"
     requirement = "corpus_ndcg>=dense-0.01"
 
-    def of_queries(self, found: np.ndarray, relevance: np.ndarray) -> np.ndarray:
-        best = -np.sort(-relevance, axis=1)[:, :CUTOFF]
-        discount = 1 / np.log2(np.arange(best.shape[1]) + 2)
-        ratio: np.ndarray = (found[:, :CUTOFF] @ discount) / (best @ discount)
-        return ratio
+    def of_query(self, found: np.ndarray, relevance: np.ndarray) -> float:
+        return _gain(found) / _gain(relevance)
 
 
 class CorpusRecall(_OfCorpus):
-    """Share of a query's relevant passages among the first 100 of all scored passages; not measured
-    where there are no more than these."""
+    """Share of a query's relevant passages among the first 100 of all scored passages."""
 
     name = "corpus_recall"
     requirement = "corpus_recall>=dense-0.01"
 
-    def of_queries(self, found: np.ndarray, relevance: np.ndarray) -> np.ndarray | None:
-        if found.shape[1] <= FOUND:
-            return None
-        share: np.ndarray = (found[:, :FOUND] > 0).sum(axis=1) / (relevance > 0).sum(axis=1)
-        return share
+    def of_query(self, found: np.ndarray, relevance: np.ndarray) -> float:
+        return float((found > 0).sum() / len(relevance))
+
+
+def _gain(relevance: np.ndarray) -> float:
+    first = relevance[:CUTOFF]
+    return float(first @ (1 / np.log2(np.arange(len(first)) + 2)))
 
 
 register(CorpusNdcg())

@@ -21,13 +21,13 @@ class Retrieval(PassageOrder, FeatureExtraction):
     """Sentence embeddings of queries and passages, two texts per row.
 
     `ndcg` and `mrr` rank the passages that the data list for a query; `corpus_ndcg` and
-    `corpus_recall` look for them among those of all scored queries. A passage of several queries
-    may be in several splits.
+    `corpus_recall`, where asked for, look for them among those of all scored queries. A passage of
+    several queries may be in several splits.
     """
 
     name = "retrieval"
     tag = "sentence-similarity"
-    scores: ClassVar[tuple[str, ...]] = ("ndcg", "mrr", "corpus_ndcg", "corpus_recall")
+    more_scores: ClassVar[tuple[str, ...]] = ("corpus_ndcg", "corpus_recall")
     texts_of_row: ClassVar[int] = 2
 
     def adapted(self, model: nn.Module, path: str) -> tuple[nn.Module, tuple[Remark, ...]]:

@@ -166,7 +166,8 @@ def tokenize(
     }
     inputs = TextInputs(padding)
     requests = Requests(asked, encode, tokenizer, target, inputs) if asked else None
-    return Workload(made, inputs, tuple(remarks), requests=requests)
+    special = tuple(tokenizer.all_special_ids)
+    return Workload(made, inputs, tuple(remarks), special=special, requests=requests)
 
 
 def _full(splits: Iterable[Split], target: Target) -> Remark | None:

@@ -13,11 +13,11 @@ from paretoformer.search.planning.latency_model import LatencyModel
 from paretoformer.search.planning.size_model import SizeModel
 from paretoformer.search.records.facts import DIVERGENCE, LATENCY
 from paretoformer.search.records.record import Records, TrialRecord
+from paretoformer.search.study.spec import SIZES
 from paretoformer.spaces.axes.axis import Stage
 from paretoformer.spaces.candidate import Candidate
 from paretoformer.spaces.space import Space
 
-SIZES = ("memory_mb", "disk_mb", "parameters")
 PREDICTED = (DIVERGENCE, LATENCY, *SIZES)
 
 
@@ -64,7 +64,8 @@ class Predictor:
 
     def _size_model(self, base: Candidate, records: Records, name: str) -> SizeModel | None:
         """The model of `base`'s runtime; None until the uncompressed model has a size there."""
-        whole = _value(records.get(base.id), name)
+        free = records.get(self.served(self.space.dense, base).id, records.get(base.id))
+        whole = _value(free, name)
         measured = self._measured(base, records, name)
         return None if whole is None else SizeModel.fitted(whole, measured)
 

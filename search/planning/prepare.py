@@ -45,6 +45,7 @@ class Prepared:
     begun_without: axes that did not exist when the run began.
     notes: for the user, one sentence per entry.
     repairs: whether candidates are repaired.
+    tokens: whose embeddings stay in changed candidates; none: all.
     """
 
     space: Space
@@ -53,6 +54,7 @@ class Prepared:
     begun_without: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     repairs: bool = False
+    tokens: tuple[int, ...] = ()
 
     @classmethod
     def of(cls, spec: Spec, plan: Plan) -> Prepared:
@@ -65,6 +67,7 @@ class Prepared:
             tuple(axis.name for axis in axes() if axis.name not in evidence.facts),
             plan.notes,
             space.repairs,
+            getattr(evidence.facts.get("vocabulary"), "tokens", ()),
         )
 
     @property

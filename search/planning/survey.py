@@ -67,6 +67,8 @@ def context_of(spec: Spec, subject: Subject, progress: Progress) -> Context:
         divergence=lambda output, dense, batch: float(
             subject.task.answers.divergence(output, dense, batch).sum()
         ),
+        texts=subject.workload.unscored,
+        special=subject.workload.special,
         kept=subject.task.answers.kept,
         progress=progress,
         unmeasurable=unmeasurable,

@@ -112,7 +112,7 @@ def _key(axis: Axis[Any]) -> Any:
 
 
 SIZES = ("memory_mb", "disk_mb", "parameters")
-"""Metrics to which the embeddings of tokens that no text uses count."""
+"""Metrics of size, to which the embeddings of tokens that no text uses count."""
 
 SpaceSection: Any = create_model(
     "SpaceSection",
@@ -397,7 +397,9 @@ def _set_vocabulary(raw: dict[str, Any]) -> None:
     search, space = raw.get("search"), raw.setdefault("space", {})
     required = search.get("require") if isinstance(search, dict) else ()
     lists = [each for each in (raw.get("objectives"), required) if isinstance(each, list)]
-    if isinstance(space, dict) and any(str(name).startswith(SIZES) for name in chain(*lists)):
+    if isinstance(space, dict) and any(
+        str(name).strip().startswith(SIZES) for name in chain(*lists)
+    ):
         space.setdefault("vocabulary", "used")
 
 

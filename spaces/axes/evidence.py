@@ -81,6 +81,7 @@ class Context(Circumstances):
 
     model: dense, in evaluation mode, with its transformers config; not changed.
     sequence_length: tokens of a timed text; the mean if the target follows the data.
+    texts: all encoded examples but those that score. special: tokens that are no text.
     batches: inputs of at most that many training examples, in batches of similar lengths.
     divergence: (output, output of the dense model, batch) -> nats, summed over the examples.
     kept: output of the dense model -> the smaller part of it that `divergence` needs.
@@ -92,6 +93,8 @@ class Context(Circumstances):
     sequence_length: int
     batches: Callable[[int], Iterable[Mapping[str, torch.Tensor]]]
     divergence: Callable[[Any, Any, Any], float]
+    texts: Sequence[Mapping[str, Any]] = ()
+    special: Sequence[int] = ()
     kept: Callable[[Any], Any] = lambda output: output
     progress: Callable[[str, int, int], None] = lambda what, done, total: None
 

@@ -154,8 +154,8 @@ class Recovery(Axis[str]):
         return True
 
     def cell(self, value: str) -> str:
-        if minutes := sum(rounds_of(value)):
-            return f"{DISTILLED} {minutes:g} min"
+        if rounds_of(value):
+            return f"{value.replace(':', ' ')} min"
         return value.replace("_", " ")
 
     def phrase(self, value: str) -> str:

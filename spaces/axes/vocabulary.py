@@ -14,18 +14,18 @@ if TYPE_CHECKING:
     from paretoformer.spaces.runtimes import Tools
 
 ALL = 0
-TEXTS = 20_000
-"""Training texts whose tokens stay."""
 WORTH = 0.9
 """Share of the rows above which all stay."""
+UNSEEN = 0.01
+"""Expected share of tokens without a row of their own, above which all stay."""
 ROWS = "vocabulary.safetensors"
 
 
 @dataclass(frozen=True, kw_only=True)
 class VocabularyFacts(Facts):
-    """rows: of every candidate that the search changes; 0: all."""
+    """tokens: those whose rows stay in every candidate that the search changes; none: all."""
 
-    rows: int = ALL
+    tokens: tuple[int, ...] = ()
 
 
 class Vocabulary(Axis[int]):
@@ -62,17 +62,23 @@ class Vocabulary(Axis[int]):
 
         if setting == "off":
             return VocabularyFacts()
-        if reason := unsuitable(context.model):
+        size = getattr(context.model.config, "vocab_size", 0)
+        reason = unsuitable(context.model)
+        if not reason:
+            tokens, unseen = used_tokens(context.texts, context.special)
+            if len(tokens) > WORTH * size:
+                reason = f"the training texts use {len(tokens):,} of {size:,} tokens"
+            elif unseen > UNSEEN:
+                reason = (
+                    f"about {unseen:.1%} of the tokens of new texts would be none that the "
+                    f"training texts use, where {UNSEEN:.0%} may be: add texts by recovery.texts"
+                )
+        if reason:
             return VocabularyFacts(left_out={"used": reason})
-        config: Any = context.model.config
-        rows = len(used_tokens(context.batches(TEXTS), config))
-        if rows > WORTH * config.vocab_size:
-            reason = f"the training texts use {rows:,} of {config.vocab_size:,} tokens"
-            return VocabularyFacts(left_out={"used": reason})
-        return VocabularyFacts(rows=rows)
+        return VocabularyFacts(tokens=tuple(tokens))
 
     def domain(self, setting: Any, facts: VocabularyFacts, shape: Shape) -> Domain[int]:
-        return Fixed(facts.rows)
+        return Fixed(len(facts.tokens) or ALL)
 
     def is_fixed(self, setting: Any) -> bool:
         """Whatever else is cut, what no text uses is not needed."""
@@ -91,28 +97,26 @@ class Vocabulary(Axis[int]):
                 "this candidate keeps the tokens of a study's texts: load it from its run, with "
                 "`Best.load_model` or `paretoformer export`, or build it with vocabulary=0."
             )
-        rows = tools.rows()
-        if len(rows.kept) != value:
-            raise ValueError(f"the training texts use {len(rows.kept):,} tokens, not {value:,}.")
-        shorten(built.model, rows)
+        if len(tools.rows.kept) != value:
+            raise ValueError(f"the study keeps {len(tools.rows.kept):,} rows, not {value:,}.")
+        shorten(built.model, tools.rows)
         return built
 
     def save(self, built: Built, value: int, folder: Path) -> None:
+        """Which rows stay; their values are the uncompressed model's."""
         from safetensors.torch import save_file
 
         if value != ALL:
             table: Any = built.model.get_input_embeddings()  # type: ignore[operator]
-            tensors = {"row_of": table.row_of, "weight": table.weight.detach()}
-            save_file({n: t.cpu().contiguous() for n, t in tensors.items()}, str(folder / ROWS))
+            save_file(vars(table.rows), str(folder / ROWS))
 
     def restore(self, built: Built, value: int, folder: Path, tools: Tools) -> Built:
         from safetensors.torch import load_file
 
-        if value == ALL:
-            return built
-        built = self.empty(built, value)
-        table: Any = built.model.get_input_embeddings()  # type: ignore[operator]
-        table.load_state_dict(load_file(str(folder / ROWS)))
+        from paretoformer.spaces.models.vocabulary import Rows, shorten
+
+        if value != ALL:
+            shorten(built.model, Rows(**load_file(str(folder / ROWS))))
         return built
 
     def empty(self, built: Built, value: int) -> Built:

@@ -2,28 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
+import numpy as np
 import torch
 from torch import nn
 from torch.nn import functional as F
 
-from paretoformer.spaces.models.tokens import Batch
-
-SPECIAL = ("pad", "unk", "bos", "eos", "cls", "sep", "mask")
-"""Tokens that stay whether texts use them or not, as configs name their numbers."""
-FIRST = 5
-"""Numbers that tokenizers give to special tokens that no config names, such as `[UNK]`."""
 AT_ONCE = 4096
 """Tokens that are compared with all rows at once."""
+COMPARED = 128
+"""Random directions in which rows are compared, if they are wider (Johnson and Lindenstrauss)."""
 
 
 @dataclass(frozen=True)
 class Rows:
-    """kept: (rows,) the tokens whose rows stay, ascending. row_of: (vocabulary,) int32, for each
-    token its row among these."""
+    """kept: (rows,) int64, the tokens whose rows stay, ascending. row_of: (vocabulary,) int32, for
+    each token its row among these."""
 
     kept: torch.Tensor
     row_of: torch.Tensor
@@ -32,14 +29,15 @@ class Rows:
 class ShortEmbedding(nn.Module):
     """An embedding table in which tokens may share a row.
 
-    row_of: buffer, (vocabulary,) int32. weight: (rows, width).
+    rows: of which `row_of` becomes a buffer. weight: (rows, width).
     """
 
     row_of: torch.Tensor
 
-    def __init__(self, row_of: torch.Tensor, weight: torch.Tensor, *, trainable: bool) -> None:
+    def __init__(self, rows: Rows, weight: torch.Tensor, *, trainable: bool) -> None:
         super().__init__()
-        self.register_buffer("row_of", row_of)
+        self.rows = rows
+        self.register_buffer("row_of", rows.row_of.to(weight.device))
         self.weight = nn.Parameter(weight, requires_grad=trainable)
 
     def forward(self, tokens: torch.Tensor) -> torch.Tensor:
@@ -61,24 +59,29 @@ def unsuitable(model: nn.Module) -> str:
     return ""
 
 
-def used_tokens(batches: Iterable[Batch], config: Any) -> torch.Tensor:
-    """(rows,) the tokens of these texts, and special ones, ascending."""
-    known = [getattr(config, f"{name}_token_id", None) for name in SPECIAL]
-    special = [*range(FIRST), *(token for token in known if isinstance(token, int))]
-    found = {token for token in special if 0 <= token < config.vocab_size}
-    for batch in batches:
-        found.update(batch["input_ids"].unique().tolist())
-    return torch.tensor(sorted(found))
+def used_tokens(
+    texts: Iterable[Mapping[str, np.ndarray]], special: Sequence[int]
+) -> tuple[list[int], float]:
+    """The tokens of these encoded texts and the special ones, ascending; and the share of other
+    tokens to expect in new texts: that of the tokens seen once (Good 1953)."""
+    tokens = np.concatenate([text["input_ids"] for text in texts])
+    found, counts = np.unique(tokens, return_counts=True)
+    return sorted({*found.tolist(), *special}), float((counts == 1).sum() / len(tokens))
 
 
-def nearest_rows(weight: torch.Tensor, kept: torch.Tensor) -> Rows:
+def nearest_rows(weight: torch.Tensor, tokens: Sequence[int]) -> Rows:
     """The row of each token: its own, or the nearest of those that stay, by cosine.
 
-    weight: (vocabulary, width).
+    weight: (vocabulary, width). tokens: those that stay.
     """
-    vectors = F.normalize(weight.detach().float().cpu(), dim=-1)
-    near = [(part @ vectors[kept].T).argmax(dim=-1) for part in vectors.split(AT_ONCE)]
-    row_of = torch.cat(near)
+    kept, vectors = torch.tensor(tokens), weight.detach().float()
+    if vectors.shape[1] > COMPARED:
+        random = torch.Generator().manual_seed(0)
+        directions = torch.randn(vectors.shape[1], COMPARED, generator=random)
+        vectors = vectors @ directions.to(vectors.device)
+    vectors = F.normalize(vectors, dim=-1)
+    stay = vectors[kept.to(vectors.device)].T
+    row_of = torch.cat([(part @ stay).argmax(dim=-1) for part in vectors.split(AT_ONCE)]).cpu()
     row_of[kept] = torch.arange(len(kept))
     return Rows(kept, row_of.to(torch.int32))
 
@@ -86,18 +89,17 @@ def nearest_rows(weight: torch.Tensor, kept: torch.Tensor) -> Rows:
 def shorten(model: nn.Module, rows: Rows) -> None:
     """Replace the model's embedding table, in place."""
     table = cast(Any, model).get_input_embeddings().weight
-    device = table.device
-    weight = table.detach()[rows.kept.to(device)].clone()
-    _set(model, rows.row_of.to(device), weight, trainable=table.requires_grad)
+    _set(model, rows, table.detach()[rows.kept.to(table.device)].clone())
 
 
 def shorten_empty(model: nn.Module, count: int) -> None:
     """As `shorten`, with values that are still to be loaded. count: of the rows that stay."""
     table = cast(Any, model).get_input_embeddings().weight
-    row_of = torch.zeros(len(table), dtype=torch.int32, device=table.device)
-    _set(model, row_of, table.new_zeros(count, table.shape[1]), trainable=table.requires_grad)
+    nothing = torch.zeros(len(table), dtype=torch.int32)
+    _set(model, Rows(torch.zeros(0), nothing), table.new_zeros(count, table.shape[1]))
 
 
-def _set(model: nn.Module, row_of: torch.Tensor, weight: torch.Tensor, *, trainable: bool) -> None:
-    short = ShortEmbedding(row_of, weight, trainable=trainable)
+def _set(model: nn.Module, rows: Rows, weight: torch.Tensor) -> None:
+    trainable = cast(Any, model).get_input_embeddings().weight.requires_grad
+    short = ShortEmbedding(rows, weight, trainable=trainable)
     cast(Any, model).set_input_embeddings(short.train(model.training))

@@ -34,8 +34,9 @@ class Tools:
     """Returns endless unlabelled steps to distil on; None: there is no study."""
     workspace: Path | None = None
     """Folder from which interrupted work resumes; None: it starts over."""
-    rows: Callable[[], Any] | None = None
-    """Returns the `vocabulary.Rows` of the tokens that a study's texts use; None: no study."""
+    rows: Any = None
+    """The `vocabulary.Rows` of the tokens that a study's texts use; None: it keeps all, or there is
+    no study."""
     earlier: Path | None = None
     """Folder of what the candidate goes on from, as `Axis.save` wrote it; None: it starts over."""
 
