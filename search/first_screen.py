@@ -7,6 +7,7 @@ import math
 from paretoformer.evaluators.common.target import cpu_name, describe_cpu
 from paretoformer.evaluators.data.examples import OTHER
 from paretoformer.search.opening import is_checked, settled
+from paretoformer.search.planning.survey import slowness_of
 from paretoformer.search.records.parquet import read_table
 from paretoformer.search.records.run_folder import RunFolder
 from paretoformer.search.study.budget import plan
@@ -87,6 +88,7 @@ def _choices(spec: Spec, subject: Subject) -> dict[str, str]:
         device=subject.target.device,
         dtype=subject.target.dtype,
         minutes=math.inf if spec.search.minutes is None else spec.search.minutes,
+        slowness=slowness_of(subject),
         generates=subject.task.generates,
     )
     for axis in axes():

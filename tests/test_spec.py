@@ -10,10 +10,12 @@ from typing import Any
 import pytest
 
 from paretoformer.evaluators.common.target import check_device
+from paretoformer.search.planning.survey import slowness_of
 from paretoformer.search.records.errors import StudyError
 from paretoformer.search.study.samplers import make_sampler
 from paretoformer.search.study.spec import BUILTIN, NO_LIMIT, check_varies, load_spec, parse_spec
 from paretoformer.spaces.axes import axis_of
+from tests.test_surgery import tiny
 
 GOOD = """
 [model]
@@ -300,9 +302,18 @@ def test_precision_that_is_slower_here_is_tried_only_if_it_is_named(
     assert "openvino:int8" in axis.survey(["openvino:int8"], context_of()).choices
 
 
+@pytest.mark.parametrize(("tokens", "slower"), [(20, 1.0), (400, 3.0)])
+def test_long_texts_take_as_many_times_longer_to_score(tokens: int, slower: float) -> None:
+    scored = {size: SimpleNamespace(examples=range(size)) for size in (200, 100)}
+    inputs = SimpleNamespace(size=lambda example: tokens)
+    workload = SimpleNamespace(splits={"search": scored[200]}, steering=scored[100], inputs=inputs)
+    subject: Any = SimpleNamespace(workload=workload, model=tiny("bert"))
+    assert slowness_of(subject) == slower
+
+
 def test_minutes_are_fewer_for_a_large_model() -> None:
     axis: Any = axis_of("runtime")
     large = axis.survey("all", context_of(30, slowness=4))
     assert large.choices == axis.survey("all", context_of(5)).choices
-    assert any("30 minutes of a model this large" in why for why in large.left_out.values())
+    assert any("30 minutes with this much to compute" in why for why in large.left_out.values())
     assert "openvino:int8" not in large.choices  # it would calibrate every candidate

@@ -21,6 +21,10 @@ from paretoformer.spaces.runtimes import parse
 BATCH = 16
 USUAL_WEIGHTS = 25_000_000
 """Weights that each token is multiplied by, up to which a model is not large."""
+USUAL_TOKENS = 40_000
+"""Tokens that each candidate is scored on, up to which they are not many. 200 reviews of up to 512
+tokens, with those that steer, are 95,000: to score an uncompressed MiniLM took a minute on a core
+with AVX2, and six of fifteen minutes were spent on alternatives."""
 RANKED_TOKENS, RANKED_LEAST = 32_768, 64
 """Limit of the tokens that rank what may go, and the texts that there are at least."""
 
@@ -73,9 +77,18 @@ def context_of(spec: Spec, subject: Subject, progress: Progress) -> Context:
         progress=progress,
         unmeasurable=unmeasurable,
         minutes=math.inf if spec.search.minutes is None else spec.search.minutes,
-        slowness=max(1.0, token_weights(subject.model) / USUAL_WEIGHTS),
+        slowness=slowness_of(subject),
         generates=subject.task.generates,
     )
+
+
+def slowness_of(subject: Subject) -> float:
+    """As in `Circumstances`, of what a candidate's scores take."""
+    workload = subject.workload
+    scored = (*workload.splits["search"].examples, *workload.steering.examples)
+    tokens = sum(map(workload.inputs.size, scored))
+    larger = token_weights(subject.model) / USUAL_WEIGHTS, tokens / USUAL_TOKENS
+    return math.prod(max(1.0, each) for each in larger)
 
 
 def _training_batches(subject: Subject, progress: Progress) -> Iterator[tuple[Batch, torch.Tensor]]:

@@ -61,7 +61,7 @@ class Circumstances:
 
     device, dtype: of the target.
     minutes: the study's time; infinite where its number of trials is given. slowness: how many
-        times as much a forward computes as in a model of usual size; at least 1.
+        times as much a candidate's scores take as those of a usual model and data; at least 1.
     generates: whether the model generates text, token by token.
     unmeasurable: value of an axis -> why an objective of the study cannot be measured for it, or
         "".

@@ -191,7 +191,7 @@ def _late(values: Sequence[str], context: Circumstances) -> dict[str, str]:
     }
     some = ON_A_CPU if context.device == "cpu" else SOME_MINUTES
     minutes, study = context.minutes / context.slowness, f"a study of {context.minutes:g} minutes"
-    study += " of a model this large" if context.slowness > 1 else ""
+    study += " with this much to compute" if context.slowness > 1 else ""
     reasons = {}
     for value in others:
         runtime, _ = parse(value)

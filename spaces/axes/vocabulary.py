@@ -45,8 +45,7 @@ class Vocabulary(Axis[int]):
     setting = Literal["used", "off"]
     setting_default = "off"
     setting_help = (
-        "used: embeddings of tokens that no training text uses go; off. Default: used if an "
-        "objective or requirement is memory_mb, disk_mb or parameters, else off."
+        "used: embeddings of tokens in no training text go; the default where a size is asked for."
     )
 
     def default(self, shape: Shape) -> int:
