@@ -180,6 +180,8 @@ def test_study_of_sizes_hands_over_short_tables(tmp_path: Path) -> None:
     assert min(rows) > 0
     best = pf.load_best(run, "parameters", ["accuracy >= 0"])
     export_best(best, tmp_path / "out")
+    assert "texts of another kind" in (tmp_path / "out/README.md").read_text()
+    assert "that is nearest to its own" in (run / "report.html").read_text()
     ids = torch.arange(5, 25)[None]
     with torch.inference_mode():
         expected = best.load_model()(input_ids=ids).logits

@@ -131,6 +131,11 @@ class Vocabulary(Axis[int]):
     def phrase(self, value: int) -> str:
         return f"{'all' if value == ALL else f'{value:,}'} rows of the embedding table"
 
+    def build_note(self, value: int, folder: Path) -> str:
+        if value == ALL:
+            return ""
+        return "a token that no training text uses takes the embedding that is nearest to its own"
+
     def catalogue(self) -> list[dict[str, Json]]:
         return [
             {
