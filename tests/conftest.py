@@ -114,6 +114,7 @@ def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> 
 
     def run(*arguments: object) -> tuple[int, str, str]:
         monkeypatch.setattr(sys, "argv", ["paretoformer", *map(str, arguments)])
+        capsys.readouterr()  # of what the test wrote before
         with pytest.raises(SystemExit) as ended:
             main()
         output = capsys.readouterr()
