@@ -39,6 +39,7 @@ SHORTEST = 8
 """Fewest tokens of a timed text."""
 NEW_DEFAULTS = (
     ("recovery", "distill_minutes"),
+    ("space", "vocabulary"),
     ("target", "sequence_length"),
     ("timing", "search_seconds"),
     ("timing", "confirm_seconds"),
