@@ -5,9 +5,11 @@ from __future__ import annotations
 import shutil
 import weakref
 from collections import OrderedDict
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory, mkdtemp
+from typing import Any
 
 from torch import nn
 
@@ -18,7 +20,6 @@ from paretoformer.evaluators.data.workload import Workload
 from paretoformer.evaluators.tasks import Task
 from paretoformer.spaces.build import build, load_built
 from paretoformer.spaces.candidate import Candidate
-from paretoformer.spaces.models.vocabulary import Rows
 from paretoformer.spaces.recovery import Teacher
 from paretoformer.spaces.runtimes import Runnable, Tools
 
@@ -43,7 +44,7 @@ class Builder:
     workspaces: folder in which interrupted builds are resumed.
     teacher: the reference for repair; None: created here when a candidate first needs it.
     by_labels: whether distillation learns from labels, too.
-    rows: of the embedding table that stay; None: all.
+    shared: axis -> what it made once for all builds.
     """
 
     def __init__(
@@ -57,9 +58,9 @@ class Builder:
         teacher: Teacher | None = None,
         *,
         by_labels: bool = False,
-        rows: Rows | None = None,
+        shared: Mapping[str, Any] | None = None,
     ) -> None:
-        self._rows = rows
+        self._shared = shared or {}
         self._workspaces = workspaces
         self._model = model
         self._task = task
@@ -71,14 +72,11 @@ class Builder:
         self._baseline: tuple[Candidate, Ready] | None = None
         self._ready: OrderedDict[str, Ready] = OrderedDict()
 
-    def artifact(self, candidate: Candidate, earlier: Artifact | None = None) -> Artifact:
-        """Build the candidate and return the files that restore it. earlier: of the candidate that
-        it goes on from; None: it starts over."""
-        with TemporaryDirectory() as before, TemporaryDirectory() as folder:
-            if earlier is not None:
-                earlier.write(Path(before))
-            tools = self._tools(candidate, None if earlier is None else Path(before))
-            build(candidate, self._model, tools).save(candidate, Path(folder))
+    def artifact(self, candidate: Candidate) -> Artifact:
+        """Build the candidate and return the files that restore it."""
+        with TemporaryDirectory() as folder:
+            built = build(candidate, self._model, self._tools(candidate))
+            built.save(candidate, Path(folder))
             return Artifact.read(Path(folder))
 
     def baseline(self, candidate: Candidate, artifact: Artifact | None) -> Ready:
@@ -111,7 +109,7 @@ class Builder:
         weakref.finalize(ready, shutil.rmtree, folder, ignore_errors=True)  # in use until then
         return ready
 
-    def _tools(self, candidate: Candidate, earlier: Path | None = None) -> Tools:
+    def _tools(self, candidate: Candidate) -> Tools:
         return Tools(
             device=self._target.device,
             threads=self._threads,
@@ -120,7 +118,7 @@ class Builder:
                 CALIBRATION_EXAMPLES, "cpu", CALIBRATION_BATCH
             ),
             teacher=self._teacher,
-            rows=self._rows,
+            shared=self._shared,
             texts=lambda: endless_batches(
                 self._workload,
                 self._target.device,
@@ -128,7 +126,6 @@ class Builder:
                 self._by_labels,
             ),
             workspace=self._workspaces and workspace(self._workspaces, candidate),
-            earlier=earlier,
         )
 
     def _teacher(self) -> Teacher:

@@ -25,7 +25,6 @@ from paretoformer.evaluators.timing.protocol import TimingProtocol
 from paretoformer.evaluators.timing.threads import set_threads
 from paretoformer.spaces.axes.axis import Unsuitable
 from paretoformer.spaces.common.malformed import one_line
-from paretoformer.spaces.models.vocabulary import Rows
 from paretoformer.spaces.recovery import Teacher
 
 
@@ -37,7 +36,7 @@ class Evaluator:
     confirmed: names of the metrics that a confirmation measures; None: all.
     teacher: reference for repair; None: each process that needs one creates its own.
     by_labels: whether distillation learns from labels, too.
-    rows: of the embedding table that stay; None: all.
+    shared: axis -> what it made once for all builds.
 
     Sent once to each worker, which uses it for all jobs.
     """
@@ -55,7 +54,7 @@ class Evaluator:
         teacher: Teacher | None = None,
         *,
         by_labels: bool = False,
-        rows: Rows | None = None,
+        shared: Mapping[str, Any] | None = None,
     ) -> None:
         self.model = model
         self.task = task
@@ -67,7 +66,7 @@ class Evaluator:
         self.confirmed = frozenset(self.metrics if confirmed is None else confirmed)
         self.teacher = teacher
         self.by_labels = by_labels
-        self.rows = rows
+        self.shared = shared
         self._builder: Builder | None = None
         self._dense_outputs: dict[tuple[int, int], list[Any]] = {}
 
@@ -84,7 +83,7 @@ class Evaluator:
             self.workspaces,
             self.teacher,
             by_labels=self.by_labels,
-            rows=self.rows,
+            shared=self.shared,
         )
 
     def run(self, job: Job) -> Result:
@@ -98,7 +97,7 @@ class Evaluator:
 
     def _result(self, job: Job) -> Result:
         if job.phase is Phase.BUILD:
-            return Result(Outcome.OK, artifact=self._made.artifact(job.candidate, job.artifact))
+            return Result(Outcome.OK, artifact=self._made.artifact(job.candidate))
         return Result(Outcome.OK, self._measure(job))
 
     @property

@@ -33,8 +33,7 @@ class Job:
     """One phase of evaluating a candidate.
 
     reference: the measurements of the dense model; None while the dense model itself is measured.
-    artifact: the output of the build phase, if the candidate needs one; in that phase, of the
-        candidate that this one goes on from.
+    artifact: the output of the build phase, if the candidate needs one.
     waiting: how a timing may wait for a quiet machine; the time limit excludes this wait.
     baseline: of a timing; None: it alternates with the dense model. is_baseline: whether other
     timings will alternate with this candidate, so that they inherit its error.

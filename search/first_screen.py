@@ -7,7 +7,7 @@ import math
 from paretoformer.evaluators.common.target import cpu_name, describe_cpu
 from paretoformer.evaluators.data.examples import OTHER
 from paretoformer.search.opening import is_checked, settled
-from paretoformer.search.planning.survey import slowness_of
+from paretoformer.search.planning.survey import asks_for_size, slowness_of
 from paretoformer.search.records.parquet import read_table
 from paretoformer.search.records.run_folder import RunFolder
 from paretoformer.search.study.budget import plan
@@ -58,7 +58,8 @@ def _facts(spec: Spec, subject: Subject) -> dict[str, str]:
     model_type = getattr(subject.model.config, "model_type", "unknown")
     layers, heads = shape_of(subject.model.config)
     splits, target = subject.workload.splits, subject.target
-    varied = [axis.name for axis in axes() if spec.setting(axis.name) not in ("off", False)]
+    study = _circumstances(spec, subject)
+    varied = [axis.name for axis in axes() if axis.is_varied(spec.setting(axis.name), study)]
     here = describe_cpu({"cpu": cpu_name(), "instructions": instructions()})
     return {
         "model": f"{spec.model.path}: {model_type}, {layers} layers x {heads} heads",
@@ -81,16 +82,20 @@ def _lines(spec: Spec, subject: Subject, folder: RunFolder) -> dict[str, str]:
     }
 
 
-def _choices(spec: Spec, subject: Subject) -> dict[str, str]:
-    """Axis -> its named choices that can be used here and fit into the minutes."""
-    found = {}
-    study = Circumstances(
+def _circumstances(spec: Spec, subject: Subject) -> Circumstances:
+    return Circumstances(
         device=subject.target.device,
         dtype=subject.target.dtype,
         minutes=math.inf if spec.search.minutes is None else spec.search.minutes,
         slowness=slowness_of(subject),
         generates=subject.task.generates,
+        sized=asks_for_size(subject),
     )
+
+
+def _choices(spec: Spec, subject: Subject) -> dict[str, str]:
+    """Axis -> its named choices that can be used here and fit into the minutes."""
+    found, study = {}, _circumstances(spec, subject)
     for axis in axes():
         if names := axis.choices(spec.setting(axis.name), study):
             found[axis.name] = ", ".join(names)

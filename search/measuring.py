@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import AbstractContextManager
-from typing import Any, cast
+from typing import Any
 
 import torch
 
@@ -18,7 +19,7 @@ from paretoformer.search.dispatch.dispatcher import Dispatcher
 from paretoformer.search.dispatch.memory import room_after
 from paretoformer.search.session import Session
 from paretoformer.search.study.budget import timing_seconds
-from paretoformer.spaces.models.vocabulary import Rows, nearest_rows
+from paretoformer.spaces.axes import axes
 from paretoformer.spaces.recovery import Teacher
 
 
@@ -47,14 +48,14 @@ def _evaluator(session: Session, teacher: Teacher | None, *, fresh: bool) -> Eva
         subject.confirmed,
         teacher,
         by_labels=subject.learns_labels,
-        rows=None if fresh else _rows(session),
+        shared=None if fresh else _shared(session),
     )
 
 
-def _rows(session: Session) -> Rows | None:
-    """The rows of the embedding table that stay, once for all workers."""
-    tokens, model = session.prepared.tokens, session.subject.model
-    return nearest_rows(cast(Any, model).get_input_embeddings().weight, tokens) if tokens else None
+def _shared(session: Session) -> Mapping[str, Any]:
+    model, facts = session.subject.model, session.prepared.facts
+    made = ((axis, axis.shared(facts[axis.name], model)) for axis in axes() if axis.name in facts)
+    return {axis.name: each for axis, each in made if each is not None}
 
 
 def _shared_teacher(session: Session) -> Teacher | None:

@@ -178,14 +178,13 @@ class _Keeper:
         self._showing.catch_up()
 
     def _drop(self) -> None:
-        """Drop the artifacts of candidates that will not be confirmed, nor distilled once more."""
+        """Drop the artifacts of candidates that will not be confirmed."""
         session, subject = self._session, self._session.subject
         picked = chosen(
             self.records, subject.objectives, session.alternatives, subject.requirements
         )
         others = dropped(self.records, picked)
-        done = [c for c in others if c.id not in self._published and not c.seconds]
-        session.artifacts.drop(done)
+        session.artifacts.drop(c for c in others if c.id not in self._published)
 
     def _show(self) -> None:
         session = self._session

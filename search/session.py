@@ -67,7 +67,7 @@ class Session:
     def distilling(self) -> Distilling:
         minutes, trials = self.budget.distill_minutes, self.spec.trials
         rounds = self.budget.rounds(minutes)
-        return Distilling(self.study, self.subject, minutes, rounds, trials, self.artifacts.has)
+        return Distilling(self.study, self.subject, minutes, rounds, trials)
 
     @property
     def scores(self) -> Scores:

@@ -94,18 +94,6 @@ class Candidate:
             **{axis.name: axis.with_minutes(self.values[axis.name], minutes) for axis in axes()}
         )
 
-    def continued(self, minutes: float) -> Candidate:
-        """The candidate whose training goes on for these minutes from what this one came to."""
-        return self.replaced(
-            **{axis.name: axis.continued(self.values[axis.name], minutes) for axis in axes()}
-        )
-
-    @property
-    def earlier(self) -> Candidate | None:
-        """The candidate that this one goes on from."""
-        values = {axis.name: axis.earlier(self.values[axis.name]) for axis in axes()}
-        return None if values == self.values else self.replaced(**values)
-
     def of_stage(self, stage: Stage) -> dict[str, Any]:
         return {axis.name: self.values[axis.name] for axis in axes() if axis.stage is stage}
 

@@ -79,8 +79,8 @@ class Space:
     @property
     def repairs(self) -> bool:
         """Whether every cut is repaired, so a rebuild is not free."""
-        recovery = self.domains.get("recovery")
-        return isinstance(recovery, Fixed) and not axis_of("recovery").is_free(recovery.value)
+        fixed = ((axis_of(n), d.value) for n, d in self.domains.items() if isinstance(d, Fixed))
+        return any(axis.with_minutes(value, 1.0) != value for axis, value in fixed)
 
     @property
     def removes_layers(self) -> bool:

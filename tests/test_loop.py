@@ -558,30 +558,6 @@ def test_next_round_expects_the_largest_share_that_was_left(tmp_path: Path) -> N
     assert pick == records[3].candidate.with_minutes(8)
 
 
-def test_what_was_distilled_and_nearly_satisfies_is_distilled_once_more() -> None:
-    """It lost 0.011 where 0.01 is allowed; one that lost 0.03 would not come back."""
-    cuts = enumerate([(0.86, 6.0), (0.80, 3.0), (0.88, 7.0)], start=1)
-    records = [recovered(0, 0.90, 10.0, "none")]
-    records += [recovered(trial, *numbers, "least_squares") for trial, numbers in cuts]
-    near, far = (
-        TrialRecord(
-            trial + 9,
-            records[trial].candidate.with_minutes(8),
-            recovered(trial, accuracy, latency, "none").result,
-        )
-        for trial, accuracy, latency in ((1, 0.889, 6.0), (2, 0.87, 3.0))
-    )
-    wanted = [*records, near, far], OBJECTIVES, REQUIREMENT, 8, 2
-    assert to_distil(*wanted, has=lambda c: c == near.candidate)[-1] == near.candidate.continued(8)
-    assert near.candidate.continued(8) not in to_distil(*wanted)  # its weights are gone
-    sure = replace(near, result=recovered(1, 0.897, 6.0, "none").result)
-    picks = to_distil([*records, sure], *wanted[1:], has=lambda c: True)
-    assert near.candidate.continued(8) not in picks
-    more = TrialRecord(20, near.candidate.continued(8), recovered(1, 0.8895, 6.0, "none").result)
-    picks = to_distil([*wanted[0], more], *wanted[1:], has=lambda c: True)
-    assert picks[-1] == more.candidate.continued(8)
-
-
 def test_only_what_satisfies_the_other_requirements_is_distilled() -> None:
     records = [
         recovered(0, 0.90, 10.0, "none"),

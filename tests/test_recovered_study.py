@@ -28,7 +28,7 @@ def finished(inline: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The smallest candidate is distilled, whatever it would gain: the model was never trained."""
     study = write_study(tmp_path_factory.mktemp("recovered"), trials=8, extra=EXTRA)
 
-    def smallest(records: Sequence[TrialRecord], *_: Any, **__: Any) -> list[pf.Candidate]:
+    def smallest(records: Sequence[TrialRecord], *_: Any) -> list[pf.Candidate]:
         found = min(records, key=lambda record: record.measurements["parameters"].value)
         return [found.candidate.with_minutes(0.05)]
 

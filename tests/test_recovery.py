@@ -6,7 +6,6 @@ import itertools
 import pickle
 import re
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -442,10 +441,7 @@ def test_model_of_half_precision_is_trained_in_single_and_handed_back_in_half() 
     assert {each.dtype for each in dense.parameters()} == {torch.bfloat16}
 
 
-@pytest.mark.parametrize(
-    "wrong",
-    ["", "distilled", "distilled:", "distilled:x", "distilled:0", "distilled:2+", "ridge", 3],
-)
+@pytest.mark.parametrize("wrong", ["", "distilled", "distilled:", "distilled:x", "ridge", 3])
 def test_unknown_recovery_is_refused(wrong: Any) -> None:
     candidate = changed(tiny("bert"), "torch")
     with pytest.raises(ValueError, match="recovery is none, least_squares, or distilled:MINUTES"):
@@ -457,31 +453,6 @@ def test_equal_minutes_are_one_candidate() -> None:
     assert candidate.replaced(recovery="distilled:2.50") == candidate.replaced(
         recovery="distilled:2.5"
     )
-
-
-def test_training_goes_on_from_the_weights_of_the_candidate_before(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    dense = tiny("bert")
-    first = changed(dense, "torch").replaced(recovery="distilled:0.03")
-    longer = first.continued(0.02)
-    assert (longer.recovery, longer.seconds) == ("distilled:0.03+0.02", pytest.approx(1.2))
-    assert (longer.earlier, first.earlier) == (first, None)
-    assert "distilled for 0.05 minutes" in longer.phrase
-    tools = Tools(threads=1, teacher=lambda: teacher(dense), texts=lambda: endless(dense))
-    made = build(first, dense, tools)
-    made.save(first, tmp_path)
-    assert made.built.report is not None
-    twice = build(longer, dense, tools).built.report  # nothing to go on from: both rounds
-    assert twice is not None
-    assert twice.seconds > 3
-    monkeypatch.setattr("paretoformer.spaces.recovery.repair", None)
-    after = build(longer, dense, replace(tools, earlier=tmp_path)).built
-    assert after.report is not None
-    assert after.report.before == pytest.approx(made.built.report.before)
-    assert after.report.seconds == pytest.approx(made.built.report.seconds + 1.2, abs=0.5)
-    assert after.report.after < 1.2 * made.built.report.after
-    assert set(after.recovered) == set(made.built.recovered)
 
 
 @pytest.mark.parametrize("count", [2, 3, 9])

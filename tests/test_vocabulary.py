@@ -14,9 +14,12 @@ import transformers
 from torch.nn import functional as F
 
 import paretoformer as pf
+from paretoformer.evaluators.common.progress import silent
+from paretoformer.search.planning.survey import context_of
 from paretoformer.search.publish.export import export_best
 from paretoformer.search.records.parquet import read_front
 from paretoformer.search.study.spec import load_spec
+from paretoformer.search.study.subject import load_subject
 from paretoformer.spaces import Candidate
 from paretoformer.spaces.axes import axis_of
 from paretoformer.spaces.axes.evidence import Shape
@@ -51,7 +54,7 @@ def shortened(model: Any, **others: Any) -> tuple[Candidate, Tools]:
     candidate = Candidate.dense(*shape_of(model.config))
     return (
         candidate.replaced(vocabulary=len(rows.kept), **others),
-        Tools(threads=1, rows=rows),
+        Tools(threads=1, shared={"vocabulary": rows}),
     )
 
 
@@ -103,7 +106,10 @@ def test_rows_stay_where_new_texts_would_miss_too_many() -> None:
     """Every token but two occurs once; then all occur twice."""
     model = tiny("bert")
     texts = [{"input_ids": np.arange(20, 50)}]
-    axis, context = axis_of("vocabulary"), SimpleNamespace(model=model, texts=texts, special=[0])
+    axis, context = (
+        axis_of("vocabulary"),
+        SimpleNamespace(model=model, texts=texts, special=[0], sized=True),
+    )
     facts: Any = axis.survey("used", context)
     assert not facts.tokens
     assert "100.0% of the tokens of new texts" in facts.left_out["used"]
@@ -111,7 +117,11 @@ def test_rows_stay_where_new_texts_would_miss_too_many() -> None:
     facts = axis.survey("used", context)
     assert facts.tokens == (0, *range(20, 50))
     assert axis.domain("used", facts, Shape(2, 4)).starts() == [31]
+    assert "31 of 100 embeddings stay: about 0.00%" in facts.note
+    assert axis.survey("auto", context) == facts
     assert not axis.survey("off", context).tokens
+    context.sized = False
+    assert not axis.survey("auto", context).tokens
     context.texts = [{"input_ids": np.arange(100)}] * 2
     assert "use 100 of 100 tokens" in axis.survey("used", context).left_out["used"]
 
@@ -156,15 +166,17 @@ def test_candidate_with_all_rows_is_written_as_before() -> None:
 
 
 @pytest.mark.parametrize(
-    "line", ["objectives = ['accuracy', 'disk_mb']", "[search]\nrequire = ['memory_mb<=100']"]
+    "line", ["", "objectives = ['accuracy', 'disk_mb']", "[search]\nrequire = ['memory_mb<=100']"]
 )
 def test_rows_go_by_default_where_a_size_counts(line: str, tmp_path: Path) -> None:
     study = write_study(tmp_path)
-    assert load_spec(study).setting("vocabulary") == "off"
     text = study.read_text()
     study.write_text(f"{line}\n{text}" if line.startswith("obj") else f"{text}\n{line}\n")
-    assert load_spec(study).setting("vocabulary") == "used"
-    assert axis_of("vocabulary").is_fixed("used")
+    spec = load_spec(study)
+    context = context_of(spec, load_subject(spec), silent)
+    assert bool(axis_of("vocabulary").survey(spec.setting("vocabulary"), context).tokens) is bool(
+        line
+    )
 
 
 @pytest.mark.slow

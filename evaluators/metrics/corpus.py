@@ -6,34 +6,30 @@ from abc import abstractmethod
 
 import numpy as np
 
-from paretoformer.evaluators.common.measurement import Measurement
-from paretoformer.evaluators.common.statistics import CUTOFF, bootstrap_interval
+from paretoformer.evaluators.common.statistics import CUTOFF
 from paretoformer.evaluators.metrics.bench import Bench
-from paretoformer.evaluators.metrics.metric import Quality
 from paretoformer.evaluators.metrics.predictions import predictions
+from paretoformer.evaluators.metrics.ranking import OfQueries
 from paretoformer.evaluators.metrics.registry import register
 
 FOUND = 100
 """Passages that a first stage hands on."""
 
 
-class _OfCorpus(Quality):
-    """Mean over queries with a relevant passage, which are the samples; the interval is a
-    percentile bootstrap over them.
+class _OfCorpus(OfQueries):
+    """Of queries with a relevant passage.
 
     The corpus is every passage of the scored examples, once. What the data do not list for a query
     counts as not relevant, as in BEIR (Thakur et al. 2021, arXiv:2104.08663). A larger corpus is
     harder.
     """
 
-    unit = "fraction"
-
     @abstractmethod
     def of_query(self, found: np.ndarray, relevance: np.ndarray) -> float:
         """found: (100 or fewer,) relevances of the first passages of the ranking. relevance: those
         above 0 of all passages, the highest first."""
 
-    def measure(self, bench: Bench) -> Measurement | None:
+    def of_queries(self, bench: Bench) -> np.ndarray:
         vectors, labels = predictions(bench), np.asarray(bench.split.labels)[::2]
         texts = [tuple(example["input_ids"]) for example in bench.split.examples[1::2]]
         places = {text: place for place, text in enumerate(dict.fromkeys(texts))}
@@ -49,11 +45,7 @@ class _OfCorpus(Quality):
                 order = np.argsort(-likeness, kind="stable")[:FOUND]
                 best = -np.sort(-relevance[relevance > 0])
                 scores.append(self.of_query(relevance[order], best))
-        if len(scores) < 2:  # without an interval
-            return None
-        every = np.array(scores)
-        low, high = bootstrap_interval(lambda rows: float(every[rows].mean()), len(every))
-        return Measurement(float(every.mean()), low, high, self.unit, samples=tuple(scores))
+        return np.array(scores)
 
 
 class CorpusNdcg(_OfCorpus):

@@ -20,6 +20,7 @@ class Parameters(Cost):
 
     name = "parameters"
     unit = "count"
+    of_size = True
 
     def measure(self, bench: Bench) -> Measurement:
         return Measurement.exact(count_parameters(bench.model), self.unit)

@@ -21,6 +21,7 @@ class Disk(Cost):
 
     name = "disk_mb"
     unit = "MB"
+    of_size = True
 
     def measure(self, bench: Bench) -> Measurement:
         with TemporaryDirectory(prefix="paretoformer-") as name:

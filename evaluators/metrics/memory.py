@@ -42,6 +42,7 @@ class Memory(Cost):
 
     name = "memory_mb"
     unit = "MB"
+    of_size = True
     slow = True
 
     def measure(self, bench: Bench) -> Measurement | None:

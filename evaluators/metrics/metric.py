@@ -34,6 +34,8 @@ class Metric(ABC):
     """Whether it applies only to tasks that answer texts in one forward."""
     of_vectors: ClassVar[bool] = False
     """Whether it applies only to tasks that embed."""
+    of_size: ClassVar[bool] = False
+    """Whether it says how large a model is."""
     slow: ClassVar[bool] = False
     """Whether it takes seconds, so that it is measured only if a study asks for it."""
     exclusive: ClassVar[bool] = False

@@ -6,7 +6,6 @@ from collections.abc import Callable, Collection
 from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
 
-from paretoformer.evaluators.artifact import Artifact
 from paretoformer.evaluators.common.measurement import Measurements
 from paretoformer.evaluators.data.examples import SplitName
 from paretoformer.evaluators.job import Baseline, Job, phases
@@ -94,7 +93,9 @@ class Pipeline:
             self._first = key if self._first is None else self._first
             if self._first != key:
                 return
-        artifact = self._needed(candidate, phase)
+        artifact = None
+        if self._artifacts is not None and phase is not Phase.BUILD:
+            artifact = self._artifacts.of(candidate)
         job = Job(candidate, self._split, phase, entry.reference, artifact)
         if baseline is not None and baseline.candidate != candidate:
             job = replace(job, baseline=self._served(baseline))
@@ -102,16 +103,6 @@ class Pipeline:
             job = replace(job, is_baseline=True)
         entry.left.pop(0)
         entry.future = self._dispatcher.submit(job)
-
-    def _needed(self, candidate: Candidate, phase: Phase) -> Artifact | None:
-        """The files that a phase reads: the candidate's, or those that its build goes on from."""
-        if self._artifacts is None:
-            return None
-        if phase is not Phase.BUILD:
-            return self._artifacts.of(candidate)
-        earlier = candidate.earlier
-        known = earlier is not None and self._artifacts.has(earlier)
-        return self._artifacts.of(earlier) if earlier is not None and known else None
 
     def _served(self, record: TrialRecord) -> Baseline | None:
         """A baseline with its files; None if they are gone."""

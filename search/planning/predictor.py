@@ -13,11 +13,11 @@ from paretoformer.search.planning.latency_model import LatencyModel
 from paretoformer.search.planning.size_model import SizeModel
 from paretoformer.search.records.facts import DIVERGENCE, LATENCY
 from paretoformer.search.records.record import Records, TrialRecord
-from paretoformer.search.study.spec import SIZES
 from paretoformer.spaces.axes.axis import Stage
 from paretoformer.spaces.candidate import Candidate
 from paretoformer.spaces.space import Space
 
+SIZES = ("memory_mb", "disk_mb", "parameters")
 PREDICTED = (DIVERGENCE, LATENCY, *SIZES)
 
 

@@ -5,8 +5,8 @@ survey the model -> forecast good candidates -> store the plan -> space
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 
 import optuna
 import torch
@@ -31,7 +31,7 @@ from paretoformer.search.records.run_folder import RunFolder
 from paretoformer.search.study.spec import Spec
 from paretoformer.search.study.subject import Subject
 from paretoformer.spaces.axes import axes
-from paretoformer.spaces.axes.evidence import Shape
+from paretoformer.spaces.axes.evidence import Facts, Shape
 from paretoformer.spaces.common.malformed import MALFORMED, one_line
 from paretoformer.spaces.models.families import shape_of
 from paretoformer.spaces.space import Space
@@ -45,7 +45,7 @@ class Prepared:
     begun_without: axes that did not exist when the run began.
     notes: for the user, one sentence per entry.
     repairs: whether candidates are repaired.
-    tokens: whose embeddings stay in changed candidates; none: all.
+    facts: axis -> what it found at the beginning.
     """
 
     space: Space
@@ -54,7 +54,7 @@ class Prepared:
     begun_without: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     repairs: bool = False
-    tokens: tuple[int, ...] = ()
+    facts: Mapping[str, Facts] = field(default_factory=dict)
 
     @classmethod
     def of(cls, spec: Spec, plan: Plan) -> Prepared:
@@ -65,9 +65,9 @@ class Prepared:
             {name: dict(facts.left_out) for name, facts in evidence.facts.items()},
             plan.problem,
             tuple(axis.name for axis in axes() if axis.name not in evidence.facts),
-            plan.notes,
+            (*plan.notes, *(facts.note for facts in evidence.facts.values() if facts.note)),
             space.repairs,
-            getattr(evidence.facts.get("vocabulary"), "tokens", ()),
+            evidence.facts,
         )
 
     @property

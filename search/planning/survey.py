@@ -79,7 +79,14 @@ def context_of(spec: Spec, subject: Subject, progress: Progress) -> Context:
         minutes=math.inf if spec.search.minutes is None else spec.search.minutes,
         slowness=slowness_of(subject),
         generates=subject.task.generates,
+        sized=asks_for_size(subject),
     )
+
+
+def asks_for_size(subject: Subject) -> bool:
+    """Whether an objective or a requirement says how large the model may be."""
+    required = (subject.metrics[requirement.metric] for requirement in subject.requirements)
+    return any(metric.of_size for metric in (*subject.objectives, *required))
 
 
 def slowness_of(subject: Subject) -> float:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from paretoformer.evaluators.metrics import Metric
 from paretoformer.search.proposers.standard import nondominated_records
@@ -25,10 +25,6 @@ candidate lost, the more is left, and what a small loss leaves is mostly noise (
 0.059 of F1, and -0.37 of 0.016)."""
 SURE = 0.5
 """Share of the allowed loss up to which a candidate probably satisfies in the confirmation, too."""
-LEFT_AGAIN = 0.9
-"""Share of its loss that a distilled candidate keeps if it is distilled once more. An embedder,
-four minutes and four more: 0.044 of the cosine, then 0.040. With a thousand labelled sentences for
-entities it is a matter of luck: F1 0.462, then 0.470; and 0.470, then 0.462."""
 LEAST_LEFT = 0.05
 """The lowest share that is believed: scores are noisy."""
 
@@ -45,19 +41,16 @@ def to_distil(
     slots: int,
     others: Sequence[Requirement] = (),
     left: Sequence[float] = LEFT,
-    has: Callable[[Candidate], bool] = lambda candidate: False,
 ) -> list[Candidate]:
     """For each share of the loss that may be left, the fastest candidate that would satisfy
-    `quality`; and the fastest of those distilled before that would if their training went on. At
-    most `slots` of them, which are distilled in parallel. If there are fewer, but some, then also
-    those with the least loss: a worker would be idle.
+    `quality`; at most `slots` of them, which are distilled in parallel. If there are fewer, but
+    some, then also those with the least loss: a worker would be idle.
 
-    Only candidates that are faster than everything that surely satisfies it already (`SURE`); of
-    those not distilled before, only the search's front.
+    Only candidates on the search's front that are faster than everything that surely satisfies it
+    already (`SURE`), and that were not distilled before.
 
     minutes: for each of them. others: requirements that candidates must satisfy already, since
-    distillation changes no cost. left: shares of the loss that the first round expects. has:
-    whether what a candidate was built to is still there, to go on from.
+    distillation changes no cost. left: shares of the loss that the first round expects.
 
     Scores are those that are expected at a candidate's divergence.
     """
@@ -80,36 +73,20 @@ def to_distil(
         and not quality.shortfall(record.measurements[quality.metric].value - margin, reference)
     ]
     limit = min((record.measurements[cost.name].value for record in answers), default=float("inf"))
-
-    def wanted(record: TrialRecord) -> bool:
-        return record.measurements[cost.name].value < limit and holds(record, others)
-
     before = {record.candidate.with_minutes(minutes) for record in records if is_distilled(record)}
     front = [
         record
         for record in nondominated_records(searched, objectives)
         if record.candidate.with_minutes(minutes) not in {record.candidate, *before}
-        and wanted(record)
+        and record.measurements[cost.name].value < limit
+        and holds(record, others)
     ]
-    known = {record.candidate for record in records}
-    trained = [
-        record
-        for record in done
-        if is_distilled(record)
-        and has(record.candidate)
-        and record.candidate.continued(minutes) not in known
-        and wanted(record)
-    ]
-    for records_by_cost in (front, trained):
-        records_by_cost.sort(key=lambda record: record.measurements[cost.name].value)
-    again = _picks(trained, quality, dense, [LEFT_AGAIN])
+    front.sort(key=lambda record: record.measurements[cost.name].value)
     picks = _picks(front, quality, dense, shares_left(done, quality, dense, left))
     front.sort(key=lambda record: abs(reference - record.measurements[quality.metric].value))
     rest = [record.candidate for record in front if record.candidate not in picks]
-    new = [candidate.with_minutes(minutes) for candidate in (*picks, *rest)]
-    more = [candidate.continued(minutes) for candidate in again]
-    room = slots - len(more) if slots > 1 else slots  # a faster one may be worth more
-    return [*new[:room], *more][:slots] if picks or again else []
+    chosen = [*picks, *rest][:slots] if picks else []
+    return [candidate.with_minutes(minutes) for candidate in chosen]
 
 
 def shares_left(

@@ -28,8 +28,7 @@ class Distilling:
     only for more trials or other minutes: an interrupted distillation is finished, and a finished
     one is not repeated.
 
-    minutes: for all `rounds`. trials: the number that the study wants. has: whether what a
-    candidate was built to is still there.
+    minutes: for all `rounds`. trials: the number that the study wants.
     """
 
     study: optuna.Study
@@ -37,7 +36,6 @@ class Distilling:
     minutes: float
     rounds: int
     trials: int
-    has: Callable[[Candidate], bool] = lambda candidate: False
 
     def is_left(self, records: Sequence[TrialRecord]) -> bool:
         """Whether any candidate is still to distil."""
@@ -75,8 +73,7 @@ class Distilling:
         share = self.minutes / self.rounds
         share = int(4 * share) / 4 if share >= 1 else share
         left = LEFT_BY_LABELS if self.subject.learns_new_labels else LEFT
-        wanted = self.subject.objectives, quality, share, slots, others, left
-        return to_distil(records, *wanted, has=self.has)
+        return to_distil(records, self.subject.objectives, quality, share, slots, others, left)
 
     def _rounds(self, records: Sequence[TrialRecord]) -> list[list[Candidate]]:
         """The rounds chosen so far for the same trials and minutes."""

@@ -6,7 +6,6 @@ import os
 import tomllib
 from collections.abc import Mapping, Sequence, Set
 from importlib.resources import files
-from itertools import chain
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -39,7 +38,6 @@ SHORTEST = 8
 """Fewest tokens of a timed text."""
 NEW_DEFAULTS = (
     ("recovery", "distill_minutes"),
-    ("space", "vocabulary"),
     ("target", "sequence_length"),
     ("timing", "search_seconds"),
     ("timing", "confirm_seconds"),
@@ -111,9 +109,6 @@ class DataSection(DataSource):
 def _key(axis: Axis[Any]) -> Any:
     return axis.setting, Field(axis.setting_default, description=axis.setting_help)
 
-
-SIZES = ("memory_mb", "disk_mb", "parameters")
-"""Metrics of size, to which the embeddings of tokens that no text uses count."""
 
 SpaceSection: Any = create_model(
     "SpaceSection",
@@ -357,7 +352,6 @@ def parse_spec(
     overridden = {name for name, value in (overrides or {}).items() if value is not None}
     _set_limit(raw, overridden | given.keys())
     _set_objectives(raw)
-    _set_vocabulary(raw)
     try:
         spec = Spec.model_validate(raw)
     except ValidationError as error:
@@ -391,17 +385,6 @@ def _set_objectives(raw: dict[str, Any]) -> None:
         raw.setdefault("objectives", [UNLABELLED, "latency_ms"])
     elif task:
         raw.setdefault("objectives", [task.scores[0], "latency_ms"])
-
-
-def _set_vocabulary(raw: dict[str, Any]) -> None:
-    """Embeddings that no text uses go by default where the study asks for a size."""
-    search, space = raw.get("search"), raw.setdefault("space", {})
-    required = search.get("require") if isinstance(search, dict) else ()
-    lists = [each for each in (raw.get("objectives"), required) if isinstance(each, list)]
-    if isinstance(space, dict) and any(
-        str(name).strip().startswith(SIZES) for name in chain(*lists)
-    ):
-        space.setdefault("vocabulary", "used")
 
 
 def read_spec(path: Path) -> Spec:

@@ -78,6 +78,15 @@ class Unsuitable(ValueError):
     """Raised for a candidate that its runtime or readout cannot run, before any measurement."""
 
 
+def needs_study(why: str, instead: str) -> ValueError:
+    """The error for a candidate that is built by hand. why: what it has of a study's texts.
+    instead: the value that it can be built with."""
+    return ValueError(
+        f"this candidate {why} a study's texts: load it from its run, with `Best.load_model` or "
+        f"`paretoformer export`, or build it with {instead}."
+    )
+
+
 class AxisValue(ABC, Generic[V]):
     name: ClassVar[str]
     """Key in a candidate's JSON and in `[space]`, prefix of parameters, table column."""
@@ -134,6 +143,10 @@ class AxisSetting:
     def is_fixed(self, setting: Any) -> bool:
         """Whether only one value is possible, for every model and machine."""
         return bool(setting == "off")
+
+    def is_varied(self, setting: Any, study: Circumstances) -> bool:
+        """Whether the study asks for other values than the uncompressed model's."""
+        return setting not in ("off", False)
 
     def choices(self, setting: Any, study: Circumstances) -> Sequence[str]:
         """The names that the study will try, for an axis that is set by names."""
@@ -197,6 +210,14 @@ class AxisBuild(ABC, Generic[V]):
         """As `apply`, from the files that `save` wrote."""
         return self.apply(built, value, tools)
 
+    def shared(self, facts: Any, model: nn.Module) -> Any:
+        """What the builds of a study need and takes long to make: made once, sent to all workers,
+        and found in `Tools.shared` by the axis's name. None: nothing.
+
+        model: dense.
+        """
+        return None
+
     def empty(self, built: Built, value: V) -> Built:
         """As `apply`, for the shapes of tensors alone: their values are loaded afterwards."""
         from paretoformer.spaces.runtimes import Tools
@@ -209,14 +230,6 @@ class AxisBuild(ABC, Generic[V]):
 
     def with_minutes(self, value: V, minutes: float) -> V:
         """The value with this build time; unchanged where more time improves nothing."""
-        return value
-
-    def continued(self, value: V, minutes: float) -> V:
-        """The value whose build goes on for these minutes from what `value` came to."""
-        return value
-
-    def earlier(self, value: V) -> V:
-        """The value that `continued` made this one from; itself where there is none."""
         return value
 
 

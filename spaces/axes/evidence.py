@@ -29,10 +29,11 @@ class Facts:
 
     Every field has a default, for runs written before the field existed.
 
-    left_out: what the study does not try -> why.
+    left_out: what the study does not try -> why. note: a sentence for the user; empty: none.
     """
 
     left_out: Mapping[str, str] = field(default_factory=dict)
+    note: str = ""
 
     def to_json(self) -> dict[str, Json]:
         unset = type(self)()
@@ -63,6 +64,7 @@ class Circumstances:
     minutes: the study's time; infinite where its number of trials is given. slowness: how many
         times as much a candidate's scores take as those of a usual model and data; at least 1.
     generates: whether the model generates text, token by token.
+    sized: whether the study asks how large the model is, in memory or on disk.
     unmeasurable: value of an axis -> why an objective of the study cannot be measured for it, or
         "".
     """
@@ -72,6 +74,7 @@ class Circumstances:
     minutes: float = math.inf
     slowness: float = 1.0
     generates: bool = False
+    sized: bool = False
     unmeasurable: Callable[[Any], str] = lambda value: ""
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from paretoformer.spaces.axes.axis import Axis, Built, Stage, Values, axes, register
+from paretoformer.spaces.axes.axis import Axis, Built, Stage, Values, axes, needs_study, register
 from paretoformer.spaces.axes.domain import Domain, Fixed
 from paretoformer.spaces.axes.evidence import Context, Facts, Json, Shape
 
@@ -18,8 +18,7 @@ if TYPE_CHECKING:
 NONE = "none"
 LEAST_SQUARES = "least_squares"
 DISTILLED = "distilled"
-_MINUTES = r"[0-9]+(?:\.[0-9]+)?"
-_DISTILLED = re.compile(rf"{DISTILLED}:({_MINUTES}(?:\+{_MINUTES})*)")
+_DISTILLED = re.compile(rf"{DISTILLED}:([0-9]+(?:\.[0-9]+)?)")
 WEIGHTS = "recovered.safetensors"
 
 
@@ -34,8 +33,7 @@ class Recovery(Axis[str]):
     """How the damage of a cut is repaired, from texts without labels.
 
     none; least_squares: projections after a cut are solved again; distilled:2.5: the model is then
-    also trained for two and a half minutes to match the dense one; distilled:2.5+2: then for two
-    more, with the learning rate rising once again.
+    also trained for two and a half minutes to match the dense one.
     """
 
     name = "recovery"
@@ -52,7 +50,7 @@ class Recovery(Axis[str]):
         return NONE
 
     def check(self, value: str, shape: Shape) -> str:
-        if value not in (NONE, LEAST_SQUARES) and not all(rounds_of(value) or [0.0]):
+        if value not in (NONE, LEAST_SQUARES) and not minutes_of(value):
             raise ValueError(
                 f"recovery is {NONE}, {LEAST_SQUARES}, or {DISTILLED}:MINUTES, but got {value!r}."
             )
@@ -66,8 +64,8 @@ class Recovery(Axis[str]):
             for axis in axes()
             if axis.stage is Stage.STRUCTURE
         )
-        rounds = rounds_of(value)
-        return NONE if not cut else distilled(*rounds) if rounds else value
+        minutes = minutes_of(value)
+        return NONE if not cut else distilled(minutes) if minutes else value
 
     def survey(self, setting: Any, context: Context) -> RecoveryFacts:
         return RecoveryFacts(method=LEAST_SQUARES if setting else NONE)
@@ -78,36 +76,25 @@ class Recovery(Axis[str]):
     def apply(self, built: Built, value: str, tools: Tools) -> Built:
         from paretoformer.spaces.models.families import layers_of
         from paretoformer.spaces.recovery import Distillation, repair
-        from paretoformer.spaces.recovery.repair_report import Recovered
 
         if value == NONE:
             return built
         if tools.teacher is None:
-            raise ValueError(
-                "this candidate was repaired on a study's texts: load it from its run, with "
-                "`Best.load_model` or `paretoformer export`, or build it with recovery='none'."
-            )
+            raise needs_study("was repaired on", "recovery='none'")
         kept = built.kept or tuple(range(len(layers_of(built.model))))
         teacher = tools.teacher()
-        rounds = rounds_of(value)
-        if rounds[1:] and tools.earlier is not None:
-            built, rounds = self.restore(built, value, tools.earlier, tools), rounds[-1:]
-            built.model.eval()
-            weights, report = set(built.recovered), built.report or Recovered(0.0, 0.0, 0.0)
-        else:
-            before = teacher.held.divergence(built.model.eval()) if rounds else 0.0
-            repaired, report = repair(built.model, kept, teacher, built.cut)
-            weights, report = set(repaired), replace(report, before=before) if rounds else report
-        for minutes in rounds:
+        minutes = minutes_of(value)
+        before = teacher.held.divergence(built.model.eval()) if minutes else 0.0
+        weights, report = repair(built.model, kept, teacher, built.cut)
+        if minutes:
             if tools.texts is None:
                 raise ValueError("distillation needs a study's texts.")
             trained, after = Distillation(
                 built.model, kept, teacher, tools.texts(), minutes, tools.workspace
             ).run()
-            weights |= set(trained)
-            seconds = report.seconds + after.seconds
-            report = replace(after, before=report.before, seconds=seconds)
-        return replace(built, recovered=tuple(sorted(weights)), report=report)
+            weights |= trained
+            report = replace(after, before=before, seconds=report.seconds + after.seconds)
+        return replace(built, recovered=tuple(weights), report=report)
 
     def save(self, built: Built, value: str, folder: Path) -> None:
         from safetensors.torch import save_file
@@ -133,18 +120,10 @@ class Recovery(Axis[str]):
         return replace(built, recovered=tuple(weights), report=Recovered.read(folder))
 
     def seconds(self, value: str) -> float:
-        """Of the last round: the earlier ones were built before."""
-        return 60 * sum(rounds_of(value)[-1:])
+        return 60 * minutes_of(value)
 
     def with_minutes(self, value: str, minutes: float) -> str:
         return value if value == NONE else distilled(minutes)
-
-    def continued(self, value: str, minutes: float) -> str:
-        return value if value == NONE else distilled(*rounds_of(value), minutes)
-
-    def earlier(self, value: str) -> str:
-        rounds = rounds_of(value)
-        return distilled(*rounds[:-1]) if rounds[1:] else value
 
     def is_free(self, value: str) -> bool:
         return value == NONE
@@ -154,12 +133,12 @@ class Recovery(Axis[str]):
         return True
 
     def cell(self, value: str) -> str:
-        if rounds_of(value):
-            return f"{value.replace(':', ' ')} min"
+        if minutes := minutes_of(value):
+            return f"{DISTILLED} {minutes:g} min"
         return value.replace("_", " ")
 
     def phrase(self, value: str) -> str:
-        if minutes := sum(rounds_of(value)):
+        if minutes := minutes_of(value):
             return f"distilled for {minutes:g} minutes"
         return "not repaired" if value == NONE else f"repaired by {self.cell(value)}"
 
@@ -189,17 +168,17 @@ class Recovery(Axis[str]):
         ]
 
     def techniques(self, value: str) -> Sequence[str]:
-        return ["distillation" if rounds_of(value) else "least squares"]
+        return ["distillation" if minutes_of(value) else "least squares"]
 
 
-def rounds_of(value: str) -> tuple[float, ...]:
-    """Minutes of each round of distillation; none for other values."""
+def minutes_of(value: str) -> float:
+    """Minutes of distillation; 0 for other values."""
     found = _DISTILLED.fullmatch(value) if isinstance(value, str) else None
-    return tuple(map(float, found.group(1).split("+"))) if found else ()
+    return float(found.group(1)) if found else 0.0
 
 
-def distilled(*minutes: float) -> str:
-    return f"{DISTILLED}:{'+'.join(f'{each:g}' for each in minutes)}"
+def distilled(minutes: float) -> str:
+    return f"{DISTILLED}:{minutes:g}"
 
 
 register(Recovery())

@@ -6,11 +6,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from paretoformer.spaces.axes.axis import Axis, Built, Stage, register
+from paretoformer.spaces.axes.axis import Axis, Built, Stage, needs_study, register
 from paretoformer.spaces.axes.domain import Domain, Fixed
-from paretoformer.spaces.axes.evidence import Context, Facts, Json, Shape
+from paretoformer.spaces.axes.evidence import Circumstances, Context, Facts, Json, Shape
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from paretoformer.spaces.runtimes import Tools
 
 ALL = 0
@@ -42,10 +44,11 @@ class Vocabulary(Axis[int]):
     order = 95
     since = 3
     facts = VocabularyFacts
-    setting = Literal["used", "off"]
-    setting_default = "off"
+    setting = Literal["auto", "used", "off"]
+    setting_default = "auto"
     setting_help = (
-        "used: embeddings of tokens in no training text go; the default where a size is asked for."
+        "used: embeddings of tokens in no training text go; off; auto: used where a size is asked "
+        "for."
     )
 
     def default(self, shape: Shape) -> int:
@@ -56,25 +59,32 @@ class Vocabulary(Axis[int]):
             raise ValueError(f"vocabulary is a number of rows, or 0 for all, but got {value!r}.")
         return value
 
+    def is_varied(self, setting: Any, study: Circumstances) -> bool:
+        return bool(setting == "used" or (setting == "auto" and study.sized))
+
     def survey(self, setting: Any, context: Context) -> VocabularyFacts:
         from paretoformer.spaces.models.vocabulary import unsuitable, used_tokens
 
-        if setting == "off":
+        if not self.is_varied(setting, context):
             return VocabularyFacts()
-        size = getattr(context.model.config, "vocab_size", 0)
-        reason = unsuitable(context.model)
-        if not reason:
-            tokens, unseen = used_tokens(context.texts, context.special)
-            if len(tokens) > WORTH * size:
-                reason = f"the training texts use {len(tokens):,} of {size:,} tokens"
-            elif unseen > UNSEEN:
-                reason = (
-                    f"about {unseen:.1%} of the tokens of new texts would be none that the "
-                    f"training texts use, where {UNSEEN:.0%} may be: add texts by recovery.texts"
-                )
+        if reason := unsuitable(context.model):
+            return VocabularyFacts(left_out={"used": reason})
+        size = int(context.model.config.vocab_size)  # type: ignore[union-attr, arg-type]
+        tokens, unseen = used_tokens(context.texts, context.special)
+        if len(tokens) > WORTH * size:
+            reason = f"the training texts use {len(tokens):,} of {size:,} tokens"
+        elif unseen > UNSEEN:
+            reason = (
+                f"about {unseen:.1%} of the tokens of new texts would be in no training text, "
+                f"where {UNSEEN:.0%} may be: add texts by recovery.texts"
+            )
         if reason:
             return VocabularyFacts(left_out={"used": reason})
-        return VocabularyFacts(tokens=tuple(tokens))
+        note = (
+            f"{len(tokens):,} of {size:,} embeddings stay: about {unseen:.2%} of the tokens of new "
+            "texts will take the embedding that is nearest to their own."
+        )
+        return VocabularyFacts(tokens=tuple(tokens), note=note)
 
     def domain(self, setting: Any, facts: VocabularyFacts, shape: Shape) -> Domain[int]:
         return Fixed(len(facts.tokens) or ALL)
@@ -86,19 +96,23 @@ class Vocabulary(Axis[int]):
     def is_free(self, value: int) -> bool:
         return value == ALL
 
+    def shared(self, facts: Any, model: nn.Module) -> Any:
+        from paretoformer.spaces.models.vocabulary import nearest_rows
+
+        table: Any = model.get_input_embeddings()  # type: ignore[operator]
+        return nearest_rows(table.weight, facts.tokens) if facts.tokens else None
+
     def apply(self, built: Built, value: int, tools: Tools) -> Built:
         from paretoformer.spaces.models.vocabulary import shorten
 
         if value == ALL:
             return built
-        if tools.rows is None:
-            raise ValueError(
-                "this candidate keeps the tokens of a study's texts: load it from its run, with "
-                "`Best.load_model` or `paretoformer export`, or build it with vocabulary=0."
-            )
-        if len(tools.rows.kept) != value:
-            raise ValueError(f"the study keeps {len(tools.rows.kept):,} rows, not {value:,}.")
-        shorten(built.model, tools.rows)
+        rows = tools.shared.get(self.name)
+        if rows is None:
+            raise needs_study("keeps the tokens of", "vocabulary=0")
+        if len(rows.kept) != value:
+            raise ValueError(f"the study keeps {len(rows.kept):,} rows, not {value:,}.")
+        shorten(built.model, rows)
         return built
 
     def save(self, built: Built, value: int, folder: Path) -> None:

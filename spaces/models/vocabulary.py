@@ -48,11 +48,7 @@ class ShortEmbedding(nn.Module):
 def unsuitable(model: nn.Module) -> str:
     """Why no row of the embedding table may go; empty when some may."""
     found = cast(Any, model)
-    try:
-        table = found.get_input_embeddings()
-    except NotImplementedError:
-        table = None
-    if type(table) is not nn.Embedding:
+    if type(found.get_input_embeddings()) is not nn.Embedding:
         return "the model reads no tokens, or changes their rows"
     if found.get_output_embeddings() is not None:
         return "its head predicts every token of the vocabulary"

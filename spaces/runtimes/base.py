@@ -5,8 +5,8 @@ from __future__ import annotations
 import importlib
 import importlib.util
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -34,11 +34,8 @@ class Tools:
     """Returns endless unlabelled steps to distil on; None: there is no study."""
     workspace: Path | None = None
     """Folder from which interrupted work resumes; None: it starts over."""
-    rows: Any = None
-    """The `vocabulary.Rows` of the tokens that a study's texts use; None: it keeps all, or there is
-    no study."""
-    earlier: Path | None = None
-    """Folder of what the candidate goes on from, as `Axis.save` wrote it; None: it starts over."""
+    shared: Mapping[str, Any] = field(default_factory=dict)
+    """Axis -> what it made once for all builds of a study, as `Axis.shared`."""
 
 
 class Runnable(ABC):
