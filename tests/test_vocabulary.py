@@ -110,7 +110,8 @@ def test_rows_stay_where_new_texts_would_miss_too_many() -> None:
         axis_of("vocabulary"),
         SimpleNamespace(model=model, texts=texts, special=[0], sized=True),
     )
-    facts: Any = axis.survey("used", context)
+    assert axis.survey("used", context).tokens == (0, *range(20, 50))  # as the user wishes
+    facts: Any = axis.survey("auto", context)
     assert not facts.tokens
     assert "100.0% of the tokens of new texts" in facts.left_out["used"]
     context.texts = texts * 2
@@ -192,7 +193,7 @@ def test_study_of_sizes_hands_over_short_tables(tmp_path: Path) -> None:
     assert min(rows) > 0
     best = pf.load_best(run, "parameters", ["accuracy >= 0"])
     export_best(best, tmp_path / "out")
-    assert "texts of another kind" in (tmp_path / "out/README.md").read_text()
+    assert "A token that no training text uses takes" in (tmp_path / "out/README.md").read_text()
     assert "that is nearest to its own" in (run / "report.html").read_text()
     ids = torch.arange(5, 25)[None]
     with torch.inference_mode():

@@ -13,7 +13,7 @@ from paretoformer.evaluators.common.target import describe_machine
 from paretoformer.evaluators.tasks import task_of
 from paretoformer.search.publish.best import Best
 from paretoformer.search.records.run_folder import RunFolder
-from paretoformer.search.report.cells import cells, number
+from paretoformer.search.report.cells import build_notes, cells, number
 from paretoformer.spaces.common.malformed import json_object
 from paretoformer.spaces.recovery.repair_report import Recovered
 
@@ -29,7 +29,8 @@ def model_card(best: Best, base: str, served: Sequence[str] = (), *, plain: bool
         files("paretoformer.search.publish").joinpath("card.md.jinja").read_text("utf-8")
     )
     task = task_of(best.study["model"]["task"])
-    recovered = Recovered.read(RunFolder(best.run).models / best.candidate.id)
+    kept = RunFolder(best.run).models / best.candidate.id
+    recovered = Recovered.read(kept)
     return template.render(
         form=task.form,
         generates=task.generates,
@@ -44,6 +45,7 @@ def model_card(best: Best, base: str, served: Sequence[str] = (), *, plain: bool
         files=[f"`{name}`" for name in served],
         plain=plain,
         keeps=cells(best.candidate),
+        build_notes=build_notes(best.candidate, kept),
         techniques=best.candidate.techniques,
         rows=_rows(best),
         speedup=best.speedup_text,

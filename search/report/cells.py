@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -129,6 +130,11 @@ def described(candidate: Candidate) -> str:
 def cells(candidate: Candidate) -> dict[str, str]:
     """Axis -> cell, for axes that differ from the uncompressed model."""
     return {name: candidate.cell(name) for name in candidate.changes()}
+
+
+def build_notes(candidate: Candidate, folder: Path) -> list[str]:
+    """A sentence of each axis that has one on the build. folder: the candidate's, in the run."""
+    return list(filter(None, (axis.build_note(candidate[axis.name], folder) for axis in axes())))
 
 
 def catalogue_table(title: str, rows: Sequence[Mapping[str, Any]]) -> Table:

@@ -15,6 +15,7 @@ from paretoformer.search.records.facts import RunFacts
 from paretoformer.search.records.parquet import read_front, read_trials
 from paretoformer.search.records.run_folder import RunFolder
 from paretoformer.search.report.cells import (
+    build_notes,
     cells,
     number,
     optimism,
@@ -116,9 +117,8 @@ def _point(row: pd.Series, dense: pd.Series, facts: RunFacts, folder: RunFolder)
     kept = folder.models / candidate.id
     times, _, interval = speedup(row, facts).partition(" ")
     is_dense = row["role"] == "dense"
-    notes = (axis.build_note(candidate[axis.name], kept) for axis in axes())
     return {
-        "build_notes": list(filter(None, notes)),
+        "build_notes": build_notes(candidate, kept),
         "trial": row["trial"],
         "role": row["role"],
         "id": row["candidate_id"],

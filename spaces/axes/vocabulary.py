@@ -19,7 +19,8 @@ ALL = 0
 WORTH = 0.9
 """Share of the rows above which all stay."""
 UNSEEN = 0.01
-"""Expected share of tokens without a row of their own, above which all stay."""
+"""Expected share of tokens without a row of their own, above which all stay by default: with 1.8%,
+a classifier of 77 intents lost 0.01 of its accuracy, and half of its file."""
 ROWS = "vocabulary.safetensors"
 
 
@@ -73,10 +74,10 @@ class Vocabulary(Axis[int]):
         tokens, unseen = used_tokens(context.texts, context.special)
         if len(tokens) > WORTH * size:
             reason = f"the training texts use {len(tokens):,} of {size:,} tokens"
-        elif unseen > UNSEEN:
+        elif unseen > UNSEEN and setting == "auto":
             reason = (
                 f"about {unseen:.1%} of the tokens of new texts would be in no training text, "
-                f"where {UNSEEN:.0%} may be: add texts by recovery.texts"
+                f"where {UNSEEN:.0%} may be: add texts by recovery.texts, or set space.vocabulary"
             )
         if reason:
             return VocabularyFacts(left_out={"used": reason})
