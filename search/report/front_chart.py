@@ -172,7 +172,7 @@ def _legend(points: pd.DataFrame) -> tuple[alt.Color, alt.Shape, alt.Size]:
     def scale(values: Sequence[str | int]) -> alt.Scale:
         return alt.Scale(domain=[name for name, _, _ in used.values()], range=list(values))
 
-    key = alt.Legend(columns=3)
+    key = alt.Legend(columns=2)
     return (
         alt.Color("name:N", scale=scale([f"var(--{kind})" for kind in used]), legend=key),
         alt.Shape("name:N", scale=scale([shape for _, shape, _ in used.values()]), legend=key),
