@@ -357,19 +357,24 @@ def _provenance(frame: pd.DataFrame, facts: Any) -> str:
     )
 
 
-def _answers(file: Path) -> list[dict[str, Any]]:
-    """The lines of `own_data.py --json` with the first seed: for each study, processor and minutes
-    the last one."""
-    found = [json.loads(line) for line in file.read_text("utf-8").splitlines()]
-    kept = {(row["task"], _processor(row), row["minutes"]): row for row in found if not row["seed"]}
-    return [kept[key] for key in sorted(kept, key=lambda key: (list(STUDIES).index(key[0]), *key))]
+def _answers(file: Path) -> list[list[dict[str, Any]]]:
+    """The lines of `own_data.py --json`: for each study, processor and minutes the last run of each
+    seed, the first seed first."""
+    found: dict[tuple[Any, ...], dict[int, dict[str, Any]]] = {}
+    for row in map(json.loads, file.read_text("utf-8").splitlines()):
+        key = (list(STUDIES).index(row["task"]), _processor(row), row["minutes"])
+        found.setdefault(key, {})[row["seed"]] = row
+    return [[runs[seed] for seed in sorted(runs)] for _, runs in sorted(found.items())]
 
 
 def short_answers(file: Path) -> str:
     """What each study came to, over torch and over the best alternative."""
     rows = [
-        (STUDIES[row["task"]], _processor(row), f"{row['minutes']:g}", *_gains(row), _quality(row))
-        for row in _answers(file)
+        (
+            *(STUDIES[row["task"]], _processor(row), f"{row['minutes']:g}"),
+            *(_over_torch(row), _over_alternative([row, *others]), _quality(row)),
+        )
+        for row, *others in _answers(file)
     ]
     head = ("study", "processor", "minutes", "over torch", "over the best alternative", "quality")
     return table(head, rows)
@@ -380,9 +385,16 @@ def _processor(row: Mapping[str, Any]) -> str:
     return str(row["machine"]).partition(",")[0].replace(" Processor", "").replace("(R)", "")
 
 
-def _gains(row: Mapping[str, Any]) -> tuple[str, str]:
+def _over_torch(row: Mapping[str, Any]) -> str:
     value, low, high = row["speedup"]
-    return f"{value:.1f}x ({low:.1f} to {high:.1f})", f"{row['over_alternative']:.2f}x"
+    return f"{value:.1f}x ({low:.1f} to {high:.1f})"
+
+
+def _over_alternative(runs: Sequence[Mapping[str, Any]]) -> str:
+    """That of the first run, and how far apart all of them ended."""
+    found = [row["over_alternative"] for row in runs]
+    apart = f" ({min(found):.2f}x to {max(found):.2f}x in {len(found)} runs)"
+    return f"{found[0]:.2f}x{apart if len(found) > 1 else ''}"
 
 
 def _quality(row: Mapping[str, Any]) -> str:
@@ -391,19 +403,21 @@ def _quality(row: Mapping[str, Any]) -> str:
 
 def _studies(file: Path) -> str:
     rows = []
-    for row in _answers(file):
+    for row, *others in _answers(file):
         spent = ", ".join(f"{name} {length:.0f}" for name, length in row["seconds"].items())
-        other = row["alternative"]
-        over = f"{_gains(row)[1]} ({other['name']} {other['speedup']:.2f}x)"
+        best = row["alternative"]
+        over = f"{_over_alternative([row, *others])}; {best['name']} {best['speedup']:.2f}x"
         name = f"{row['task']}, {row['minutes']:g}"
         rows.append(
-            (name, _processor(row), _gains(row)[0], over, _quality(row), row["answer"], spent)
+            (name, _processor(row), _over_torch(row), over, _quality(row), row["answer"], spent)
         )
-    machines = dict.fromkeys((row["machine"], row["date"], row["commit"]) for row in _answers(file))
+    found = [row for runs in _answers(file) for row in runs]
+    machines = dict.fromkeys((row["machine"], row["date"], row["commit"]) for row in found)
     parts = (
         "## Studies with their default settings",
         f"`benchmarks/{file.name}`, by `benchmarks/own_data.py`: "
-        f"{'; '.join(', '.join(each) for each in machines)}. One search each.",
+        f"{'; '.join(', '.join(each) for each in machines)}. Each row is one "
+        "search: where several seeds ran, the first, beside the range of all.",
         table(
             (
                 *("study, minutes", "processor", "over torch (95% interval)"),
