@@ -296,7 +296,6 @@ def execute(
     found = RunFolder(next((folder / "runs").iterdir()))
     result = run.key | {
         "date": str(date.today()),
-        "run": str(found.path),
         "first_screen": first_screen(log.read_text("utf-8")),
         "seconds": seconds(found, begun, time.time()),
         **answer(found),
